@@ -1,0 +1,103 @@
+"""Frozen models on disk: safetensors, a JSON config with digests, and a model card.
+
+Nothing here is ever unpickled, and loading is strict: a missing, extra or misshapen tensor is an
+error.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor, nn
+
+from pipeline import __version__
+from pipeline.compute import write_atomic, write_json
+from schemas.errors import ContractError
+
+WEIGHTS = "model.safetensors"
+CONFIG = "config.json"
+CARD = "README.md"
+
+
+@dataclass(frozen=True, slots=True)
+class Artefact:
+    """A model read from disk."""
+
+    path: Path
+    config: dict[str, Any]
+    tensors: dict[str, Tensor]
+
+    @property
+    def digest(self) -> str:
+        """sha256 of the weights file."""
+        return str(self.config["weights_sha256"])
+
+
+def write_artefact(
+    path: Path, *, kind: str, tensors: Mapping[str, Tensor], config: dict[str, Any], card: str
+) -> str:
+    """Write a model folder and return the digest of its weights. The config comes last."""
+    data = save({name: t.detach().cpu().contiguous() for name, t in tensors.items()})
+    digest = hashlib.sha256(data).hexdigest()
+    write_atomic(path / WEIGHTS, data)
+    write_atomic(path / CARD, card)
+    write_json(
+        path / CONFIG,
+        {"kind": kind, "made_by": f"ldae-pipeline {__version__}", "weights_sha256": digest} | config,
+    )
+    return digest
+
+
+def read_artefact(path: Path, *, kind: str) -> Artefact:
+    """Read a model folder.
+
+    Raises
+    ------
+    ContractError
+        If the folder is missing or incomplete, of another kind, or its weights are damaged.
+    """
+    try:
+        config = json.loads((path / CONFIG).read_text())
+        data = (path / WEIGHTS).read_bytes()
+    except (OSError, ValueError) as error:
+        raise ContractError(
+            f"{path}: expected a {kind} model folder ({CONFIG}, {WEIGHTS}); train one with"
+            f" `pipeline train-{kind}`"
+        ) from error
+    if config.get("kind") != kind:
+        raise ContractError(f"{path}: a model of kind {config.get('kind')!r}, expected {kind!r}")
+    if hashlib.sha256(data).hexdigest() != config.get("weights_sha256"):
+        raise ContractError(f"{path / WEIGHTS}: damaged, its sha256 differs from {CONFIG}; restore it")
+    try:
+        return Artefact(path, config, load(data))
+    except SafetensorError as error:
+        raise ContractError(f"{path / WEIGHTS}: no safetensors file ({error})") from error
+
+
+def load_strict(module: nn.Module, tensors: Mapping[str, Tensor], *, source: Path) -> None:
+    """Load every tensor into the module, float16 included.
+
+    Raises
+    ------
+    ContractError
+        Naming the keys that are missing, unexpected or of another shape.
+    """
+    expected = module.state_dict()
+    problems = [f"missing {k}" for k in expected.keys() - tensors.keys()]
+    problems += [f"unexpected {k}" for k in tensors.keys() - expected.keys()]
+    problems += [
+        f"{k}: {tuple(tensors[k].shape)}, expected {tuple(v.shape)}"
+        for k, v in expected.items()
+        if k in tensors and tensors[k].shape != v.shape
+    ]
+    if problems:
+        shown = "; ".join(sorted(problems)[:5])
+        raise ContractError(f"{source}: {len(problems)} weights do not fit the architecture: {shown}")
+    with torch.no_grad():
+        module.load_state_dict({k: tensors[k].to(v.dtype) for k, v in expected.items()}, strict=True)

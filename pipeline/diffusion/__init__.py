@@ -1,0 +1,1 @@
+"""Diffusion as free functions over model(x, t): schedule, losses, samplers."""

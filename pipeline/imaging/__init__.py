@@ -1,0 +1,1 @@
+"""One scan at a time: read, orient, strip, correct, register, resample, scale, judge."""

@@ -1,0 +1,1 @@
+"""Networks: autoencoder, denoiser, gradient estimator, semantic encoder."""

@@ -1,0 +1,1 @@
+"""Phase 1 over a whole cohort: preprocess, encode, embed."""

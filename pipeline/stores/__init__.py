@@ -1,0 +1,1 @@
+"""Zarr stores: create, open, append, verify."""

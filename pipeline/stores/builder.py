@@ -1,0 +1,175 @@
+"""Build a store unit by unit beside its final path, resume after a kill, then swap it in.
+
+A unit is the run of rows that one writer owns (a whole chunk or shard of the main array). After
+each unit an fsynced mark keeps the plan's digest and the sha256 of the unit's content; a later
+start skips only units whose mark belongs to the very same plan. Readers never see a store that is
+not complete.
+"""
+
+import fcntl
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+
+from pipeline.compute import digest_of, write_json
+from schemas.errors import ContractError
+from schemas.stores import StoreAttributes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArraySpec:
+    """One array of a store; its first axis is the scan."""
+
+    name: str
+    row_shape: tuple[int, ...]
+    dtype: str
+    dimension_names: tuple[str, ...]
+    rows_per_chunk: int
+    rows_per_shard: int | None = None
+    fill_value: float = 0
+    compressors: Sequence[Any] = field(default_factory=tuple)
+
+
+@contextmanager
+def lock_store(out: Path) -> Iterator[None]:
+    """Hold the exclusive lock of a store for the duration of the block.
+
+    Raises
+    ------
+    ContractError
+        If another process is writing the same store.
+    """
+    out.parent.mkdir(parents=True, exist_ok=True)
+    path = out.with_name(out.name + ".lock")
+    with path.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ContractError(
+                f"{out}: another process is writing this store; wait for it or stop it"
+            ) from error
+        yield
+
+
+def check_target(out: Path) -> None:
+    """Refuse a path that exists and is not a store."""
+    if out.exists() and not (out / "zarr.json").is_file():
+        raise ContractError(f"{out}: exists and is no Zarr store; choose another --out")
+
+
+class StoreBuilder:
+    """Writes the rows of one store. Use beneath `lock_store`."""
+
+    def __init__(
+        self, out: Path, attributes: StoreAttributes, arrays: Sequence[ArraySpec], *, unit_rows: int
+    ) -> None:
+        check_target(out)
+        self.out = out
+        self.work = out.with_name(out.name + ".building")
+        self.attributes = attributes
+        self.unit_rows = unit_rows
+        self.num_rows = len(attributes.scan_ids)
+        plan = attributes.model_dump() | {
+            "arrays": [(a.name, a.row_shape, a.dtype, a.rows_per_chunk) for a in arrays],
+            "unit_rows": unit_rows,
+        }
+        self.plan_digest = digest_of(plan)
+        self._recover_swap()
+        self.group = self._open_or_create(arrays)
+
+    @property
+    def _partial(self) -> Path:
+        return self.work / "store.zarr"
+
+    def _mark(self, unit: int) -> Path:
+        return self.work / "marks" / f"{unit:07d}.json"
+
+    def _recover_swap(self) -> None:
+        """Put the old store back if a kill fell between the two renames of the swap."""
+        old = self.work / "old.zarr"
+        if old.exists() and not self.out.exists():
+            old.rename(self.out)
+
+    def _open_or_create(self, arrays: Sequence[ArraySpec]) -> zarr.Group:
+        plan_file = self.work / "plan.json"
+        same_plan = (
+            plan_file.is_file()
+            and self._partial.exists()
+            and json.loads(plan_file.read_text())["digest"] == self.plan_digest
+        )
+        if same_plan:
+            return zarr.open_group(self._partial, mode="r+")
+        shutil.rmtree(self.work, ignore_errors=True)
+        self.work.mkdir(parents=True)
+        group = zarr.open_group(self._partial, mode="w", zarr_format=3)
+        for spec in arrays:
+            group.create_array(
+                spec.name,
+                shape=(self.num_rows, *spec.row_shape),
+                dtype=spec.dtype,
+                chunks=(spec.rows_per_chunk, *spec.row_shape),
+                shards=None if spec.rows_per_shard is None else (spec.rows_per_shard, *spec.row_shape),
+                fill_value=spec.fill_value,
+                compressors=list(spec.compressors) or None,
+                dimension_names=("scan", *spec.dimension_names),
+            )
+        write_json(plan_file, {"digest": self.plan_digest})
+        return group
+
+    def pending(self) -> list[range]:
+        """Return the units not yet written, as ranges of rows."""
+        units = [
+            range(start, min(start + self.unit_rows, self.num_rows))
+            for start in range(0, self.num_rows, self.unit_rows)
+        ]
+        return [rows for i, rows in enumerate(units) if not self._mark(i).is_file()]
+
+    def write(self, rows: range, content: Mapping[str, np.ndarray]) -> None:
+        """Write one whole unit and then its mark.
+
+        Raises
+        ------
+        ContractError
+            If a float array holds NaN or infinity.
+        """
+        for name, values in content.items():
+            if values.dtype.kind == "f" and not np.isfinite(values).all():
+                bad = np.flatnonzero(~np.isfinite(values).reshape(len(values), -1).all(axis=1))
+                names = ", ".join(self.attributes.scan_ids[rows[i]] for i in bad[:5])
+                raise ContractError(f"{self.out}: {name} is NaN or infinite for {names}")
+            self.group[name][rows.start : rows.stop] = values
+        mark = {"rows": [rows.start, rows.stop], "sha256": content_digest(content)}
+        write_json(self._mark(rows.start // self.unit_rows), mark)
+
+    def finish(self) -> None:
+        """Check that every unit is there, write the attributes, and swap the store into place."""
+        assert not self.pending(), "finish() before every unit was written"
+        num_units = -(-self.num_rows // self.unit_rows)
+        marks = [json.loads(self._mark(i).read_text()) for i in range(num_units)]
+        for orphan in self._partial.rglob("*.partial"):
+            orphan.unlink()
+        attributes = self.attributes.model_copy(update={"complete": True}).model_dump()
+        attributes["units"] = {"rows": self.unit_rows, "sha256": [m["sha256"] for m in marks]}
+        self.group.attrs.put(attributes)
+        old = self.work / "old.zarr"
+        if self.out.exists():
+            self.out.rename(old)
+        self._partial.rename(self.out)
+        shutil.rmtree(self.work)
+
+
+def content_digest(content: Mapping[str, np.ndarray]) -> str:
+    """Return the sha256 over the arrays of one unit, in order of their names."""
+    digest = hashlib.sha256()
+    for name in sorted(content):
+        digest.update(name.encode())
+        digest.update(np.ascontiguousarray(content[name]).tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,108 @@
+"""volumes.zarr: preprocessed volumes on the MNI grid, and how each came there."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+from zarr.codecs import Crc32cCodec, ZstdCodec
+
+from pipeline.stores.builder import ArraySpec, StoreBuilder
+from pipeline.stores.reading import OpenStore
+from schemas.stores import StoreAttributes
+
+ROWS_PER_SHARD = 16
+ROWS_PER_SMALL_CHUNK = 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VolumeRow:
+    """One preprocessed scan."""
+
+    volume: np.ndarray
+    """uint8 (X, Y, Z): 0 outside the brain, 1 to 255 inside."""
+    native_to_mni: np.ndarray
+    """float64 (4, 4): native world (mm) to MNI152 world (mm)."""
+    native_affine: np.ndarray
+    """float64 (4, 4): native voxel to native world (mm)."""
+    native_shape: np.ndarray
+    """int32 (3,)."""
+    intensity_range: np.ndarray
+    """float64 (2,): native intensities mapped to 0 and 1."""
+
+
+def _arrays(shape: tuple[int, ...]) -> list[ArraySpec]:
+    small = {"rows_per_chunk": ROWS_PER_SMALL_CHUNK, "compressors": (Crc32cCodec(),)}
+    return [
+        ArraySpec(
+            name="volume",
+            row_shape=shape,
+            dtype="uint8",
+            dimension_names=("x", "y", "z"),
+            rows_per_chunk=1,
+            rows_per_shard=ROWS_PER_SHARD,
+            compressors=(ZstdCodec(level=3), Crc32cCodec()),
+        ),
+        ArraySpec(
+            name="native_to_mni",
+            row_shape=(4, 4),
+            dtype="float64",
+            dimension_names=("to", "from"),
+            **small,
+        ),
+        ArraySpec(
+            name="native_affine",
+            row_shape=(4, 4),
+            dtype="float64",
+            dimension_names=("to", "from"),
+            **small,
+        ),
+        ArraySpec(
+            name="native_shape", row_shape=(3,), dtype="int32", dimension_names=("axis",), **small
+        ),
+        ArraySpec(
+            name="intensity_range",
+            row_shape=(2,),
+            dtype="float64",
+            dimension_names=("bound",),
+            **small,
+        ),
+    ]
+
+
+def write_volumes(out: Path, attributes: StoreAttributes, rows: Iterator[VolumeRow]) -> None:
+    """Write a volume store. `rows` come in the order of attributes.scan_ids.
+
+    The store appears under `out` only when it is complete. Hold `lock_store(out)` around it.
+    """
+    arrays = _arrays(tuple(attributes.grid["shape"]))
+    builder = StoreBuilder(out, attributes, arrays, unit_rows=ROWS_PER_SHARD)
+    pending = {unit.start for unit in builder.pending()}
+    for start in range(0, builder.num_rows, ROWS_PER_SHARD):
+        unit = list(islice(rows, ROWS_PER_SHARD))
+        if start in pending:
+            content = {a.name: np.stack([getattr(row, a.name) for row in unit]) for a in arrays}
+            builder.write(range(start, start + len(unit)), content)
+    builder.finish()
+
+
+class VolumeStore(OpenStore):
+    """An open volumes.zarr."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, kind="volumes")
+
+    def read_row(self, index: int) -> VolumeRow:
+        """Read one scan."""
+        names = VolumeRow.__dataclass_fields__
+        return VolumeRow(**{name: self.read(name, index) for name in names})
+
+    def read_unit_interval(self, rows: slice) -> np.ndarray:
+        """Read volumes as float32 (scan, 1, X, Y, Z) in [0, 1]."""
+        return self.read("volume", rows)[:, None].astype(np.float32) / 255
+
+
+def open_volumes(path: Path) -> VolumeStore:
+    """Open a complete volume store for reading."""
+    return VolumeStore(path)

@@ -1,0 +1,23 @@
+"""Errors meant for users: one line that names the thing, what was expected, and the remedy."""
+
+
+class PipelineError(Exception):
+    """Base of every error that the user can mend; the command line prints it as one line."""
+
+    exit_code = 2
+
+
+class ParamsError(PipelineError):
+    """A parameter is unknown, of the wrong type, or out of range."""
+
+
+class ContractError(PipelineError):
+    """A table, store or model does not fit what the command needs."""
+
+
+class ScanError(PipelineError):
+    """One scan cannot be used. The cohort goes on; the scan is quarantined with this message."""
+
+
+class TrainingError(PipelineError):
+    """Training cannot go on (NaN loss, too few scans). The last good checkpoint is kept."""

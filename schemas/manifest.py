@@ -1,0 +1,26 @@
+"""Tables that travel between stages: the manifest (one row a scan) and the quarantine list."""
+
+from typing import Literal
+
+Split = Literal["train", "val", "test"]
+
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
+
+MANIFEST_COLUMNS: dict[str, str] = {
+    "scan_id": "unique name, sub-<subject>[_ses-<session>][_acq-…][_run-…]",
+    "subject_id": "sub-<subject>; every scan of a subject is in one split",
+    "session_id": "ses-<session>, or empty",
+    "path": "image file, absolute or relative to the manifest",
+    "source_digest": "sha256 of the image file",
+    "age_years": "age at this scan (years)",
+    "sex": "F or M",
+    "diagnosis": "as given by the dataset",
+    "months_from_first": "months since the subject's first scan",
+    "split": "train, val or test",
+}
+"""Required columns of manifest.csv, in order; further columns are labels of the user's."""
+
+NUMERIC_COLUMNS = ("age_years", "months_from_first")
+
+QUARANTINE_COLUMNS = ("scan_id", "path", "stage", "reason")
+"""Columns of quarantine.csv: which scan, which file, where it stopped, why."""

@@ -1,0 +1,326 @@
+"""Every parameter of the pipeline: one section a stage, each field with its unit and default.
+
+The defaults are the `demo` preset. Unknown keys are refused.
+"""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[int, Field(gt=0)]
+Triple = tuple[Positive, Positive, Positive]
+Precision = Literal["fp32", "bf16"]
+
+
+class Section(BaseModel):
+    """A params section: frozen once parsed, and closed to unknown keys."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, validate_default=True
+    )
+
+
+class SplitParams(Section):
+    """Subject-level split; the test share is what train and val leave."""
+
+    train: Fraction = 0.6
+    """Share of subjects in the training split."""
+    val: Fraction = 0.15
+    """Share of subjects in the validation split (early stopping, model selection)."""
+    seed: int = 0
+    """Seed of the subject hash. The split of a subject never depends on the other subjects."""
+
+    @model_validator(mode="after")
+    def _leaves_test(self) -> "SplitParams":
+        if self.train + self.val > 1:
+            raise ValueError("train + val must be at most 1")
+        return self
+
+
+class PhantomParams(Section):
+    """The embedded demonstration cohort. Its numbers prove the pipeline, not a clinical claim."""
+
+    subjects: Positive = 24
+    """Number of subjects."""
+    zooms: Annotated[float, Field(ge=1, le=4)] = 2.0
+    """Voxel size of the generated heads (mm)."""
+    multi_visit_share: Fraction = 1 / 3
+    """Share of subjects with follow-up visits."""
+    seed: int = 0
+    """Cohort seed; each subject's own seed is derived from it and the subject id."""
+
+
+class CohortParams(Section):
+    """Which scans, and how they are split."""
+
+    source: Literal["phantom", "bids", "folder", "table"] = "phantom"
+    """Kind of input. `folder` takes every NIfTI below the input folder."""
+    input: Path | None = None
+    """BIDS root, folder, or CSV/TSV/Parquet table. Not used by `phantom`."""
+    columns: dict[str, str] = {}
+    """Rename label columns, for example {age_years: AGE, diagnosis: DX}."""
+    phantom: PhantomParams = PhantomParams()
+    """The phantom cohort, used when source is `phantom`."""
+    split: SplitParams = SplitParams()
+    """Subject-level split."""
+
+
+class GridParams(Section):
+    """The MNI152 grid that every volume is resampled to (RAS)."""
+
+    shape: Triple = (64, 80, 64)
+    """Voxels along x, y, z."""
+    zooms: Annotated[float, Field(gt=0)] = 3.0
+    """Isotropic voxel size (mm)."""
+
+
+class QcParams(Section):
+    """Thresholds of the per-scan quality control; outside `fail` the scan is quarantined."""
+
+    brain_ml_warn: tuple[float, float] = (950.0, 2000.0)
+    """Plausible brain volume (ml)."""
+    brain_ml_fail: tuple[float, float] = (600.0, 2600.0)
+    """Brain volume (ml) beyond which a scan fails."""
+    ncc_warn: float = 0.40
+    """Correlation with the template inside its brain mask, below which a scan is suspicious."""
+    ncc_fail: float = 0.15
+    """Correlation with the template below which a scan fails."""
+    dice_warn: float = 0.90
+    """Dice of brain mask and template mask below which a scan is suspicious."""
+    dice_fail: float = 0.75
+    """Dice of brain mask and template mask below which a scan fails."""
+    scaling_warn: tuple[float, float] = (0.6, 1.6)
+    """Determinant of the affine to the template; outside is suspicious."""
+
+
+class PreprocessParams(Section):
+    """From a raw head to a volume on the MNI grid."""
+
+    grid: GridParams = GridParams()
+    """Target grid."""
+    brain_mask: Literal["auto", "deepbet", "none"] = "auto"
+    """Skull stripping. `auto` uses deepbet unless the input is already stripped."""
+    bias_field: bool = True
+    """N4 bias-field correction inside the brain mask."""
+    bias_field_shrink: Positive = 4
+    """N4 shrink factor at 1 mm; larger is faster."""
+    registration: Literal["rigid", "affine", "syn"] = "affine"
+    """Transform to MNI152. `syn` removes much of the atrophy that a model should learn."""
+    registration_zooms: Annotated[float, Field(gt=0)] = 3.0
+    """Voxel size (mm) at which the transform is estimated."""
+    intensity_percentiles: tuple[float, float] = (0.5, 99.5)
+    """Percentiles inside the brain that map to 0 and 1; beyond is clipped."""
+    max_bytes: Positive = 2_000_000_000
+    """Largest decompressed image (bytes) that is read at all."""
+    qc: QcParams = QcParams()
+    """Quality control."""
+
+
+class PerceptualParams(Section):
+    """Optional perceptual term; off without weights."""
+
+    weights: Path | None = None
+    """Path of the perceptual network's weights (safetensors); none switches the term off."""
+    weight: float = 1e-3
+    """Weight of the term."""
+
+
+class OptimParams(Section):
+    """What every trained model shares."""
+
+    steps: Positive
+    """Optimiser steps."""
+    batch_size: Positive
+    """Scans a step."""
+    lr: Annotated[float, Field(gt=0)]
+    """Peak learning rate (Adam), reached after the warm-up."""
+    warmup_steps: int = 20
+    """Steps of linear warm-up; then cosine decay to 5 % of the peak."""
+    grad_clip: float = 1.0
+    """Largest gradient norm."""
+    precision: Precision = "bf16"
+    """Arithmetic of the forward pass."""
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.995
+    """Decay of the weights' moving average, once an optimiser step; 0 switches it off."""
+    checkpoint_every: Positive = 100
+    """Steps between resumable checkpoints and validations."""
+    seed: int = 0
+    """Seed of initialisation, batch order and noise."""
+
+
+class TrainAeParams(OptimParams):
+    """The compression autoencoder (MONAI AutoencoderKL)."""
+
+    steps: Positive = 300
+    batch_size: Positive = 2
+    lr: Annotated[float, Field(gt=0)] = 1e-3
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.98
+    channels: tuple[Positive, ...] = (16, 32, 32)
+    """Channels a level; each level after the first halves the grid."""
+    latent_channels: Positive = 3
+    """Channels of the latent."""
+    num_res_blocks: Positive = 1
+    """Residual blocks a level."""
+    norm_groups: Positive = 8
+    """Groups of GroupNorm; divides every entry of channels."""
+    kl_weight: float = 1e-6
+    """Weight of the KL divergence (mean over latent elements)."""
+    adversarial_weight: float = 0.0
+    """Weight of the least-squares patch-adversarial term; 0 switches it off."""
+    adversarial_start: int = 100
+    """Step at which the adversarial term begins."""
+    perceptual: PerceptualParams = PerceptualParams()
+    """Perceptual term."""
+    flip: bool = False
+    """Left-right flips as augmentation (mixes hemispheres)."""
+
+
+class EncodeParams(Section):
+    """Frozen autoencoder over every volume, once."""
+
+    batch_size: Positive = 4
+    """Scans a forward pass."""
+    precision: Precision = "fp32"
+    """Arithmetic of the encoder."""
+    chunk_scans: Positive = 64
+    """Scans a Zarr chunk."""
+
+
+class DenoiserParams(Section):
+    """The 3D UNet that predicts the noise."""
+
+    base_channels: Positive = 32
+    """Channels of the first level."""
+    multipliers: tuple[Positive, ...] = (1, 2, 3)
+    """Channels a level, in units of base_channels."""
+    num_res_blocks: Positive = 1
+    """Residual blocks a level."""
+    attention_levels: tuple[int, ...] = (2,)
+    """Levels (0 is the finest) with self-attention."""
+    dropout: Fraction = 0.0
+    """Dropout inside residual blocks."""
+    pooling: Literal["isotropic", "anisotropic"] = "isotropic"
+    """`anisotropic` keeps the first axis at full size, as published."""
+
+
+class DiffusionParams(Section):
+    """The forward process."""
+
+    num_train_timesteps: Positive = 1000
+    """T."""
+    beta_schedule: Literal["linear", "cosine"] = "linear"
+    """Schedule of beta."""
+    beta_start: float = 1e-4
+    """beta at t = 0 (linear)."""
+    beta_end: float = 0.02
+    """beta at t = T - 1 (linear)."""
+
+
+class TrainLdmParams(OptimParams):
+    """Stage 1: latent diffusion."""
+
+    steps: Positive = 240
+    batch_size: Positive = 8
+    lr: Annotated[float, Field(gt=0)] = 5e-4
+    posterior: Literal["sample", "mean"] = "sample"
+    """Train on posterior draws (fresh each step) or on the posterior mean."""
+    scale: Literal["channel", "scalar"] | float = "channel"
+    """Latent standardisation fitted on the training split, or a given scale factor."""
+    diffusion: DiffusionParams = DiffusionParams()
+    """Forward process."""
+    denoiser: DenoiserParams = DenoiserParams()
+    """Network."""
+
+
+class SemanticEncoderParams(Section):
+    """The network that reads a latent and gives y_sem."""
+
+    kind: Literal["latent"] = "latent"
+    """`latent`: 3D convolutions and attention pooling over the latent."""
+    channels: tuple[Positive, ...] = (48, 96, 192)
+    """Channels a level; each level after the first halves the grid."""
+    dim: Positive = 256
+    """Length of y_sem."""
+    num_heads: Positive = 4
+    """Heads of the attention pooling."""
+
+
+class TrainLdaeParams(OptimParams):
+    """Stage 2: semantic encoder and gradient estimator on the frozen denoiser."""
+
+    steps: Positive = 240
+    batch_size: Positive = 8
+    lr: Annotated[float, Field(gt=0)] = 5e-4
+    encoder: SemanticEncoderParams = SemanticEncoderParams()
+    """Semantic encoder."""
+    shift: Literal["posterior_mean", "score"] = "posterior_mean"
+    """Coefficient of G in the training loss: as published, or the one used when sampling."""
+    weighting: Literal["pdae", "uniform"] = "pdae"
+    """lambda_t: SNR^0.1 / (1 + SNR), or 1."""
+
+
+class EmbedParams(Section):
+    """y_sem of every scan."""
+
+    batch_size: Positive = 64
+    """Scans a forward pass."""
+
+
+class ProbeParams(Section):
+    """Linear probes on y_sem."""
+
+    classification: dict[str, tuple[str, str]] = {"diagnosis": ("CN", "AD"), "sex": ("F", "M")}
+    """Label column to (negative, positive) class; other values are left out."""
+    regression: tuple[str, ...] = ("age_years",)
+    """Label columns to regress."""
+    oracle: tuple[str, ...] = ()
+    """Columns of true volumes (phantoms) for a probe that bounds what y_sem can reach."""
+    folds: Annotated[int, Field(ge=2)] = 5
+    """Folds of the inner, subject-grouped cross-validation that picks C and alpha."""
+    bootstrap: Positive = 1000
+    """Subject-level bootstrap draws for the 95 % intervals."""
+    seed: int = 0
+    """Seed of folds and bootstrap."""
+
+
+class EvaluateParams(Section):
+    """Reconstruction quality on subjects never trained on."""
+
+    split: Literal["test", "val", "train"] = "test"
+    """Which subjects."""
+    num_inference_steps: Positive = 20
+    """Steps of sampler and inversion."""
+    sampler: Literal["ddim", "dpm"] = "dpm"
+    """`dpm`: second-order exponential multistep in epsilon on a uniform log-SNR grid."""
+    max_scans: Positive = 64
+    """At most this many scans (the first in manifest order)."""
+    bootstrap: Positive = 1000
+    """Subject-level bootstrap draws for the 95 % intervals."""
+    seed: int = 0
+    """Seed of random x_T and bootstrap."""
+
+
+class ReportParams(Section):
+    """The HTML report."""
+
+    title: str = "Latent diffusion autoencoder on T1w brain MRI"
+    """Heading."""
+    max_examples: Positive = 6
+    """Reconstruction strips shown."""
+
+
+class Params(Section):
+    """All sections; each is also the name of a stage and of a command."""
+
+    cohort: CohortParams = CohortParams()
+    preprocess: PreprocessParams = PreprocessParams()
+    train_ae: TrainAeParams = TrainAeParams()
+    encode: EncodeParams = EncodeParams()
+    train_ldm: TrainLdmParams = TrainLdmParams()
+    train_ldae: TrainLdaeParams = TrainLdaeParams()
+    embed: EmbedParams = EmbedParams()
+    probe: ProbeParams = ProbeParams()
+    evaluate: EvaluateParams = EvaluateParams()
+    report: ReportParams = ReportParams()
