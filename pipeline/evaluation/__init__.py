@@ -1,0 +1,1 @@
+"""Probes, reconstruction metrics, intervals, figures and the report. Never imports training."""

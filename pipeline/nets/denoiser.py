@@ -1,0 +1,236 @@
+"""The denoiser eps_theta(x_t, t) and the gradient estimator G(x_t, t, y_sem) on its trunk.
+
+Both decode the same encoder features. `trunk` computes them once; `Decoder` turns them into a
+field on the latent grid. Any grid works: it is padded to a multiple of the pooling and cropped.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, cat, nn
+
+from pipeline.nets.blocks import (
+    ResBlock,
+    Resample,
+    SelfAttention,
+    Stride,
+    group_norm,
+    timestep_embedding,
+    zero_init,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnetConfig:
+    """Architecture of the denoiser; the gradient estimator mirrors it."""
+
+    in_channels: int
+    base_channels: int
+    multipliers: tuple[int, ...]
+    num_res_blocks: int
+    attention_levels: tuple[int, ...]
+    dropout: float = 0.0
+    pooling: Literal["isotropic", "anisotropic"] = "isotropic"
+
+    @property
+    def stride(self) -> Stride:
+        """Pooling between levels; `anisotropic` keeps the first axis, as published."""
+        return (2, 2, 2) if self.pooling == "isotropic" else (1, 2, 2)
+
+    @property
+    def emb_dim(self) -> int:
+        """Length of the time embedding."""
+        return 4 * self.base_channels
+
+    @property
+    def level_channels(self) -> list[int]:
+        """Channels of each level, finest first."""
+        return [self.base_channels * m for m in self.multipliers]
+
+    def skip_channels(self) -> list[int]:
+        """Channels of every feature map that the encoder hands on, in order of creation."""
+        channels = [self.base_channels]
+        for level, width in enumerate(self.level_channels):
+            channels += [width] * self.num_res_blocks
+            if level + 1 < len(self.multipliers):
+                channels.append(width)
+        return channels
+
+
+@dataclass(frozen=True, slots=True)
+class Trunk:
+    """What the encoder hands to a decoder: deepest features, skips, time embedding."""
+
+    deepest: Float[Tensor, "B C x y z"]
+    skips: tuple[Tensor, ...]
+    emb: Float[Tensor, "B E"]
+    grid: tuple[int, ...]
+    """The latent's own grid, before padding."""
+
+
+def _conditioned(
+    in_channels: int,
+    out_channels: int,
+    config: UnetConfig,
+    *,
+    semantic: bool = False,
+    resample: Resample | None = None,
+) -> ResBlock:
+    return ResBlock(
+        in_channels,
+        out_channels,
+        emb_dim=config.emb_dim,
+        semantic=semantic,
+        dropout=config.dropout,
+        resample=resample,
+    )
+
+
+class _Stage(nn.Module):
+    """A residual block, then attention where the level has it."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        config: UnetConfig,
+        *,
+        attention: bool,
+        semantic: bool,
+    ) -> None:
+        super().__init__()
+        self.block = _conditioned(in_channels, out_channels, config, semantic=semantic)
+        self.attention = SelfAttention(out_channels) if attention else nn.Identity()
+
+    def forward(self, x: Tensor, emb: Tensor, y_emb: Tensor | None = None) -> Tensor:
+        out: Tensor = self.attention(self.block(x, emb, y_emb))
+        return out
+
+
+class Encoder(nn.Module):
+    """The contracting path."""
+
+    def __init__(self, config: UnetConfig) -> None:
+        super().__init__()
+        self.stem = nn.Conv3d(config.in_channels, config.base_channels, 3, padding=1)
+        self.stages = nn.ModuleList()
+        self.downs = nn.ModuleList()
+        width = config.base_channels
+        for level, out in enumerate(config.level_channels):
+            stages = nn.ModuleList()
+            for _ in range(config.num_res_blocks):
+                attention = level in config.attention_levels
+                stages.append(_Stage(width, out, config, attention=attention, semantic=False))
+                width = out
+            self.stages.append(stages)
+            if level + 1 < len(config.multipliers):
+                resample = Resample("down", config.stride)
+                self.downs.append(_conditioned(width, width, config, resample=resample))
+
+    def forward(self, x: Tensor, emb: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Return the deepest features and every skip."""
+        h = self.stem(x)
+        skips = [h]
+        for level, stages in enumerate(self.stages):
+            assert isinstance(stages, nn.ModuleList)
+            for stage in stages:
+                h = stage(h, emb)
+                skips.append(h)
+            if level < len(self.downs):
+                h = self.downs[level](h, emb)
+                skips.append(h)
+        return h, skips
+
+
+class Decoder(nn.Module):
+    """Middle block and expanding path, with or without semantic conditioning."""
+
+    def __init__(self, config: UnetConfig, *, semantic: bool) -> None:
+        super().__init__()
+        deepest = config.level_channels[-1]
+        self.middle_in = _Stage(deepest, deepest, config, attention=True, semantic=semantic)
+        self.middle_out = _Stage(deepest, deepest, config, attention=False, semantic=semantic)
+        skips = config.skip_channels()
+        self.stages = nn.ModuleList()
+        self.ups = nn.ModuleList()
+        width = deepest
+        for level in reversed(range(len(config.multipliers))):
+            stages = nn.ModuleList()
+            out = config.level_channels[level]
+            for _ in range(config.num_res_blocks + 1):
+                attention = level in config.attention_levels
+                width_in = width + skips.pop()
+                stages.append(_Stage(width_in, out, config, attention=attention, semantic=semantic))
+                width = out
+            self.stages.append(stages)
+            if level > 0:
+                resample = Resample("up", config.stride)
+                block = _conditioned(width, width, config, semantic=semantic, resample=resample)
+                self.ups.append(block)
+        self.norm = group_norm(width)
+        self.out = zero_init(nn.Conv3d(width, config.in_channels, 3, padding=1))
+
+    def forward(self, trunk: Trunk, y_emb: Tensor | None = None) -> Float[Tensor, "B C X Y Z"]:
+        """Return a field on the latent grid."""
+        skips = list(trunk.skips)
+        h = self.middle_out(self.middle_in(trunk.deepest, trunk.emb, y_emb), trunk.emb, y_emb)
+        for level, stages in enumerate(self.stages):
+            assert isinstance(stages, nn.ModuleList)
+            for stage in stages:
+                h = stage(cat([h, skips.pop()], dim=1), trunk.emb, y_emb)
+            if level < len(self.ups):
+                h = self.ups[level](h, trunk.emb, y_emb)
+        field: Tensor = self.out(F.silu(self.norm(h)))
+        x, y, z = trunk.grid
+        return field[..., :x, :y, :z]
+
+
+class Denoiser(nn.Module):
+    """eps_theta(x_t, t)."""
+
+    def __init__(self, config: UnetConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.time = nn.Sequential(
+            nn.Linear(config.base_channels, config.emb_dim),
+            nn.SiLU(),
+            nn.Linear(config.emb_dim, config.emb_dim),
+        )
+        self.encoder = Encoder(config)
+        self.decoder = Decoder(config, semantic=False)
+
+    def trunk(self, x_t: Float[Tensor, "B C X Y Z"], t: Float[Tensor, " B"]) -> Trunk:
+        """Return the encoder's features, to be decoded once or several times."""
+        levels = len(self.config.multipliers) - 1
+        grid = tuple(x_t.shape[2:])
+        padding: list[int] = []
+        for n, stride in zip(reversed(grid), reversed(self.config.stride), strict=True):
+            padding += [0, -n % stride**levels]
+        emb = self.time(timestep_embedding(t, self.config.base_channels))
+        deepest, skips = self.encoder(F.pad(x_t, padding), emb)
+        return Trunk(deepest, tuple(skips), emb, grid)
+
+    def forward(
+        self, x_t: Float[Tensor, "B C X Y Z"], t: Float[Tensor, " B"]
+    ) -> Float[Tensor, "B C X Y Z"]:
+        """Return the predicted noise."""
+        field: Tensor = self.decoder(self.trunk(x_t, t))
+        return field
+
+
+class GradientEstimator(nn.Module):
+    """G(x_t, t, y_sem): a second decoder on the frozen denoiser's features."""
+
+    def __init__(self, config: UnetConfig, *, semantic_dim: int) -> None:
+        super().__init__()
+        self.embed = nn.Linear(semantic_dim, config.emb_dim)
+        self.decoder = Decoder(config, semantic=True)
+
+    def forward(
+        self, trunk: Trunk, y_sem: Float[Tensor, "B D"]
+    ) -> Float[Tensor, "B C X Y Z"]:
+        """Return the estimated gradient on the latent grid."""
+        field: Tensor = self.decoder(trunk, self.embed(y_sem))
+        return field
