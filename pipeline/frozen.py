@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from pipeline.artefact import load_strict, read_artefact
+from pipeline.ldae import LatentDiffusion, Ldae, build_diffusion, build_ldae
 from pipeline.nets.autoencoder import Autoencoder
 
 
@@ -38,3 +39,61 @@ def load_autoencoder(path: Path, *, device: torch.device) -> FrozenAutoencoder:
 def architecture(config: dict[str, Any]) -> dict[str, Any]:
     """Return the network's arguments from an artefact's config, lists as tuples."""
     return {k: tuple(v) if isinstance(v, list) else v for k, v in config["architecture"].items()}
+
+
+@dataclass(frozen=True, slots=True)
+class FrozenDiffusion:
+    """A trained stage 1 and where it came from."""
+
+    diffusion: LatentDiffusion
+    digest: str
+    config: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class FrozenLdae:
+    """A trained LDAE and where it came from."""
+
+    net: Ldae
+    digest: str
+    config: dict[str, Any]
+
+
+def load_diffusion(path: Path, *, device: torch.device) -> FrozenDiffusion:
+    """Load a frozen stage 1 (denoiser, schedule, latent statistics).
+
+    Raises
+    ------
+    ContractError
+        If the folder holds no such model or its weights do not fit.
+    """
+    artefact = read_artefact(path, kind="ldm")
+    diffusion = build_diffusion(artefact.config)
+    load_strict(diffusion.denoiser, artefact.tensors, source=path)
+    diffusion.requires_grad_(False).eval().to(device)
+    return FrozenDiffusion(diffusion, artefact.digest, artefact.config)
+
+
+def load_ldae(path: Path, *, device: torch.device) -> FrozenLdae:
+    """Load a frozen LDAE (stage 1, semantic encoder, gradient estimator).
+
+    Raises
+    ------
+    ContractError
+        If the folder holds no such model or its weights do not fit.
+    """
+    artefact = read_artefact(path, kind="ldae")
+    net = build_ldae(artefact.config)
+    for prefix, module in (
+        ("denoiser", net.diffusion.denoiser),
+        ("encoder", net.encoder),
+        ("estimator", net.estimator),
+    ):
+        tensors = {
+            k.removeprefix(prefix + "."): v
+            for k, v in artefact.tensors.items()
+            if k.startswith(prefix + ".")
+        }
+        load_strict(module, tensors, source=path)
+    net.requires_grad_(False).eval().to(device)
+    return FrozenLdae(net, artefact.digest, artefact.config)

@@ -118,15 +118,6 @@ class PreprocessParams(Section):
     """Quality control."""
 
 
-class PerceptualParams(Section):
-    """Optional perceptual term; off without weights."""
-
-    weights: Path | None = None
-    """Path of the perceptual network's weights (safetensors); none switches the term off."""
-    weight: float = 1e-3
-    """Weight of the term."""
-
-
 class OptimParams(Section):
     """What every trained model shares."""
 
@@ -166,13 +157,7 @@ class TrainAeParams(OptimParams):
     norm_groups: Positive = 8
     """Groups of GroupNorm; divides every entry of channels."""
     kl_weight: float = 1e-6
-    """Weight of the KL divergence (mean over latent elements)."""
-    adversarial_weight: float = 0.0
-    """Weight of the least-squares patch-adversarial term; 0 switches it off."""
-    adversarial_start: int = 100
-    """Step at which the adversarial term begins."""
-    perceptual: PerceptualParams = PerceptualParams()
-    """Perceptual term."""
+    """Weight of the KL divergence (summed over the latent, mean over scans)."""
     flip: bool = False
     """Left-right flips as augmentation (mixes hemispheres)."""
 

@@ -30,7 +30,7 @@ RECONSTRUCTION_METRICS = (
 
 
 def ssim_window(shape: tuple[int, ...]) -> int:
-    """Return the side of the SSIM window (voxels, odd): 11, or about half of a small grid's side."""
+    """Return the side of the SSIM window (voxels, odd): 11, or about half a small grid's side."""
     half = max(3, min(shape) // 2)
     return min(SSIM_WINDOW, half if half % 2 else half - 1)
 
@@ -65,7 +65,8 @@ def reconstruction_metrics(
     if min(spatial) < 3:
         raise ValueError(f"grid {spatial}: SSIM needs at least 3 voxels a side")
     window = ssim_window(spatial)
-    inside = mask[:, 0, *(slice(window // 2, side - window // 2) for side in spatial)]
+    x, y, z = (slice(window // 2, side - window // 2) for side in spatial)
+    inside = mask[:, 0, x, y, z]
     for row in torch.nonzero(~inside.flatten(1).any(dim=1)).flatten().tolist():
         raise ValueError(f"scan {row} of the batch: mask is empty away from the grid's border")
 

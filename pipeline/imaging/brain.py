@@ -1,0 +1,75 @@
+"""Where the brain is: a scan stripped by its source, or deepbet's mask."""
+
+import re
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from schemas.errors import ScanError
+
+STRIPPED_MAX_ML = 2300.0
+"""A whole head in a usable field of view is larger than this (ml), a brain is smaller."""
+STRIPPED_MIN_ML = 400.0
+"""Smallest object that is taken for a stripped brain (ml)."""
+STRIPPED_MIN_BACKGROUND = 0.25
+"""Smallest share of voxels that are exactly background in a stripped image."""
+
+Mask = npt.NDArray[np.bool_]
+
+
+def content_mask(data: npt.NDArray[np.float32]) -> Mask:
+    """Return the voxels that differ from the exact background, 0 after reading."""
+    return data > 0
+
+
+def stripped_mask(data: npt.NDArray[np.float32], voxel_ml: float) -> Mask | None:
+    """Return the brain mask of an image whose source removed the skull, or None.
+
+    The rule: a stripped image has exact zeros around one object, and that object, its holes
+    filled, has the volume of a brain. A head, even one with the air set to zero and the face
+    removed, is larger than STRIPPED_MAX_ML.
+    """
+    content = content_mask(data)
+    if content.mean() > 1 - STRIPPED_MIN_BACKGROUND:
+        return None
+    mask = _largest(ndimage.binary_fill_holes(content))
+    volume_ml = float(mask.sum()) * voxel_ml
+    return mask if STRIPPED_MIN_ML <= volume_ml <= STRIPPED_MAX_ML else None
+
+
+def deepbet_mask(data: npt.NDArray[np.float32]) -> Mask:
+    """Return deepbet's brain mask of a RAS head (Fisch et al. 2024; weights in its wheel).
+
+    Raises
+    ------
+    ScanError
+        If it finds no brain.
+    """
+    bet = _deepbet()
+    try:
+        mask = bet.postprocess(bet.run_model(data) > 0.5)
+    except (AssertionError, ValueError, IndexError, RuntimeError) as error:
+        detail = re.sub(r"\s+", " ", str(error)).strip()[:80]
+        raise ScanError(f"skull stripping found no brain ({detail or 'empty mask'})") from error
+    return np.asarray(mask, dtype=bool)
+
+
+@lru_cache(maxsize=1)
+def _deepbet() -> Any:
+    import torch
+    from deepbet.bet import BrainExtraction
+
+    torch.set_num_threads(1)
+    return BrainExtraction(no_gpu=True)
+
+
+def _largest(mask: Mask) -> Mask:
+    labels, count = ndimage.label(mask)
+    if count == 0:
+        return mask
+    sizes = np.bincount(labels.ravel())
+    sizes[0] = 0
+    return np.asarray(labels == sizes.argmax())

@@ -1,0 +1,114 @@
+"""Orientation, cropping and the one resampling onto the target grid."""
+
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from pipeline.imaging.header import Affine, zooms_of
+
+FWHM_TO_SIGMA = 1 / 2.3548
+Box = tuple[slice, slice, slice]
+
+
+def to_ras(data: npt.NDArray[Any], affine: Affine) -> tuple[npt.NDArray[Any], Affine]:
+    """Permute and flip the voxel axes to the closest RAS order; world positions stay."""
+    orientation = nib.io_orientation(affine)
+    back = nib.orientations.inv_ornt_aff(orientation, data.shape)
+    ras = nib.orientations.apply_orientation(data, orientation)
+    return np.ascontiguousarray(ras), np.asarray(affine @ back, dtype=np.float64)
+
+
+def bounding_box(mask: npt.NDArray[np.bool_], margin: int | npt.NDArray[np.int64] = 0) -> Box:
+    """Return the smallest box around a mask, widened by a margin (voxels) within the volume."""
+    margins = np.broadcast_to(np.asarray(margin), (3,))
+    slices = []
+    for axis in range(3):
+        others = tuple(i for i in range(3) if i != axis)
+        where = np.flatnonzero(mask.any(axis=others))
+        if where.size == 0:
+            raise ValueError("bounding_box of an empty mask")
+        start = max(0, int(where[0] - margins[axis]))
+        slices.append(slice(start, min(mask.shape[axis], int(where[-1] + 1 + margins[axis]))))
+    return slices[0], slices[1], slices[2]
+
+
+def crop_affine(affine: Affine, box: Box) -> Affine:
+    """Return the affine of a volume cut down to a box."""
+    cut = affine.copy()
+    cut[:3, 3] += affine[:3, :3] @ [s.start for s in box]
+    return cut
+
+
+def sample(
+    data: npt.NDArray[np.float32], affine: Affine, grid: Affine, shape: tuple[int, int, int]
+) -> npt.NDArray[np.float32]:
+    """Interpolate linearly onto a grid in the same world; 0 outside the volume."""
+    matrix = np.linalg.inv(affine) @ grid
+    out: npt.NDArray[np.float32] = ndimage.affine_transform(
+        data, matrix[:3, :3], matrix[:3, 3], output_shape=shape, order=1, output=np.float32
+    )
+    return out
+
+
+def smooth_for(
+    data: npt.NDArray[np.float32], affine: Affine, target_zooms: float
+) -> npt.NDArray[np.float32]:
+    """Blur before a coarser sampling, so that fine detail does not alias.
+
+    A voxel is taken as a Gaussian of its own width (full width at half maximum): the blur adds
+    what is missing to reach `target_zooms` (mm). Axes as coarse as the target stay as they are.
+    """
+    zooms = zooms_of(affine)
+    sigma = FWHM_TO_SIGMA * np.sqrt(np.maximum(target_zooms**2 - zooms**2, 0)) / zooms
+    if (sigma < 0.2).all():
+        return data
+    smoothed: npt.NDArray[np.float32] = ndimage.gaussian_filter(
+        data, sigma, mode="constant", truncate=3.0
+    )
+    return smoothed
+
+
+def resample_masked(
+    data: npt.NDArray[np.float32],
+    mask: npt.NDArray[np.bool_],
+    affine: Affine,
+    grid: Affine,
+    shape: tuple[int, int, int],
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
+    """Resample what lies inside a mask, once, with no darkening at the mask's rim.
+
+    Numerator (masked data) and denominator (mask) are blurred and sampled alike; their ratio is
+    the weighted mean of the voxels inside the mask.
+
+    Returns
+    -------
+    volume
+        (X, Y, Z), 0 outside.
+    mask
+        (X, Y, Z), where at least half of the weight came from inside.
+    """
+    target = float(zooms_of(grid).mean())
+    weight = mask.astype(np.float32)
+    weight_on_grid = sample(smooth_for(weight, affine, target), affine, grid, shape)
+    value_on_grid = sample(smooth_for(data * weight, affine, target), affine, grid, shape)
+    inside = weight_on_grid >= 0.5
+    volume = np.where(inside, value_on_grid / np.maximum(weight_on_grid, 1e-6), 0)
+    return volume.astype(np.float32), inside
+
+
+def isotropic_grid(
+    mask: npt.NDArray[np.bool_], affine: Affine, zooms: float, margin: float
+) -> tuple[Affine, tuple[int, int, int]]:
+    """Return a grid of `zooms` (mm) along the voxel axes that holds a mask plus a margin (mm)."""
+    native = zooms_of(affine)
+    box = bounding_box(mask)
+    start = np.array([s.start for s in box]) - margin / native
+    size = np.array([s.stop - s.start for s in box]) * native + 2 * margin
+    grid = affine.copy()
+    grid[:3, :3] = affine[:3, :3] / native * zooms
+    grid[:3, 3] = affine[:3, 3] + affine[:3, :3] @ start
+    shape = np.ceil(size / zooms).astype(int)
+    return grid, (int(shape[0]), int(shape[1]), int(shape[2]))

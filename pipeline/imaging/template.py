@@ -1,0 +1,45 @@
+"""The MNI152 brain (nilearn's ICBM152 2009a, symmetric, skull-stripped) and the target grid."""
+
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.imaging.geometry import sample, smooth_for
+from pipeline.imaging.header import Affine
+from schemas.params import GridParams
+
+GRID_CENTRE = (0.0, -17.0, 5.0)
+"""Middle of the template brain's bounding box (MNI152 world, mm)."""
+
+
+def grid_affine(grid: GridParams) -> Affine:
+    """Return the (4, 4) affine of the target grid: voxel to MNI152 world (mm), RAS.
+
+    The field of view is centred on GRID_CENTRE, so grids of equal extent share their borders
+    whatever their voxel size.
+    """
+    affine = np.diag([grid.zooms, grid.zooms, grid.zooms, 1.0])
+    affine[:3, 3] = np.asarray(GRID_CENTRE) - grid.zooms * (np.asarray(grid.shape) - 1) / 2
+    return affine
+
+
+@lru_cache(maxsize=1)
+def _full_template() -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], Affine]:
+    from nilearn.datasets import load_mni152_brain_mask, load_mni152_template
+
+    image, mask = load_mni152_template(resolution=1), load_mni152_brain_mask(resolution=1)
+    inside = np.asarray(mask.dataobj, dtype=np.float32)
+    return image.get_fdata(dtype=np.float32), inside, np.asarray(image.affine)
+
+
+@lru_cache(maxsize=4)
+def load_template(grid: GridParams) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
+    """Return the template on the grid (0 to 1) and its brain mask, both (X, Y, Z)."""
+    image, mask, affine = _full_template()
+    target = grid_affine(grid)
+    volume = sample(smooth_for(image, affine, grid.zooms), affine, target, grid.shape)
+    inside = sample(smooth_for(mask, affine, grid.zooms), affine, target, grid.shape) >= 0.5
+    volume.setflags(write=False)
+    inside.setflags(write=False)
+    return volume, inside

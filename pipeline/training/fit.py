@@ -1,0 +1,166 @@
+"""Run a StepModule with Lightning: checkpoints, exact resume, progress, log file."""
+
+import json
+import logging
+import shutil
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import lightning
+import pandas as pd
+import torch
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from torch.utils.data import DataLoader
+
+from pipeline.compute import write_atomic, write_json
+from pipeline.stores.builder import lock_store
+from pipeline.training.batches import StepStream
+from pipeline.training.module import StepModule
+
+log = logging.getLogger(__name__)
+
+LOG_FILE = "log.csv"
+
+
+def fit(module: StepModule, out: Path, *, fingerprint: str, device: torch.device) -> None:
+    """Train to the last step, resuming from a checkpoint of the same fingerprint.
+
+    Checkpoints live beside `out` and go away when the run is complete; `out/log.csv` holds the
+    curves. On return the module carries the final weights and average.
+
+    Raises
+    ------
+    ContractError
+        If another process trains into the same folder.
+    TrainingError
+        If the loss is not finite; the last good checkpoint stays.
+    """
+    with lock_store(out), _quiet_lightning():
+        work = out.with_name(out.name + ".training")
+        checkpoint = _resume_point(work, fingerprint)
+        start = 0
+        if checkpoint is not None:
+            start = torch.load(checkpoint, map_location="cpu", weights_only=True)["global_step"]
+            log.info("%s: resuming at step %d of %d", out, start, module.params.steps)
+        trainer = _trainer(module, work, device, start)
+        trainer.fit(
+            module,
+            DataLoader(StepStream(start, module.params.steps), batch_size=None),
+            DataLoader(StepStream(0, 1), batch_size=None),
+            ckpt_path=checkpoint,
+            weights_only=True,
+        )
+        if trainer.interrupted:
+            raise KeyboardInterrupt
+        module.to("cpu")
+        write_atomic(out / LOG_FILE, merged_rows(module.rows).to_csv(index=False))
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def merged_rows(rows: list[dict[str, float]]) -> pd.DataFrame:
+    """Return the log as one row a step: training and validation figures side by side."""
+    table = pd.DataFrame(rows)
+    return table.groupby("step", as_index=False).last() if len(table) else table
+
+
+def _resume_point(work: Path, fingerprint: str) -> Path | None:
+    plan = work / "plan.json"
+    if plan.is_file() and json.loads(plan.read_text()).get("fingerprint") == fingerprint:
+        checkpoint = work / "last.ckpt"
+        return checkpoint if checkpoint.is_file() else None
+    shutil.rmtree(work, ignore_errors=True)
+    write_json(plan, {"fingerprint": fingerprint})
+    return None
+
+
+def _trainer(
+    module: StepModule, work: Path, device: torch.device, start: int
+) -> lightning.Trainer:
+    params = module.params
+    every = min(params.checkpoint_every, params.steps)
+    return lightning.Trainer(
+        accelerator="gpu" if device.type == "cuda" else "cpu",
+        devices=[device.index or 0] if device.type == "cuda" else 1,
+        precision="bf16-mixed" if params.precision == "bf16" else "32-true",
+        max_steps=params.steps,
+        gradient_clip_val=params.grad_clip,
+        val_check_interval=every,
+        check_val_every_n_epoch=None,
+        num_sanity_val_steps=0,
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=[
+            ModelCheckpoint(
+                dirpath=work,
+                filename="last",
+                every_n_train_steps=every,
+                save_top_k=1,
+                enable_version_counter=False,
+            ),
+            _Bar(start),
+        ],
+    )
+
+
+class _Bar(Callback):
+    """Progress with loss and ETA on stderr."""
+
+    def __init__(self, start: int) -> None:
+        quiet = logging.getLogger("pipeline").getEffectiveLevel() > logging.INFO
+        self.progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("ETA"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[loss]}"),
+            console=Console(stderr=True),
+            disable=quiet,
+        )
+        self.start = start
+
+    def on_train_start(self, trainer: Any, pl_module: StepModule) -> None:
+        """Start the bar."""
+        self.progress.start()
+        self.task = self.progress.add_task(
+            "train", total=pl_module.params.steps, completed=self.start, loss=""
+        )
+
+    def on_train_batch_end(self, trainer: Any, pl_module: StepModule, *_: Any) -> None:
+        """Advance the bar."""
+        losses = [row["loss"] for row in pl_module.rows[-3:] if "loss" in row]
+        text = f"loss {losses[-1]:.4g}" if losses else ""
+        self.progress.update(self.task, completed=trainer.global_step, loss=text)
+
+    def teardown(self, trainer: Any, pl_module: StepModule, stage: str) -> None:
+        """Stop the bar."""
+        self.progress.stop()
+
+
+@contextmanager
+def _quiet_lightning() -> Iterator[None]:
+    """Keep Lightning's advice out of the users' way."""
+    logger = logging.getLogger("lightning.pytorch")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="lightning")
+        warnings.filterwarnings("ignore", message=".*(isinstance.treespec|does not have many workers).*")
+        try:
+            yield
+        finally:
+            logger.setLevel(level)

@@ -1,0 +1,294 @@
+"""Stage 1 (denoiser) and stage 2 (semantic encoder, gradient estimator), purely from latents."""
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from pipeline.artefact import write_artefact
+from pipeline.compute import digest_of
+from pipeline.diffusion.losses import noise_loss, pdae_weight, shift_coefficient
+from pipeline.diffusion.schedule import per_sample
+from pipeline.frozen import FrozenDiffusion
+from pipeline.ldae import LatentDiffusion, build_diffusion, build_ldae, encoder_config, unet_config
+from pipeline.stores.latents import Latents, LatentStore
+from pipeline.training.autoencoder import final_metrics
+from pipeline.training.batches import batch_rows, step_generator
+from pipeline.training.fit import fit
+from pipeline.training.module import StepModule
+from schemas.errors import ContractError
+from schemas.params import OptimParams, TrainLdaeParams, TrainLdmParams
+
+log = logging.getLogger(__name__)
+
+VAL_TIMESTEPS = 16
+"""Timesteps, evenly spread, at which every validation scan is judged with fixed noise."""
+
+
+class _LatentModule(StepModule):
+    """Draws a step's (z_0, x_t, t, eps) from resident latents."""
+
+    def __init__(
+        self,
+        net: nn.Module,
+        params: OptimParams,
+        diffusion: LatentDiffusion,
+        latents: dict[str, Latents],
+        posterior: Literal["sample", "mean"],
+    ) -> None:
+        super().__init__(net, params)
+        self.latents = latents
+        self.posterior = posterior
+        self.batch_size = min(params.batch_size, len(latents["train"]))
+        if self.batch_size < params.batch_size:
+            log.warning(
+                "only %d training scans: batch_size lowered from %d",
+                self.batch_size,
+                params.batch_size,
+            )
+        self._diffusion = [diffusion]
+
+    @property
+    def diffusion(self) -> LatentDiffusion:
+        """Stage 1; not registered, so that it is neither averaged nor checkpointed twice."""
+        return self._diffusion[0]
+
+    def on_fit_start(self) -> None:
+        """Bring what is not a trained weight to the device."""
+        self.diffusion.to(self.device)
+        self.latents = {
+            split: Latents(x.scan_ids, x.mean.to(self.device), x.logvar.to(self.device))
+            for split, x in self.latents.items()
+        }
+
+    def draw(self, step: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return (z_0, x_t, t, eps) of a training step."""
+        train, params = self.latents["train"], self.params
+        index = batch_rows(
+            step, num_rows=len(train), batch_size=self.batch_size, seed=params.seed
+        ).to(self.device)
+        generator = step_generator(step, seed=params.seed, device=self.device)
+        draw = train.take_mean(index)
+        if self.posterior == "sample":
+            draw = train.draw(index, generator=generator)
+        z_0 = self.diffusion.standardise(draw)
+        schedule = self.diffusion.schedule
+        t = torch.randint(
+            schedule.num_train_timesteps, (len(z_0),), generator=generator, device=self.device
+        )
+        eps = torch.randn(z_0.shape, generator=generator, device=self.device)
+        return z_0, schedule.add_noise(z_0, eps, t), t, eps
+
+    def mean_over_validation(
+        self, loss: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+    ) -> float | None:
+        """Return the mean of a loss(z_0, x_t, t, eps) over validation scans and fixed noise."""
+        val = self.latents["val"]
+        if not len(val):
+            return None
+        schedule = self.diffusion.schedule
+        grid = torch.linspace(0, schedule.num_train_timesteps - 1, VAL_TIMESTEPS).long()
+        total = 0.0
+        for i in range(len(val)):
+            index = torch.tensor([i], device=self.device)
+            z_0 = self.diffusion.standardise(val.take_mean(index)).expand(VAL_TIMESTEPS, -1, -1, -1, -1)
+            generator = step_generator(i, seed=-1, device=self.device)
+            eps = torch.randn(z_0.shape, generator=generator, device=self.device)
+            t = grid.to(self.device)
+            with torch.no_grad():
+                total += float(loss(z_0, schedule.add_noise(z_0, eps, t), t, eps))
+        return total / len(val)
+
+
+class DenoiserModule(_LatentModule):
+    """Stage 1: E‖eps − eps_theta(x_t, t)‖²."""
+
+    def compute_losses(self, step: int) -> dict[str, Tensor]:
+        """Return the noise-prediction loss."""
+        _, x_t, t, eps = self.draw(step)
+        return {"loss": noise_loss(self.net(x_t, t.float()), eps)}
+
+    def compute_validation(self) -> dict[str, float]:
+        """Return the loss of the averaged denoiser on validation scans."""
+        loss = self.mean_over_validation(
+            lambda _z_0, x_t, t, eps: noise_loss(self.averaged(x_t, t.float()), eps)
+        )
+        return {} if loss is None else {"loss": loss}
+
+
+class SemanticModule(_LatentModule):
+    """Stage 2: mean of lambda_t ‖eps − (eps_theta + c_t G(x_t, t, y_sem))‖², denoiser frozen."""
+
+    params: TrainLdaeParams
+
+    def _loss(self, net: Any, z_0: Tensor, x_t: Tensor, t: Tensor, eps: Tensor) -> Tensor:
+        diffusion = self.diffusion
+        with torch.no_grad():
+            trunk = diffusion.denoiser.trunk(x_t, t.float())
+            noise = diffusion.denoiser.decoder(trunk).float()
+        gradient = net["estimator"](trunk, net["encoder"](z_0)).float()
+        c_t = shift_coefficient(diffusion.schedule, t, self.params.shift)
+        weight = pdae_weight(diffusion.schedule, t) if self.params.weighting == "pdae" else None
+        return noise_loss(noise + per_sample(c_t, noise) * gradient, eps, weight)
+
+    def compute_losses(self, step: int) -> dict[str, Tensor]:
+        """Return the weighted loss."""
+        return {"loss": self._loss(self.net, *self.draw(step))}
+
+    def compute_validation(self) -> dict[str, float]:
+        """Return the loss on validation scans, and the same with G = 0 for comparison."""
+        loss = self.mean_over_validation(lambda *args: self._loss(self.averaged, *args))
+        return {} if loss is None else {"loss": loss}
+
+
+def fit_standardisation(
+    train: Latents, scale: Literal["channel", "scalar"] | float
+) -> tuple[list[float], list[float]]:
+    """Return (shift, scale), one number a channel, that give training latents unit variance.
+
+    The variance is that of posterior draws: var(mean) + mean(exp(logvar)). A number is taken as
+    the scale factor as it is, with no shift.
+    """
+    mean = train.mean.float().transpose(0, 1).flatten(1).double()
+    noise = train.logvar.float().exp().transpose(0, 1).flatten(1).double().mean(1)
+    if isinstance(scale, float):
+        return [0.0] * len(mean), [scale] * len(mean)
+    if scale == "scalar":
+        std = float((mean.var(correction=0) + noise.mean()).sqrt())
+        return [float(mean.mean())] * len(mean), [1 / std] * len(mean)
+    std = (mean.var(1, correction=0) + noise).sqrt()
+    return mean.mean(1).tolist(), (1 / std).tolist()
+
+
+def train_denoiser(
+    store: LatentStore,
+    scan_ids: dict[str, list[str]],
+    params: TrainLdmParams,
+    out: Path,
+    *,
+    device: torch.device,
+) -> dict[str, Any]:
+    """Train stage 1 and write it; return its metrics.
+
+    Raises
+    ------
+    ContractError
+        If fewer than two training scans are in the store, or a latent is not finite.
+    """
+    latents = _load(store, scan_ids)
+    shift, scale = fit_standardisation(latents["train"], params.scale)
+    architecture = {
+        "unet": unet_config(params.denoiser, in_channels=store.latent_shape[0]),
+        "diffusion": params.diffusion.model_dump(),
+        "shift": shift,
+        "scale": scale,
+    }
+    torch.manual_seed(params.seed)
+    diffusion = build_diffusion(architecture)
+    module = DenoiserModule(diffusion.denoiser, params, diffusion, latents, params.posterior)
+    fingerprint = digest_of([params.model_dump(), store.digest, scan_ids])
+    fit(module, out, fingerprint=fingerprint, device=device)
+    metrics = final_metrics(module)
+    diffusion.denoiser.load_state_dict(module.averaged.state_dict())
+    config = _config(architecture, params, store, latents, metrics)
+    card = _card("Latent diffusion model (stage 1)", config)
+    tensors = diffusion.denoiser.state_dict()
+    write_artefact(out, kind="ldm", tensors=tensors, config=config, card=card)
+    return metrics
+
+
+def train_ldae(
+    store: LatentStore,
+    scan_ids: dict[str, list[str]],
+    frozen: FrozenDiffusion,
+    params: TrainLdaeParams,
+    out: Path,
+    *,
+    device: torch.device,
+) -> dict[str, Any]:
+    """Train stage 2 on a frozen denoiser and write both; return the metrics.
+
+    Raises
+    ------
+    ContractError
+        If the denoiser was trained on latents of another autoencoder, or there are too few scans.
+    """
+    if frozen.config["autoencoder_digest"] != store.attributes.digests["autoencoder"]:
+        raise ContractError(
+            f"{store.path}: encoded by another autoencoder than the denoiser was trained on;"
+            " run `pipeline train-ldm` on this store"
+        )
+    latents = _load(store, scan_ids)
+    base = {k: frozen.config[k] for k in ("unet", "diffusion", "shift", "scale")}
+    architecture = base | {"encoder": encoder_config(params.encoder, latent_shape=store.latent_shape)}
+    torch.manual_seed(params.seed)
+    ldae = build_ldae(architecture)
+    ldae.diffusion = frozen.diffusion
+    ldae.diffusion.requires_grad_(False).eval()
+    net = nn.ModuleDict({"encoder": ldae.encoder, "estimator": ldae.estimator})
+    module = SemanticModule(net, params, ldae.diffusion, latents, frozen.config["posterior"])
+    fingerprint = digest_of([params.model_dump(), store.digest, frozen.digest, scan_ids])
+    fit(module, out, fingerprint=fingerprint, device=device)
+    metrics = final_metrics(module)
+    ldae.encoder.load_state_dict(module.averaged["encoder"].state_dict())
+    ldae.estimator.load_state_dict(module.averaged["estimator"].state_dict())
+    ldae.to("cpu")
+    tensors = {f"denoiser.{k}": v for k, v in ldae.diffusion.denoiser.state_dict().items()}
+    tensors |= {f"encoder.{k}": v for k, v in ldae.encoder.state_dict().items()}
+    tensors |= {f"estimator.{k}": v for k, v in ldae.estimator.state_dict().items()}
+    config = _config(architecture, params, store, latents, metrics)
+    config["posterior"] = frozen.config["posterior"]
+    card = _card("Latent diffusion autoencoder (stages 1 and 2)", config)
+    write_artefact(out, kind="ldae", tensors=tensors, config=config, card=card)
+    return metrics
+
+
+def _load(store: LatentStore, scan_ids: dict[str, list[str]]) -> dict[str, Latents]:
+    present = {
+        split: [s for s in scan_ids[split] if s in store.row_of] for split in ("train", "val")
+    }
+    if len(present["train"]) < 2:
+        raise ContractError(
+            f"{store.path}: {len(present['train'])} training scans, expected at least 2;"
+            " check the manifest's split and the quarantine list"
+        )
+    return {split: store.load(ids) for split, ids in present.items()}
+
+
+def _config(
+    architecture: dict[str, Any],
+    params: OptimParams,
+    store: LatentStore,
+    latents: dict[str, Latents],
+    metrics: dict[str, Any],
+) -> dict[str, Any]:
+    dumped = params.model_dump(mode="json")
+    return architecture | {
+        "posterior": dumped.get("posterior"),
+        "params": dumped,
+        "autoencoder_digest": store.attributes.digests["autoencoder"],
+        "latents_digest": store.digest,
+        "latent_shape": store.latent_shape,
+        "train_scans": len(latents["train"]),
+        "metrics": {k: v for k, v in metrics.items() if k != "seconds"},
+    }
+
+
+def _card(title: str, config: dict[str, Any]) -> str:
+    figures = "\n".join(f"- {k}: {v}" for k, v in config["metrics"].items())
+    return f"""# {title}
+
+Trained on {config["train_scans"]} latents of shape {list(config["latent_shape"])} that the
+autoencoder {config["autoencoder_digest"][:12]} made; it works with that autoencoder alone.
+
+Last figures (losses; val_ on validation scans):
+
+{figures}
+
+Method: Lozupone et al. 2025 (arXiv 2504.08635), Zhang et al. 2022 (arXiv 2212.12990). Licence:
+that of the data it was trained on; the code is Apache-2.0. Not a medical device.
+"""

@@ -1,0 +1,124 @@
+"""What every training run shares: optimiser, learning rate, moving average, log rows."""
+
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+import lightning
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+from schemas.errors import TrainingError
+from schemas.params import OptimParams
+
+LOG_EVERY = 10
+"""Steps averaged into one row of the log."""
+
+
+class StepModule(lightning.LightningModule):
+    """A network trained by steps. Subclasses give `compute_losses` and `compute_validation`.
+
+    `net` holds trained weights only; its exponential moving average is updated once an optimiser
+    step. The log rows travel inside the checkpoint, so a resumed run continues its own curve.
+    """
+
+    def __init__(self, net: nn.Module, params: OptimParams) -> None:
+        super().__init__()
+        self.net = net
+        self.params = params
+        self.ema = AveragedModel(net, multi_avg_fn=_moving_average(params.ema_decay))
+        self.rows: list[dict[str, float]] = []
+        self._pending: list[dict[str, float]] = []
+        self._seconds_before = 0.0
+        self._started = time.monotonic()
+        self._updates = 0
+
+    def compute_losses(self, step: int) -> dict[str, Tensor]:
+        """Return the terms of a training step; `loss` is minimised, the others are logged."""
+        raise NotImplementedError
+
+    def compute_validation(self) -> dict[str, float]:
+        """Return validation figures of the averaged weights; may be empty."""
+        raise NotImplementedError
+
+    @property
+    def averaged(self) -> Any:
+        """The network with averaged weights."""
+        return self.ema.module
+
+    def training_step(self, step: int) -> Tensor:
+        """Return the loss of a step.
+
+        Raises
+        ------
+        TrainingError
+            If the loss is not finite.
+        """
+        losses = self.compute_losses(step)
+        values = {name: float(value.detach()) for name, value in losses.items()}
+        if not math.isfinite(values["loss"]):
+            raise TrainingError(
+                f"step {step}: loss is {values['loss']}; the last good checkpoint is kept."
+                " Lower lr or use precision fp32"
+            )
+        self._pending.append(values)
+        if len(self._pending) == LOG_EVERY or step + 1 == self.params.steps:
+            means = {k: sum(v[k] for v in self._pending) / len(self._pending) for k in values}
+            self.rows.append({"step": step + 1, "seconds": self.seconds, **means})
+            self._pending.clear()
+        return losses["loss"]
+
+    def validation_step(self, _step: int) -> None:
+        """Add the validation figures to the log."""
+        figures = self.compute_validation()
+        if figures:
+            named = {f"val_{name}": value for name, value in figures.items()}
+            self.rows.append({"step": self.global_step, "seconds": self.seconds, **named})
+
+    @property
+    def seconds(self) -> float:
+        """Training time so far, over all sittings (s)."""
+        return round(self._seconds_before + time.monotonic() - self._started, 1)
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        """Move the average, once an optimiser step."""
+        if self.global_step > self._updates:
+            self.ema.update_parameters(self.net)
+            self._updates = self.global_step
+
+    def configure_optimizers(self) -> Any:
+        """Return Adam (fused) with linear warm-up and cosine decay."""
+        optimizer = torch.optim.Adam(self.net.parameters(), lr=self.params.lr, fused=True)
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self._learning_rate)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
+        }
+
+    def _learning_rate(self, step: int) -> float:
+        warmup = min(1.0, (step + 1) / max(1, self.params.warmup_steps))
+        return warmup * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * step / self.params.steps)))
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the log rows with the weights."""
+        checkpoint["log"] = {"rows": self.rows, "pending": self._pending, "seconds": self.seconds}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Continue the log."""
+        self.rows = checkpoint["log"]["rows"]
+        self._pending = checkpoint["log"]["pending"]
+        self._seconds_before = checkpoint["log"]["seconds"]
+        self._updates = checkpoint["global_step"]
+
+
+def _moving_average(decay: float) -> Callable[[list[Tensor], list[Tensor], Any], None]:
+    """Return an in-place moving average that forgets its start: min(decay, (1 + n) / (10 + n))."""
+
+    @torch.no_grad()
+    def update(averages: list[Tensor], current: list[Tensor], num_averaged: Any) -> None:
+        n = int(num_averaged)
+        torch._foreach_lerp_(averages, current, 1 - min(decay, (1 + n) / (10 + n)))
+
+    return update

@@ -1,0 +1,259 @@
+"""Probes: what they find, what they must never see, and what they say when they cannot judge."""
+
+import json
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn import metrics as sk
+
+from pipeline.evaluation.linear import C_GRID, fit_linear, grouped_folds
+from pipeline.evaluation.probes import PREDICTION_COLUMNS, ProbeResults, fit_probes
+from pipeline.evaluation.scores import classification_scores, regression_scores
+from schemas.errors import ContractError
+from schemas.params import ProbeParams
+
+PARAMS = ProbeParams(
+    classification={"diagnosis": ("CN", "AD")},
+    regression=("age_years",),
+    oracle=("ventricle_ml",),
+    bootstrap=60,
+    folds=3,
+)
+
+
+def cohort(subjects: int = 36, seed: int = 0) -> tuple[dict[str, np.ndarray], pd.DataFrame]:
+    """Return features that carry diagnosis and age, and a manifest with two visits each."""
+    generator = np.random.default_rng(seed)
+    subject = np.repeat(np.arange(subjects), 2)
+    sick = (np.arange(subjects) % 2)[subject]
+    age = generator.uniform(55, 85, subjects)[subject]
+    split = np.array(["train", "train", "train", "val", "test", "test"])[np.arange(subjects) % 6]
+    table = pd.DataFrame(
+        {
+            "scan_id": [f"sub-{s:03d}_ses-{v}" for v, s in enumerate(subject)],
+            "subject_id": [f"sub-{s:03d}" for s in subject],
+            "age_years": age,
+            "sex": np.where(generator.random(subjects)[subject] < 0.5, "F", "M"),
+            "diagnosis": np.where(sick == 1, "AD", "CN"),
+            "ventricle_ml": 20 + 0.8 * (age - 55) + 8 * sick,
+            "split": split[subject],
+        }
+    )
+    y_sem = generator.normal(size=(2 * subjects, 7))
+    y_sem[:, 2] += 2.5 * sick
+    y_sem[:, 4] = 5 * y_sem[:, 4] + age
+    return {"y_sem": y_sem, "noise": generator.normal(size=(2 * subjects, 5))}, table
+
+
+def fitted_numbers(results: ProbeResults) -> dict[str, Any]:
+    return {
+        f"{target}/{name}": (p.mean, p.std, p.coef, p.intercept, p.strength)
+        for target, fits in results.fits.items()
+        for name, p in fits.items()
+    } | {f"{t}/direction": (d.vector, d.mean, d.std) for t, d in results.directions.items()}
+
+
+def assert_same_fit(one: ProbeResults, two: ProbeResults) -> None:
+    first, second = fitted_numbers(one), fitted_numbers(two)
+    assert first.keys() == second.keys()
+    for key, numbers in first.items():
+        for a, b in zip(numbers, second[key], strict=True):
+            np.testing.assert_array_equal(a, b, err_msg=key)
+
+
+@pytest.fixture(scope="module")
+def results() -> ProbeResults:
+    return fit_probes(*cohort(), PARAMS)
+
+
+def test_signal_is_found_and_noise_is_not(results: ProbeResults) -> None:
+    for metrics in (results.metrics, results.cv_metrics):
+        diagnosis, age = metrics["diagnosis"], metrics["age_years"]
+        assert diagnosis["y_sem"]["roc_auc"]["value"] > 0.9
+        assert diagnosis["noise"]["roc_auc"]["low"] < 0.5 < diagnosis["noise"]["roc_auc"]["high"]
+        assert diagnosis["chance"]["roc_auc"]["value"] == 0.5
+        assert diagnosis["chance"]["balanced_accuracy"]["value"] == 0.5
+        assert age["y_sem"]["mae"]["high"] < age["chance"]["mae"]["low"]
+        assert age["y_sem"]["gap_closed"]["low"] > 0.2
+        assert age["y_sem"]["gap_closed"]["value"] < 1
+        assert "gap_closed" not in age["chance"]
+        assert age["oracle"]["mae"]["value"] < age["chance"]["mae"]["value"]
+
+
+def test_intervals_rest_on_subjects(results: ProbeResults) -> None:
+    assert results.metrics["diagnosis"]["y_sem"]["roc_auc"]["subjects"] == 12
+    assert results.cv_metrics["diagnosis"]["y_sem"]["roc_auc"]["subjects"] == 18
+    described = results.targets["diagnosis"]
+    assert (described["positive"], described["negative"]) == ("AD", "CN")
+    assert described["test"]["fitted_on"]["all"] == {"scans": 48, "subjects": 24}
+    assert described["test"]["judged_on"]["AD"]["subjects"] == 6
+
+
+def test_results_are_json(results: ProbeResults) -> None:
+    assert json.loads(json.dumps(results.document(), allow_nan=False))["test"] == results.metrics
+
+
+def test_predictions_reproduce_the_metrics(results: ProbeResults) -> None:
+    table = results.predictions
+    assert list(table.columns) == list(PREDICTION_COLUMNS)
+    assert set(table[table.protocol == "test"].split) == {"test"}
+    assert set(table[table.protocol == "cv"].split) == {"val", "test"}
+    assert not table.duplicated(["scan_id", "target", "feature_set", "protocol"]).any()
+    rows = table[
+        (table.target == "diagnosis") & (table.feature_set == "y_sem") & (table.protocol == "test")
+    ]
+    expected = sk.roc_auc_score(rows.truth.astype(float), rows.score.astype(float))
+    assert results.metrics["diagnosis"]["y_sem"]["roc_auc"]["value"] == pytest.approx(expected)
+
+
+def test_direction_points_to_the_positive_class(results: ProbeResults) -> None:
+    direction = results.directions["diagnosis"]
+    assert np.linalg.norm(direction.vector) == pytest.approx(1)
+    assert direction.towards == "diagnosis:AD"
+    assert int(np.argmax(direction.vector)) == 2
+    features, table = cohort()
+    fitted_on = table.split.isin(["train", "val"]).to_numpy()
+    np.testing.assert_allclose(direction.mean, features["y_sem"][fitted_on].mean(axis=0))
+    np.testing.assert_allclose(direction.std, features["y_sem"][fitted_on].std(axis=0))
+    assert results.directions["age_years"].towards == "age_years"
+
+
+def test_no_fitted_number_depends_on_the_test_subjects(results: ProbeResults) -> None:
+    features, table = cohort()
+    test = (table.split == "test").to_numpy()
+    shuffled = table.copy()
+    for column in ("diagnosis", "age_years", "sex", "ventricle_ml"):
+        shuffled.loc[test, column] = np.roll(shuffled.loc[test, column].to_numpy(), 5)
+    assert_same_fit(results, fit_probes(features, shuffled, PARAMS))
+    moved = {name: values + 1000 * test[:, None] for name, values in features.items()}
+    assert_same_fit(results, fit_probes(moved, table, PARAMS))
+    kept = ~test
+    without = {name: values[kept] for name, values in features.items()}
+    assert_same_fit(results, fit_probes(without, table[kept], PARAMS))
+
+
+def test_row_order_changes_nothing(results: ProbeResults) -> None:
+    features, table = cohort()
+    order = np.random.default_rng(5).permutation(len(table))
+    shuffled = {name: values[order] for name, values in features.items()}
+    again = fit_probes(shuffled, table.iloc[order], PARAMS)
+    assert_same_fit(results, again)
+    assert again.metrics == results.metrics
+    assert again.cv_metrics == results.cv_metrics
+
+
+@pytest.mark.parametrize(
+    ("change", "target", "reason"),
+    [
+        ({"diagnosis": "CN"}, "diagnosis", "0 subject(s) of class AD in train and val"),
+        ({"diagnosis": "MCI"}, "diagnosis", "no scan carries CN or AD"),
+        ({"diagnosis": np.nan}, "diagnosis", "no scan carries CN or AD"),
+        ({"age_years": 70.0}, "age_years", "constant in train and val"),
+        ({"age_years": "seventy"}, "age_years", "no scan carries a number"),
+        ({"split": "train"}, "diagnosis", "no labelled scan in test"),
+        ({"split": "test"}, "age_years", "0 labelled subject(s) in train and val"),
+    ],
+)
+def test_a_target_that_cannot_be_judged_is_skipped_with_its_reason(
+    change: dict[str, Any], target: str, reason: str
+) -> None:
+    features, table = cohort(12)
+    results = fit_probes(features, table.assign(**change), PARAMS)
+    assert reason in results.skipped[target]
+    assert target not in results.metrics
+
+
+def test_missing_columns_are_named() -> None:
+    features, table = cohort(12)
+    results = fit_probes(features, table.drop(columns=["age_years", "ventricle_ml"]), PARAMS)
+    assert results.skipped["age_years"] == "age_years: no such column in the manifest"
+    assert "no column ventricle_ml" in results.skipped["diagnosis/oracle"]
+    assert "no column age_years" in results.skipped["diagnosis/age_sex"]
+    assert set(results.metrics["diagnosis"]) == {"chance", "y_sem", "noise"}
+
+
+def test_scans_without_the_label_take_no_part() -> None:
+    features, table = cohort()
+    table = table.assign(diagnosis=table.diagnosis.where(table.index % 6 > 1, "MCI"))
+    results = fit_probes(features, table, PARAMS)
+    judged = results.predictions[results.predictions.target == "diagnosis"]
+    labelled = table[table.diagnosis != "MCI"]
+    assert set(judged.scan_id) <= set(labelled.scan_id)
+
+
+def test_one_class_in_test_leaves_what_is_defined() -> None:
+    features, table = cohort()
+    table = table.assign(diagnosis=table.diagnosis.where(table.split != "test", "AD"))
+    results = fit_probes(features, table, PARAMS)
+    assert "only AD in test" in results.skipped["diagnosis/roc_auc"]
+    assert "roc_auc" not in results.metrics["diagnosis"]["y_sem"]
+    assert 0 <= results.metrics["diagnosis"]["y_sem"]["sensitivity"]["value"] <= 1
+
+
+def test_sex_is_not_a_covariate_of_sex() -> None:
+    features, table = cohort()
+    params = PARAMS.model_copy(update={"classification": {"sex": ("F", "M")}, "regression": ()})
+    results = fit_probes(features, table, params)
+    assert results.fits["sex"]["age_sex"].coef.shape == (1,)
+
+
+def test_features_must_fit_the_table() -> None:
+    features, table = cohort(12)
+    with pytest.raises(ContractError, match=r"features y_sem: shape \(23, 7\), expected \(24, dim"):
+        fit_probes({"y_sem": features["y_sem"][:-1]}, table, PARAMS)
+    features["y_sem"][3, 2] = np.nan
+    with pytest.raises(ContractError, match=f"NaN or infinite for {table.scan_id[3]}"):
+        fit_probes(features, table, PARAMS)
+
+
+def test_folds_keep_subjects_whole_and_classes_on_both_sides() -> None:
+    subjects = np.repeat(np.arange(11), 3)
+    truth = (subjects % 3 == 0).astype(float)
+    folds = list(grouped_folds(truth, subjects, "classification", folds=5, seed=0))
+    assert len(folds) == 4
+    held_out = np.concatenate([rows for _, rows in folds])
+    np.testing.assert_array_equal(np.sort(held_out), np.arange(33))
+    for fit, judged in folds:
+        assert not set(subjects[fit]) & set(subjects[judged])
+        assert len(np.unique(truth[fit])) == 2
+
+
+def test_strength_is_picked_inside_the_fitting_rows() -> None:
+    generator = np.random.default_rng(0)
+    subjects = np.arange(60)
+    truth = (subjects % 2).astype(float)
+    noise = generator.normal(size=(60, 40))
+    weak = fit_linear(noise, truth, subjects, "classification", folds=5, seed=0)
+    assert weak.strength is not None
+    assert weak.strength <= C_GRID[1]
+    clear = fit_linear(
+        truth[:, None] + 0.1 * noise, truth, subjects, "classification", folds=5, seed=0
+    )
+    assert clear.strength is not None
+    assert clear.strength > weak.strength
+
+
+def test_scores_equal_scikit_learn() -> None:
+    generator = np.random.default_rng(0)
+    truth = (generator.random(40) < 0.3).astype(float)
+    score = np.round(generator.random(40), 1)
+    called = score >= 0.5
+    expected = {
+        "roc_auc": sk.roc_auc_score(truth, score),
+        "balanced_accuracy": sk.balanced_accuracy_score(truth, called),
+        "accuracy": sk.accuracy_score(truth, called),
+        "sensitivity": sk.recall_score(truth, called),
+        "specificity": sk.recall_score(truth, called, pos_label=0),
+        "f1": sk.f1_score(truth, called),
+    }
+    assert classification_scores(truth, score) == pytest.approx(expected)
+    target, guess = generator.normal(size=30), generator.normal(size=30)
+    assert regression_scores(target, guess) == pytest.approx(
+        {
+            "mae": sk.mean_absolute_error(target, guess),
+            "rmse": sk.root_mean_squared_error(target, guess),
+            "r2": sk.r2_score(target, guess),
+        }
+    )
