@@ -158,14 +158,15 @@ def _check(feature_sets: Mapping[str, NDArray[np.floating]], table: pd.DataFrame
 def _judge_on_test(target: Target, results: ProbeResults) -> None:
     fit_rows, test_rows = target.rows_in(FIT_SPLITS), target.rows_in(("test",))
     reason = target.unfit_reason(fit_rows, "train and val")
-    if reason is None and not len(test_rows):
-        reason = f"{target.name}: no labelled scan in test"
     if reason is not None:
         results.skipped[target.name] = reason
         return
     fits = {name: target.fit(name, fit_rows) for name in target.features}
     results.fits[target.name] = fits
     _add_direction(target, fits, results)
+    if not len(test_rows):
+        results.skipped[target.name] = f"{target.name}: no labelled scan in test"
+        return
     scores = {name: probe.score(target.features[name][test_rows]) for name, probe in fits.items()}
     results.metrics[target.name] = _metrics(target, test_rows, scores)
     _describe(target, results)["test"] = {
