@@ -8,7 +8,7 @@ from pipeline.imaging.ants_setup import ants_image, load_ants
 from pipeline.imaging.header import Affine, zooms_of
 
 ITERATIONS = (50, 50, 50, 50)
-TOLERANCE = 1e-4
+TOLERANCE = 1e-3
 FIELD_RANGE = (0.1, 10.0)
 
 

@@ -1,5 +1,6 @@
 """Orientation, cropping and the one resampling onto the target grid."""
 
+from collections.abc import Callable
 from typing import Any
 
 import nibabel as nib
@@ -11,6 +12,8 @@ from pipeline.imaging.header import Affine, zooms_of
 
 FWHM_TO_SIGMA = 1 / 2.3548
 Box = tuple[slice, slice, slice]
+Mask = npt.NDArray[np.bool_]
+Shape = tuple[int, int, int]
 
 
 def to_ras(data: npt.NDArray[Any], affine: Affine) -> tuple[npt.NDArray[Any], Affine]:
@@ -72,12 +75,8 @@ def smooth_for(
 
 
 def resample_masked(
-    data: npt.NDArray[np.float32],
-    mask: npt.NDArray[np.bool_],
-    affine: Affine,
-    grid: Affine,
-    shape: tuple[int, int, int],
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
+    data: npt.NDArray[np.float32], mask: Mask, affine: Affine, grid: Affine, shape: Shape
+) -> tuple[npt.NDArray[np.float32], Mask]:
     """Resample what lies inside a mask, once, with no darkening at the mask's rim.
 
     Numerator (masked data) and denominator (mask) are blurred and sampled alike; their ratio is
@@ -90,10 +89,53 @@ def resample_masked(
     mask
         (X, Y, Z), where at least half of the weight came from inside.
     """
+    return _ratio(data, mask, affine, grid, lambda d: sample(d, affine, grid, shape))
+
+
+def resample_masked_warped(
+    data: npt.NDArray[np.float32],
+    mask: Mask,
+    affine: Affine,
+    *,
+    grid: Affine,
+    shape: Shape,
+    displacement: npt.NDArray[np.float32],
+    displacement_affine: Affine,
+    to_native: Affine,
+) -> tuple[npt.NDArray[np.float32], Mask]:
+    """Like `resample_masked`, through a displacement field (mm) and then an affine.
+
+    A grid point p is read at native world `to_native` (p + displacement(p)).
+    """
+    axes = np.meshgrid(*(np.arange(n, dtype=np.float64) for n in shape), indexing="ij")
+    world = np.stack(axes, axis=-1) @ grid[:3, :3].T + grid[:3, 3]
+    shifts = [
+        sample(np.ascontiguousarray(displacement[..., i]), displacement_affine, grid, shape)
+        for i in range(3)
+    ]
+    to_voxel = np.linalg.inv(affine) @ to_native
+    voxels = (world + np.stack(shifts, axis=-1)) @ to_voxel[:3, :3].T + to_voxel[:3, 3]
+    points = np.moveaxis(voxels, -1, 0)
+    return _ratio(
+        data,
+        mask,
+        affine,
+        to_native @ grid,
+        lambda d: ndimage.map_coordinates(d, points, order=1, output=np.float32),
+    )
+
+
+def _ratio(
+    data: npt.NDArray[np.float32],
+    mask: Mask,
+    affine: Affine,
+    grid: Affine,
+    read: Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]],
+) -> tuple[npt.NDArray[np.float32], Mask]:
     target = float(zooms_of(grid).mean())
     weight = mask.astype(np.float32)
-    weight_on_grid = sample(smooth_for(weight, affine, target), affine, grid, shape)
-    value_on_grid = sample(smooth_for(data * weight, affine, target), affine, grid, shape)
+    weight_on_grid = read(smooth_for(weight, affine, target))
+    value_on_grid = read(smooth_for(data * weight, affine, target))
     inside = weight_on_grid >= 0.5
     volume = np.where(inside, value_on_grid / np.maximum(weight_on_grid, 1e-6), 0)
     return volume.astype(np.float32), inside

@@ -1,0 +1,206 @@
+"""From one image file to one volume on the MNI152 grid."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.imaging.bias import correct_bias
+from pipeline.imaging.brain import content_mask, deepbet_mask, stripped_mask
+from pipeline.imaging.geometry import (
+    bounding_box,
+    crop_affine,
+    resample_masked,
+    resample_masked_warped,
+    to_ras,
+)
+from pipeline.imaging.header import Affine, check_field_of_view, zooms_of
+from pipeline.imaging.qc import judge, measure
+from pipeline.imaging.read import read_scan
+from pipeline.imaging.register import Registration, register
+from pipeline.imaging.template import grid_affine
+from schemas.errors import ScanError
+from schemas.params import PreprocessParams
+
+METHOD_VERSION = 1
+"""Raised when the chain's results change; part of every scan's fingerprint."""
+CROP_MARGIN = 4.0
+"""Border kept around the brain (mm)."""
+Mask = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class PreprocessedScan:
+    """One scan on the grid, and how it came there."""
+
+    volume: npt.NDArray[np.uint8]
+    """(X, Y, Z): 0 outside the brain, 1 to 255 inside."""
+    native_to_mni: Affine
+    """(4, 4), native world to MNI152 world (mm); the affine part under `syn`."""
+    native_affine: Affine
+    """(4, 4), voxel of the file to native world (mm)."""
+    native_shape: tuple[int, int, int]
+    """Voxels of the file along its own axes."""
+    intensity_range: tuple[float, float]
+    """Bias-corrected native intensities that became 1 and 255."""
+    qc: dict[str, float | str]
+    """QC numbers, `status` (pass, warn or fail) and `reasons`."""
+    timings: dict[str, float]
+    """CPU seconds a step."""
+
+
+@dataclass
+class _Clock:
+    """CPU seconds a step."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        start = time.process_time()
+        yield
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.process_time() - start
+
+
+@dataclass(frozen=True)
+class _Head:
+    """A scan in RAS without its padding."""
+
+    data: npt.NDArray[np.float32]
+    affine: Affine
+    native_shape: tuple[int, int, int]
+    native_affine: Affine
+    notes: tuple[str, ...]
+
+
+def preprocess_scan(path: Path, params: PreprocessParams) -> PreprocessedScan:
+    """Read, orient, strip, correct, register, resample once, scale and judge one scan.
+
+    Deterministic: equal file and params give equal bytes on one machine.
+
+    Raises
+    ------
+    ScanError
+        If the file cannot be used at all. A scan that only looks wrong is returned with
+        qc["status"] == "fail".
+    """
+    clock = _Clock()
+    with clock.step("read"):
+        head = _load_head(path, params)
+    with clock.step("strip"):
+        mask, method = _brain_mask(head, params)
+    margin = np.ceil(CROP_MARGIN / zooms_of(head.affine)).astype(np.int64)
+    box = bounding_box(mask, margin)
+    brain, inside, affine = head.data[box], mask[box], crop_affine(head.affine, box)
+    with clock.step("bias"):
+        if params.bias_field:
+            brain = correct_bias(brain, inside, affine, step=params.bias_field_step)
+    with clock.step("register"):
+        transform = register(
+            brain,
+            inside,
+            affine,
+            kind=params.registration,
+            zooms=params.registration_zooms,
+            poor_ncc=params.qc.ncc_warn,
+        )
+    with clock.step("resample"):
+        values, on_grid = _onto_grid(brain, inside, affine, transform, params)
+        if not on_grid.any():
+            raise ScanError("no brain voxel reached the grid; the header's geometry is wrong")
+        volume, intensity_range = scale_intensities(values, on_grid, params.intensity_percentiles)
+    with clock.step("qc"):
+        numbers = measure(
+            native=head.data,
+            native_mask=mask,
+            native_affine=head.affine,
+            native_to_mni=transform.native_to_mni,
+            volume=values,
+            mask=on_grid,
+            grid=params.grid,
+        )
+        rigid = params.registration == "rigid"
+        verdict = judge(numbers, head.notes, params.qc, rigid=rigid)
+    return PreprocessedScan(
+        volume=volume,
+        native_to_mni=transform.native_to_mni,
+        native_affine=head.native_affine,
+        native_shape=head.native_shape,
+        intensity_range=intensity_range,
+        qc={
+            "status": verdict.status,
+            "reasons": "; ".join(verdict.reasons),
+            **numbers,
+            "strip_method": method,
+            "wide_search": str(transform.wide_search).lower(),
+        },
+        timings=clock.seconds,
+    )
+
+
+def scale_intensities(
+    values: npt.NDArray[np.float32], inside: Mask, percentiles: tuple[float, float]
+) -> tuple[npt.NDArray[np.uint8], tuple[float, float]]:
+    """Map two percentiles of the brain to 1 and 255, clip beyond, 0 outside.
+
+    Raises
+    ------
+    ScanError
+        If the brain has no contrast.
+    """
+    low, high = (float(v) for v in np.percentile(values[inside], percentiles))
+    if not high > low:
+        raise ScanError("the brain has no contrast")
+    levels = np.clip((values - low) / (high - low), 0, 1)
+    volume = np.where(inside, 1 + np.rint(254 * levels), 0).astype(np.uint8)
+    return volume, (low, high)
+
+
+def _load_head(path: Path, params: PreprocessParams) -> _Head:
+    scan = read_scan(path, max_bytes=params.max_bytes)
+    data, affine = to_ras(scan.data, scan.affine)
+    box = bounding_box(content_mask(data), 1)
+    data, affine = np.ascontiguousarray(data[box]), crop_affine(affine, box)
+    check_field_of_view(data.shape, affine)
+    shape: Any = scan.data.shape
+    return _Head(data, affine, shape, scan.affine, scan.notes)
+
+
+def _brain_mask(head: _Head, params: PreprocessParams) -> tuple[Mask, str]:
+    """Return the brain mask and the method that gave it."""
+    voxel_ml = float(np.prod(zooms_of(head.affine))) / 1000
+    if params.brain_mask == "none":
+        return content_mask(head.data), "none"
+    if params.brain_mask == "auto":
+        mask = stripped_mask(head.data, voxel_ml)
+        if mask is not None:
+            return mask, "already stripped"
+    return deepbet_mask(head.data), "deepbet"
+
+
+def _onto_grid(
+    brain: npt.NDArray[np.float32],
+    inside: Mask,
+    affine: Affine,
+    transform: Registration,
+    params: PreprocessParams,
+) -> tuple[npt.NDArray[np.float32], Mask]:
+    to_native = np.linalg.inv(transform.native_to_mni)
+    grid, shape = grid_affine(params.grid), params.grid.shape
+    if transform.displacement is None or transform.displacement_affine is None:
+        return resample_masked(brain, inside, affine, to_native @ grid, shape)
+    return resample_masked_warped(
+        brain,
+        inside,
+        affine,
+        grid=grid,
+        shape=shape,
+        displacement=transform.displacement,
+        displacement_affine=transform.displacement_affine,
+        to_native=to_native,
+    )
