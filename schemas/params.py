@@ -91,8 +91,12 @@ class QcParams(Section):
     """Dice of brain mask and template mask below which a scan is suspicious."""
     dice_fail: float = 0.75
     """Dice of brain mask and template mask below which a scan fails."""
-    scaling_warn: tuple[float, float] = (0.6, 1.6)
-    """Determinant of the affine to the template; outside is suspicious."""
+    scaling_warn: tuple[float, float] = (0.8, 2.0)
+    """Determinant of the affine from the scan to the template; outside is suspicious."""
+    coverage_warn: Fraction = 0.97
+    """Share of the template brain inside the field of view, below which a scan is suspicious."""
+    coverage_fail: Fraction = 0.80
+    """Share of the template brain inside the field of view, below which a scan fails."""
 
 
 class PreprocessParams(Section):
@@ -104,8 +108,8 @@ class PreprocessParams(Section):
     """Skull stripping. `auto` uses deepbet unless the input is already stripped."""
     bias_field: bool = True
     """N4 bias-field correction inside the brain mask."""
-    bias_field_shrink: Positive = 4
-    """N4 shrink factor at 1 mm; larger is faster."""
+    bias_field_step: Annotated[float, Field(ge=2, le=12)] = 6.0
+    """Distance (mm) of the samples that N4 estimates the field from; larger is faster."""
     registration: Literal["rigid", "affine", "syn"] = "affine"
     """Transform to MNI152. `syn` removes much of the atrophy that a model should learn."""
     registration_zooms: Annotated[float, Field(gt=0)] = 3.0
