@@ -1,0 +1,199 @@
+"""Pictures of volumes: slices on black, left of the picture is left of the patient.
+
+Volumes are RAS (X, Y, Z) with intensities in [0, 1].
+"""
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from PIL import Image
+
+from pipeline.evaluation.style import BRAIN_BACKGROUND, BRAIN_INK, DIFFERENCE_MAP
+
+Volume = NDArray[np.floating]
+
+PLANES = {"axial": 2, "coronal": 1, "sagittal": 0}
+"""Plane to the axis it is perpendicular to."""
+DIFFERENCE_LIMIT = 0.3
+"""Difference (in units of intensity) shown in the strongest colour."""
+WARN_COLOUR = "#e0a03c"
+
+
+def plane_slice(volume: Volume, plane: str, index: int) -> NDArray[np.floating]:
+    """Return a slice as an image: rows from the top (superior or anterior) down."""
+    image: NDArray[np.floating] = np.take(volume, index, axis=PLANES[plane]).T[::-1]
+    return image
+
+
+def brain_box(volume: Volume, margin: int = 2) -> tuple[slice, slice, slice]:
+    """Return the box around all non-zero voxels, with a margin (voxels); all if there is none."""
+    box = []
+    for axis in range(3):
+        others = tuple(a for a in range(3) if a != axis)
+        used = np.flatnonzero((volume > 0).any(axis=others))
+        low, high = (used[0], used[-1] + 1) if len(used) else (0, volume.shape[axis])
+        box.append(slice(max(0, low - margin), min(volume.shape[axis], high + margin)))
+    return box[0], box[1], box[2]
+
+
+def middle(volume: Volume) -> dict[str, int]:
+    """Return, for each plane, the slice through the middle of the brain's mass."""
+    indices = {}
+    for plane, axis in PLANES.items():
+        mass = volume.sum(axis=tuple(a for a in range(3) if a != axis), dtype=np.float64)
+        positions = np.arange(len(mass))
+        indices[plane] = int(np.average(positions, weights=mass)) if mass.sum() else len(mass) // 2
+    return indices
+
+
+def reconstruction_strip(
+    reference: Volume, predictions: Mapping[str, Volume], names: Mapping[str, str] | None = None
+) -> Figure:
+    """Draw the reference and each prediction in three planes, and the signed difference beside.
+
+    Differences are prediction minus reference: blue too dark, red too bright.
+    """
+    names = names or {}
+    box = brain_box(reference)
+    reference = np.asarray(reference, dtype=np.float32)[box]
+    indices = middle(reference)
+    widths = [plane_slice(reference, plane, 0).shape[1] for plane in PLANES]
+    height = max(plane_slice(reference, plane, 0).shape[0] for plane in PLANES)
+    rows = {"reference": reference} | {
+        name: np.asarray(volume, dtype=np.float32)[box] for name, volume in predictions.items()
+    }
+    unit = 9.6 / (2 * sum(widths) + 12)
+    figure = Figure(figsize=(9.6, unit * (height + 8) * len(rows)), facecolor=BRAIN_BACKGROUND)
+    grid = figure.add_gridspec(
+        len(rows), 7, width_ratios=[*widths, 6, *widths],
+        left=0.035, right=0.995, top=0.965, bottom=0.01, wspace=0.03, hspace=0.06,
+    )  # fmt: skip
+    for r, (name, volume) in enumerate(rows.items()):
+        for c, plane in enumerate(PLANES):
+            axis = figure.add_subplot(grid[r, c])
+            image = plane_slice(volume, plane, indices[plane])
+            axis.imshow(image, cmap="gray", vmin=0, vmax=1, interpolation="bicubic")
+            _bare(axis)
+            if r == 0:
+                axis.set_title(plane, color=BRAIN_INK, fontsize=8.5, loc="center", pad=3)
+            if c == 0:
+                axis.text(
+                    -0.06, 0.5, names.get(name, name), transform=axis.transAxes, rotation=90,
+                    va="center", ha="right", color=BRAIN_INK, fontsize=8.5,
+                )  # fmt: skip
+            if name != "reference":
+                axis = figure.add_subplot(grid[r, 4 + c])
+                difference = image - plane_slice(reference, plane, indices[plane])
+                axis.imshow(
+                    difference, cmap=DIFFERENCE_MAP, vmin=-DIFFERENCE_LIMIT, vmax=DIFFERENCE_LIMIT,
+                    interpolation="bicubic",
+                )  # fmt: skip
+                _bare(axis)
+    _difference_key(figure, figure.add_subplot(grid[0, 4:]))
+    return figure
+
+
+def _difference_key(figure: Figure, axis: mpl.axes.Axes) -> None:
+    axis.axis("off")
+    inset = axis.inset_axes((0.2, 0.42, 0.6, 0.07))
+    scale = mpl.cm.ScalarMappable(Normalize(-DIFFERENCE_LIMIT, DIFFERENCE_LIMIT), DIFFERENCE_MAP)
+    bar = figure.colorbar(scale, cax=inset, orientation="horizontal")
+    bar.set_ticks([-DIFFERENCE_LIMIT, 0, DIFFERENCE_LIMIT])
+    bar.ax.tick_params(colors=BRAIN_INK, labelcolor=BRAIN_INK, labelsize=8, length=0)
+    bar.outline.set_visible(False)
+    axis.text(
+        0.5, 0.58, "difference from the reference", transform=axis.transAxes, ha="center",
+        color=BRAIN_INK, fontsize=8.5,
+    )  # fmt: skip
+
+
+def _bare(axis: mpl.axes.Axes) -> None:
+    axis.set_axis_off()
+    axis.grid(visible=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """One scan of a mosaic."""
+
+    label: str
+    volume: Volume
+    warn: bool = False
+
+
+def qc_mosaic(tiles: Sequence[Tile], *, columns: int = 4) -> Figure:
+    """Draw three planes of each scan; a scan with a warning has its name in amber."""
+    columns = min(columns, len(tiles))
+    num_rows = -(-len(tiles) // columns)
+    montages = [_montage(tile.volume) for tile in tiles]
+    height, width = montages[0].shape
+    cell = 9.6 / columns
+    text = 0.2
+    cell_height = cell * height / width + text
+    figure = Figure(figsize=(9.6, cell_height * num_rows + 0.06), facecolor=BRAIN_BACKGROUND)
+    total = cell_height * num_rows + 0.06
+    for i, (tile, montage) in enumerate(zip(tiles, montages, strict=True)):
+        row, column = divmod(i, columns)
+        top = 1 - (row * cell_height + 0.03) / total
+        left = column / columns
+        frame = (left + 0.004, top - cell_height / total, 1 / columns - 0.008,
+                 (cell_height - text) / total)  # fmt: skip
+        axis = figure.add_axes(frame)
+        axis.imshow(montage, cmap="gray", vmin=0, vmax=1, interpolation="bicubic", aspect="auto")
+        _bare(axis)
+        figure.text(
+            left + 0.5 / columns, top - 0.5 * text / total, tile.label, ha="center", va="center",
+            color=WARN_COLOUR if tile.warn else BRAIN_INK, fontsize=6.5,
+        )  # fmt: skip
+    return figure
+
+
+def _montage(volume: Volume) -> NDArray[np.float32]:
+    indices = middle(volume)
+    images = [plane_slice(volume, plane, indices[plane]) for plane in PLANES]
+    height = max(image.shape[0] for image in images)
+    return np.concatenate([_padded(image, height) for image in images], axis=1)
+
+
+def _padded(image: NDArray[np.floating], height: int) -> NDArray[np.float32]:
+    missing = height - image.shape[0]
+    rows = (missing // 2, missing - missing // 2)
+    return np.pad(np.asarray(image, dtype=np.float32), (rows, (0, 0)))
+
+
+@dataclass(frozen=True, slots=True)
+class Sprite:
+    """Slices of several volumes side by side, one frame below the other."""
+
+    jpeg: bytes
+    frames: int
+    aspect: float
+    """Width over height of one frame."""
+
+
+def slice_sprite(
+    volumes: Sequence[Volume], plane: str, *, frames: int = 32, panel_pixels: int = 260
+) -> Sprite:
+    """Return a sprite that runs through the brain of the first volume in one plane."""
+    box = brain_box(volumes[0])
+    cropped = [np.asarray(volume, dtype=np.float32)[box] for volume in volumes]
+    depth = cropped[0].shape[PLANES[plane]]
+    indices = np.unique(np.linspace(2, depth - 3, min(frames, max(1, depth - 4))).round())
+    indices = indices.clip(0, depth - 1).astype(int)
+    strips = []
+    for index in indices:
+        images = [plane_slice(volume, plane, index) for volume in cropped]
+        image = (np.concatenate(images, axis=1).clip(0, 1) * 255).round().astype(np.uint8)
+        scale = panel_pixels / images[0].shape[1]
+        size = (round(image.shape[1] * scale), round(image.shape[0] * scale))
+        strips.append(np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC)))
+    buffer = io.BytesIO()
+    Image.fromarray(np.concatenate(strips)).save(buffer, format="JPEG", quality=85)
+    height, width = strips[0].shape
+    return Sprite(buffer.getvalue(), len(strips), width / height)

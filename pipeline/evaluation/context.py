@@ -1,0 +1,226 @@
+"""Everything a report shows, read from a study's folders. What is missing was not run."""
+
+import datetime
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from pipeline.evaluation.brains import Tile
+from schemas.errors import ContractError
+from schemas.manifest import NUMERIC_COLUMNS
+from schemas.params import Params
+
+MODELS = ("ae", "ldm", "ldae")
+MOSAIC_SCANS = 24
+
+PACKAGES = (
+    "ldae-pipeline",
+    "torch",
+    "monai",
+    "lightning",
+    "zarr",
+    "numpy",
+    "scipy",
+    "pandas",
+    "scikit-learn",
+    "nibabel",
+    "antspyx",
+    "deepbet",
+    "nilearn",
+    "matplotlib",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportContext:
+    """What was run, on what, with what result."""
+
+    params: Params
+    """All sections, as they were run."""
+    manifest: pd.DataFrame
+    """One row a scan, schemas.manifest.MANIFEST_COLUMNS and labels."""
+    phantom: bool
+    """The scans are synthetic: every report says so first."""
+    qc: pd.DataFrame | None = None
+    """scan_id, status (pass, warn, fail), reasons, and the QC numbers."""
+    quarantine: pd.DataFrame | None = None
+    """schemas.manifest.QUARANTINE_COLUMNS."""
+    tiles: tuple[Tile, ...] = ()
+    """Preprocessed scans for the QC mosaic."""
+    num_volumes: int | None = None
+    """Scans in volumes.zarr."""
+    grid: Mapping[str, Any] = field(default_factory=dict)
+    """Shape and affine of the volumes."""
+    logs: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+    """`ae`, `ldm`, `ldae` to their training log."""
+    evaluate: Mapping[str, Any] | None = None
+    """`reconstruction` (metrics.summarise_reconstruction) and `inversion` (latent_health)."""
+    per_scan: pd.DataFrame | None = None
+    """scan_id, subject_id, method and the metrics of each."""
+    examples: Mapping[str, np.ndarray] | None = None
+    """scan_id (n,), reference and one array (n, X, Y, Z) a method."""
+    probe: Mapping[str, Any] | None = None
+    """probes.ProbeResults.document()."""
+    predictions: pd.DataFrame | None = None
+    """probes.PREDICTION_COLUMNS."""
+    versions: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    """Package to version and licence."""
+    date: str = ""
+    """Day of the report, ISO 8601."""
+
+
+def load_context(
+    *,
+    params: Params,
+    manifest: Path,
+    qc: Path | None = None,
+    quarantine: Path | None = None,
+    volumes: Path | None = None,
+    models: Path | None = None,
+    evaluate: Path | None = None,
+    probe: Path | None = None,
+) -> ReportContext:
+    """Read what there is; a path that is None or absent leaves its section `not run`.
+
+    `models` holds `ae/log.csv`, `ldm/log.csv`, `ldae/log.csv`. `evaluate` holds `metrics.json`,
+    `per_scan.csv`, `examples.npz`; `probe` holds `metrics.json`, `predictions.csv` or `.parquet`.
+
+    Raises
+    ------
+    ContractError
+        If the manifest is missing, or a file that is there cannot be read.
+    """
+    if not manifest.is_file():
+        raise ContractError(f"{manifest}: no manifest; run `pipeline cohort` first")
+    table = _read_table(manifest)
+    assert table is not None
+    for column in NUMERIC_COLUMNS:
+        if column in table:
+            table[column] = pd.to_numeric(table[column], errors="coerce")
+    quality = _read_table(qc)
+    tiles, num_volumes, grid = _read_tiles(volumes, quality)
+    logs = {name: _read_table(models / name / "log.csv") for name in MODELS} if models else {}
+    return ReportContext(
+        params=params,
+        manifest=table,
+        phantom=params.cohort.source == "phantom",
+        qc=quality,
+        quarantine=_read_table(quarantine),
+        tiles=tiles,
+        num_volumes=num_volumes,
+        grid=grid,
+        logs={
+            name: log.apply(pd.to_numeric, errors="coerce")
+            for name, log in logs.items()
+            if log is not None and len(log)
+        },
+        evaluate=_read_json(evaluate and evaluate / "metrics.json"),
+        per_scan=_numbers(_read_table(evaluate and evaluate / "per_scan.csv")),
+        examples=_read_arrays(evaluate and evaluate / "examples.npz"),
+        probe=_read_json(probe and probe / "metrics.json"),
+        predictions=_numbers(_read_predictions(probe)),
+        versions=installed_versions(),
+        date=datetime.datetime.now(tz=datetime.UTC).date().isoformat(),
+    )
+
+
+def installed_versions() -> dict[str, tuple[str, str]]:
+    """Return version and licence of the packages that decide the results."""
+    found = {}
+    for package in PACKAGES:
+        try:
+            about = metadata.metadata(package)
+        except metadata.PackageNotFoundError:
+            continue
+        found[package] = (str(about["Version"]), _licence(about))
+    return found
+
+
+def _licence(about: Any) -> str:
+    """Return a licence in a few words: expression, classifier, or the first line of its text."""
+    if about.get("License-Expression"):
+        return str(about["License-Expression"])
+    classifiers = about.get_all("Classifier") or []
+    named = [c.rsplit(" :: ", 1)[-1] for c in classifiers if c.startswith("License ::")]
+    text = str(about.get("License") or "").strip().splitlines()
+    return ", ".join(named) or (text[0][:60] if text else "see the package")
+
+
+def _read_table(path: Path | None) -> pd.DataFrame | None:
+    """Return a CSV as text cells, empty where missing; ids such as 001 stay as they are."""
+    if path is None or not path.is_file() or path.stat().st_size == 0:
+        return None
+    try:
+        return pd.read_csv(path, dtype=str, encoding="utf-8")
+    except (ValueError, OSError) as error:
+        raise ContractError(f"{path}: not a readable CSV table ({error!s:.100})") from error
+
+
+def _read_predictions(folder: Path | None) -> pd.DataFrame | None:
+    if folder is None:
+        return None
+    parquet = folder / "predictions.parquet"
+    return (
+        pd.read_parquet(parquet) if parquet.is_file() else _read_table(folder / "predictions.csv")
+    )
+
+
+def _numbers(table: pd.DataFrame | None) -> pd.DataFrame | None:
+    """Turn every column into numbers that is numbers throughout, ids excepted."""
+    if table is None:
+        return None
+    for column in table.columns.difference(["scan_id", "subject_id", "method", "target"]):
+        numbers = pd.to_numeric(table[column], errors="coerce")
+        if (numbers.isna() == table[column].isna()).all():
+            table[column] = numbers
+    return table
+
+
+def _read_json(path: Path | None) -> dict[str, Any] | None:
+    if path is None or not path.is_file():
+        return None
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ContractError(f"{path}: not JSON ({error}); run its stage again") from error
+    return value if isinstance(value, dict) else None
+
+
+def _read_arrays(path: Path | None) -> dict[str, np.ndarray] | None:
+    if path is None or not path.is_file():
+        return None
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    except (ValueError, OSError) as error:
+        raise ContractError(f"{path}: not readable ({error!s:.100}); run `evaluate`") from error
+
+
+def _read_tiles(
+    path: Path | None, quality: pd.DataFrame | None
+) -> tuple[tuple[Tile, ...], int | None, dict[str, Any]]:
+    """Return tiles of the scans with a warning first, then of others spread over the store."""
+    if path is None or not path.exists():
+        return (), None, {}
+    from pipeline.stores.volumes import open_volumes
+
+    store = open_volumes(path)
+    ids = store.attributes.scan_ids
+    warned: set[str] = set()
+    if quality is not None and "status" in quality:
+        warned = set(quality.loc[quality["status"] != "pass", "scan_id"])
+    suspicious = [i for i, scan_id in enumerate(ids) if scan_id in warned][: MOSAIC_SCANS // 2]
+    others = [i for i, scan_id in enumerate(ids) if scan_id not in warned]
+    room = min(len(others), MOSAIC_SCANS - len(suspicious))
+    spread = [others[i] for i in np.linspace(0, len(others) - 1, room).astype(int)] if room else []
+    tiles = tuple(
+        Tile(ids[i], store.read_row(i).volume.astype(np.float32) / 255, warn=ids[i] in warned)
+        for i in (*suspicious, *spread)
+    )
+    return tiles, len(ids), store.attributes.grid

@@ -1,0 +1,42 @@
+"""The figures most looked for, as lines of text."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+
+def read_headline(*, evaluate: Path | None = None, probe: Path | None = None) -> list[str]:
+    """Return the headline figures of a study, a line each; parts that were not run are left out."""
+    lines = []
+    if evaluate is not None and (evaluate / "metrics.json").is_file():
+        metrics = json.loads((evaluate / "metrics.json").read_text())
+        for method in ("ae", "ldae", "ldae_y_sem_only"):
+            ssim = metrics["reconstruction"].get(method, {}).get("ssim_brain")
+            if ssim:
+                lines.append(f"SSIM inside the brain, {method}: {_interval(ssim)}")
+        health = metrics["inversion"]
+        lines.append(
+            f"inverted x_T: mean {health['mean']:.3f}, std {health['std']:.3f},"
+            f" kurtosis {health['kurtosis']:.2f} (0, 1, 3 if Gaussian)"
+        )
+    if probe is not None and (probe / "metrics.json").is_file():
+        lines += _probe_lines(json.loads((probe / "metrics.json").read_text()))
+    return lines
+
+
+def _probe_lines(metrics: dict[str, Any]) -> list[str]:
+    lines = []
+    names = {"test": "test subjects", "cv": "cross-validated over val + test subjects"}
+    for protocol, where in names.items():
+        for target, sets in metrics.get(protocol, {}).items():
+            for figure in ("roc_auc", "mae", "gap_closed"):
+                found = {s: sets[s][figure] for s in sets if figure in sets[s]}
+                beside = [s for s in ("y_sem", "oracle", "chance") if s in found]
+                shown = [f"{s} {_interval(found[s])}" for s in beside]
+                if "y_sem" in found:
+                    lines.append(f"{target} {figure} ({where}): {', '.join(shown)}")
+    return lines
+
+
+def _interval(estimate: dict[str, Any]) -> str:
+    return f"{estimate['value']:.3f} [{estimate['low']:.3f}, {estimate['high']:.3f}]"

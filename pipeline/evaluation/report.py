@@ -1,0 +1,50 @@
+"""One self-contained HTML page: no outside request, printable, readable by a clinician."""
+
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from pipeline.compute import write_atomic
+from pipeline.evaluation.context import ReportContext, load_context
+from pipeline.evaluation.gallery import FigureFolder
+from pipeline.evaluation.sections import (
+    cohort_section,
+    headline_section,
+    inversion_section,
+    parameter_section,
+    probe_section,
+    quality_section,
+    reconstruction_section,
+    training_section,
+)
+
+__all__ = ["ReportContext", "load_context", "render_report"]
+
+
+def render_report(context: ReportContext, out: Path) -> None:
+    """Write the report to `out` (an .html file) and its figures to `figures/` beside it.
+
+    Every image is inside the page as a data URI, and the page's own policy forbids any request.
+    A section whose part is missing from the context says that it was not run.
+    """
+    figures = FigureFolder(out.parent / "figures")
+    sections: dict[str, Any] = {
+        "headline": headline_section(context),
+        "cohort": cohort_section(context, figures),
+        "quality": quality_section(context, figures),
+        "training": training_section(context, figures),
+        "reconstruction": reconstruction_section(context, figures),
+        "inversion": inversion_section(context, figures),
+        "probe": probe_section(context, figures),
+        "parameters": parameter_section(context),
+    }
+    environment = Environment(
+        loader=PackageLoader("pipeline.evaluation", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    page = environment.get_template("report.html.j2").render(context=context, **sections)
+    write_atomic(out, page)

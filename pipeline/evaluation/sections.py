@@ -1,0 +1,364 @@
+"""What each section of the report says, as plain values for the template."""
+
+from collections.abc import Iterator, Mapping
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from pydantic import BaseModel
+
+from pipeline.evaluation.bootstrap import paired_difference
+from pipeline.evaluation.brains import PLANES, qc_mosaic, reconstruction_strip, slice_sprite
+from pipeline.evaluation.context import ReportContext
+from pipeline.evaluation.figures import (
+    MODEL_NAMES,
+    SPLIT_ORDER,
+    cohort_ages,
+    curve_term,
+    feature_name,
+    health_plot,
+    roc_and_scatter,
+    training_curves,
+)
+from pipeline.evaluation.gallery import FigureFolder
+from pipeline.evaluation.style import data_uri
+
+METHOD_NAMES = {
+    "ae": "Autoencoder alone",
+    "ldae": "LDAE, inverted x_T",
+    "ldae_y_sem_only": "LDAE, y_sem only (random x_T)",
+}
+SHORT_METHOD_NAMES = {
+    "reference": "scan",
+    "ae": "AE",
+    "ldae": "LDAE",
+    "ldae_y_sem_only": "y_sem only",
+}
+RECONSTRUCTION_COLUMNS = {
+    "ssim_brain": ("SSIM, brain", 3),
+    "ssim_whole": ("SSIM, whole", 3),
+    "psnr_brain": ("PSNR, brain (dB)", 1),
+    "mse_brain": ("MSE, brain", 4),
+    "mae_brain": ("MAE, brain", 4),
+}
+"""Metric to its heading and decimals."""
+PROBE_COLUMNS = {
+    "roc_auc": ("ROC-AUC", 3),
+    "balanced_accuracy": ("Balanced accuracy", 3),
+    "accuracy": ("Accuracy", 3),
+    "sensitivity": ("Sensitivity", 3),
+    "specificity": ("Specificity", 3),
+    "f1": ("F1", 3),
+    "mae": ("MAE", 2),
+    "rmse": ("RMSE", 2),
+    "r2": ("R²", 2),
+    "gap_closed": ("Gap closed", 2),
+}
+FEATURE_ORDER = ("y_sem", "oracle", "chance", "age_sex")
+"""y_sem first, then what to hold it against, then other feature sets."""
+
+Metrics = Mapping[str, Mapping[str, Any]]
+
+
+def method_name(method: str) -> str:
+    """Return how a reconstruction is called in the table."""
+    return METHOD_NAMES.get(method, method.replace("_", " "))
+
+
+def target_name(target: str) -> str:
+    """Return how a label column is called in headings."""
+    return target.removesuffix("_years").replace("_", " ").capitalize()
+
+
+def headline_section(context: ReportContext) -> list[dict[str, Any]]:
+    """Return the cards at the top: what went in, and the figures most looked for."""
+    manifest = context.manifest
+    lost = 0 if context.quarantine is None else len(context.quarantine)
+    cards: list[dict[str, Any]] = [
+        {
+            "label": "Scans",
+            "text": f"{len(manifest):,}",
+            "note": f"{manifest['subject_id'].nunique():,} subjects · {lost:,} quarantined",
+        }
+    ]
+    reconstruction: Mapping[str, Metrics] = (context.evaluate or {}).get("reconstruction", {})
+    for method, label in (("ae", "Autoencoder SSIM"), ("ldae", "LDAE SSIM")):
+        if "ssim_brain" in reconstruction.get(method, {}):
+            estimate = reconstruction[method]["ssim_brain"]
+            cards.append({"label": label, "estimate": estimate, "note": "inside the brain"})
+    probe = context.probe or {}
+    for target, metrics in probe.get("test", {}).items():
+        cards.extend(_probe_card(target, metrics, probe["targets"][target]))
+    return cards
+
+
+def _probe_card(
+    target: str, metrics: Metrics, about: Mapping[str, Any]
+) -> Iterator[dict[str, Any]]:
+    metric = "roc_auc" if about["kind"] == "classification" else "mae"
+    if metric not in metrics.get("y_sem", {}):
+        return
+    beside = {"chance": "mean guess" if metric == "mae" else "chance", "oracle": "oracle"}
+    notes = [
+        f"{name} {metrics[other][metric]['value']:.{PROBE_COLUMNS[metric][1]}f}"
+        for other, name in beside.items()
+        if metric in metrics.get(other, {})
+    ]
+    label = (
+        f"{about['positive']} vs {about['negative']}, ROC-AUC"
+        if metric == "roc_auc"
+        else f"{target_name(target)}, MAE{' (years)' if target.endswith('_years') else ''}"
+    )
+    yield {
+        "label": label,
+        "estimate": metrics["y_sem"][metric],
+        "digits": PROBE_COLUMNS[metric][1],
+        "note": " · ".join(notes),
+    }
+
+
+def cohort_section(context: ReportContext, figures: FigureFolder) -> dict[str, Any]:
+    """Return counts by split, and the spread of ages."""
+    manifest = context.manifest
+    diagnosis = manifest.get("diagnosis", pd.Series(index=manifest.index, dtype=str))
+    diagnoses = sorted(diagnosis.dropna().unique())[:8]
+    groups = [(split, manifest[manifest["split"] == split]) for split in SPLIT_ORDER]
+    rows = []
+    for name, group in [*groups, ("all", manifest)]:
+        ages = pd.to_numeric(group.get("age_years", pd.Series(dtype=float)), errors="coerce")
+        ages = ages.dropna()
+        sexes = group.get("sex", pd.Series(dtype=str)).value_counts()
+        rows.append(
+            {
+                "name": name,
+                "scans": len(group),
+                "subjects": group["subject_id"].nunique(),
+                "age": f"{ages.mean():.1f} ± {ages.std(ddof=0):.1f}" if len(ages) else "–",
+                "range": f"{ages.min():.0f}–{ages.max():.0f}" if len(ages) else "–",
+                "sex": f"{sexes.get('F', 0)} / {sexes.get('M', 0)}",
+                "diagnoses": [int((diagnosis[group.index] == d).sum()) for d in diagnoses],
+            }
+        )
+    has_ages = "age_years" in manifest and manifest["age_years"].notna().any()
+    return {
+        "rows": rows,
+        "diagnoses": diagnoses,
+        "visits": int((manifest.groupby("subject_id").size() > 1).sum()),
+        "picture": figures.plot("cohort_ages", lambda palette: cohort_ages(manifest, palette))
+        if has_ages
+        else None,
+    }
+
+
+def quality_section(context: ReportContext, figures: FigureFolder) -> dict[str, Any]:
+    """Return the mosaic, the scans with a warning, and the quarantine."""
+    counts: dict[str, int] = {}
+    warned: list[dict[str, str]] = []
+    if context.qc is not None and "status" in context.qc:
+        counts = {str(k): int(v) for k, v in context.qc["status"].value_counts().items()}
+        rows = context.qc[context.qc["status"] != "pass"].fillna("")
+        warned = [
+            {
+                "scan_id": str(row["scan_id"]),
+                "status": str(row["status"]),
+                "reasons": str(row.get("reasons", "")),
+            }
+            for row in rows.to_dict("records")
+        ]
+    quarantine = context.quarantine
+    return {
+        "run": context.qc is not None or context.num_volumes is not None,
+        "counts": counts,
+        "warned": warned,
+        "quarantine": [] if quarantine is None else quarantine.fillna("").to_dict("records"),
+        "quarantine_known": quarantine is not None,
+        "num_volumes": context.num_volumes,
+        "num_tiles": len(context.tiles),
+        "picture": figures.brains("qc_mosaic", lambda: qc_mosaic(context.tiles))
+        if context.tiles
+        else None,
+    }
+
+
+def training_section(context: ReportContext, figures: FigureFolder) -> dict[str, Any] | None:
+    """Return curves and last figures of each trained model, or None."""
+    logs = {name: log for name, log in context.logs.items() if "step" in log}
+    if not logs:
+        return None
+    rows = []
+    for name, log in logs.items():
+        term = curve_term(log)
+        train = log[term].dropna() if term in log else pd.Series(dtype=float)
+        held_out = log.get(f"val_{term}", pd.Series(dtype=float)).dropna()
+        seconds = log["seconds"].dropna().max() if "seconds" in log else np.nan
+        rows.append(
+            {
+                "name": MODEL_NAMES.get(name, name),
+                "steps": int(log["step"].max()),
+                "minutes": f"{seconds / 60:.1f}" if np.isfinite(seconds) else "–",
+                "term": {"loss": "loss", "l1": "L1"}.get(term, term),
+                "train": f"{train.iloc[-1]:.4g}" if len(train) else "–",
+                "val": f"{held_out.iloc[-1]:.4g}" if len(held_out) else "–",
+            }
+        )
+    missing = [MODEL_NAMES[name] for name in MODEL_NAMES if name not in logs]
+    picture = figures.plot("training_curves", lambda palette: training_curves(logs, palette))
+    return {"rows": rows, "missing": missing, "picture": picture}
+
+
+def reconstruction_section(context: ReportContext, figures: FigureFolder) -> dict[str, Any] | None:
+    """Return the table with intervals, strips with difference maps, and the slice viewer."""
+    summary: Mapping[str, Metrics] = (context.evaluate or {}).get("reconstruction", {})
+    if not summary and context.examples is None:
+        return None
+    columns = {
+        metric: heading
+        for metric, heading in RECONSTRUCTION_COLUMNS.items()
+        if any(metric in metrics for metrics in summary.values())
+    }
+    subjects = [e["subjects"] for metrics in summary.values() for e in metrics.values()]
+    return {
+        "columns": columns,
+        "rows": [(method_name(method), metrics) for method, metrics in summary.items()],
+        "subjects": max(subjects, default=0),
+        "difference": _difference_from_ae(context),
+        **_examples(context, figures),
+    }
+
+
+def _difference_from_ae(context: ReportContext) -> dict[str, Any] | None:
+    """Return SSIM inside the brain, LDAE minus autoencoder, paired by scan."""
+    if context.per_scan is None or not {"method", "ssim_brain"} <= set(context.per_scan):
+        return None
+    wide = context.per_scan.pivot_table(
+        index=["subject_id", "scan_id"], columns="method", values="ssim_brain"
+    )
+    if not {"ae", "ldae"} <= set(wide.columns):
+        return None
+    wide = wide.dropna(subset=["ae", "ldae"])
+    params = context.params.evaluate
+    return paired_difference(
+        wide["ldae"].to_numpy(),
+        wide["ae"].to_numpy(),
+        wide.index.get_level_values("subject_id"),
+        draws=params.bootstrap,
+        seed=params.seed,
+    ).model_dump()
+
+
+def _examples(context: ReportContext, figures: FigureFolder) -> dict[str, Any]:
+    examples = context.examples or {}
+    if not len(examples.get("scan_id", ())):
+        return {"strips": [], "viewer": None}
+    methods = [name for name in examples if name not in ("scan_id", "reference")]
+    strips = []
+    for i in range(min(len(examples["scan_id"]), context.params.report.max_examples)):
+        predictions = {method: examples[method][i] for method in methods}
+        reference = examples["reference"][i]
+        draw = partial(reconstruction_strip, reference, predictions, SHORT_METHOD_NAMES)
+        picture = figures.brains(f"reconstruction_{i + 1}", draw)
+        strips.append({"scan_id": str(examples["scan_id"][i]), "picture": picture})
+    panels = ["reference", *methods]
+    sprites = []
+    for plane in PLANES:
+        sprite = slice_sprite([examples[panel][0] for panel in panels], plane)
+        uri = data_uri(sprite.jpeg, "jpeg")
+        sprites.append(
+            {"plane": plane, "uri": uri, "frames": sprite.frames, "aspect": sprite.aspect}
+        )
+    viewer = {
+        "scan_id": str(examples["scan_id"][0]),
+        "panels": [SHORT_METHOD_NAMES.get(panel, panel) for panel in panels],
+        "sprites": sprites,
+    }
+    return {"strips": strips, "viewer": viewer}
+
+
+def inversion_section(context: ReportContext, figures: FigureFolder) -> dict[str, Any] | None:
+    """Return mean, std and kurtosis of inverted noise beside those of a Gaussian, or None."""
+    health = (context.evaluate or {}).get("inversion")
+    if not health:
+        return None
+    columns = {f"x_T_{name}": name for name in ("mean", "std", "kurtosis")}
+    table = pd.DataFrame([{name: health[name] for name in columns.values()}])
+    if context.per_scan is not None and set(columns) <= set(context.per_scan):
+        scans = context.per_scan[list(columns)].rename(columns=columns).dropna()
+        table = scans if len(scans) else table
+    sound = abs(health["mean"]) < 0.1 and abs(health["std"] - 1) < 0.1
+    return {
+        "health": health,
+        "sound": sound and abs(health["kurtosis"] - 3) < 0.5,
+        "picture": figures.plot("inversion", lambda palette: health_plot(table, palette)),
+    }
+
+
+def probe_section(context: ReportContext, figures: FigureFolder) -> dict[str, Any] | None:
+    """Return a table for each protocol and target, and the plots, or None."""
+    probe = context.probe
+    if probe is None:
+        return None
+    return {
+        "protocols": [
+            _protocol(name, probe, context.predictions, figures) for name in ("test", "cv")
+        ],
+        "skipped": list(probe.get("skipped", {}).values()),
+    }
+
+
+def _protocol(
+    protocol: str,
+    probe: Mapping[str, Any],
+    predictions: pd.DataFrame | None,
+    figures: FigureFolder,
+) -> dict[str, Any]:
+    targets = []
+    for target, metrics in probe.get(protocol, {}).items():
+        about = probe["targets"][target]
+        present = {metric for figures_of in metrics.values() for metric in figures_of}
+        order = [name for name in FEATURE_ORDER if name in metrics]
+        order += [name for name in metrics if name not in order]
+        targets.append(
+            {
+                "name": target_name(target),
+                "about": about,
+                "sizes": about.get(protocol, {}),
+                "unit": "years" if target.endswith("_years") else "",
+                "columns": {k: v for k, v in PROBE_COLUMNS.items() if k in present},
+                "rows": [(name, feature_name(name), metrics[name]) for name in order],
+            }
+        )
+    picture = None
+    if predictions is not None and targets:
+        rows = predictions[predictions["protocol"] == protocol]
+        if len(rows):
+            picture = figures.plot(
+                f"probes_{protocol}",
+                lambda palette: roc_and_scatter(rows, probe["targets"], palette),
+            )
+    return {"name": protocol, "targets": targets, "picture": picture}
+
+
+def parameter_section(context: ReportContext) -> list[dict[str, Any]]:
+    """Return every parameter with its value and meaning, a group a section."""
+    return [
+        {"name": name, "rows": list(_parameter_rows(getattr(context.params, name)))}
+        for name in type(context.params).model_fields
+    ]
+
+
+def _parameter_rows(section: BaseModel, prefix: str = "") -> Iterator[tuple[str, str, str]]:
+    for name, field in type(section).model_fields.items():
+        value = getattr(section, name)
+        if isinstance(value, BaseModel):
+            yield from _parameter_rows(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", _shown(value), field.description or ""
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{k}: {_shown(v)}" for k, v in value.items()) or "–"
+    if isinstance(value, tuple | list):
+        return " × ".join(map(str, value)) or "–"
+    return "–" if value is None else str(value)

@@ -1,0 +1,124 @@
+"""One look for every figure: quiet axes, few colours, brains on black, light and dark."""
+
+import base64
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+
+from pipeline.compute import write_atomic
+
+DPI = 160
+BRAIN_BACKGROUND = "#0b0d10"
+BRAIN_INK = "#d7dde5"
+DIFFERENCE_MAP = "berlin"
+"""Blue below, black at zero, red above."""
+
+
+@dataclass(frozen=True, slots=True)
+class Palette:
+    """Colours by what they mean."""
+
+    ink: str
+    muted: str
+    line: str
+    accent: str
+    """The representation under test."""
+    bound: str
+    """The oracle: the best that can be expected."""
+    floor: str
+    """Chance: what knowing nothing gives."""
+    others: tuple[str, ...]
+    """Baselines, in the order of their appearance."""
+
+
+LIGHT = Palette(
+    ink="#1c2430",
+    muted="#64707f",
+    line="#dfe4ea",
+    accent="#2563a8",
+    bound="#1f8a70",
+    floor="#9aa5b1",
+    others=("#c9772b", "#8a5aa8", "#b4485c", "#5c7a29"),
+)
+DARK = Palette(
+    ink="#e7ebf0",
+    muted="#9aa7b6",
+    line="#2c353f",
+    accent="#74aeea",
+    bound="#4cc3a5",
+    floor="#748190",
+    others=("#e3a35c", "#bd93d8", "#e08596", "#a3c266"),
+)
+
+
+@contextmanager
+def figure_style(palette: Palette = LIGHT) -> Iterator[Palette]:
+    """Apply the look to figures made and saved inside the block."""
+    settings: dict[Any, Any] = {
+        "font.family": "sans-serif",
+        "font.sans-serif": ["Inter", "Helvetica Neue", "Arial", "Liberation Sans", "DejaVu Sans"],
+        "font.size": 9.5,
+        "axes.titlesize": 10.5,
+        "axes.titleweight": "bold",
+        "axes.titlelocation": "left",
+        "axes.titlepad": 9,
+        "axes.titlecolor": palette.ink,
+        "axes.labelcolor": palette.muted,
+        "axes.edgecolor": palette.line,
+        "axes.linewidth": 0.9,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.grid": True,
+        "axes.axisbelow": True,
+        "axes.facecolor": "none",
+        "figure.facecolor": "none",
+        "savefig.facecolor": "auto",
+        "grid.color": palette.line,
+        "grid.linewidth": 0.7,
+        "grid.alpha": 0.7,
+        "xtick.color": palette.line,
+        "ytick.color": palette.line,
+        "xtick.labelcolor": palette.muted,
+        "ytick.labelcolor": palette.muted,
+        "text.color": palette.ink,
+        "legend.frameon": False,
+        "legend.fontsize": 8.5,
+        "lines.linewidth": 1.6,
+        # Text stays text, so that a figure in the report speaks in the report's own letters.
+        "svg.fonttype": "none",
+        "svg.hashsalt": "figure",
+        "text.parse_math": False,
+    }
+    with mpl.rc_context(settings):
+        yield palette
+
+
+def figure_bytes(figure: Figure, kind: str) -> bytes:
+    """Return a figure as `svg`, `png` or `jpeg`; the same figure gives the same bytes."""
+    buffer = io.BytesIO()
+    options: dict[str, dict[str, Any]] = {
+        "svg": {"metadata": {"Date": None, "Creator": None}},
+        "png": {"metadata": {"Software": None}},
+        "jpeg": {"pil_kwargs": {"quality": 88}},
+    }
+    figure.savefig(buffer, format=kind, dpi=DPI, **options[kind])
+    return buffer.getvalue()
+
+
+def save_figure(figure: Figure, path: Path) -> bytes:
+    """Write a figure as its suffix says (.svg, .png) and return its bytes."""
+    data = figure_bytes(figure, path.suffix.removeprefix("."))
+    write_atomic(path, data)
+    return data
+
+
+def data_uri(data: bytes, kind: str) -> str:
+    """Return an image (`svg`, `png`, `jpeg`) as a data URI, so that a page can carry it."""
+    mime = "image/svg+xml" if kind == "svg" else f"image/{kind}"
+    return f"data:{mime};base64,{base64.b64encode(data).decode()}"

@@ -1,0 +1,337 @@
+"""The report: whole without outside help, safe with hostile names, honest about gaps."""
+
+import json
+import re
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pipeline.evaluation.brains import brain_box, middle, plane_slice, slice_sprite
+from pipeline.evaluation.metrics import RECONSTRUCTION_METRICS, summarise_reconstruction
+from pipeline.evaluation.probes import fit_probes
+from pipeline.evaluation.report import load_context, render_report
+from pipeline.stores.volumes import VolumeRow, write_volumes
+from schemas.errors import ContractError
+from schemas.params import Params
+from schemas.stores import StoreAttributes
+
+HOSTILE = 'sub-<script>alert("x")</script>&'
+SECTIONS = (
+    "cohort",
+    "quality",
+    "training",
+    "reconstruction",
+    "inversion",
+    "probes",
+    "parameters",
+    "versions",
+    "cite",
+)
+
+
+def ellipsoid(shape: tuple[int, int, int], scale: float = 1.0) -> np.ndarray:
+    """Return a bright ellipsoid with a dark middle, a brain of sorts, in [0, 1]."""
+    axes = [np.linspace(-1, 1, side) for side in shape]
+    radius = np.sqrt(sum(g**2 for g in np.meshgrid(*axes, indexing="ij"))) / scale
+    return np.where(radius < 0.8, 0.4 + 0.5 * radius, 0) * (radius > 0.2)
+
+
+def write_study(
+    root: Path,
+    *,
+    brain: Callable[[int], np.ndarray] = lambda i: ellipsoid((24, 30, 26), 1 + i / 60),
+    subjects: int = 18,
+    first_scan: str = HOSTILE,
+    noise: float = 0.03,
+) -> Params:
+    """Write every input of a report for a small made-up study, and return its params."""
+    generator = np.random.default_rng(0)
+    numbers = np.arange(subjects)
+    subject_ids = np.array([f"sub-{i:02d}" for i in numbers])
+    scan_ids = np.array([first_scan, *(f"{s}_ses-01" for s in subject_ids[1:])])
+    sick = numbers % 2
+    ages = generator.uniform(55, 88, subjects).round(1)
+    manifest = pd.DataFrame(
+        {
+            "scan_id": scan_ids,
+            "subject_id": subject_ids,
+            "age_years": ages,
+            "sex": np.where(generator.random(subjects) < 0.5, "F", "M"),
+            "diagnosis": np.where(sick == 1, "AD", "CN"),
+            "split": np.array(["train", "train", "val", "test", "test", "train"])[numbers % 6],
+            "ventricle_ml": 20 + 0.7 * (ages - 55) + 12 * sick,
+        }
+    )
+    root.mkdir(parents=True, exist_ok=True)
+    manifest.to_csv(root / "manifest.csv", index=False)
+    status = np.where(numbers % 7 == 0, "warn", "pass")
+    reasons = np.where(status == "warn", "brain of 890 ml, usual is 950 to 2000", "")
+    pd.DataFrame({"scan_id": scan_ids, "status": status, "reasons": reasons}).to_csv(
+        root / "qc.csv", index=False
+    )
+    pd.DataFrame(
+        [["sub-98", "a.nii.gz", "preprocess", f"{HOSTILE}: header says 4D, expected 3D"]],
+        columns=["scan_id", "path", "stage", "reason"],
+    ).to_csv(root / "quarantine.csv", index=False)
+    volumes = [brain(i) for i in numbers]
+    write_volume_store(root / "volumes.zarr", list(scan_ids), volumes)
+    write_logs(root / "models")
+    params = Params.model_validate(
+        {
+            "probe": {"bootstrap": 50, "folds": 2, "oracle": ["ventricle_ml"]},
+            "evaluate": {"bootstrap": 50},
+            "report": {"max_examples": 2},
+        }
+    )
+    write_evaluation(root / "evaluate", manifest, volumes, params, noise)
+    y_sem = generator.normal(size=(subjects, 6))
+    y_sem[:, 0] += 2 * sick
+    y_sem[:, 1] += 0.15 * (ages - 70)
+    results = fit_probes(
+        {"y_sem": y_sem, "pca_latents": generator.normal(size=(subjects, 4))},
+        manifest,
+        params.probe,
+    )
+    folder = root / "probe"
+    folder.mkdir()
+    (folder / "metrics.json").write_text(json.dumps(results.document()))
+    results.predictions.to_csv(folder / "predictions.csv", index=False)
+    return params
+
+
+def write_volume_store(path: Path, scan_ids: list[str], volumes: list[np.ndarray]) -> None:
+    shape = volumes[0].shape
+    attributes = StoreAttributes(
+        kind="volumes",
+        made_by="test",
+        params={},
+        digests={},
+        grid={"shape": list(shape), "affine": np.eye(4).tolist(), "orientation": "RAS"},
+        scan_ids=scan_ids,
+        fingerprints=scan_ids,
+    )
+    rows = (
+        VolumeRow(
+            volume=(volume * 255).astype(np.uint8),
+            native_to_mni=np.eye(4),
+            native_affine=np.eye(4),
+            native_shape=np.array(shape, dtype=np.int32),
+            intensity_range=np.array([0.0, 1.0]),
+        )
+        for volume in volumes
+    )
+    write_volumes(path, attributes, rows)
+
+
+def write_logs(models: Path) -> None:
+    generator = np.random.default_rng(1)
+    steps = np.arange(10, 610, 10)
+    for name, term in (("ae", "l1"), ("ldm", "loss"), ("ldae", "loss")):
+        loss = 0.4 * np.exp(-steps / 120) + 0.06 + 0.01 * generator.normal(size=len(steps))
+        log = pd.DataFrame({"step": steps, "seconds": steps * 0.6, "loss": loss})
+        log[term] = loss
+        log[f"val_{term}"] = np.where(steps % 100 == 0, loss * 1.08, np.nan)
+        (models / name).mkdir(parents=True)
+        log.to_csv(models / name / "log.csv", index=False)
+
+
+def write_evaluation(
+    folder: Path, manifest: pd.DataFrame, volumes: list[np.ndarray], params: Params, noise: float
+) -> None:
+    folder.mkdir()
+    generator = np.random.default_rng(2)
+    test = manifest[manifest.split == "test"]
+    rows = []
+    for method, ssim in (("ae", 0.93), ("ldae", 0.925), ("ldae_y_sem_only", 0.81)):
+        for scan in test.itertuples():
+            figures = dict.fromkeys(RECONSTRUCTION_METRICS, 0.002)
+            figures |= {"ssim_brain": ssim + 0.01 * generator.normal(), "psnr_brain": 27.0}
+            health = {
+                "x_T_mean": 0.02 * generator.normal(),
+                "x_T_std": 1 + 0.02 * generator.normal(),
+                "x_T_kurtosis": 3 + 0.1 * generator.normal(),
+            }
+            extra = health if method == "ldae" else {}
+            rows.append(
+                {"scan_id": scan.scan_id, "subject_id": scan.subject_id, "method": method}
+                | figures
+                | extra
+            )
+    per_scan = pd.DataFrame(rows)
+    per_scan.to_csv(folder / "per_scan.csv", index=False)
+    summary = summarise_reconstruction(per_scan, draws=50, seed=params.evaluate.seed)
+    document = {
+        "reconstruction": summary,
+        "inversion": {"mean": 0.004, "std": 1.02, "kurtosis": 3.05},
+    }
+    (folder / "metrics.json").write_text(json.dumps(document))
+    reference = np.stack([volumes[i] for i in test.index[:3]])
+    inside = reference > 0
+
+    def noisy(amount: float) -> np.ndarray:
+        spread = amount * generator.normal(size=reference.shape)
+        return ((reference + spread).clip(0, 1) * inside).astype(np.float16)
+
+    np.savez_compressed(
+        folder / "examples.npz",
+        scan_id=test.scan_id.to_numpy(dtype=str)[:3],
+        reference=reference.astype(np.float16),
+        ae=noisy(noise),
+        ldae=noisy(1.2 * noise),
+        ldae_y_sem_only=noisy(4 * noise),
+    )
+
+
+def render(root: Path, params: Params, **parts: Path) -> str:
+    render_report(
+        load_context(params=params, manifest=root / "manifest.csv", **parts), root / "report.html"
+    )
+    return (root / "report.html").read_text(encoding="utf-8")
+
+
+def all_parts(root: Path) -> dict[str, Path]:
+    files = {"qc": "qc.csv", "quarantine": "quarantine.csv", "volumes": "volumes.zarr"}
+    return {name: root / files.get(name, name) for name in (*files, "models", "evaluate", "probe")}
+
+
+class Page(HTMLParser):
+    """Collects what a browser would fetch, the ids, the scripts and the visible text."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.loads: list[str] = []
+        self.ids: list[str] = []
+        self.tags: list[str] = []
+        self.text: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        for name, value in attrs:
+            if name in ("src", "href", "srcset", "data", "poster", "action") and value:
+                self.loads.append(value)
+            if name == "style" and value:
+                self.loads.extend(re.findall(r"url\(([^)]*)\)", value))
+            if name == "id" and value:
+                self.ids.append(value)
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data)
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    root = tmp_path_factory.mktemp("study")
+    params = write_study(root)
+    return root, render(root, params, **all_parts(root))
+
+
+def test_nothing_is_loaded_from_outside(study: tuple[Path, str]) -> None:
+    page = Page(study[1])
+    assert page.loads
+    assert all(load.startswith(("data:", "#")) for load in page.loads)
+    style = study[1].split("<style>")[1].split("</style>")[0]
+    assert not re.search(r"url\(|@import", style)
+    assert "default-src 'none'" in study[1]
+
+
+def test_every_section_is_there_once(study: tuple[Path, str]) -> None:
+    page = Page(study[1])
+    assert sorted(page.ids) == sorted(SECTIONS)
+    assert {load.removeprefix("#") for load in page.loads if load.startswith("#")} == set(SECTIONS)
+    assert "Not run" not in study[1]
+
+
+def test_hostile_names_stay_text(study: tuple[Path, str]) -> None:
+    page = Page(study[1])
+    assert page.tags.count("script") == 1
+    assert "<script>alert" not in study[1]
+    assert HOSTILE in "".join(page.text)
+
+
+def test_phantoms_are_called_phantoms(study: tuple[Path, str]) -> None:
+    root, text = study
+    assert "Synthetic phantoms, no clinical meaning" in text
+    params = Params.model_validate({"cohort": {"source": "bids", "input": "in"}})
+    assert "no clinical meaning" not in render(root, params)
+
+
+def test_figures_are_kept_as_files(study: tuple[Path, str]) -> None:
+    names = {path.name for path in (study[0] / "figures").iterdir()}
+    assert names == {
+        "cohort_ages.svg",
+        "inversion.svg",
+        "probes_cv.svg",
+        "probes_test.svg",
+        "qc_mosaic.png",
+        "reconstruction_1.png",
+        "reconstruction_2.png",
+        "training_curves.svg",
+    }
+
+
+def test_numbers_of_the_tables_are_the_numbers_given(study: tuple[Path, str]) -> None:
+    root, text = study
+    probe = json.loads((root / "probe" / "metrics.json").read_text())
+    auc = probe["test"]["diagnosis"]["y_sem"]["roc_auc"]
+    assert f"{auc['value']:.3f}" in text
+    assert f"{auc['low']:.3f} – {auc['high']:.3f}" in text
+    evaluation = json.loads((root / "evaluate" / "metrics.json").read_text())
+    assert f"{evaluation['reconstruction']['ldae']['ssim_brain']['value']:.3f}" in text
+    assert probe["skipped"] == {} or all(reason in text for reason in probe["skipped"].values())
+
+
+def test_what_was_not_run_says_so(tmp_path: Path) -> None:
+    params = write_study(tmp_path)
+    text = render(tmp_path, params)
+    for command in ("preprocess", "train-ae", "evaluate", "probe"):
+        assert f"pipeline {command}</code> fills this section" in text
+    assert sorted(Page(text).ids) == sorted(SECTIONS)
+
+
+def test_labels_may_be_missing_altogether(tmp_path: Path) -> None:
+    pd.DataFrame(
+        {"scan_id": ["sub-1"], "subject_id": ["sub-1"], "split": ["train"], "age_years": [np.nan]}
+    ).to_csv(tmp_path / "manifest.csv", index=False)
+    assert "sub-1" not in render(tmp_path, Params())
+
+
+def test_same_study_same_page(study: tuple[Path, str]) -> None:
+    root, text = study
+    params = Params.model_validate({"report": {"max_examples": 2}, "evaluate": {"bootstrap": 50}})
+    one, two = (render(root, params, **all_parts(root)) for _ in range(2))
+    assert one == two
+    assert len(text) < 4_000_000
+
+
+def test_broken_inputs_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ContractError, match="no manifest; run `pipeline cohort`"):
+        load_context(params=Params(), manifest=tmp_path / "manifest.csv")
+    params = write_study(tmp_path)
+    (tmp_path / "probe" / "metrics.json").write_text("{")
+    with pytest.raises(ContractError, match=r"metrics\.json: not JSON"):
+        render(tmp_path, params, probe=tmp_path / "probe")
+
+
+def test_slices_stand_upright() -> None:
+    volume = np.zeros((7, 8, 9))
+    volume[6, 7, 8] = 1  # right, anterior, superior
+    for plane, shape in (("axial", (8, 7)), ("coronal", (9, 7)), ("sagittal", (9, 8))):
+        index = {"axial": 8, "coronal": 7, "sagittal": 6}[plane]
+        image = plane_slice(volume, plane, index)
+        assert image.shape == shape
+        assert image[0, -1] == 1
+    assert middle(volume) == {"axial": 8, "coronal": 7, "sagittal": 6}
+    assert brain_box(volume, margin=1) == (slice(5, 7), slice(6, 8), slice(7, 9))
+
+
+def test_a_sprite_holds_whole_frames() -> None:
+    volume = ellipsoid((24, 30, 26))
+    sprite = slice_sprite([volume, volume], "coronal", frames=5, panel_pixels=40)
+    assert sprite.jpeg.startswith(b"\xff\xd8")
+    assert sprite.frames == 5
+    assert sprite.aspect > 1
