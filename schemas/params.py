@@ -46,7 +46,7 @@ class PhantomParams(Section):
     """Number of subjects."""
     zooms: Annotated[float, Field(ge=1, le=4)] = 2.0
     """Voxel size of the generated heads (mm)."""
-    multi_visit_share: Fraction = 1 / 3
+    multi_visit_share: Fraction = 0.33
     """Share of subjects with follow-up visits."""
     seed: int = 0
     """Cohort seed; each subject's own seed is derived from it and the subject id."""

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, cat, nn
 
 from pipeline.nets.blocks import (
+    Conv3d,
     ResBlock,
     Resample,
     SelfAttention,
@@ -114,7 +115,7 @@ class Encoder(nn.Module):
 
     def __init__(self, config: UnetConfig) -> None:
         super().__init__()
-        self.stem = nn.Conv3d(config.in_channels, config.base_channels, 3, padding=1)
+        self.stem = Conv3d(config.in_channels, config.base_channels, 3, padding=1)
         self.stages = nn.ModuleList()
         self.downs = nn.ModuleList()
         width = config.base_channels
@@ -170,7 +171,7 @@ class Decoder(nn.Module):
                 block = _conditioned(width, width, config, semantic=semantic, resample=resample)
                 self.ups.append(block)
         self.norm = group_norm(width)
-        self.out = zero_init(nn.Conv3d(width, config.in_channels, 3, padding=1))
+        self.out = zero_init(Conv3d(width, config.in_channels, 3, padding=1))
 
     def forward(self, trunk: Trunk, y_emb: Tensor | None = None) -> Float[Tensor, "B C X Y Z"]:
         """Return a field on the latent grid."""

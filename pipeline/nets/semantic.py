@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pipeline.nets.blocks import ResBlock, Resample, group_norm
+from pipeline.nets.blocks import Conv3d, ResBlock, Resample, group_norm
 
 
 class LatentEncoder(nn.Module):
@@ -24,7 +24,8 @@ class LatentEncoder(nn.Module):
         num_heads: int,
     ) -> None:
         super().__init__()
-        self.stem = nn.Conv3d(in_channels, channels[0], 3, padding=1)
+        self.dim = dim
+        self.stem = Conv3d(in_channels, channels[0], 3, padding=1)
         body: list[nn.Module] = []
         width = channels[0]
         for level, out in enumerate(channels):

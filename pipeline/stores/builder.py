@@ -40,7 +40,7 @@ class ArraySpec:
 
 @contextmanager
 def lock_store(out: Path) -> Iterator[None]:
-    """Hold the exclusive lock of a store for the duration of the block.
+    """Hold the exclusive lock of a store or model folder for the duration of the block.
 
     Raises
     ------
@@ -48,13 +48,13 @@ def lock_store(out: Path) -> Iterator[None]:
         If another process is writing the same store.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
-    path = out.with_name(out.name + ".lock")
+    path = out.with_name(f".{out.name}.lock")
     with path.open("a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise ContractError(
-                f"{out}: another process is writing this store; wait for it or stop it"
+                f"{out}: another process is writing it; wait for it or stop it"
             ) from error
         yield
 

@@ -88,8 +88,8 @@ class LatentStore(OpenStore):
         rows = [self.row_of[s] for s in scan_ids]
         loaded = {}
         for name in ("posterior_mean", "posterior_logvar"):
-            values = self.read(name)
-            values = values if rows == list(range(len(self))) else values[rows]
+            first, last = min(rows, default=0), max(rows, default=-1)
+            values = self.read(name, slice(first, last + 1))[[row - first for row in rows]]
             bad = np.flatnonzero(~np.isfinite(values).reshape(len(values), -1).all(axis=1))
             if bad.size:
                 raise ContractError(

@@ -95,7 +95,6 @@ def _trainer(
         devices=[device.index or 0] if device.type == "cuda" else 1,
         precision="bf16-mixed" if params.precision == "bf16" else "32-true",
         max_steps=params.steps,
-        gradient_clip_val=params.grad_clip,
         val_check_interval=every,
         check_val_every_n_epoch=None,
         num_sanity_val_steps=0,

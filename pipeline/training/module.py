@@ -97,6 +97,10 @@ class StepModule(lightning.LightningModule):
             "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
         }
 
+    def configure_gradient_clipping(self, *_: Any, **__: Any) -> None:
+        """Clip by norm here: Lightning refuses fused optimisers under mixed precision."""
+        nn.utils.clip_grad_norm_(self.net.parameters(), self.params.grad_clip)
+
     def _learning_rate(self, step: int) -> float:
         warmup = min(1.0, (step + 1) / max(1, self.params.warmup_steps))
         return warmup * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * step / self.params.steps)))

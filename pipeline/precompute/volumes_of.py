@@ -1,0 +1,65 @@
+"""Get from whatever the user has (a store, a folder, BIDS, a table) to a volume store."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.cohort.ingest import build_manifest, detect_source
+from pipeline.cohort.manifest import write_manifest
+from pipeline.precompute.preprocess import preprocess_cohort
+from schemas.params import GridParams, Params
+
+
+@dataclass(frozen=True, slots=True)
+class MadeVolumes:
+    """A volume store, and what was refused on the way."""
+
+    volumes: Path
+    quarantine: Path | None
+    quarantined: int
+
+
+def volumes_of(
+    input_path: Path,
+    out: Path,
+    params: Params,
+    *,
+    grid: dict[str, Any],
+    workers: int,
+    scheduler: str | None,
+) -> MadeVolumes:
+    """Return the volume store of an input, preprocessing it where it is none.
+
+    Preprocessing goes to the grid of the autoencoder; its results stay in `<out>.input/`, so that
+    a second call redoes nothing.
+
+    Raises
+    ------
+    ContractError
+        If the input is missing or holds no image.
+    """
+    source = detect_source(input_path)
+    if source == "volumes":
+        return MadeVolumes(input_path, None, 0)
+    work = out.with_name(out.name.removesuffix(".zarr") + ".input")
+    cohort = params.cohort.model_copy(update={"source": source})
+    manifest, refused = build_manifest(cohort, input_path=input_path)
+    write_manifest(manifest, work / "manifest.csv")
+    affine = grid["affine"]
+    zooms = abs(affine[0][0])
+    preprocess = params.preprocess.model_copy(
+        update={"grid": GridParams(shape=tuple(grid["shape"]), zooms=zooms)}
+    )
+    quarantine = work / "quarantine.csv"
+    summary = preprocess_cohort(
+        manifest,
+        preprocess,
+        manifest_dir=work,
+        out=work / "volumes.zarr",
+        qc_csv=work / "qc.csv",
+        quarantine_csv=quarantine,
+        prior_quarantine=refused,
+        workers=workers,
+        scheduler=scheduler,
+    )
+    return MadeVolumes(work / "volumes.zarr", quarantine, summary.quarantined)

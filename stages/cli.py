@@ -1,0 +1,71 @@
+"""The `pipeline` command: every stage, and what is no stage beside them.
+
+Only typer is imported here; a command's own work is imported when it runs.
+"""
+
+import sys
+
+import typer
+
+from stages import (
+    cohort,
+    embed,
+    encode,
+    evaluate,
+    info,
+    init,
+    preprocess,
+    probe,
+    report,
+    train_ae,
+    train_ldae,
+    train_ldm,
+    verify,
+)
+from stages.settings import command
+
+app = typer.Typer(
+    name="pipeline",
+    help="Learn from 3D brain MRI: precompute latents once, train from them for ever after.\n\n"
+    "Example: pipeline encode --input nifti/ --out latents.zarr",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+STAGES = {
+    "cohort": cohort.cohort,
+    "preprocess": preprocess.preprocess,
+    "train-ae": train_ae.train_ae,
+    "encode": encode.encode,
+    "train-ldm": train_ldm.train_ldm,
+    "train-ldae": train_ldae.train_ldae,
+    "embed": embed.embed,
+    "probe": probe.probe,
+    "evaluate": evaluate.evaluate,
+    "report": report.report,
+}
+TOOLS = {"init": init.init, "info": info.info, "verify": verify.verify}
+
+for _panel, _commands in (("Stages, in order", STAGES), ("Tools", TOOLS)):
+    for _name, _function in _commands.items():
+        app.command(_name, rich_help_panel=_panel)(command(_function))
+
+
+def main() -> None:
+    """Run the command line; errors meant for users are one line on stderr and exit code 2."""
+    from schemas.errors import PipelineError
+
+    try:
+        app()
+    except PipelineError as error:
+        sys.stderr.write(f"error: {error}\n")
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted; finished work is kept, run the same command to go on\n")
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

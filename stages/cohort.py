@@ -1,0 +1,51 @@
+"""Stage 1: which scans, whose, and in which split."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from stages.settings import Settings
+
+
+def cohort(
+    settings: Settings,
+    *,
+    out: Annotated[Path, typer.Option(help="Folder for manifest.csv and quarantine.csv.")],
+    input_path: Annotated[
+        Path | None, typer.Option("--input", help="BIDS root, folder of images, or table.")
+    ] = None,
+    phantom: Annotated[
+        int | None, typer.Option(min=1, help="Make a phantom cohort of N subjects instead.")
+    ] = None,
+) -> None:
+    """Collect scans into a manifest with a subject-level split.
+
+    Example: pipeline cohort --input bids/ --out data/cohort
+    """
+    from pipeline.cohort.ingest import build_manifest, detect_source
+    from pipeline.cohort.manifest import write_manifest
+    from pipeline.cohort.phantom.cohort import make_phantom_cohort
+    from schemas.errors import ParamsError
+
+    params = settings.params().cohort
+    if phantom is not None:
+        made = params.phantom.model_copy(update={"subjects": phantom})
+        params = params.model_copy(update={"source": "phantom", "phantom": made})
+    elif input_path is not None:
+        params = params.model_copy(update={"source": detect_source(input_path)})
+    source = input_path or params.input
+    if params.source == "phantom":
+        source = make_phantom_cohort(out / "bids", params.phantom, workers=settings.num_workers())
+        params = params.model_copy(update={"source": "bids"})
+    if source is None:
+        raise ParamsError("cohort.input: expected a folder or table; give --input or --phantom N")
+    manifest, quarantine = build_manifest(params, input_path=source)
+    write_manifest(manifest, out / "manifest.csv")
+    quarantine.to_csv(out / "quarantine.csv", index=False)
+    counts = manifest.groupby("split")["subject_id"].nunique().to_dict()
+    typer.echo(
+        f"{out / 'manifest.csv'}: {len(manifest)} scans of {manifest['subject_id'].nunique()}"
+        f" subjects ({', '.join(f'{k} {v}' for k, v in counts.items())}),"
+        f" {len(quarantine)} refused"
+    )

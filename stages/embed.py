@@ -1,0 +1,34 @@
+"""Stage 7: the semantic code of every scan."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from stages.settings import Settings
+
+
+def embed(
+    settings: Settings,
+    *,
+    latents: Annotated[Path, typer.Option(help="latents.zarr of the encode stage.")],
+    ldae: Annotated[Path, typer.Option(help="Model of train-ldae.")],
+    out: Annotated[Path, typer.Option(help="semantics.zarr to write.")],
+) -> None:
+    """Write y_sem of every scan.
+
+    Example: pipeline embed --latents data/latents.zarr --ldae models/ldae --out data/semantics.zarr
+    """
+    from pipeline.frozen import load_ldae
+    from pipeline.precompute.embed import embed_latents
+    from pipeline.stores.latents import open_latents
+
+    device = settings.device()
+    scans = embed_latents(
+        open_latents(latents),
+        load_ldae(ldae, device=device),
+        out,
+        settings.params().embed,
+        device=device,
+    )
+    typer.echo(f"{out}: y_sem of {scans} scans")

@@ -1,0 +1,61 @@
+"""Stage 4: every volume through the frozen autoencoder, once."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from stages.settings import Settings
+
+
+def encode(
+    settings: Settings,
+    *,
+    input_path: Annotated[
+        Path,
+        typer.Option("--input", help="volumes.zarr, folder of NIfTI, BIDS root, or manifest."),
+    ],
+    out: Annotated[Path, typer.Option(help="latents.zarr to write.")],
+    ae: Annotated[
+        Path, typer.Option(help="Autoencoder folder.", show_default=True)
+    ] = Path("models/ae"),
+    replace: Annotated[
+        bool, typer.Option(help="Remake a store that another autoencoder made.")
+    ] = False,
+    strict: Annotated[bool, typer.Option(help="Exit with 1 if any scan is refused.")] = False,
+) -> None:
+    """Encode scans into a latent store; images are preprocessed first, finished work is kept.
+
+    Example: pipeline encode --input nifti/ --ae models/ae --out latents.zarr
+    """
+    from pipeline.frozen import load_autoencoder
+    from pipeline.precompute.encode import encode_volumes
+    from pipeline.precompute.volumes_of import volumes_of
+    from pipeline.stores.volumes import open_volumes
+
+    params = settings.params()
+    autoencoder = load_autoencoder(ae, device=settings.device())
+    made = volumes_of(
+        input_path,
+        out,
+        params,
+        grid=autoencoder.grid,
+        workers=settings.num_workers(),
+        scheduler=settings.scheduler,
+    )
+    if made.quarantined:
+        typer.echo(f"{made.quarantined} scans quarantined, reasons in {made.quarantine}", err=True)
+    summary = encode_volumes(
+        open_volumes(made.volumes),
+        autoencoder,
+        out,
+        params.encode,
+        device=settings.device(),
+        replace=replace,
+    )
+    typer.echo(
+        f"{out}: {summary.scans} scans, {summary.encoded} encoded now, {summary.reused} from"
+        f" before, {summary.seconds:.1f} s"
+    )
+    if strict and made.quarantined:
+        raise typer.Exit(1)

@@ -1,0 +1,49 @@
+"""Say what a store, a model folder or a folder of results is."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from stages.settings import Settings
+
+
+def info(
+    settings: Settings,  # noqa: ARG001 (every command takes the common options)
+    *,
+    path: Annotated[Path, typer.Argument(help="A store, a model folder, or a reports folder.")],
+) -> None:
+    """Say what a store or model is and what made it, or the headline figures of a study.
+
+    Example: pipeline info data/latents.zarr
+    """
+    import json
+
+    from pipeline.artefact import CONFIG
+    from pipeline.evaluation.headline import read_headline
+
+    if (path / CONFIG).is_file():
+        config = json.loads((path / CONFIG).read_text())
+        facts = {name: config.get(name) for name in ("kind", "weights_sha256", "metrics")}
+    elif (path / "report.html").is_file():
+        for line in read_headline(evaluate=path / "evaluate", probe=path / "probe"):
+            typer.echo(line)
+        typer.echo(f"report: {(path / 'report.html').resolve()}")
+        return
+    else:
+        facts = _store_facts(path)
+    for name, value in facts.items():
+        typer.echo(f"{name:16} {json.dumps(value) if isinstance(value, dict) else value}")
+    size = sum(f.stat().st_size for f in path.rglob("*") if f.is_file())
+    typer.echo(f"{'size':16} {size / 1e6:.1f} MB")
+
+
+def _store_facts(path: Path) -> dict[str, Any]:
+    from pipeline.stores.reading import OpenStore
+
+    store = OpenStore(path)
+    facts = store.attributes.model_dump(exclude={"scan_ids", "fingerprints"})
+    return facts | {
+        "scans": len(store),
+        "arrays": {name: str(array.shape) for name, array in store.group.arrays()},
+    }

@@ -1,0 +1,37 @@
+"""Scaffold a study: params.yaml and dvc.yaml in the user's own folder."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from stages.settings import Settings
+
+
+def init(
+    settings: Settings,
+    *,
+    study: Annotated[Path, typer.Argument(help="Folder of the study; made where missing.")],
+    preset: Annotated[
+        str, typer.Option(help="demo, small, paper, or another file of params/.")
+    ] = "demo",
+    input_path: Annotated[
+        Path | None,
+        typer.Option("--input", help="Your BIDS root, folder or table; without it, phantoms."),
+    ] = None,
+    force: Annotated[bool, typer.Option(help="Overwrite params.yaml and dvc.yaml.")] = False,
+) -> None:
+    """Write params.yaml and dvc.yaml into a folder, ready for `dvc repro`.
+
+    Example: pipeline init my-study --input bids/ --preset small
+    """
+    from stages.scaffold import scaffold
+
+    scaffold(
+        study,
+        preset=preset,
+        input_path=input_path,
+        overrides=settings.overrides or [],
+        force=force,
+    )
+    typer.echo(f"{study}: ready. Next: cd {study} && dvc repro")

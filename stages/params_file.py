@@ -1,0 +1,102 @@
+"""Read params.yaml and --set overrides into validated parameters."""
+
+import difflib
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from pipeline.compute import write_atomic
+from schemas.errors import ParamsError
+from schemas.params import Params
+
+
+def load_params(path: Path | None, overrides: list[str]) -> Params:
+    """Return the parameters of a file with overrides applied; no file means the demo preset.
+
+    Raises
+    ------
+    ParamsError
+        Naming the file, the key, what was expected, and for unknown keys the nearest known one.
+    """
+    values = _read(path) if path is not None else {}
+    for override in overrides:
+        key, separator, text = override.partition("=")
+        if not separator:
+            raise ParamsError(f"--set {override}: expected section.key=value")
+        _assign(values, key.strip(), _parse(text, source=f"--set {override}"))
+    source = str(path) if path is not None else "--set"
+    try:
+        return Params.model_validate(values)
+    except ValidationError as error:
+        raise ParamsError(f"{source}: {_describe(error)}") from error
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        values = _parse(path.read_text(), source=str(path))
+    except OSError as error:
+        raise ParamsError(f"{path}: cannot be read ({error.strerror}); give --params FILE") from error
+    if values is not None and not isinstance(values, dict):
+        raise ParamsError(f"{path}: expected sections with keys, found {type(values).__name__}")
+    return values or {}
+
+
+def _parse(text: str, *, source: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ParamsError(f"{source}: no valid YAML ({str(error).splitlines()[0]})") from error
+
+
+def _assign(values: dict[str, Any], key: str, value: Any) -> None:
+    *sections, last = key.split(".")
+    for section in sections:
+        values = values.setdefault(section, {})
+        if not isinstance(values, dict):
+            raise ParamsError(f"--set {key}: {section} is no section")
+    values[last] = value
+
+
+def _describe(error: ValidationError) -> str:
+    first = error.errors()[0]
+    where = ".".join(map(str, first["loc"]))
+    if first["type"] == "extra_forbidden":
+        known = _known_keys(first["loc"][:-1])
+        near = difflib.get_close_matches(str(first["loc"][-1]), known, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"known here: {', '.join(known)}"
+        return f"unknown key {where}; {hint}"
+    return f"{where}: {first['msg']}, got {first['input']!r}"
+
+
+def _known_keys(location: tuple[int | str, ...]) -> list[str]:
+    model: Any = Params
+    for part in location:
+        model = model.model_fields[str(part)].annotation
+        if not (isinstance(model, type) and issubclass(model, BaseModel)):
+            return []
+    return list(model.model_fields)
+
+
+def write_params(params: Params, path: Path) -> None:
+    """Write every parameter with its meaning as a comment."""
+    lines = ["# Every parameter of the study; `pipeline COMMAND --set section.key=value` overrides."]
+    for name, section in params:
+        lines += ["", f"{name}:", *_section_lines(section, "  ")]
+    write_atomic(path, "\n".join(lines) + "\n")
+
+
+def _section_lines(section: BaseModel, indent: str) -> list[str]:
+    lines = []
+    for name, field in type(section).model_fields.items():
+        value = getattr(section, name)
+        if field.description:
+            lines.append(f"{indent}# {' '.join(field.description.split())}")
+        if isinstance(value, BaseModel):
+            lines += [f"{indent}{name}:", *_section_lines(value, indent + "  ")]
+        else:
+            plain = section.model_dump(mode="json", include={name})[name]
+            lines.append(f"{indent}{name}: {json.dumps(plain)}")
+    return lines

@@ -1,0 +1,48 @@
+"""Stage 2: raw heads to volumes on the MNI grid."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from stages.settings import Settings
+
+
+def preprocess(
+    settings: Settings,
+    *,
+    manifest: Annotated[Path, typer.Option(help="manifest.csv of the cohort stage.")],
+    out: Annotated[Path, typer.Option(help="volumes.zarr to write.")],
+    qc: Annotated[Path, typer.Option(help="Quality-control table to write (CSV).")],
+    quarantine: Annotated[Path, typer.Option(help="Table of refused scans to write (CSV).")],
+    strict: Annotated[bool, typer.Option(help="Exit with 1 if any scan is refused.")] = False,
+) -> None:
+    """Strip, correct, register, resample and scale every scan.
+
+    Example: pipeline preprocess --manifest data/cohort/manifest.csv --out data/volumes.zarr
+    --qc data/qc.csv --quarantine data/quarantine.csv
+    """
+    import pandas as pd
+
+    from pipeline.cohort.manifest import read_manifest
+    from pipeline.precompute.preprocess import preprocess_cohort
+
+    refused = manifest.with_name("quarantine.csv")
+    summary = preprocess_cohort(
+        read_manifest(manifest),
+        settings.params().preprocess,
+        manifest_dir=manifest.parent,
+        out=out,
+        qc_csv=qc,
+        quarantine_csv=quarantine,
+        prior_quarantine=pd.read_csv(refused, dtype=str) if refused.is_file() else pd.DataFrame(),
+        workers=settings.num_workers(),
+        scheduler=settings.scheduler,
+    )
+    typer.echo(
+        f"{out}: {summary.passed} passed, {summary.warned} with warnings,"
+        f" {summary.quarantined} quarantined ({quarantine}), {summary.reused} from before,"
+        f" {summary.seconds:.0f} s"
+    )
+    if strict and summary.quarantined:
+        raise typer.Exit(1)

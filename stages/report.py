@@ -1,0 +1,45 @@
+"""Stage 10: one self-contained HTML page of everything."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from stages.settings import Settings
+
+
+def report(
+    settings: Settings,
+    *,
+    manifest: Annotated[Path, typer.Option(help="manifest.csv.")],
+    out: Annotated[Path, typer.Option(help="HTML file to write; figures go beside it.")],
+    qc: Annotated[Path | None, typer.Option(help="Quality-control table.")] = None,
+    quarantine: Annotated[Path | None, typer.Option(help="Table of refused scans.")] = None,
+    volumes: Annotated[Path | None, typer.Option(help="volumes.zarr.")] = None,
+    models: Annotated[Path | None, typer.Option(help="Folder of ae, ldm and ldae.")] = None,
+    evaluate: Annotated[Path | None, typer.Option(help="Folder of the evaluate stage.")] = None,
+    probe: Annotated[Path | None, typer.Option(help="Folder of the probe stage.")] = None,
+) -> None:
+    """Write the report; parts that were not run say so.
+
+    Example: pipeline report --manifest data/cohort/manifest.csv --evaluate reports/evaluate
+    --probe reports/probe --out reports/report.html
+    """
+    from pipeline.evaluation.context import load_context
+    from pipeline.evaluation.headline import read_headline
+    from pipeline.evaluation.report import render_report
+
+    context = load_context(
+        params=settings.params(),
+        manifest=manifest,
+        qc=qc,
+        quarantine=quarantine,
+        volumes=volumes,
+        models=models,
+        evaluate=evaluate,
+        probe=probe,
+    )
+    render_report(context, out)
+    for line in read_headline(evaluate=evaluate, probe=probe):
+        typer.echo(line)
+    typer.echo(f"report: {out}")

@@ -1,0 +1,92 @@
+"""Templates of a study: the repository's own dvc.yaml and presets, carried by the wheel."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from ruamel.yaml import YAML
+
+from pipeline.compute import write_atomic
+from schemas.errors import ContractError, ParamsError
+from stages.params_file import load_params, write_params
+
+CODE = ("stages/", "pipeline/", "schemas/")
+IGNORED = ("__pycache__/", "*.building/", "*.training/", "*.work/", ".*.lock", "")
+
+
+def template_folder() -> Path:
+    """Return the folder of dvc.yaml and params/: inside the wheel, or the repository itself."""
+    packaged = Path(__file__).with_name("templates")
+    return packaged if packaged.is_dir() else Path(__file__).parents[1]
+
+
+def preset_file(name: str) -> Path | None:
+    """Return the file of a preset; None is the demo preset, the defaults themselves.
+
+    Raises
+    ------
+    ParamsError
+        If there is no such preset.
+    """
+    if name == "demo":
+        return None
+    path = template_folder() / "params" / f"{name}.yaml"
+    if not path.is_file():
+        known = ["demo", *sorted(p.stem for p in path.parent.glob("*.yaml"))]
+        raise ParamsError(f"--preset {name}: expected one of {', '.join(known)}")
+    return path
+
+
+def scaffold(
+    study: Path, *, preset: str, input_path: Path | None, overrides: list[str], force: bool
+) -> None:
+    """Write a study folder that `dvc repro` runs in.
+
+    Raises
+    ------
+    ContractError
+        If the folder already holds a study and `force` is off, or the input is missing.
+    """
+    for name in ("params.yaml", "dvc.yaml"):
+        if (study / name).exists() and not force:
+            raise ContractError(f"{study / name}: exists; add --force to overwrite it")
+    watched = None
+    if input_path is not None:
+        from pipeline.cohort.ingest import detect_source
+
+        source = detect_source(input_path)
+        watched = _relative(input_path.resolve(), study.resolve())
+        overrides = [f"cohort.source={source}", f"cohort.input={watched}", *overrides]
+    params = load_params(preset_file(preset), overrides)
+    study.mkdir(parents=True, exist_ok=True)
+    write_params(params, study / "params.yaml")
+    _write_dvc(study / "dvc.yaml", watched)
+    write_atomic(study / ".dvcignore", "\n".join(IGNORED))
+    if not (study / ".dvc").is_dir():
+        dvc = [sys.executable, "-m", "dvc", "init", "--quiet", "--no-scm"]
+        subprocess.run(dvc, cwd=study, check=True)
+        autostage = [sys.executable, "-m", "dvc", "config", "core.analytics", "false"]
+        subprocess.run(autostage, cwd=study, check=True)
+
+
+def _relative(target: Path, start: Path) -> str:
+    """Return a path to the data as seen from the study; absolute where they share nothing."""
+    try:
+        return str(target.relative_to(start))
+    except ValueError:
+        return str(target)
+
+
+def _write_dvc(path: Path, watched: str | None) -> None:
+    """Write dvc.yaml without dependencies on code, which lives in the installed package."""
+    yaml = YAML()
+    yaml.width = 100
+    pipeline = yaml.load((template_folder() / "dvc.yaml").read_text())
+    for stage in pipeline["stages"].values():
+        stage["deps"] = [d for d in stage["deps"] if not d.startswith(CODE)]
+        if not stage["deps"]:
+            del stage["deps"]
+    if watched is not None:
+        pipeline["stages"]["cohort"]["deps"] = [watched]
+    with path.open("w") as file:
+        yaml.dump(pipeline, file)

@@ -1,0 +1,118 @@
+"""What every command shares: parameters, device, workers, logging."""
+
+import functools
+import inspect
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    import torch
+
+    from schemas.params import Params
+
+PANEL = "Common options"
+
+_COMMON: dict[str, Any] = {
+    "params_file": Annotated[
+        Path | None,
+        typer.Option("--params", help="params.yaml; without it, the demo preset.", rich_help_panel=PANEL),
+    ],
+    "overrides": Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Override: section.key=value.", rich_help_panel=PANEL),
+    ],
+    "device_name": Annotated[
+        str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.", rich_help_panel=PANEL)
+    ],
+    "workers": Annotated[
+        int | None,
+        typer.Option("--workers", help="Worker processes; default: one a core.", rich_help_panel=PANEL),
+    ],
+    "scheduler": Annotated[
+        str | None,
+        typer.Option("--scheduler", help="dask scheduler, tcp://host:port.", rich_help_panel=PANEL),
+    ],
+    "quiet": Annotated[
+        bool, typer.Option("--quiet", help="Only warnings and errors.", rich_help_panel=PANEL)
+    ],
+    "verbose": Annotated[
+        bool, typer.Option("--verbose", help="Debug messages too.", rich_help_panel=PANEL)
+    ],
+    "log_file": Annotated[
+        Path | None, typer.Option("--log-file", help="Also log to this file.", rich_help_panel=PANEL)
+    ],
+}
+_DEFAULTS: dict[str, Any] = {"device_name": "auto", "quiet": False, "verbose": False}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """The common options of one invocation."""
+
+    params_file: Path | None
+    overrides: list[str] | None
+    device_name: str
+    workers: int | None
+    scheduler: str | None
+    quiet: bool
+    verbose: bool
+    log_file: Path | None
+
+    def params(self) -> "Params":
+        """Return the validated parameters."""
+        from stages.params_file import load_params
+
+        return load_params(self.params_file, self.overrides or [])
+
+    def device(self) -> "torch.device":
+        """Return the device asked for."""
+        from pipeline.compute import resolve_device
+
+        return resolve_device(self.device_name)
+
+    def num_workers(self) -> int:
+        """Return the number of worker processes."""
+        from pipeline.compute import available_cpus
+
+        return self.workers or available_cpus()
+
+    def start_logging(self) -> None:
+        """Send log lines to stderr, and to the log file where one is given."""
+        level = logging.DEBUG if self.verbose else logging.WARNING if self.quiet else logging.INFO
+        handlers: list[logging.Handler] = [logging.StreamHandler()]
+        if self.log_file is not None:
+            self.log_file.parent.mkdir(parents=True, exist_ok=True)
+            handlers.append(logging.FileHandler(self.log_file))
+        logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=handlers, force=True)
+        logging.getLogger("pipeline").setLevel(level)
+        logging.getLogger("stages").setLevel(level)
+
+
+def command(function: Callable[..., None]) -> Callable[..., None]:
+    """Turn f(settings, …) into a command that takes the common options beside its own."""
+    own = list(inspect.signature(function).parameters.values())[1:]
+    common = [
+        inspect.Parameter(
+            name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=_DEFAULTS.get(name),
+            annotation=annotation,
+        )
+        for name, annotation in _COMMON.items()
+    ]
+
+    @functools.wraps(function)
+    def wrapper(**options: Any) -> None:
+        settings = Settings(**{name: options.pop(name) for name in _COMMON})
+        settings.start_logging()
+        function(settings, **options)
+
+    keyword_only = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own]
+    wrapper.__signature__ = inspect.Signature([*keyword_only, *common])  # type: ignore[attr-defined]
+    wrapper.__annotations__ = {p.name: p.annotation for p in [*own, *common]}
+    return wrapper

@@ -1,0 +1,48 @@
+"""Stage 6: semantic encoder and gradient estimator (stage 2 of the method)."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from stages.settings import Settings
+
+
+def train_ldae(
+    settings: Settings,
+    *,
+    latents: Annotated[Path, typer.Option(help="latents.zarr of the encode stage.")],
+    out: Annotated[Path, typer.Option(help="Model folder to write.")],
+    ldm: Annotated[
+        Path | None,
+        typer.Option(help="Model of train-ldm; without it, stage 1 is trained first beside --out."),
+    ] = None,
+    manifest: Annotated[
+        Path | None,
+        typer.Option(help="manifest.csv with the split; without it, subjects are split anew."),
+    ] = None,
+) -> None:
+    """Train the latent diffusion autoencoder on latents.
+
+    Example: pipeline train-ldae --latents data/latents.zarr --out models/ldae
+    """
+    from pipeline.cohort.manifest import split_of_store
+    from pipeline.compute import write_json
+    from pipeline.frozen import load_diffusion
+    from pipeline.stores.latents import open_latents
+    from pipeline.training.latent_diffusion import train_denoiser
+    from pipeline.training.latent_diffusion import train_ldae as train
+
+    params, device = settings.params(), settings.device()
+    store = open_latents(latents)
+    scan_ids = split_of_store(store.attributes.scan_ids, manifest, params.cohort.split)
+    if ldm is None:
+        ldm = out.with_name(out.name + "-ldm")
+        write_json(
+            ldm / "metrics.json",
+            train_denoiser(store, scan_ids, params.train_ldm, ldm, device=device),
+        )
+    frozen = load_diffusion(ldm, device=device)
+    metrics = train(store, scan_ids, frozen, params.train_ldae, out, device=device)
+    write_json(out / "metrics.json", metrics)
+    typer.echo(f"{out}: loss {metrics['loss']:.4f}, {metrics['seconds']:.0f} s of training")

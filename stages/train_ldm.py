@@ -1,0 +1,36 @@
+"""Stage 5: latent diffusion (stage 1 of the method)."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from stages.settings import Settings
+
+
+def train_ldm(
+    settings: Settings,
+    *,
+    latents: Annotated[Path, typer.Option(help="latents.zarr of the encode stage.")],
+    out: Annotated[Path, typer.Option(help="Model folder to write.")],
+    manifest: Annotated[
+        Path | None,
+        typer.Option(help="manifest.csv with the split; without it, subjects are split anew."),
+    ] = None,
+) -> None:
+    """Train the unconditional denoiser on latents.
+
+    Example: pipeline train-ldm --latents data/latents.zarr --manifest data/cohort/manifest.csv
+    --out models/ldm
+    """
+    from pipeline.cohort.manifest import split_of_store
+    from pipeline.compute import write_json
+    from pipeline.stores.latents import open_latents
+    from pipeline.training.latent_diffusion import train_denoiser
+
+    params = settings.params()
+    store = open_latents(latents)
+    scan_ids = split_of_store(store.attributes.scan_ids, manifest, params.cohort.split)
+    metrics = train_denoiser(store, scan_ids, params.train_ldm, out, device=settings.device())
+    write_json(out / "metrics.json", metrics)
+    typer.echo(f"{out}: loss {metrics['loss']:.4f}, {metrics['seconds']:.0f} s of training")
