@@ -167,6 +167,7 @@ def write_evaluation(
     document = {
         "reconstruction": summary,
         "inversion": {"mean": 0.004, "std": 1.02, "kurtosis": 3.05},
+        "differences": {"ldae_minus_ae": summary["ldae"]["ssim_brain"] | {"value": -0.0123}},
     }
     (folder / "metrics.json").write_text(json.dumps(document))
     reference = np.stack([volumes[i] for i in test.index[:3]])
@@ -279,7 +280,7 @@ def test_numbers_of_the_tables_are_the_numbers_given(study: tuple[Path, str]) ->
     probe = json.loads((root / "probe" / "metrics.json").read_text())
     auc = probe["test"]["diagnosis"]["y_sem"]["roc_auc"]
     assert f"{auc['value']:.3f}" in text
-    assert f"{auc['low']:.3f} – {auc['high']:.3f}" in text
+    assert f"{auc['low']:.3f} to {auc['high']:.3f}" in text
     evaluation = json.loads((root / "evaluate" / "metrics.json").read_text())
     assert f"{evaluation['reconstruction']['ldae']['ssim_brain']['value']:.3f}" in text
     assert probe["skipped"] == {} or all(reason in text for reason in probe["skipped"].values())

@@ -69,7 +69,7 @@ def reconstruction_strip(
         name: np.asarray(volume, dtype=np.float32)[box] for name, volume in predictions.items()
     }
     unit = 9.6 / (2 * sum(widths) + 12)
-    figure = Figure(figsize=(9.6, unit * (height + 8) * len(rows)), facecolor=BRAIN_BACKGROUND)
+    figure = Figure(figsize=(9.6, unit * (height + 3) * len(rows)), facecolor=BRAIN_BACKGROUND)
     grid = figure.add_gridspec(
         len(rows), 7, width_ratios=[*widths, 6, *widths],
         left=0.035, right=0.995, top=0.965, bottom=0.01, wspace=0.03, hspace=0.06,
@@ -77,11 +77,13 @@ def reconstruction_strip(
     for r, (name, volume) in enumerate(rows.items()):
         for c, plane in enumerate(PLANES):
             axis = figure.add_subplot(grid[r, c])
-            image = plane_slice(volume, plane, indices[plane])
+            image = _padded(plane_slice(volume, plane, indices[plane]), height)
             axis.imshow(image, cmap="gray", vmin=0, vmax=1, interpolation="bicubic")
             _bare(axis)
             if r == 0:
-                axis.set_title(plane, color=BRAIN_INK, fontsize=8.5, loc="center", pad=3)
+                axis.set_title(
+                    plane, color=BRAIN_INK, fontsize=8.5, fontweight="normal", loc="center", pad=3
+                )
             if c == 0:
                 axis.text(
                     -0.06, 0.5, names.get(name, name), transform=axis.transAxes, rotation=90,
@@ -89,7 +91,8 @@ def reconstruction_strip(
                 )  # fmt: skip
             if name != "reference":
                 axis = figure.add_subplot(grid[r, 4 + c])
-                difference = image - plane_slice(reference, plane, indices[plane])
+                original = plane_slice(reference, plane, indices[plane])
+                difference = image - _padded(original, height)
                 axis.imshow(
                     difference, cmap=DIFFERENCE_MAP, vmin=-DIFFERENCE_LIMIT, vmax=DIFFERENCE_LIMIT,
                     interpolation="bicubic",

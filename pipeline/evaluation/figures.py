@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from sklearn.metrics import roc_curve
 
 from pipeline.evaluation.style import Palette
@@ -23,15 +23,20 @@ FEATURE_NAMES = {
 MODEL_NAMES = {
     "ae": "Autoencoder",
     "ldm": "Latent diffusion (stage 1)",
-    "ldae": "Semantic encoder + gradient (stage 2)",
+    "ldae": "LDAE (stage 2)",
 }
 SPLIT_ORDER = ("train", "val", "test")
 SMOOTHING_ROWS = 40
 """A curve with more rows than this is drawn smoothed over its raw values."""
 
 
-def feature_name(feature_set: str) -> str:
-    """Return how a feature set is called in tables and legends."""
+def feature_name(feature_set: str, target: str = "") -> str:
+    """Return how a feature set is called in tables and legends.
+
+    The baseline on age and sex never contains the target itself.
+    """
+    if feature_set == "age_sex" and target in ("age_years", "sex"):
+        return "sex only" if target == "age_years" else "age only"
     return FEATURE_NAMES.get(feature_set, feature_set.replace("_", " "))
 
 
@@ -94,6 +99,9 @@ def _draw_curve(axis: Axes, log: pd.DataFrame, palette: Palette) -> None:
     values = pd.concat(drawn) if drawn else pd.Series(dtype=float)
     if len(values) and values.min() > 0 and values.max() > 8 * values.min():
         axis.set_yscale("log")
+        axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axis.yaxis.set_minor_formatter(NullFormatter())
     axis.set_ylabel({"loss": "loss", "l1": "L1"}.get(term, term))
 
 
@@ -137,7 +145,7 @@ def roc_and_scatter(
     target is of which kind.
     """
     names = list(dict.fromkeys(predictions["target"]))
-    figure = Figure(figsize=(3.55 * len(names), 3.55), layout="constrained")
+    figure = Figure(figsize=(3.55 * len(names), 3.75), layout="constrained")
     for axis, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
         rows = predictions[predictions["target"] == name]
         colours = feature_colours(list(dict.fromkeys(rows["feature_set"])), palette)
@@ -165,7 +173,7 @@ def _draw_roc(axis: Axes, rows: pd.DataFrame, colours: Mapping[str, str], palett
             linewidth=2.2 if name == "y_sem" else 1.2,
             zorder=3 if name == "y_sem" else 2,
             linestyle="--" if name == "oracle" else "-",
-            label=feature_name(name),
+            label=feature_name(name, str(one["target"].iloc[0])),
         )
     axis.set_xlabel("false positive rate")
     axis.set_ylabel("true positive rate")

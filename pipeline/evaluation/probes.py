@@ -8,8 +8,8 @@ Two protocols, side by side:
     so val serves the probes as further training subjects.
 `cv`
     Grouped cross-validation over the subjects of val and test alone, whom no network was trained
-    on; out-of-fold scores are pooled. More subjects, so tighter intervals in small cohorts; pooling
-    makes it a little pessimistic, since each fold has its own intercept.
+    on. More subjects are judged, so intervals are tighter in small cohorts, but fewer are fitted
+    on. Figures are those of all out-of-fold scores together; ROC-AUC compares within folds.
 
 C and alpha are picked by inner cross-validation over subjects, within the fitting rows.
 """
@@ -52,10 +52,10 @@ PREDICTION_COLUMNS = (
 class Direction:
     """A unit vector in standardised y_sem space; along it the target rises.
 
-    n = (y_sem - mean) / std; n' = n + scale * sqrt(dim) * vector; y_sem' = n' * std + mean.
+    n = (y_sem - mean) / std; n' = n + scale * sqrt(dim) * weight; y_sem' = n' * std + mean.
     """
 
-    vector: Floats
+    weight: Floats
     """(dim,), length 1."""
     mean: Floats
     """(dim,), of the fitting scans."""
@@ -206,12 +206,15 @@ def _judge_by_cv(target: Target, results: ProbeResults) -> None:
         )
         for name, values in target.features.items()
     }
-    results.cv_metrics[target.name] = _metrics(target, judged, scores)
+    fold = np.repeat(np.arange(len(splits)), [len(held_out) for _, held_out in splits])
+    results.cv_metrics[target.name] = _metrics(target, judged, scores, fold)
     _describe(target, results)["cv"] = {"folds": len(splits), "judged_on": target.size(judged)}
     results.add_predictions(_predictions(target, judged, scores, "cv"))
 
 
-def _metrics(target: Target, rows: Rows, scores: dict[str, Floats]) -> dict[str, dict[str, Any]]:
+def _metrics(
+    target: Target, rows: Rows, scores: dict[str, Floats], fold: Rows | None = None
+) -> dict[str, dict[str, Any]]:
     """Return {feature_set: {metric: Estimate as a dict}}; every set on the same draws."""
     truth, subjects = target.truth[rows], target.subjects[rows]
     metrics = {}
@@ -219,7 +222,8 @@ def _metrics(target: Target, rows: Rows, scores: dict[str, Floats]) -> dict[str,
 
         def statistics(drawn: Rows, name: str = name, score: Floats = score) -> dict[str, float]:
             if target.kind == "classification":
-                return classification_scores(truth[drawn], score[drawn])
+                folds = None if fold is None else fold[drawn]
+                return classification_scores(truth[drawn], score[drawn], folds)
             figures = regression_scores(truth[drawn], score[drawn])
             if "oracle" in scores and name not in ("chance", "oracle"):
                 figures["gap_closed"] = gap_closed(

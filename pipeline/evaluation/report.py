@@ -12,6 +12,7 @@ from pipeline.evaluation.sections import (
     cohort_section,
     headline_section,
     inversion_section,
+    number,
     parameter_section,
     probe_section,
     quality_section,
@@ -46,5 +47,6 @@ def render_report(context: ReportContext, out: Path) -> None:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["number"] = number
     page = environment.get_template("report.html.j2").render(context=context, **sections)
     write_atomic(out, page)

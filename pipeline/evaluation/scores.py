@@ -23,8 +23,14 @@ CLASSIFICATION_METRICS = (
 REGRESSION_METRICS = ("mae", "rmse", "r2")
 
 
-def classification_scores(truth: Floats, score: Floats) -> dict[str, float]:
-    """Return CLASSIFICATION_METRICS; truth is 0 or 1, score the probability of the positive."""
+def classification_scores(
+    truth: Floats, score: Floats, fold: NDArray[np.intp] | None = None
+) -> dict[str, float]:
+    """Return CLASSIFICATION_METRICS; truth is 0 or 1, score the probability of the positive.
+
+    With `fold`, ROC-AUC compares scans of one fold only: scores of two folds come from two fits,
+    whose intercepts differ, and ranking them against each other would push chance below 0.5.
+    """
     positive = truth == 1
     called = score >= THRESHOLD
     hits, misses = np.sum(called & positive), np.sum(~called & positive)
@@ -32,7 +38,7 @@ def classification_scores(truth: Floats, score: Floats) -> dict[str, float]:
     sensitivity = _ratio(hits, hits + misses)
     specificity = _ratio(rejections, rejections + false_alarms)
     return {
-        "roc_auc": roc_auc(positive, score),
+        "roc_auc": roc_auc(positive, score, fold),
         "balanced_accuracy": (sensitivity + specificity) / 2,
         "accuracy": _ratio(hits + rejections, len(truth)),
         "sensitivity": sensitivity,
@@ -41,14 +47,21 @@ def classification_scores(truth: Floats, score: Floats) -> dict[str, float]:
     }
 
 
-def roc_auc(positive: NDArray[np.bool_], score: Floats) -> float:
-    """Return the probability that a positive outranks a negative; ties count half."""
-    num_positive = int(positive.sum())
-    num_negative = len(positive) - num_positive
-    if not num_positive or not num_negative:
-        return float("nan")
-    rank_sum = float(rankdata(score)[positive].sum())
-    return (rank_sum - num_positive * (num_positive + 1) / 2) / (num_positive * num_negative)
+def roc_auc(
+    positive: NDArray[np.bool_], score: Floats, fold: NDArray[np.intp] | None = None
+) -> float:
+    """Return the probability that a positive outranks a negative (of its fold); ties count half."""
+    groups = [slice(None)] if fold is None else [fold == number for number in np.unique(fold)]
+    wins, pairs = 0.0, 0
+    for group in groups:
+        chosen = positive[group]
+        num_positive = int(chosen.sum())
+        num_pairs = num_positive * (len(chosen) - num_positive)
+        if num_pairs:
+            rank_sum = float(rankdata(score[group])[chosen].sum())
+            wins += rank_sum - num_positive * (num_positive + 1) / 2
+            pairs += num_pairs
+    return wins / pairs if pairs else float("nan")
 
 
 def regression_scores(truth: Floats, score: Floats) -> dict[str, float]:

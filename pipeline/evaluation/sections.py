@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 from pydantic import BaseModel
 
-from pipeline.evaluation.bootstrap import paired_difference
 from pipeline.evaluation.brains import PLANES, qc_mosaic, reconstruction_strip, slice_sprite
 from pipeline.evaluation.context import ReportContext
 from pipeline.evaluation.figures import (
@@ -27,7 +26,13 @@ from pipeline.evaluation.style import data_uri
 METHOD_NAMES = {
     "ae": "Autoencoder alone",
     "ldae": "LDAE, inverted x_T",
+    "lddim": "Denoiser alone, inverted x_T",
     "ldae_y_sem_only": "LDAE, y_sem only (random x_T)",
+    "ldae_other_y_sem": "Control: another subject’s y_sem",
+}
+DIFFERENCE_NAMES = {
+    "ldae_minus_ae": "LDAE minus autoencoder",
+    "own_minus_other_y_sem": "own y_sem minus another subject’s, same random x_T",
 }
 SHORT_METHOD_NAMES = {
     "reference": "scan",
@@ -71,6 +76,13 @@ def target_name(target: str) -> str:
     return target.removesuffix("_years").replace("_", " ").capitalize()
 
 
+def number(value: float, digits: int = 3, sign: str = "") -> str:
+    """Return a number with its decimals and a true minus; never a negative zero."""
+    text = f"{value:{sign}.{digits}f}"
+    is_zero = float(text) == 0
+    return text.replace("-", "" if is_zero else "−")
+
+
 def headline_section(context: ReportContext) -> list[dict[str, Any]]:
     """Return the cards at the top: what went in, and the figures most looked for."""
     manifest = context.manifest
@@ -101,7 +113,7 @@ def _probe_card(
         return
     beside = {"chance": "mean guess" if metric == "mae" else "chance", "oracle": "oracle"}
     notes = [
-        f"{name} {metrics[other][metric]['value']:.{PROBE_COLUMNS[metric][1]}f}"
+        f"{name} {number(metrics[other][metric]['value'], PROBE_COLUMNS[metric][1])}"
         for other, name in beside.items()
         if metric in metrics.get(other, {})
     ]
@@ -222,29 +234,12 @@ def reconstruction_section(context: ReportContext, figures: FigureFolder) -> dic
         "columns": columns,
         "rows": [(method_name(method), metrics) for method, metrics in summary.items()],
         "subjects": max(subjects, default=0),
-        "difference": _difference_from_ae(context),
+        "differences": [
+            (DIFFERENCE_NAMES.get(name, name.replace("_", " ")), estimate)
+            for name, estimate in (context.evaluate or {}).get("differences", {}).items()
+        ],
         **_examples(context, figures),
     }
-
-
-def _difference_from_ae(context: ReportContext) -> dict[str, Any] | None:
-    """Return SSIM inside the brain, LDAE minus autoencoder, paired by scan."""
-    if context.per_scan is None or not {"method", "ssim_brain"} <= set(context.per_scan):
-        return None
-    wide = context.per_scan.pivot_table(
-        index=["subject_id", "scan_id"], columns="method", values="ssim_brain"
-    )
-    if not {"ae", "ldae"} <= set(wide.columns):
-        return None
-    wide = wide.dropna(subset=["ae", "ldae"])
-    params = context.params.evaluate
-    return paired_difference(
-        wide["ldae"].to_numpy(),
-        wide["ae"].to_numpy(),
-        wide.index.get_level_values("subject_id"),
-        draws=params.bootstrap,
-        seed=params.seed,
-    ).model_dump()
 
 
 def _examples(context: ReportContext, figures: FigureFolder) -> dict[str, Any]:
@@ -325,7 +320,7 @@ def _protocol(
                 "sizes": about.get(protocol, {}),
                 "unit": "years" if target.endswith("_years") else "",
                 "columns": {k: v for k, v in PROBE_COLUMNS.items() if k in present},
-                "rows": [(name, feature_name(name), metrics[name]) for name in order],
+                "rows": [(name, feature_name(name, target), metrics[name]) for name in order],
             }
         )
     picture = None

@@ -9,15 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
 from pipeline.compute import write_atomic
 
 DPI = 160
-BRAIN_BACKGROUND = "#0b0d10"
+BRAIN_BACKGROUND = "#000000"
 BRAIN_INK = "#d7dde5"
-DIFFERENCE_MAP = "berlin"
-"""Blue below, black at zero, red above."""
+DIFFERENCE_MAP = LinearSegmentedColormap.from_list(
+    "difference", ["#b9dcff", "#3f8fe0", "#143a66", "#000000", "#6b2414", "#e2643a", "#ffd9b8"]
+)
+"""Blue below, black at zero, red above; as dark as the page of the brains where nothing differs."""
 
 
 @dataclass(frozen=True, slots=True)
