@@ -1,7 +1,10 @@
 """The report: whole without outside help, safe with hostile names, honest about gaps."""
 
+import html
 import json
 import re
+import shutil
+import subprocess
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
@@ -336,3 +339,46 @@ def test_a_sprite_holds_whole_frames() -> None:
     assert sprite.jpeg.startswith(b"\xff\xd8")
     assert sprite.frames == 5
     assert sprite.aspect > 1
+
+
+PROBE_SCRIPT = """
+<script>
+const viewer = document.querySelector(".viewer"), slider = viewer.querySelector("input");
+const frame = viewer.querySelector(".frame"), seen = [];
+const look = () => seen.push(frame.style.backgroundImage + frame.style.backgroundPositionY);
+look();
+slider.value = 3; slider.dispatchEvent(new Event("input")); look();
+viewer.querySelector("[data-plane=sagittal]").click(); look();
+const broken = [...document.images].filter((image) => image.complete && !image.naturalWidth);
+document.title = JSON.stringify({ seen, broken: broken.length, images: document.images.length });
+</script>
+"""
+
+
+@pytest.mark.slow
+def test_page_works_in_a_real_browser(study: tuple[Path, str], tmp_path: Path) -> None:
+    browser = shutil.which("chromium") or shutil.which("google-chrome")
+    if browser is None:
+        pytest.skip("no chromium on this machine (Debian: apt-get install chromium)")
+    page = tmp_path / "page.html"
+    page.write_text(study[1].replace("</body>", PROBE_SCRIPT + "</body>"), encoding="utf-8")
+    command = [
+        browser,
+        *("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync"),
+        *("--disable-background-networking", "--disable-component-update"),
+        *("--enable-logging=stderr", f"--user-data-dir={tmp_path / 'profile'}"),
+        *("--window-size=1400,2000", "--virtual-time-budget=5000", "--dump-dom"),
+        page.as_uri(),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    # A blocked request would stand here too: the page's policy turns it into a console error.
+    assert "CONSOLE" not in done.stderr
+    title = re.search(r"<title>(.*?)</title>", done.stdout)
+    assert title is not None
+    found = json.loads(html.unescape(title[1]))
+    assert found["broken"] == 0
+    assert found["images"] >= 8
+    start, slid, turned = found["seen"]
+    assert start != slid
+    assert "axial" in slid
+    assert "sagittal" in turned

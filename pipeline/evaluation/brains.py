@@ -6,11 +6,13 @@ Volumes are RAS (X, Y, Z) with intensities in [0, 1].
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -23,11 +25,12 @@ PLANES = {"axial": 2, "coronal": 1, "sagittal": 0}
 DIFFERENCE_LIMIT = 0.3
 """Difference (in units of intensity) shown in the strongest colour."""
 WARN_COLOUR = "#e0a03c"
+FRAME_COLOUR = "#2c333c"
 
 
-def plane_slice(volume: Volume, plane: str, index: int) -> NDArray[np.floating]:
+def plane_slice(volume: NDArray[Any], plane: str, index: int) -> NDArray[Any]:
     """Return a slice as an image: rows from the top (superior or anterior) down."""
-    image: NDArray[np.floating] = np.take(volume, index, axis=PLANES[plane]).T[::-1]
+    image: NDArray[Any] = np.take(volume, index, axis=PLANES[plane]).T[::-1]
     return image
 
 
@@ -42,7 +45,7 @@ def brain_box(volume: Volume, margin: int = 2) -> tuple[slice, slice, slice]:
     return box[0], box[1], box[2]
 
 
-def middle(volume: Volume) -> dict[str, int]:
+def middle(volume: NDArray[Any]) -> dict[str, int]:
     """Return, for each plane, the slice through the middle of the brain's mass."""
     indices = {}
     for plane, axis in PLANES.items():
@@ -126,7 +129,8 @@ class Tile:
     """One scan of a mosaic."""
 
     label: str
-    volume: Volume
+    volume: NDArray[np.uint8]
+    """(X, Y, Z), 0 to 255."""
     warn: bool = False
 
 
@@ -148,8 +152,17 @@ def qc_mosaic(tiles: Sequence[Tile], *, columns: int = 4) -> Figure:
         frame = (left + 0.004, top - cell_height / total, 1 / columns - 0.008,
                  (cell_height - text) / total)  # fmt: skip
         axis = figure.add_axes(frame)
-        axis.imshow(montage, cmap="gray", vmin=0, vmax=1, interpolation="bicubic", aspect="auto")
+        axis.imshow(montage, cmap="gray", vmin=0, vmax=255, interpolation="bicubic", aspect="auto")
         _bare(axis)
+        cell_frame = Rectangle(
+            (left + 0.002, top - (cell_height - 0.03) / total),
+            1 / columns - 0.004,
+            (cell_height - 0.03) / total,
+            fill=False,
+            edgecolor=FRAME_COLOUR,
+            linewidth=0.6,
+        )
+        figure.add_artist(cell_frame)
         figure.text(
             left + 0.5 / columns, top - 0.5 * text / total, tile.label, ha="center", va="center",
             color=WARN_COLOUR if tile.warn else BRAIN_INK, fontsize=6.5,
@@ -157,14 +170,14 @@ def qc_mosaic(tiles: Sequence[Tile], *, columns: int = 4) -> Figure:
     return figure
 
 
-def _montage(volume: Volume) -> NDArray[np.float32]:
+def _montage(volume: NDArray[Any]) -> NDArray[np.float32]:
     indices = middle(volume)
     images = [plane_slice(volume, plane, indices[plane]) for plane in PLANES]
     height = max(image.shape[0] for image in images)
     return np.concatenate([_padded(image, height) for image in images], axis=1)
 
 
-def _padded(image: NDArray[np.floating], height: int) -> NDArray[np.float32]:
+def _padded(image: NDArray[Any], height: int) -> NDArray[np.float32]:
     missing = height - image.shape[0]
     rows = (missing // 2, missing - missing // 2)
     return np.pad(np.asarray(image, dtype=np.float32), (rows, (0, 0)))

@@ -220,7 +220,7 @@ def _read_tiles(
     room = min(len(others), MOSAIC_SCANS - len(suspicious))
     spread = [others[i] for i in np.linspace(0, len(others) - 1, room).astype(int)] if room else []
     tiles = tuple(
-        Tile(ids[i], store.read_row(i).volume.astype(np.float32) / 255, warn=ids[i] in warned)
+        Tile(ids[i], store.read_row(i).volume, warn=ids[i] in warned)
         for i in (*suspicious, *spread)
     )
     return tiles, len(ids), store.attributes.grid

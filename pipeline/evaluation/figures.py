@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
@@ -145,7 +146,7 @@ def roc_and_scatter(
     target is of which kind.
     """
     names = list(dict.fromkeys(predictions["target"]))
-    figure = Figure(figsize=(3.55 * len(names), 3.75), layout="constrained")
+    figure = Figure(figsize=(3.55 * len(names), 4.1), layout="constrained")
     for axis, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
         rows = predictions[predictions["target"] == name]
         colours = feature_colours(list(dict.fromkeys(rows["feature_set"])), palette)
@@ -156,6 +157,14 @@ def roc_and_scatter(
             _draw_scatter(axis, rows, colours, palette)
             axis.set_title(name.replace("_years", " (years)").replace("_", " "))
         axis.set_box_aspect(1)
+    # One legend below all: curves reach every corner of a ROC plot.
+    shown: dict[str, Artist] = {}
+    for axis in figure.axes:
+        for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
+            shown.setdefault(label, handle)
+    if shown:
+        columns = min(6, len(shown))
+        figure.legend(shown.values(), shown.keys(), loc="outside lower center", ncols=columns)
     return figure
 
 
@@ -173,13 +182,11 @@ def _draw_roc(axis: Axes, rows: pd.DataFrame, colours: Mapping[str, str], palett
             linewidth=2.2 if name == "y_sem" else 1.2,
             zorder=3 if name == "y_sem" else 2,
             linestyle="--" if name == "oracle" else "-",
-            label=feature_name(name, str(one["target"].iloc[0])),
+            label=feature_name(name),
         )
     axis.set_xlabel("false positive rate")
     axis.set_ylabel("true positive rate")
     axis.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
-    if axis.get_legend_handles_labels()[0]:
-        axis.legend(loc="lower right")
 
 
 def _draw_scatter(
@@ -210,7 +217,6 @@ def _draw_scatter(
                 zorder=3 if solid else 2,
             )
     axis.set(xlim=(low, high), xlabel="true", ylabel="read from the scan")
-    axis.legend(loc="upper left")
 
 
 def health_plot(health: pd.DataFrame, palette: Palette) -> Figure:

@@ -118,7 +118,7 @@ def _probe_card(
         if metric in metrics.get(other, {})
     ]
     label = (
-        f"{about['positive']} vs {about['negative']}, ROC-AUC"
+        f"{about['positive']} vs {about['negative']}, AUC"
         if metric == "roc_auc"
         else f"{target_name(target)}, MAE{' (years)' if target.endswith('_years') else ''}"
     )
@@ -348,7 +348,14 @@ def _parameter_rows(section: BaseModel, prefix: str = "") -> Iterator[tuple[str,
         if isinstance(value, BaseModel):
             yield from _parameter_rows(value, f"{prefix}{name}.")
         else:
-            yield f"{prefix}{name}", _shown(value), field.description or ""
+            yield f"{prefix}{name}", _shown(value), field.description or _inherited(section, name)
+
+
+def _inherited(section: BaseModel, name: str) -> str:
+    """Return the meaning that a parent section gives a field whose default is overridden."""
+    parents = [c for c in type(section).__mro__ if issubclass(c, BaseModel)]
+    fields = (parent.model_fields.get(name) for parent in parents)
+    return next((f.description for f in fields if f is not None and f.description), "")
 
 
 def _shown(value: Any) -> str:
