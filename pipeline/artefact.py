@@ -49,7 +49,8 @@ def write_artefact(
     write_atomic(path / CARD, card)
     write_json(
         path / CONFIG,
-        {"kind": kind, "made_by": f"ldae-pipeline {__version__}", "weights_sha256": digest} | config,
+        {"kind": kind, "made_by": f"ldae-pipeline {__version__}", "weights_sha256": digest}
+        | config,
     )
     return digest
 
@@ -73,7 +74,9 @@ def read_artefact(path: Path, *, kind: str) -> Artefact:
     if config.get("kind") != kind:
         raise ContractError(f"{path}: a model of kind {config.get('kind')!r}, expected {kind!r}")
     if hashlib.sha256(data).hexdigest() != config.get("weights_sha256"):
-        raise ContractError(f"{path / WEIGHTS}: damaged, its sha256 differs from {CONFIG}; restore it")
+        raise ContractError(
+            f"{path / WEIGHTS}: damaged, its sha256 differs from {CONFIG}; restore it"
+        )
     try:
         return Artefact(path, config, load(data))
     except SafetensorError as error:
@@ -98,6 +101,10 @@ def load_strict(module: nn.Module, tensors: Mapping[str, Tensor], *, source: Pat
     ]
     if problems:
         shown = "; ".join(sorted(problems)[:5])
-        raise ContractError(f"{source}: {len(problems)} weights do not fit the architecture: {shown}")
+        raise ContractError(
+            f"{source}: {len(problems)} weights do not fit the architecture: {shown}"
+        )
     with torch.no_grad():
-        module.load_state_dict({k: tensors[k].to(v.dtype) for k, v in expected.items()}, strict=True)
+        module.load_state_dict(
+            {k: tensors[k].to(v.dtype) for k, v in expected.items()}, strict=True
+        )

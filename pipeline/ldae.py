@@ -31,7 +31,8 @@ class Standardise(nn.Module):
 
     def forward(self, latent: Float[Tensor, "B C X Y Z"]) -> Float[Tensor, "B C X Y Z"]:
         """Return z_0."""
-        return (latent - self.shift) * self.scale
+        z_0: Tensor = (latent - self.shift) * self.scale
+        return z_0
 
     def inverse(self, z_0: Float[Tensor, "B C X Y Z"]) -> Float[Tensor, "B C X Y Z"]:
         """Return the latent."""
@@ -77,7 +78,8 @@ class Ldae(nn.Module):
             trunk = diffusion.denoiser.trunk(x_t, t)
             _, sigma = alpha_sigma(diffusion.schedule.lambda_at(t))
             noise: Tensor = diffusion.denoiser.decoder(trunk)
-            return noise - per_sample(sigma, noise) * self.estimator(trunk, y_sem)
+            gradient: Tensor = self.estimator(trunk, y_sem)
+            return noise - per_sample(sigma, noise) * gradient
 
         return eps
 
@@ -108,7 +110,9 @@ def unet_config(params: DenoiserParams, *, in_channels: int) -> dict[str, Any]:
     return asdict(UnetConfig(in_channels=in_channels, **params.model_dump()))
 
 
-def encoder_config(params: SemanticEncoderParams, *, latent_shape: tuple[int, ...]) -> dict[str, Any]:
+def encoder_config(
+    params: SemanticEncoderParams, *, latent_shape: tuple[int, ...]
+) -> dict[str, Any]:
     """Return the semantic encoder's architecture as JSON-able arguments."""
     channels, *grid = latent_shape
     return {"in_channels": channels, "grid": tuple(grid)} | params.model_dump(exclude={"kind"})

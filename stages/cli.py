@@ -4,6 +4,7 @@ Only typer is imported here; a command's own work is imported when it runs.
 """
 
 import sys
+from collections.abc import Callable
 
 import typer
 
@@ -34,7 +35,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-STAGES = {
+STAGES: dict[str, Callable[..., None]] = {
     "cohort": cohort.cohort,
     "preprocess": preprocess.preprocess,
     "train-ae": train_ae.train_ae,
@@ -46,7 +47,7 @@ STAGES = {
     "evaluate": evaluate.evaluate,
     "report": report.report,
 }
-TOOLS = {"init": init.init, "info": info.info, "verify": verify.verify}
+TOOLS: dict[str, Callable[..., None]] = {"init": init.init, "info": info.info, "verify": verify.verify}
 
 for _panel, _commands in (("Stages, in order", STAGES), ("Tools", TOOLS)):
     for _name, _function in _commands.items():

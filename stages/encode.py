@@ -16,9 +16,9 @@ def encode(
         typer.Option("--input", help="volumes.zarr, folder of NIfTI, BIDS root, or manifest."),
     ],
     out: Annotated[Path, typer.Option(help="latents.zarr to write.")],
-    ae: Annotated[
-        Path, typer.Option(help="Autoencoder folder.", show_default=True)
-    ] = Path("models/ae"),
+    ae: Annotated[Path, typer.Option(help="Autoencoder folder.", show_default=True)] = Path(
+        "models/ae"
+    ),
     replace: Annotated[
         bool, typer.Option(help="Remake a store that another autoencoder made.")
     ] = False,

@@ -38,7 +38,9 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         values = _parse(path.read_text(), source=str(path))
     except OSError as error:
-        raise ParamsError(f"{path}: cannot be read ({error.strerror}); give --params FILE") from error
+        raise ParamsError(
+            f"{path}: cannot be read ({error.strerror}); give --params FILE"
+        ) from error
     if values is not None and not isinstance(values, dict):
         raise ParamsError(f"{path}: expected sections with keys, found {type(values).__name__}")
     return values or {}
@@ -82,7 +84,9 @@ def _known_keys(location: tuple[int | str, ...]) -> list[str]:
 
 def write_params(params: Params, path: Path) -> None:
     """Write every parameter with its meaning as a comment."""
-    lines = ["# Every parameter of the study; `pipeline COMMAND --set section.key=value` overrides."]
+    lines = [
+        "# Every parameter of the study; `pipeline COMMAND --set section.key=value` overrides."
+    ]
     for name, section in params:
         lines += ["", f"{name}:", *_section_lines(section, "  ")]
     write_atomic(path, "\n".join(lines) + "\n")

@@ -20,7 +20,9 @@ PANEL = "Common options"
 _COMMON: dict[str, Any] = {
     "params_file": Annotated[
         Path | None,
-        typer.Option("--params", help="params.yaml; without it, the demo preset.", rich_help_panel=PANEL),
+        typer.Option(
+            "--params", help="params.yaml; without it, the demo preset.", rich_help_panel=PANEL
+        ),
     ],
     "overrides": Annotated[
         list[str] | None,
@@ -31,7 +33,9 @@ _COMMON: dict[str, Any] = {
     ],
     "workers": Annotated[
         int | None,
-        typer.Option("--workers", help="Worker processes; default: one a core.", rich_help_panel=PANEL),
+        typer.Option(
+            "--workers", help="Worker processes; default: one a core.", rich_help_panel=PANEL
+        ),
     ],
     "scheduler": Annotated[
         str | None,
@@ -44,7 +48,8 @@ _COMMON: dict[str, Any] = {
         bool, typer.Option("--verbose", help="Debug messages too.", rich_help_panel=PANEL)
     ],
     "log_file": Annotated[
-        Path | None, typer.Option("--log-file", help="Also log to this file.", rich_help_panel=PANEL)
+        Path | None,
+        typer.Option("--log-file", help="Also log to this file.", rich_help_panel=PANEL),
     ],
 }
 _DEFAULTS: dict[str, Any] = {"device_name": "auto", "quiet": False, "verbose": False}
@@ -88,12 +93,14 @@ class Settings:
         if self.log_file is not None:
             self.log_file.parent.mkdir(parents=True, exist_ok=True)
             handlers.append(logging.FileHandler(self.log_file))
-        logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=handlers, force=True)
+        logging.basicConfig(
+            level=logging.WARNING, format="%(message)s", handlers=handlers, force=True
+        )
         logging.getLogger("pipeline").setLevel(level)
         logging.getLogger("stages").setLevel(level)
 
 
-def command(function: Callable[..., None]) -> Callable[..., None]:
+def command(function: Callable[..., Any]) -> Callable[..., Any]:
     """Turn f(settings, …) into a command that takes the common options beside its own."""
     own = list(inspect.signature(function).parameters.values())[1:]
     common = [

@@ -20,7 +20,9 @@ def train_ae(
     Example: pipeline train-ae --manifest data/cohort/manifest.csv --volumes data/volumes.zarr
     --out models/ae
     """
-    from pipeline.cohort.manifest import read_manifest, scans_by_split
+    from pipeline.cohort.manifest import read_manifest
+    from pipeline.cohort.scan_splits import scans_by_split
+
     from pipeline.compute import write_json
     from pipeline.stores.volumes import open_volumes
     from pipeline.training.autoencoder import train_autoencoder

@@ -26,7 +26,8 @@ def train_ldae(
 
     Example: pipeline train-ldae --latents data/latents.zarr --out models/ldae
     """
-    from pipeline.cohort.manifest import split_of_store
+    from pipeline.cohort.scan_splits import split_of_store
+
     from pipeline.compute import write_json
     from pipeline.frozen import load_diffusion
     from pipeline.stores.latents import open_latents

@@ -23,7 +23,8 @@ def train_ldm(
     Example: pipeline train-ldm --latents data/latents.zarr --manifest data/cohort/manifest.csv
     --out models/ldm
     """
-    from pipeline.cohort.manifest import split_of_store
+    from pipeline.cohort.scan_splits import split_of_store
+
     from pipeline.compute import write_json
     from pipeline.stores.latents import open_latents
     from pipeline.training.latent_diffusion import train_denoiser

@@ -67,7 +67,9 @@ def _nodes(schedule: Schedule, sampler: Sampler, steps: int) -> Float[Tensor, " 
         raise ValueError(f"num_inference_steps {steps}: expected 1 to {last}")
     device = schedule.half_log_snr.device
     if sampler == "ddim":
-        return torch.linspace(0, last, steps + 1, dtype=torch.float64, device=device).floor().float()
+        return (
+            torch.linspace(0, last, steps + 1, dtype=torch.float64, device=device).floor().float()
+        )
     lambdas = torch.linspace(
         float(schedule.half_log_snr[0]), float(schedule.half_log_snr[-1]), steps + 1, device=device
     )

@@ -201,9 +201,8 @@ def slice_sprite(
     cropped = [np.asarray(volume, dtype=np.float32)[box] for volume in volumes]
     depth = cropped[0].shape[PLANES[plane]]
     indices = np.unique(np.linspace(2, depth - 3, min(frames, max(1, depth - 4))).round())
-    indices = indices.clip(0, depth - 1).astype(int)
     strips = []
-    for index in indices:
+    for index in indices.clip(0, depth - 1).astype(int).tolist():
         images = [plane_slice(volume, plane, index) for volume in cropped]
         image = (np.concatenate(images, axis=1).clip(0, 1) * 255).round().astype(np.uint8)
         scale = panel_pixels / images[0].shape[1]

@@ -51,7 +51,10 @@ class Reconstructor:
             sampler=self.params.sampler,
             num_inference_steps=self.params.num_inference_steps,
         )
-        return self.autoencoder.net.decode(diffusion.standardise.inverse(z_0))
+        return self._decode(z_0)
+
+    def _decode(self, z_0: Tensor) -> Float[Tensor, "B 1 X Y Z"]:
+        return self.autoencoder.net.decode(self.ldae.net.diffusion.standardise.inverse(z_0))
 
     def _invert(self, model: Model, z_0: Tensor) -> Tensor:
         return invert(
@@ -65,7 +68,8 @@ class Reconstructor:
     def z_0(self, scan_id: str) -> Float[Tensor, "1 C X Y Z"]:
         """Return the standardised posterior mean of a scan."""
         loaded = self.latents.load([scan_id], device=self.device)
-        return self.ldae.net.diffusion.standardise(loaded.mean.float())
+        z_0: Tensor = self.ldae.net.diffusion.standardise(loaded.mean.float())
+        return z_0
 
     @torch.inference_mode()
     def reconstruct(
@@ -83,7 +87,7 @@ class Reconstructor:
         )
         noise = torch.randn(z_0.shape, generator=generator, device=self.device)
         made = {
-            "ae": self.autoencoder.net.decode(net.diffusion.standardise.inverse(z_0)),
+            "ae": self._decode(z_0),
             "ldae": self._sample(net.model(y_sem), x_T),
             "lddim": self._sample(net.model(None), self._invert(net.model(None), z_0)),
             "ldae_y_sem_only": self._sample(net.model(y_sem), noise),
@@ -199,5 +203,6 @@ def _keep_example(
 
 def _write_examples(path: Path, examples: dict[str, list[np.ndarray]]) -> None:
     partial = path.with_name(f".{path.stem}.partial.npz")
-    np.savez_compressed(partial, **{name: np.stack(values) for name, values in examples.items()})
+    stacked: dict[str, Any] = {name: np.stack(values) for name, values in examples.items()}
+    np.savez_compressed(partial, **stacked)
     partial.replace(path)

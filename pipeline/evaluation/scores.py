@@ -33,8 +33,8 @@ def classification_scores(
     """
     positive = truth == 1
     called = score >= THRESHOLD
-    hits, misses = np.sum(called & positive), np.sum(~called & positive)
-    false_alarms, rejections = np.sum(called & ~positive), np.sum(~called & ~positive)
+    hits, misses = int((called & positive).sum()), int((~called & positive).sum())
+    false_alarms, rejections = int((called & ~positive).sum()), int((~called & ~positive).sum())
     sensitivity = _ratio(hits, hits + misses)
     specificity = _ratio(rejections, rejections + false_alarms)
     return {
@@ -67,12 +67,13 @@ def roc_auc(
 def regression_scores(truth: Floats, score: Floats) -> dict[str, float]:
     """Return REGRESSION_METRICS: mae and rmse in the unit of the truth, r2 at most 1."""
     error = score - truth
+    spread = float(np.square(truth - truth.mean()).sum())
     return {
         "mae": float(np.abs(error).mean()),
         "rmse": float(np.sqrt(np.square(error).mean())),
-        "r2": 1 - _ratio(np.square(error).sum(), np.square(truth - truth.mean()).sum()),
+        "r2": 1 - _ratio(float(np.square(error).sum()), spread),
     }
 
 
 def _ratio(part: float, whole: float) -> float:
-    return float(part) / float(whole) if whole > 0 else float("nan")
+    return part / whole if whole > 0 else float("nan")

@@ -1,7 +1,7 @@
 """The compression autoencoder: MONAI's AutoencoderKL behind two plain functions."""
 
 from jaxtyping import Float
-from monai.networks.nets import AutoencoderKL
+from monai.networks.nets.autoencoderkl import AutoencoderKL
 from torch import Tensor, nn
 
 

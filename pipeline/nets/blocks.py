@@ -101,9 +101,11 @@ class ResBlock(nn.Module):
         """Return the block's output, on another grid where `resample` is set."""
         h = self.norm2(self.conv1(self.resample(F.silu(self.norm1(x)))))
         if self.time is not None:
+            assert emb is not None
             scale, shift = self.time(F.silu(emb))[:, :, None, None, None].chunk(2, dim=1)
             h = h * (1 + scale) + shift
         if self.semantic is not None:
+            assert y_emb is not None
             scale, shift = self.semantic(F.silu(y_emb))[:, :, None, None, None].chunk(2, dim=1)
             h = h * (1 + scale) + shift
         out: Tensor = self.skip(self.resample(x)) + self.conv2(self.dropout(F.silu(h)))

@@ -13,8 +13,8 @@ from torch import Tensor, cat, nn
 
 from pipeline.nets.blocks import (
     Conv3d,
-    ResBlock,
     Resample,
+    ResBlock,
     SelfAttention,
     Stride,
     group_norm,
@@ -229,9 +229,7 @@ class GradientEstimator(nn.Module):
         self.embed = nn.Linear(semantic_dim, config.emb_dim)
         self.decoder = Decoder(config, semantic=True)
 
-    def forward(
-        self, trunk: Trunk, y_sem: Float[Tensor, "B D"]
-    ) -> Float[Tensor, "B C X Y Z"]:
+    def forward(self, trunk: Trunk, y_sem: Float[Tensor, "B D"]) -> Float[Tensor, "B C X Y Z"]:
         """Return the estimated gradient on the latent grid."""
         field: Tensor = self.decoder(trunk, self.embed(y_sem))
         return field

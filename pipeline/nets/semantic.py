@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pipeline.nets.blocks import Conv3d, ResBlock, Resample, group_norm
+from pipeline.nets.blocks import Conv3d, Resample, ResBlock, group_norm
 
 
 class LatentEncoder(nn.Module):

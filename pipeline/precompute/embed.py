@@ -60,12 +60,12 @@ def embed_latents(
         pending = builder.pending()
         for unit in progress(pending, total=len(pending), label="embed"):
             ids = source.scan_ids[unit.start : unit.stop]
-            batches = torch.arange(len(ids)).split(params.batch_size)
+            starts = range(0, len(ids), params.batch_size)
             loaded = latents.load(ids, device=device)
             with torch.inference_mode():
                 y_sem = [
-                    ldae.net.embed(ldae.net.diffusion.standardise(loaded.take_mean(index)))
-                    for index in batches
+                    ldae.net.embed(ldae.net.diffusion.standardise(mean.float()))
+                    for mean in (loaded.mean[i : i + params.batch_size] for i in starts)
                 ]
             builder.write(unit, {"y_sem": torch.cat(y_sem).cpu().numpy()})
         builder.finish()

@@ -116,7 +116,9 @@ class StoreBuilder:
                 shape=(self.num_rows, *spec.row_shape),
                 dtype=spec.dtype,
                 chunks=(spec.rows_per_chunk, *spec.row_shape),
-                shards=None if spec.rows_per_shard is None else (spec.rows_per_shard, *spec.row_shape),
+                shards=None
+                if spec.rows_per_shard is None
+                else (spec.rows_per_shard, *spec.row_shape),
                 fill_value=spec.fill_value,
                 compressors=list(spec.compressors) or None,
                 dimension_names=("scan", *spec.dimension_names),
@@ -145,7 +147,9 @@ class StoreBuilder:
                 bad = np.flatnonzero(~np.isfinite(values).reshape(len(values), -1).all(axis=1))
                 names = ", ".join(self.attributes.scan_ids[rows[i]] for i in bad[:5])
                 raise ContractError(f"{self.out}: {name} is NaN or infinite for {names}")
-            self.group[name][rows.start : rows.stop] = values
+            array = self.group[name]
+            assert isinstance(array, zarr.Array)
+            array[rows.start : rows.stop] = values
         mark = {"rows": [rows.start, rows.stop], "sha256": content_digest(content)}
         write_json(self._mark(rows.start // self.unit_rows), mark)
 

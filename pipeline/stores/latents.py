@@ -70,9 +70,7 @@ class LatentStore(OpenStore):
         """(channel, x, y, z)."""
         return tuple(self.array("posterior_mean").shape[1:])
 
-    def load(
-        self, scan_ids: Sequence[str], *, device: torch.device | None = None
-    ) -> Latents:
+    def load(self, scan_ids: Sequence[str], *, device: torch.device | None = None) -> Latents:
         """Load the posteriors of these scans at once.
 
         Raises
@@ -83,7 +81,8 @@ class LatentStore(OpenStore):
         missing = [s for s in scan_ids if s not in self.row_of]
         if missing:
             raise ContractError(
-                f"{self.path}: {len(missing)} scans not in the store, first {missing[0]}; encode them"
+                f"{self.path}: {len(missing)} scans not in the store, first {missing[0]};"
+                " encode them"
             )
         rows = [self.row_of[s] for s in scan_ids]
         loaded = {}

@@ -52,7 +52,7 @@ class OpenStore:
     def __len__(self) -> int:
         return len(self.attributes.scan_ids)
 
-    def array(self, name: str) -> zarr.Array:
+    def array(self, name: str) -> zarr.Array[Any]:
         """Return one array, unread."""
         array = self.group[name]
         assert isinstance(array, zarr.Array)

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from zarr.codecs import Crc32cCodec, ZstdCodec
@@ -33,7 +34,7 @@ class VolumeRow:
 
 
 def _arrays(shape: tuple[int, ...]) -> list[ArraySpec]:
-    small = {"rows_per_chunk": ROWS_PER_SMALL_CHUNK, "compressors": (Crc32cCodec(),)}
+    small: dict[str, Any] = {"rows_per_chunk": ROWS_PER_SMALL_CHUNK, "compressors": (Crc32cCodec(),)}
     return [
         ArraySpec(
             name="volume",

@@ -27,6 +27,7 @@ MAX_VAL_SCANS = 8
 class AutoencoderModule(StepModule):
     """L1 reconstruction and KL divergence."""
 
+    net: Autoencoder
     params: TrainAeParams
 
     def __init__(
@@ -97,7 +98,7 @@ def train_autoencoder(
     val_rows = [volumes.row_of[s] for s in scan_ids["val"] if s in volumes.row_of]
     if not train_rows:
         raise ContractError(f"{volumes.path}: no scan of the training split; check the manifest")
-    architecture = {
+    architecture: dict[str, Any] = {
         "channels": params.channels,
         "latent_channels": params.latent_channels,
         "num_res_blocks": params.num_res_blocks,

@@ -18,6 +18,7 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -85,9 +86,7 @@ def _resume_point(work: Path, fingerprint: str) -> Path | None:
     return None
 
 
-def _trainer(
-    module: StepModule, work: Path, device: torch.device, start: int
-) -> lightning.Trainer:
+def _trainer(module: StepModule, work: Path, device: torch.device, start: int) -> lightning.Trainer:
     params = module.params
     every = min(params.checkpoint_every, params.steps)
     return lightning.Trainer(
@@ -102,11 +101,11 @@ def _trainer(
         enable_progress_bar=False,
         enable_model_summary=False,
         callbacks=[
+            # After each validation, so that a resumed run has the whole curve.
             ModelCheckpoint(
                 dirpath=work,
                 filename="last",
-                every_n_train_steps=every,
-                save_top_k=1,
+                save_on_train_epoch_end=False,
                 enable_version_counter=False,
             ),
             _Bar(start),
@@ -116,6 +115,8 @@ def _trainer(
 
 class _Bar(Callback):
     """Progress with loss and ETA on stderr."""
+
+    task: TaskID
 
     def __init__(self, start: int) -> None:
         quiet = logging.getLogger("pipeline").getEffectiveLevel() > logging.INFO
@@ -132,20 +133,22 @@ class _Bar(Callback):
         )
         self.start = start
 
-    def on_train_start(self, trainer: Any, pl_module: StepModule) -> None:
+    def on_train_start(self, *modules: Any) -> None:
         """Start the bar."""
+        _, module = modules
         self.progress.start()
         self.task = self.progress.add_task(
-            "train", total=pl_module.params.steps, completed=self.start, loss=""
+            "train", total=module.params.steps, completed=self.start, loss=""
         )
 
-    def on_train_batch_end(self, trainer: Any, pl_module: StepModule, *_: Any) -> None:
+    def on_train_batch_end(self, *details: Any) -> None:
         """Advance the bar."""
-        losses = [row["loss"] for row in pl_module.rows[-3:] if "loss" in row]
+        trainer, module = details[:2]
+        losses = [row["loss"] for row in module.rows[-3:] if "loss" in row]
         text = f"loss {losses[-1]:.4g}" if losses else ""
         self.progress.update(self.task, completed=trainer.global_step, loss=text)
 
-    def teardown(self, trainer: Any, pl_module: StepModule, stage: str) -> None:
+    def teardown(self, *_: Any) -> None:
         """Stop the bar."""
         self.progress.stop()
 
@@ -158,7 +161,9 @@ def _quiet_lightning() -> Iterator[None]:
     logger.setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="lightning")
-        warnings.filterwarnings("ignore", message=".*(isinstance.treespec|does not have many workers).*")
+        warnings.filterwarnings(
+            "ignore", message=".*(isinstance.treespec|does not have many workers).*"
+        )
         try:
             yield
         finally:

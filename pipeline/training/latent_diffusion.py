@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from pipeline.artefact import write_artefact
@@ -95,7 +94,9 @@ class _LatentModule(StepModule):
         total = 0.0
         for i in range(len(val)):
             index = torch.tensor([i], device=self.device)
-            z_0 = self.diffusion.standardise(val.take_mean(index)).expand(VAL_TIMESTEPS, -1, -1, -1, -1)
+            z_0 = self.diffusion.standardise(val.take_mean(index)).expand(
+                VAL_TIMESTEPS, -1, -1, -1, -1
+            )
             generator = step_generator(i, seed=-1, device=self.device)
             eps = torch.randn(z_0.shape, generator=generator, device=self.device)
             t = grid.to(self.device)
@@ -158,8 +159,8 @@ def fit_standardisation(
     if isinstance(scale, float):
         return [0.0] * len(mean), [scale] * len(mean)
     if scale == "scalar":
-        std = float((mean.var(correction=0) + noise.mean()).sqrt())
-        return [float(mean.mean())] * len(mean), [1 / std] * len(mean)
+        whole = float((mean.var(correction=0) + noise.mean()).sqrt())
+        return [float(mean.mean())] * len(mean), [1 / whole] * len(mean)
     std = (mean.var(1, correction=0) + noise).sqrt()
     return mean.mean(1).tolist(), (1 / std).tolist()
 
@@ -224,7 +225,9 @@ def train_ldae(
         )
     latents = _load(store, scan_ids)
     base = {k: frozen.config[k] for k in ("unet", "diffusion", "shift", "scale")}
-    architecture = base | {"encoder": encoder_config(params.encoder, latent_shape=store.latent_shape)}
+    architecture = base | {
+        "encoder": encoder_config(params.encoder, latent_shape=store.latent_shape)
+    }
     torch.manual_seed(params.seed)
     ldae = build_ldae(architecture)
     ldae.diffusion = frozen.diffusion

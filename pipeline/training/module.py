@@ -33,7 +33,6 @@ class StepModule(lightning.LightningModule):
         self._pending: list[dict[str, float]] = []
         self._seconds_before = 0.0
         self._started = time.monotonic()
-        self._updates = 0
 
     def compute_losses(self, step: int) -> dict[str, Tensor]:
         """Return the terms of a training step; `loss` is minimised, the others are logged."""
@@ -82,11 +81,10 @@ class StepModule(lightning.LightningModule):
         """Training time so far, over all sittings (s)."""
         return round(self._seconds_before + time.monotonic() - self._started, 1)
 
-    def on_train_batch_end(self, *_: Any) -> None:
-        """Move the average, once an optimiser step."""
-        if self.global_step > self._updates:
-            self.ema.update_parameters(self.net)
-            self._updates = self.global_step
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """Step, then move the average: once an optimiser step, before any checkpoint."""
+        super().optimizer_step(*args, **kwargs)
+        self.ema.update_parameters(self.net)
 
     def configure_optimizers(self) -> Any:
         """Return Adam (fused) with linear warm-up and cosine decay."""
@@ -114,14 +112,13 @@ class StepModule(lightning.LightningModule):
         self.rows = checkpoint["log"]["rows"]
         self._pending = checkpoint["log"]["pending"]
         self._seconds_before = checkpoint["log"]["seconds"]
-        self._updates = checkpoint["global_step"]
 
 
-def _moving_average(decay: float) -> Callable[[list[Tensor], list[Tensor], Any], None]:
+def _moving_average(decay: float) -> Callable[[Any, Any, Any], None]:
     """Return an in-place moving average that forgets its start: min(decay, (1 + n) / (10 + n))."""
 
     @torch.no_grad()
-    def update(averages: list[Tensor], current: list[Tensor], num_averaged: Any) -> None:
+    def update(averages: Any, current: Any, num_averaged: Any) -> None:
         n = int(num_averaged)
         torch._foreach_lerp_(averages, current, 1 - min(decay, (1 + n) / (10 + n)))
 

@@ -1,0 +1,1 @@
+"""Which scans: ingest, manifest, subject-level split, phantom."""

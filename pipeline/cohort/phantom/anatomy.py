@@ -1,0 +1,195 @@
+"""Brain anatomy of the phantom: template tissue maps, regions, and how each region changes.
+
+Each cause of change (disease, age, sex) is a growth rate per unit of its amplitude: a map s of
+the local log-volume change, positive in fluid that widens, negative in tissue that shrinks,
+zero in total, so the skull stays. Solving Poisson's equation for u with Laplacian s gives the
+velocity v = grad u whose divergence is exactly s; its flow is a diffeomorphism.
+"""
+
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import nibabel as nib
+import nilearn
+import numpy as np
+import torch
+from jaxtyping import Float
+from scipy import fft, ndimage
+from torch import Tensor
+
+from pipeline.cohort.phantom.grid import BRAIN, BRAIN_1MM, Maps, sample
+
+TISSUES = ("wm", "gm", "csf", "detail", "lesion")
+"""Channels of the brain maps that make the intensities."""
+CAUSES = ("ventricle", "medial_temporal", "cortex", "age", "sex")
+"""Causes of anatomical change, each with its velocity field."""
+VOLUMES = (
+    "brain_mm3",
+    "gray_matter_mm3",
+    "white_matter_mm3",
+    "ventricle_mm3",
+    "sulcal_csf_mm3",
+    "medial_temporal_mm3",
+    "frontal_gray_mm3",
+    "lesion_mm3",
+)
+"""True volumes of a scan; `lesion_mm3` is the reach of dark white matter at full strength."""
+
+Array = Float[np.ndarray, "X Y Z"]
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """What all subjects share."""
+
+    tissues: Maps
+    """TISSUES on the 1 mm grid of the template."""
+    volumes: Maps
+    """Fraction of each voxel of BRAIN that belongs to each of VOLUMES."""
+    velocities: dict[str, Maps]
+    """Velocity (mm a unit amplitude) on BRAIN of each of CAUSES."""
+
+
+def template_maps() -> dict[str, Array]:
+    """Return the ICBM152 T1 (0..1), GM and WM fractions and the brain mask inside nilearn."""
+    folder = Path(nilearn.__file__).parent / "datasets" / "data"
+    maps = {
+        name: np.asarray(
+            nib.load(folder / f"mni_icbm152_{name}_tal_nlin_sym_09a_converted.nii.gz").dataobj,
+            dtype=np.float32,
+        )
+        / np.float32(255)
+        for name in ("t1", "gm", "wm")
+    }
+    maps["mask"] = (maps["t1"] > 0).astype(np.float32)
+    maps["csf"] = np.clip(maps["mask"] - maps["gm"] - maps["wm"], 0, 1)
+    return maps
+
+
+def _bump(
+    axes: tuple[np.ndarray, np.ndarray, np.ndarray],
+    centre: tuple[float, float, float],
+    radii: tuple[float, float, float],
+) -> Array:
+    """Return a smooth two-sided bump: 1 at (±centre), falling off over the radii (mm)."""
+    x, y, z = axes
+    q = ((np.abs(x) - centre[0]) / radii[0]) ** 2
+    q = q + ((y - centre[1]) / radii[1]) ** 2 + ((z - centre[2]) / radii[2]) ** 2
+    return np.exp(-(q**1.5)).astype(np.float32)
+
+
+def ventricle_map(csf: Array) -> Array:
+    """Return the fluid fraction of the lateral and third ventricles on the template grid.
+
+    Grown from seeds inside them; the cisterns behind the third ventricle touch them in an
+    average template, so they are cut off by position.
+    """
+    x, y, z = BRAIN_1MM.axes
+    lateral = (np.abs(x) < 42) & (y > -70) & (y < 42) & (z > -6) & (z < 36)
+    cistern = (np.abs(x) < 16) & (y < -26) & (z < 13) | (np.abs(x) < 11) & (y < -36)
+    sylvian = (np.abs(x) > 28) & (y > -22)
+    third = (np.abs(x) < 5) & (y > -27) & (y < 8) & (z > -12) & (z < 6)
+    allowed = (lateral & (z > 1) & ~cistern & ~sylvian) | third
+    label, _ = ndimage.label((csf > 0.45) & allowed)
+    seeds = [
+        tuple(round(p - o) for p, o in zip(point, BRAIN_1MM.origin, strict=True))
+        for point in ((8, 10, 14), (-8, 10, 14), (26, -45, 12), (-26, -45, 12), (0, -10, 0))
+    ]
+    core = np.isin(label, sorted({int(label[seed]) for seed in seeds} - {0}))
+    return csf * ndimage.binary_dilation(core, iterations=2)
+
+
+def _at_2mm(maps: dict[str, Array]) -> dict[str, Array]:
+    """Return 1 mm template maps averaged onto BRAIN."""
+    points = BRAIN.points()
+    names = list(maps)
+    smooth = torch.from_numpy(
+        np.stack([ndimage.uniform_filter(maps[name], 2, mode="constant") for name in names])
+    )
+    # A filter of even width shifts by half a voxel; averages over 2 mm are centred again here.
+    values = sample(smooth, BRAIN_1MM, points + 0.5).numpy()
+    return dict(zip(names, values, strict=True))
+
+
+def _velocity(growth: Array, shrink: Array) -> Maps:
+    """Return v with divergence growth - shrink; shrink is scaled so that the total is zero."""
+    rate = growth - shrink * (growth.sum() / shrink.sum())
+    rate = ndimage.gaussian_filter(rate, 0.5)
+    wave = [2 * (1 - np.cos(np.pi * np.arange(n) / n)) for n in rate.shape]
+    laplacian = -(wave[0][:, None, None] + wave[1][None, :, None] + wave[2][None, None, :])
+    laplacian[0, 0, 0] = 1
+    spectrum = fft.dctn(rate.astype(np.float64), type=2) / laplacian
+    spectrum[0, 0, 0] = 0
+    potential = fft.idctn(spectrum, type=2) * BRAIN.zooms**2
+    velocity = np.stack(np.gradient(potential, BRAIN.zooms))
+    # The field is weak at the faces of the box; it must be zero there to be continuous.
+    for axis in range(3):
+        ramp = np.minimum(np.arange(rate.shape[axis]), np.arange(rate.shape[axis])[::-1]) / 5
+        velocity = velocity * np.expand_dims(
+            np.clip(ramp, 0, 1), tuple(a for a in range(3) if a != axis)
+        )
+    return torch.from_numpy(velocity.astype(np.float32))
+
+
+def _causes(m: dict[str, Array]) -> dict[str, Maps]:
+    """Return the velocity of each of CAUSES from tissue fractions on BRAIN."""
+    axes = BRAIN.axes
+    z = axes[2]
+    medial_temporal = _bump(axes, (27, -18, -18), (17, 27, 17))
+    parietotemporal = np.maximum(
+        _bump(axes, (48, -35, -5), (40, 38, 40)), _bump(axes, (25, -58, 40), (45, 30, 35))
+    )
+    frontal = np.maximum(_bump(axes, (30, 42, 20), (45, 36, 50)), _bump(axes, (38, 5, 8), (14, 26, 18)))
+    vertex = _bump(axes, (0, -15, 70), (60, 50, 30))
+    aged = np.maximum(frontal, vertex)
+    cerebrum = m["gm"] + m["wm"]
+    fluid = np.clip(m["csf"] - m["ventricle"], 0, 1)
+    cerebellum = _bump(axes, (22, -65, -38), (42, 30, 24))
+    return {
+        "ventricle": _velocity(m["ventricle"], cerebrum * (z > -30)),
+        "medial_temporal": _velocity(
+            (fluid + 0.5 * m["ventricle"]) * medial_temporal, m["gm"] * medial_temporal
+        ),
+        "cortex": _velocity(fluid * parietotemporal, m["gm"] * parietotemporal),
+        "age": _velocity(fluid * aged, m["gm"] * aged),
+        "sex": _velocity(cerebrum * cerebellum, cerebrum * _bump(axes, (30, 55, 10), (40, 35, 40))),
+    }
+
+
+def _lesion(maps: dict[str, Array]) -> Array:
+    """Return where white matter darkens with age: caps and rims of the ventricles."""
+    z = BRAIN_1MM.axes[2]
+    distance = ndimage.distance_transform_edt(maps["ventricle"] < 0.5).astype(np.float32)
+    patches = ndimage.gaussian_filter(np.random.default_rng(5).normal(size=distance.shape), 4)
+    patches = (0.8 + 0.4 * patches / patches.std()).astype(np.float32).clip(0, 1.3)
+    rim = np.exp(-((distance / 9) ** 2))
+    return maps["wm"] * rim * patches * (z > -2)
+
+
+@cache
+def load_anatomy() -> Anatomy:
+    """Return the anatomy all subjects share; made once a process (a few seconds)."""
+    maps = template_maps()
+    maps["ventricle"] = ventricle_map(maps["csf"])
+    maps["lesion"] = _lesion(maps)
+    # What the tissue fractions leave unexplained: deep nuclei, cerebellum, vessels.
+    explained = 0.87 * maps["wm"] + 0.65 * maps["gm"] + 0.25 * maps["csf"]
+    maps["detail"] = (maps["t1"] - explained) * maps["mask"]
+    coarse = _at_2mm({k: maps[k] for k in ("mask", "gm", "wm", "csf", "ventricle", "lesion")})
+    axes = BRAIN.axes
+    volumes = {
+        "brain_mm3": coarse["mask"],
+        "gray_matter_mm3": coarse["gm"],
+        "white_matter_mm3": coarse["wm"],
+        "ventricle_mm3": coarse["ventricle"],
+        "sulcal_csf_mm3": np.clip(coarse["csf"] - coarse["ventricle"], 0, 1),
+        "medial_temporal_mm3": coarse["gm"] * _bump(axes, (27, -18, -18), (17, 27, 17)),
+        "frontal_gray_mm3": coarse["gm"] * _bump(axes, (30, 42, 20), (45, 36, 50)),
+        "lesion_mm3": coarse["lesion"],
+    }
+    return Anatomy(
+        tissues=torch.from_numpy(np.stack([maps[name] for name in TISSUES])),
+        volumes=torch.from_numpy(np.stack([volumes[name] for name in VOLUMES])),
+        velocities=_causes(coarse),
+    )

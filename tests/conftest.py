@@ -1,0 +1,116 @@
+"""Shared fixtures: small stores and a tiny trained autoencoder, made once a session."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scipy.ndimage import gaussian_filter
+
+from pipeline.stores.volumes import VolumeRow, VolumeStore, open_volumes, write_volumes
+from schemas.params import TrainAeParams
+from schemas.stores import StoreAttributes
+
+SHAPE = (16, 24, 20)
+torch.set_num_threads(1)
+
+
+def smooth_volume(seed: int, shape: tuple[int, int, int] = SHAPE) -> np.ndarray:
+    """A blob of smooth noise in a zero background, uint8."""
+    field = gaussian_filter(np.random.default_rng(seed).normal(size=shape), 2)
+    field = 1 + 254 * (field - field.min()) / np.ptp(field)
+    inside = np.zeros(shape, bool)
+    inside[2:-2, 3:-3, 2:-2] = True
+    return np.where(inside, field, 0).astype(np.uint8)
+
+
+def volume_attributes(
+    scan_ids: list[str], fingerprints: list[str] | None = None
+) -> StoreAttributes:
+    return StoreAttributes(
+        kind="volumes",
+        made_by="test",
+        params={},
+        digests={"preprocessing": "test"},
+        grid={
+            "shape": list(SHAPE),
+            "affine": np.diag([3.0, 3, 3, 1]).tolist(),
+            "orientation": "RAS",
+        },
+        scan_ids=scan_ids,
+        fingerprints=fingerprints or [f"fingerprint-{s}" for s in scan_ids],
+    )
+
+
+def volume_row(seed: int) -> VolumeRow:
+    return VolumeRow(
+        volume=smooth_volume(seed),
+        native_to_mni=np.eye(4) + seed,
+        native_affine=np.eye(4),
+        native_shape=np.array([30, 40, 50], np.int32),
+        intensity_range=np.array([0.0, 100.0]),
+    )
+
+
+def make_volumes(path: Path, scan_ids: list[str]) -> VolumeStore:
+    rows = (volume_row(int(s[4:])) for s in scan_ids)
+    write_volumes(path, volume_attributes(scan_ids), rows)
+    return open_volumes(path)
+
+
+def subjects(count: int) -> list[str]:
+    return [f"sub-{i:03d}" for i in range(count)]
+
+
+@pytest.fixture(scope="session")
+def volumes(tmp_path_factory: pytest.TempPathFactory) -> VolumeStore:
+    """Twenty scans: more than one shard."""
+    return make_volumes(tmp_path_factory.mktemp("volumes") / "volumes.zarr", subjects(20))
+
+
+@pytest.fixture(scope="session")
+def split() -> dict[str, list[str]]:
+    ids = subjects(20)
+    return {"train": ids[:12], "val": ids[12:15], "test": ids[15:]}
+
+
+TINY_AE = TrainAeParams(
+    steps=12, channels=(8, 16, 16), checkpoint_every=6, precision="fp32", ema_decay=0.5
+)
+
+
+@pytest.fixture(scope="session")
+def autoencoder_path(
+    tmp_path_factory: pytest.TempPathFactory, volumes: VolumeStore, split: dict[str, list[str]]
+) -> Path:
+    from pipeline.training.autoencoder import train_autoencoder
+
+    out = tmp_path_factory.mktemp("models") / "ae"
+    train_autoencoder(volumes, split, TINY_AE, out, device=torch.device("cpu"))
+    return out
+
+
+@pytest.fixture(scope="session")
+def latents_path(
+    tmp_path_factory: pytest.TempPathFactory, volumes: VolumeStore, autoencoder_path: Path
+) -> Path:
+    from pipeline.frozen import load_autoencoder
+    from pipeline.precompute.encode import encode_volumes
+    from schemas.params import EncodeParams
+
+    device = torch.device("cpu")
+    out = tmp_path_factory.mktemp("latents") / "latents.zarr"
+    autoencoder = load_autoencoder(autoencoder_path, device=device)
+    encode_volumes(volumes, autoencoder, out, EncodeParams(chunk_scans=8), device=device)
+    return out
+
+
+@pytest.fixture(scope="session")
+def real_t1w() -> Path:
+    """The shared real scans; skipped where they are absent."""
+    default = Path(__file__).parents[2] / "shared" / "data" / "real_t1w"
+    path = Path(os.environ.get("REAL_T1W", default))
+    if not path.is_dir():
+        pytest.skip("real scans are absent; set REAL_T1W to a BIDS folder of T1w heads")
+    return path

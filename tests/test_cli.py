@@ -1,0 +1,112 @@
+"""The command line as a contract: help with an example, one-line errors, names in four places."""
+
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from schemas.params import Params
+from stages.cli import STAGES, TOOLS, app
+from stages.params_file import load_params
+
+ROOT = Path(__file__).parents[1]
+COMMANDS = [*STAGES, *TOOLS]
+
+
+def pipeline(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-m", "stages.cli", *arguments],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help_with_an_example(name):
+    result = CliRunner().invoke(app, [name, "--help"], env={"COLUMNS": "200"})
+    assert result.exit_code == 0
+    assert f"Example: pipeline {name}" in re.sub(r"\s+", " ", result.output)
+
+
+def test_help_imports_nothing_heavy():
+    code = (
+        "import sys, stages.cli\n"
+        "heavy = {'torch', 'monai', 'zarr', 'pandas', 'pydantic', 'dask', 'numpy'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    started = time.monotonic()
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+    assert time.monotonic() - started < 10
+
+
+def test_one_name_in_four_places():
+    dvc = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+    names = [name.replace("-", "_") for name in STAGES]
+    assert list(dvc) == names
+    assert list(Params.model_fields) == names
+    for name in names:
+        assert (ROOT / "stages" / f"{name}.py").is_file()
+        assert f"stages/{name}.py" in dvc[name]["deps"]
+        assert name in dvc[name]["params"]
+        assert dvc[name]["cmd"].startswith(f"pipeline {name.replace('_', '-')} ")
+
+
+def test_dependencies_of_dvc_exist():
+    dvc = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+    deps = {d for stage in dvc.values() for d in stage["deps"]}
+    code = {d for d in deps if d.startswith(("stages/", "pipeline/"))}
+    assert not [d for d in code if not (ROOT / d).exists()]
+
+
+def test_params_yaml_is_the_demo_preset_with_every_key():
+    assert load_params(ROOT / "params.yaml", []) == Params()
+    written = yaml.safe_load((ROOT / "params.yaml").read_text())
+    assert written == Params().model_dump(mode="json")
+
+
+@pytest.mark.parametrize("preset", sorted((ROOT / "params").glob("*.yaml")), ids=lambda p: p.stem)
+def test_presets_are_valid(preset):
+    assert load_params(preset, []) != Params()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--set", "train_ae.stepz=3"], "did you mean steps?"),
+        (["--set", "train_ae.steps=many"], "train_ae.steps"),
+        (["--set", "train_ae.steps"], "expected section.key=value"),
+        (["--params", "nowhere.yaml"], "nowhere.yaml"),
+        (["--device", "cuda:99"], "cuda:99"),
+    ],
+)
+def test_mistakes_are_one_line_with_the_remedy(latents_path, tmp_path, arguments, expected):
+    result = pipeline(
+        "train-ldm", "--latents", str(latents_path), "--out", str(tmp_path / "ldm"), *arguments
+    )
+    assert result.returncode == 2
+    assert expected in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+    assert not (tmp_path / "ldm").exists()
+
+
+def test_info_and_verify_of_a_store(latents_path):
+    assert "latents" in pipeline("info", str(latents_path)).stdout
+    result = pipeline("verify", str(latents_path))
+    assert (result.returncode, result.stdout.strip()) == (0, f"{latents_path}: sound")
+
+
+def test_set_overrides_the_file(tmp_path):
+    (tmp_path / "p.yaml").write_text("train_ae: {steps: 7}\n")
+    params = load_params(tmp_path / "p.yaml", ["train_ae.lr=0.5", "cohort.phantom.subjects=3"])
+    assert (params.train_ae.steps, params.train_ae.lr, params.cohort.phantom.subjects) == (
+        7,
+        0.5,
+        3,
+    )

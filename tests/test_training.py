@@ -1,0 +1,223 @@
+"""Training: resumed equals uninterrupted, frozen stays frozen, EMA once a step, strict loading."""
+
+import json
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+import pipeline.training.latent_diffusion as stages
+from pipeline.artefact import read_artefact
+from pipeline.frozen import load_autoencoder, load_diffusion, load_ldae
+from pipeline.stores.latents import Latents, open_latents
+from pipeline.training.autoencoder import AutoencoderModule, train_autoencoder
+from pipeline.training.batches import batch_rows
+from pipeline.training.module import StepModule
+from schemas.errors import ContractError, TrainingError
+from schemas.params import OptimParams, TrainLdaeParams, TrainLdmParams
+from tests.conftest import TINY_AE
+
+CPU = torch.device("cpu")
+SHARED = {"steps": 12, "batch_size": 4, "checkpoint_every": 4, "precision": "fp32"}
+LDM = TrainLdmParams(
+    **SHARED, denoiser={"base_channels": 8, "attention_levels": [1], "multipliers": [1, 2]}
+)
+LDAE = TrainLdaeParams(**SHARED, encoder={"channels": [8, 16], "dim": 12, "num_heads": 2})
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, latents_path, split):
+    root = tmp_path_factory.mktemp("trained")
+    store = open_latents(latents_path)
+    stages.train_denoiser(store, split, LDM, root / "ldm", device=CPU)
+    frozen = load_diffusion(root / "ldm", device=CPU)
+    stages.train_ldae(store, split, frozen, LDAE, root / "ldae", device=CPU)
+    return root
+
+
+def test_batches_cover_every_scan_once_an_epoch():
+    rows = torch.cat([batch_rows(s, num_rows=10, batch_size=4, seed=1) for s in range(5)])
+    assert sorted(rows[:10].tolist()) == list(range(10))
+    assert sorted(rows[10:].tolist()) == list(range(10))
+    assert rows[:10].tolist() != rows[10:].tolist()
+
+
+class KilledError(Exception):
+    pass
+
+
+def test_resumed_autoencoder_equals_an_uninterrupted_one(
+    tmp_path, monkeypatch, volumes, split, autoencoder_path
+):
+    out = tmp_path / "ae"
+    compute = AutoencoderModule.compute_losses
+
+    def dying(self, step):
+        if step == 8:
+            raise KilledError
+        return compute(self, step)
+
+    monkeypatch.setattr(AutoencoderModule, "compute_losses", dying)
+    with pytest.raises(KilledError):
+        train_autoencoder(volumes, split, TINY_AE, out, device=CPU)
+    monkeypatch.setattr(AutoencoderModule, "compute_losses", compute)
+    train_autoencoder(volumes, split, TINY_AE, out, device=CPU)
+    whole, resumed = read_artefact(autoencoder_path, kind="ae"), read_artefact(out, kind="ae")
+    assert whole.digest == resumed.digest
+    curves = [pd.read_csv(p / "log.csv").drop(columns="seconds") for p in (autoencoder_path, out)]
+    pd.testing.assert_frame_equal(*curves)
+
+
+def test_resumed_denoiser_equals_an_uninterrupted_one(
+    tmp_path, monkeypatch, latents_path, split, trained
+):
+    out, store = tmp_path / "ldm", open_latents(latents_path)
+    compute = stages.DenoiserModule.compute_losses
+
+    def dying(self, step):
+        if step == 6:
+            raise KilledError
+        return compute(self, step)
+
+    monkeypatch.setattr(stages.DenoiserModule, "compute_losses", dying)
+    with pytest.raises(KilledError):
+        stages.train_denoiser(store, split, LDM, out, device=CPU)
+    monkeypatch.setattr(stages.DenoiserModule, "compute_losses", compute)
+    stages.train_denoiser(store, split, LDM, out, device=CPU)
+    assert (
+        read_artefact(out, kind="ldm").digest == read_artefact(trained / "ldm", kind="ldm").digest
+    )
+
+
+def test_stage_two_leaves_the_denoiser_bit_identical(trained):
+    before = read_artefact(trained / "ldm", kind="ldm").tensors
+    after = read_artefact(trained / "ldae", kind="ldae").tensors
+    for name, tensor in before.items():
+        assert torch.equal(tensor, after[f"denoiser.{name}"]), name
+
+
+def test_stage_two_trains_encoder_and_estimator(trained):
+    net = load_ldae(trained / "ldae", device=CPU).net
+    assert net.estimator.decoder.out.weight.any()
+    y_sem = net.embed(torch.randn(2, 3, 4, 6, 5))
+    assert not torch.allclose(y_sem[0], y_sem[1])
+
+
+def test_standardised_training_latents_have_unit_variance(latents_path, split):
+    train = open_latents(latents_path).load(split["train"])
+    shift, scale = stages.fit_standardisation(train, "channel")
+    draws = train.draw(torch.arange(12), generator=torch.Generator().manual_seed(0))
+    z_0 = (draws - torch.tensor(shift).reshape(-1, 1, 1, 1)) * torch.tensor(scale).reshape(
+        -1, 1, 1, 1
+    )
+    by_channel = z_0.transpose(0, 1).flatten(1)
+    np.testing.assert_allclose(by_channel.mean(1), 0, atol=0.1)
+    np.testing.assert_allclose(by_channel.std(1), 1, atol=0.1)
+    assert stages.fit_standardisation(train, 0.873) == ([0.0] * 3, [0.873] * 3)
+
+
+def test_moving_average_equals_a_naive_loop():
+    torch.manual_seed(0)
+    net = torch.nn.Linear(3, 2)
+    module = StepModule(net, OptimParams(steps=5, batch_size=1, lr=0.1, ema_decay=0.3))
+    naive = None
+    for n in range(5):
+        with torch.no_grad():
+            net.weight += 1
+        module.ema.update_parameters(net)
+        decay = min(0.3, (1 + n) / (10 + n))
+        naive = net.weight.clone() if naive is None else decay * naive + (1 - decay) * net.weight
+    torch.testing.assert_close(module.averaged.weight, naive)
+
+
+def test_nan_loss_stops_at_once_and_names_the_step(tmp_path, monkeypatch, latents_path, split):
+    def poisoned(self, step):
+        loss = self.net(torch.zeros(1, 3, 4, 6, 5), torch.zeros(1)).sum()
+        return {"loss": loss * (float("nan") if step == 5 else 1)}
+
+    monkeypatch.setattr(stages.DenoiserModule, "compute_losses", poisoned)
+    with pytest.raises(TrainingError, match="step 5"):
+        stages.train_denoiser(open_latents(latents_path), split, LDM, tmp_path / "ldm", device=CPU)
+    assert (tmp_path / "ldm.training" / "last.ckpt").is_file()
+
+
+def test_one_batch_of_latents_is_overfitted(latents_path):
+    """Stage 2 on two scans at a few fixed timesteps: the code must explain what noise hides."""
+    torch.manual_seed(0)
+    store = open_latents(latents_path)
+    loaded = store.load(["sub-000", "sub-001"])
+    shift, scale = stages.fit_standardisation(loaded, "channel")
+    z_0 = (loaded.mean.float() - torch.tensor(shift).reshape(-1, 1, 1, 1)) * torch.tensor(
+        scale
+    ).reshape(-1, 1, 1, 1)
+    config = stages.unet_config(LDM.denoiser, in_channels=3)
+    diffusion = stages.build_diffusion(
+        {"unet": config, "diffusion": {}, "shift": shift, "scale": scale}
+    )
+    t = torch.tensor([300, 600])
+    eps = torch.randn(z_0.shape)
+    x_t = diffusion.schedule.add_noise(z_0, eps, t)
+    optimizer = torch.optim.Adam(diffusion.denoiser.parameters(), lr=3e-3)
+    for _ in range(150):
+        loss = stages.noise_loss(diffusion.denoiser(x_t, t.float()), eps)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert float(loss.detach()) < 0.05
+
+
+def test_too_few_scans_are_refused(tmp_path, latents_path):
+    with pytest.raises(ContractError, match="training scans"):
+        stages.train_denoiser(
+            open_latents(latents_path),
+            {"train": ["sub-000"], "val": []},
+            LDM,
+            tmp_path / "ldm",
+            device=CPU,
+        )
+
+
+def test_latents_of_another_autoencoder_are_refused(tmp_path, latents_path, split, trained):
+    other = tmp_path / "other.zarr"
+    shutil.copytree(latents_path, other)
+    meta = json.loads((other / "zarr.json").read_text())
+    meta["attributes"]["digests"]["autoencoder"] = "0" * 64
+    (other / "zarr.json").write_text(json.dumps(meta))
+    frozen = load_diffusion(trained / "ldm", device=CPU)
+    with pytest.raises(ContractError, match="another autoencoder"):
+        stages.train_ldae(open_latents(other), split, frozen, LDAE, tmp_path / "x", device=CPU)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "missing", "kind"])
+def test_damaged_model_is_refused_in_one_line(tmp_path, autoencoder_path, damage):
+    path = tmp_path / "ae"
+    shutil.copytree(autoencoder_path, path)
+    weights = path / "model.safetensors"
+    data = bytearray(weights.read_bytes())
+    if damage == "truncated":
+        weights.write_bytes(data[:-10])
+    elif damage == "flipped":
+        data[-5] ^= 1
+        weights.write_bytes(data)
+    elif damage == "missing":
+        weights.unlink()
+    else:
+        config = json.loads((path / "config.json").read_text())
+        (path / "config.json").write_text(json.dumps(config | {"kind": "ldm"}))
+    with pytest.raises(ContractError) as caught:
+        load_autoencoder(path, device=CPU)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_posterior_draws_have_the_posterior_moments():
+    latents = Latents(
+        ["a"],
+        torch.full((1, 1, 20, 20, 20), 2.0).half(),
+        torch.full((1, 1, 20, 20, 20), -2.0).half(),
+    )
+    draw = latents.draw(torch.tensor([0]), generator=torch.Generator().manual_seed(0))
+    assert float(draw.mean()) == pytest.approx(2, abs=0.02)
+    assert float(draw.std()) == pytest.approx(np.exp(-1), abs=0.01)
