@@ -122,25 +122,27 @@ def test_direction_points_to_the_positive_class(results: ProbeResults) -> None:
     assert results.directions["age_years"].towards == "age_years"
 
 
-def test_no_fitted_number_depends_on_the_test_subjects(results: ProbeResults) -> None:
+def test_no_fitted_number_depends_on_the_test_subjects() -> None:
     features, table = cohort()
+    results = fit_probes(features, table, QUICK)
     test = (table.split == "test").to_numpy()
     shuffled = table.copy()
     for column in ("diagnosis", "age_years", "sex", "ventricle_ml"):
         shuffled.loc[test, column] = np.roll(shuffled.loc[test, column].to_numpy(), 5)
-    assert_same_fit(results, fit_probes(features, shuffled, PARAMS))
+    assert_same_fit(results, fit_probes(features, shuffled, QUICK))
     moved = {name: values + 1000 * test[:, None] for name, values in features.items()}
-    assert_same_fit(results, fit_probes(moved, table, PARAMS))
+    assert_same_fit(results, fit_probes(moved, table, QUICK))
     kept = ~test
     without = {name: values[kept] for name, values in features.items()}
-    assert_same_fit(results, fit_probes(without, table[kept], PARAMS))
+    assert_same_fit(results, fit_probes(without, table[kept], QUICK))
 
 
-def test_row_order_changes_nothing(results: ProbeResults) -> None:
+def test_row_order_changes_nothing() -> None:
     features, table = cohort()
+    results = fit_probes(features, table, QUICK)
     order = np.random.default_rng(5).permutation(len(table))
     shuffled = {name: values[order] for name, values in features.items()}
-    again = fit_probes(shuffled, table.iloc[order], PARAMS)
+    again = fit_probes(shuffled, table.iloc[order], QUICK)
     assert_same_fit(results, again)
     assert again.metrics == results.metrics
     assert again.cv_metrics == results.cv_metrics

@@ -75,5 +75,5 @@ def regression_scores(truth: Floats, score: Floats) -> dict[str, float]:
     }
 
 
-def _ratio(part: float, whole: float) -> float:
+def _ratio(part: float | int, whole: float | int) -> float:
     return part / whole if whole > 0 else float("nan")
