@@ -23,6 +23,7 @@ from schemas.errors import ContractError
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
 CARD = "README.md"
+METRICS = "metrics.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,19 +41,37 @@ class Artefact:
 
 
 def write_artefact(
-    path: Path, *, kind: str, tensors: Mapping[str, Tensor], config: dict[str, Any], card: str
+    path: Path,
+    *,
+    kind: str,
+    tensors: Mapping[str, Tensor],
+    config: dict[str, Any],
+    metrics: dict[str, Any],
+    card: str,
 ) -> str:
     """Write a model folder and return the digest of its weights. The config comes last."""
     data = save({name: t.detach().cpu().contiguous() for name, t in tensors.items()})
     digest = hashlib.sha256(data).hexdigest()
     write_atomic(path / WEIGHTS, data)
     write_atomic(path / CARD, card)
+    write_json(path / METRICS, metrics)
     write_json(
         path / CONFIG,
         {"kind": kind, "made_by": f"ldae-pipeline {__version__}", "weights_sha256": digest}
         | config,
     )
     return digest
+
+
+def finished_metrics(path: Path, *, kind: str, fingerprint: str) -> dict[str, Any] | None:
+    """Return the metrics of a model that a run with this fingerprint finished, or None."""
+    try:
+        config = json.loads((path / CONFIG).read_text())
+        metrics: dict[str, Any] = json.loads((path / METRICS).read_text())
+    except (OSError, ValueError):
+        return None
+    same = config.get("kind") == kind and config.get("fingerprint") == fingerprint
+    return metrics if same else None
 
 
 def read_artefact(path: Path, *, kind: str) -> Artefact:

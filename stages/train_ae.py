@@ -23,7 +23,6 @@ def train_ae(
     from pipeline.cohort.manifest import read_manifest
     from pipeline.cohort.scan_splits import scans_by_split
 
-    from pipeline.compute import write_json
     from pipeline.stores.volumes import open_volumes
     from pipeline.training.autoencoder import train_autoencoder
 
@@ -34,5 +33,4 @@ def train_ae(
         out,
         device=settings.device(),
     )
-    write_json(out / "metrics.json", metrics)
     typer.echo(f"{out}: L1 {metrics['l1']:.4f}, {metrics['seconds']:.0f} s of training")

@@ -28,7 +28,6 @@ def train_ldae(
     """
     from pipeline.cohort.scan_splits import split_of_store
 
-    from pipeline.compute import write_json
     from pipeline.frozen import load_diffusion
     from pipeline.stores.latents import open_latents
     from pipeline.training.latent_diffusion import train_denoiser
@@ -39,11 +38,7 @@ def train_ldae(
     scan_ids = split_of_store(store.attributes.scan_ids, manifest, params.cohort.split)
     if ldm is None:
         ldm = out.with_name(out.name + "-ldm")
-        write_json(
-            ldm / "metrics.json",
-            train_denoiser(store, scan_ids, params.train_ldm, ldm, device=device),
-        )
+        train_denoiser(store, scan_ids, params.train_ldm, ldm, device=device)
     frozen = load_diffusion(ldm, device=device)
     metrics = train(store, scan_ids, frozen, params.train_ldae, out, device=device)
-    write_json(out / "metrics.json", metrics)
     typer.echo(f"{out}: loss {metrics['loss']:.4f}, {metrics['seconds']:.0f} s of training")

@@ -25,7 +25,6 @@ def train_ldm(
     """
     from pipeline.cohort.scan_splits import split_of_store
 
-    from pipeline.compute import write_json
     from pipeline.stores.latents import open_latents
     from pipeline.training.latent_diffusion import train_denoiser
 
@@ -33,5 +32,4 @@ def train_ldm(
     store = open_latents(latents)
     scan_ids = split_of_store(store.attributes.scan_ids, manifest, params.cohort.split)
     metrics = train_denoiser(store, scan_ids, params.train_ldm, out, device=settings.device())
-    write_json(out / "metrics.json", metrics)
     typer.echo(f"{out}: loss {metrics['loss']:.4f}, {metrics['seconds']:.0f} s of training")

@@ -221,3 +221,11 @@ def test_posterior_draws_have_the_posterior_moments():
     draw = latents.draw(torch.tensor([0]), generator=torch.Generator().manual_seed(0))
     assert float(draw.mean()) == pytest.approx(2, abs=0.02)
     assert float(draw.std()) == pytest.approx(np.exp(-1), abs=0.01)
+
+
+def test_a_finished_model_is_not_trained_again(monkeypatch, latents_path, split, trained):
+    monkeypatch.setattr(stages, "fit", lambda *_, **__: pytest.fail("trained again"))
+    metrics = stages.train_denoiser(
+        open_latents(latents_path), split, LDM, trained / "ldm", device=CPU
+    )
+    assert metrics == json.loads((trained / "ldm" / "metrics.json").read_text())

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from pipeline.artefact import write_artefact
+from pipeline.artefact import finished_metrics, write_artefact
 from pipeline.compute import digest_of
 from pipeline.nets.autoencoder import Autoencoder
 from pipeline.stores.volumes import VolumeStore
@@ -94,6 +94,10 @@ def train_autoencoder(
     ContractError
         If there is no training scan, or the grid does not fit the architecture.
     """
+    fingerprint = digest_of([params.model_dump(), volumes.digest, scan_ids])
+    finished = finished_metrics(out, kind="ae", fingerprint=fingerprint)
+    if finished is not None:
+        return finished
     train_rows = [volumes.row_of[s] for s in scan_ids["train"] if s in volumes.row_of]
     val_rows = [volumes.row_of[s] for s in scan_ids["val"] if s in volumes.row_of]
     if not train_rows:
@@ -112,10 +116,10 @@ def train_autoencoder(
     except ValueError as error:
         raise ContractError(f"train_ae.channels do not fit the volumes: {error}") from error
     module = AutoencoderModule(net, params, volumes, train_rows, val_rows)
-    fingerprint = digest_of([params.model_dump(), volumes.digest, train_rows, val_rows])
     fit(module, out, fingerprint=fingerprint, device=device)
     metrics = final_metrics(module)
     config = {
+        "fingerprint": fingerprint,
         "architecture": architecture,
         "grid": grid,
         "params": params.model_dump(mode="json"),
@@ -124,7 +128,12 @@ def train_autoencoder(
         "metrics": {k: v for k, v in metrics.items() if k != "seconds"},
     }
     write_artefact(
-        out, kind="ae", tensors=module.averaged.state_dict(), config=config, card=_card(config)
+        out,
+        kind="ae",
+        tensors=module.averaged.state_dict(),
+        config=config,
+        metrics=metrics,
+        card=_card(config),
     )
     return metrics
 

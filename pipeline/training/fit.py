@@ -148,7 +148,7 @@ class _Bar(Callback):
         text = f"loss {losses[-1]:.4g}" if losses else ""
         self.progress.update(self.task, completed=trainer.global_step, loss=text)
 
-    def teardown(self, *_: Any) -> None:
+    def teardown(self, *_: Any, **__: Any) -> None:
         """Stop the bar."""
         self.progress.stop()
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from pipeline.artefact import write_artefact
+from pipeline.artefact import finished_metrics, write_artefact
 from pipeline.compute import digest_of
 from pipeline.diffusion.losses import noise_loss, pdae_weight, shift_coefficient
 from pipeline.diffusion.schedule import per_sample
@@ -180,6 +180,10 @@ def train_denoiser(
     ContractError
         If fewer than two training scans are in the store, or a latent is not finite.
     """
+    fingerprint = digest_of([params.model_dump(), store.digest, scan_ids])
+    finished = finished_metrics(out, kind="ldm", fingerprint=fingerprint)
+    if finished is not None:
+        return finished
     latents = _load(store, scan_ids)
     shift, scale = fit_standardisation(latents["train"], params.scale)
     architecture = {
@@ -191,14 +195,14 @@ def train_denoiser(
     torch.manual_seed(params.seed)
     diffusion = build_diffusion(architecture)
     module = DenoiserModule(diffusion.denoiser, params, diffusion, latents, params.posterior)
-    fingerprint = digest_of([params.model_dump(), store.digest, scan_ids])
     fit(module, out, fingerprint=fingerprint, device=device)
     metrics = final_metrics(module)
     diffusion.denoiser.load_state_dict(module.averaged.state_dict())
-    config = _config(architecture, params, store, latents, metrics)
+    config = {"fingerprint": fingerprint}
+    config |= _config(architecture, params, store, latents, metrics)
     card = _card("Latent diffusion model (stage 1)", config)
     tensors = diffusion.denoiser.state_dict()
-    write_artefact(out, kind="ldm", tensors=tensors, config=config, card=card)
+    write_artefact(out, kind="ldm", tensors=tensors, config=config, metrics=metrics, card=card)
     return metrics
 
 
@@ -223,6 +227,10 @@ def train_ldae(
             f"{store.path}: encoded by another autoencoder than the denoiser was trained on;"
             " run `pipeline train-ldm` on this store"
         )
+    fingerprint = digest_of([params.model_dump(), store.digest, frozen.digest, scan_ids])
+    finished = finished_metrics(out, kind="ldae", fingerprint=fingerprint)
+    if finished is not None:
+        return finished
     latents = _load(store, scan_ids)
     base = {k: frozen.config[k] for k in ("unet", "diffusion", "shift", "scale")}
     architecture = base | {
@@ -234,7 +242,6 @@ def train_ldae(
     ldae.diffusion.requires_grad_(False).eval()
     net = nn.ModuleDict({"encoder": ldae.encoder, "estimator": ldae.estimator})
     module = SemanticModule(net, params, ldae.diffusion, latents, frozen.config["posterior"])
-    fingerprint = digest_of([params.model_dump(), store.digest, frozen.digest, scan_ids])
     fit(module, out, fingerprint=fingerprint, device=device)
     metrics = final_metrics(module)
     ldae.encoder.load_state_dict(module.averaged["encoder"].state_dict())
@@ -243,10 +250,11 @@ def train_ldae(
     tensors = {f"denoiser.{k}": v for k, v in ldae.diffusion.denoiser.state_dict().items()}
     tensors |= {f"encoder.{k}": v for k, v in ldae.encoder.state_dict().items()}
     tensors |= {f"estimator.{k}": v for k, v in ldae.estimator.state_dict().items()}
-    config = _config(architecture, params, store, latents, metrics)
+    config = {"fingerprint": fingerprint}
+    config |= _config(architecture, params, store, latents, metrics)
     config["posterior"] = frozen.config["posterior"]
     card = _card("Latent diffusion autoencoder (stages 1 and 2)", config)
-    write_artefact(out, kind="ldae", tensors=tensors, config=config, card=card)
+    write_artefact(out, kind="ldae", tensors=tensors, config=config, metrics=metrics, card=card)
     return metrics
 
 

@@ -1,0 +1,75 @@
+"""Everything that all heads are made of, built once and shared between workers."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy import ndimage
+
+from pipeline.cohort.phantom.anatomy import CAUSES, load_anatomy, template_maps
+from pipeline.cohort.phantom.grid import Maps
+from pipeline.cohort.phantom.head import head_maps
+
+
+@dataclass(frozen=True)
+class Atlas:
+    """Maps in template space."""
+
+    tissues: Maps
+    """`anatomy.TISSUES` on BRAIN_1MM, as blurred as the scanner's voxels are."""
+    brain_mask: Maps
+    """Brain fraction on BRAIN_1MM."""
+    head: Maps
+    """Soft tissue and fat around the brain, on HEAD."""
+    volumes: Maps
+    """`anatomy.VOLUMES` on BRAIN."""
+    velocities: dict[str, Maps]
+    """Velocity of each of `anatomy.CAUSES` on BRAIN (mm a unit amplitude)."""
+
+
+def build_atlas(*, zooms: float) -> Atlas:
+    """Return the atlas for images of voxel size `zooms` (mm); takes some seconds."""
+    anatomy = load_anatomy()
+    mask = template_maps()["mask"]
+    head = head_maps(mask)
+    # A voxel averages over its extent: a box of `zooms` mm has variance zooms² / 12.
+    sigma = np.sqrt(max(zooms**2 - 1, 0) / 12)
+    return Atlas(
+        tissues=_blurred(anatomy.tissues, sigma),
+        brain_mask=torch.from_numpy(mask)[None],
+        head=_blurred(head, sigma),
+        volumes=anatomy.volumes,
+        velocities=anatomy.velocities,
+    )
+
+
+def _blurred(maps: Maps, sigma: float) -> Maps:
+    if not sigma:
+        return maps
+    return torch.from_numpy(
+        np.stack([ndimage.gaussian_filter(m, sigma, truncate=3) for m in maps.numpy()])
+    )
+
+
+def write_atlas(atlas: Atlas, folder: Path) -> None:
+    """Write an atlas as arrays that workers map into memory together."""
+    velocities = torch.stack([atlas.velocities[name] for name in CAUSES])
+    for name in ("tissues", "brain_mask", "head", "volumes"):
+        np.save(folder / f"{name}.npy", getattr(atlas, name).numpy())
+    np.save(folder / "velocities.npy", velocities.numpy())
+
+
+def open_atlas(folder: Path) -> Atlas:
+    """Return an atlas that `write_atlas` left, mapped from its files."""
+
+    def mapped(name: str) -> torch.Tensor:
+        return torch.from_numpy(np.load(folder / f"{name}.npy", mmap_mode="c"))
+
+    return Atlas(
+        tissues=mapped("tissues"),
+        brain_mask=mapped("brain_mask"),
+        head=mapped("head"),
+        volumes=mapped("volumes"),
+        velocities=dict(zip(CAUSES, mapped("velocities"), strict=True)),
+    )

@@ -1,0 +1,135 @@
+"""Who is in the phantom cohort: people, their visits, and how their brains change with time.
+
+Everything about a subject follows from the cohort seed and the subject's number, so a cohort of
+ten holds the first ten people of a cohort of a thousand.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from pipeline.compute import seed_from
+from schemas.params import PhantomParams
+
+DIAGNOSES = ("CN",) * 8 + ("MCI",) * 5 + ("AD",) * 7
+"""Diagnosis at the first visit within each block of twenty subjects: 40, 25 and 35 %."""
+AGES = (55.0, 90.0)
+"""Range of age (years) at the first visit."""
+SCHEDULES = ((0, 12), (0, 6, 12), (0, 12, 24), (0, 6, 12, 24))
+"""Months of the visits of those who come back."""
+CONVERSION = 0.78
+"""Atrophy at which a visit's diagnosis becomes AD."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One person. Atrophy is the latent severity of disease: about 0.1 (CN) to 1.4 (AD)."""
+
+    subject_id: str
+    sex: str
+    age_years: float
+    diagnosis: str
+    months: tuple[int, ...]
+    atrophy: float
+    progression: float
+    """Rise of atrophy over the first 24 months; it accelerates."""
+    size: float
+    """Linear size of the head relative to the template."""
+    seed: int
+    """Seed of the person's own anatomy."""
+    scanner_seed: int
+    """Seed of the person's scanner; all visits share one."""
+
+
+@dataclass(frozen=True)
+class Visit:
+    """One scan and the state of the brain in it."""
+
+    subject: Subject
+    months: int
+    age_years: float
+    atrophy: float
+    diagnosis: str
+    amplitudes: dict[str, float]
+    """Amplitude of each of `anatomy.CAUSES`."""
+    lesion: float
+    """Darkening of white matter around the ventricles (fraction of its signal)."""
+    gray_white_ratio: float
+    """Signal of grey over white matter; rises with age."""
+
+    @property
+    def session_id(self) -> str:
+        """BIDS session label."""
+        return f"ses-M{self.months:02d}"
+
+    @property
+    def scan_id(self) -> str:
+        """BIDS scan name."""
+        return f"{self.subject.subject_id}_{self.session_id}"
+
+    @property
+    def seed(self) -> int:
+        """Seed of what is new at every scan: pose, noise, gain."""
+        return seed_from("phantom scan", self.subject.seed, self.months)
+
+
+def make_subject(number: int, params: PhantomParams) -> Subject:
+    """Return subject `number` (from 1) of the cohort that params describe."""
+    subject_id = f"sub-{number:03d}"
+    seed = seed_from("phantom subject", params.seed, subject_id)
+    rng = np.random.default_rng(seed)
+    block, place = divmod(number - 1, len(DIAGNOSES))
+    order = np.random.default_rng(seed_from("phantom block", params.seed, block))
+    diagnosis = DIAGNOSES[order.permutation(len(DIAGNOSES))[place]]
+    sex = "FM"[int(rng.integers(2))]
+    # Age barely depends on diagnosis, so that neither label gives the other away.
+    age = rng.uniform(*AGES) + {"CN": -1.5, "MCI": 0.0, "AD": 1.5}[diagnosis]
+    mean, spread = {"CN": (0.12, 0.08), "MCI": (0.52, 0.14), "AD": (1.0, 0.16)}[diagnosis]
+    rise = {"CN": (0.02, 0.08), "MCI": (0.1, 0.5), "AD": (0.3, 0.6)}[diagnosis]
+    returns = (0.5 + number * 0.6180339887498949) % 1 < params.multi_visit_share
+    months = SCHEDULES[int(rng.integers(len(SCHEDULES)))]
+    return Subject(
+        subject_id=subject_id,
+        sex=sex,
+        age_years=float(np.clip(age, *AGES)),
+        diagnosis=diagnosis,
+        months=months if returns else (0,),
+        atrophy=float(max(rng.normal(mean, spread), 0.0)),
+        progression=float(rng.uniform(*rise)),
+        size=float((1.0 + (0.017 if sex == "M" else -0.017)) * np.exp(rng.normal(0, 0.015))),
+        seed=seed,
+        scanner_seed=seed_from("phantom scanner", seed),
+    )
+
+
+def make_visits(subject: Subject) -> list[Visit]:
+    """Return the subject's scans, in time order."""
+    own = np.random.default_rng(seed_from("phantom course", subject.seed)).normal(size=7)
+    return [_visit(subject, months, own) for months in subject.months]
+
+
+def _visit(subject: Subject, months: int, own: np.ndarray) -> Visit:
+    years = months / 12
+    age = subject.age_years + years
+    aged = (age - AGES[0]) / (AGES[1] - AGES[0])
+    atrophy = subject.atrophy + subject.progression * (years / 2) ** 1.7
+    # The medial temporal lobe goes first and levels off, cortex goes late: no mixture of two
+    # visits looks like the visit between them.
+    amplitudes = {
+        "ventricle": max(0.35 + 0.3 * own[0] + 0.9 * aged + 2.2 * atrophy**1.2, -0.6),
+        "medial_temporal": 3.0 * (1 - np.exp(-1.8 * atrophy)) + 0.2 * own[1],
+        "cortex": 2.0 * atrophy**1.5 + 0.15 * own[2],
+        "age": 0.1 + 2.4 * aged**1.2 + 0.2 * own[3],
+        "sex": (0.05 if subject.sex == "M" else -0.05) + 0.02 * own[4],
+    }
+    converts = subject.diagnosis == "MCI" and atrophy >= CONVERSION
+    return Visit(
+        subject=subject,
+        months=months,
+        age_years=age,
+        atrophy=atrophy,
+        diagnosis="AD" if converts else subject.diagnosis,
+        amplitudes={name: float(value) for name, value in amplitudes.items()},
+        lesion=float(np.clip(0.03 + 0.27 * aged + 0.035 * own[5], 0, 0.4)),
+        gray_white_ratio=float(0.725 + 0.07 * aged + 0.012 * own[6]),
+    )

@@ -1,0 +1,123 @@
+"""The whole study on six tiny phantom subjects: run, run again, damage, run again."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from pipeline.stores.latents import open_latents
+from stages.cli import STAGES
+
+BIN = Path(sys.executable).parent
+TINY = {
+    "cohort.phantom.subjects": 6,
+    "cohort.phantom.zooms": 4.0,
+    "cohort.split.train": 0.5,
+    "cohort.split.val": 0.17,
+    "preprocess.grid.shape": [32, 40, 32],
+    "preprocess.grid.zooms": 6.0,
+    "preprocess.registration_zooms": 6.0,
+    "train_ae.steps": 8,
+    "train_ae.channels": [8, 8],
+    "train_ldm.steps": 6,
+    "train_ldm.batch_size": 2,
+    "train_ldm.denoiser.base_channels": 8,
+    "train_ldae.steps": 6,
+    "train_ldae.batch_size": 2,
+    "train_ldae.encoder.channels": [8, 16],
+    "train_ldae.encoder.dim": 16,
+    "evaluate.num_inference_steps": 3,
+    "evaluate.bootstrap": 20,
+    "probe.bootstrap": 20,
+}
+
+
+def run(*command: str, cwd: Path) -> subprocess.CompletedProcess:
+    environment = os.environ | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
+    return subprocess.run(
+        command, cwd=cwd, env=environment, capture_output=True, text=True, check=False
+    )
+
+
+def repro(study: Path) -> str:
+    result = run("dvc", "repro", cwd=study)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout
+
+
+def stages_run(output: str) -> list[str]:
+    return [
+        name.replace("-", "_")
+        for name in STAGES
+        if f"'{name.replace('-', '_')}':"
+        in "".join(
+            line for line in output.splitlines(keepends=True) if line.startswith("Running stage")
+        )
+    ]
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("end-to-end")
+    overrides = [f"--set={key}={json.dumps(value)}" for key, value in TINY.items()]
+    result = run("pipeline", "init", "study", *overrides, cwd=root)
+    assert result.returncode == 0, result.stderr
+    return root / "study"
+
+
+@pytest.mark.slow
+def test_all_ten_stages_run_then_nothing_then_only_what_is_missing(study):
+    first = repro(study)
+    assert stages_run(first) == [name.replace("-", "_") for name in STAGES]
+    _check_results(study)
+    assert stages_run(repro(study)) == []
+
+    before = open_latents(study / "data" / "latents.zarr").digest
+    shutil.rmtree(study / "data" / "latents.zarr")
+    again = stages_run(repro(study))
+    assert again[0] == "encode"
+    assert not {"cohort", "preprocess", "train_ae"} & set(again)
+    assert open_latents(study / "data" / "latents.zarr").digest == before
+
+
+def _check_results(study: Path) -> None:
+    manifest = pd.read_csv(study / "data" / "cohort" / "manifest.csv", dtype=str)
+    quarantine = pd.read_csv(study / "data" / "quarantine.csv", dtype=str)
+    store = open_latents(study / "data" / "latents.zarr")
+    assert manifest["subject_id"].nunique() == 6
+    assert len(store) + len(quarantine) == len(manifest)
+    assert manifest.groupby("subject_id")["split"].nunique().eq(1).all()
+    evaluate = json.loads((study / "reports" / "evaluate" / "metrics.json").read_text())
+    assert {"ae", "ldae", "lddim", "ldae_y_sem_only"} <= set(evaluate["reconstruction"])
+    html = (study / "reports" / "report.html").read_text()
+    assert 'src="http' not in html
+    assert len(html) > 50_000
+
+
+@pytest.mark.slow
+def test_encode_takes_a_plain_folder_of_images_and_quarantines_bad_ones(study, tmp_path):
+    if not (study / "models" / "ae" / "config.json").is_file():
+        pytest.skip("the study of the test above did not finish")
+    scans = sorted((study / "data" / "cohort" / "bids").rglob("*_T1w.nii.gz"))[:2]
+    folder = tmp_path / "nifti"
+    folder.mkdir()
+    for scan in scans:
+        shutil.copy(scan, folder)
+    (folder / "broken.nii.gz").write_bytes(b"not an image")
+    out = tmp_path / "latents.zarr"
+    encode = ("pipeline", "encode", "--input", "nifti", "--ae", str(study / "models" / "ae"))
+    result = run(*encode, "--out", "latents.zarr", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert len(open_latents(out)) == 2
+    assert "2 encoded now" in result.stdout
+    refused = pd.read_csv(tmp_path / "latents.input" / "quarantine.csv", dtype=str)
+    assert len(refused) == 1
+    assert "broken" in refused["path"][0]
+    again = run(*encode, "--out", "latents.zarr", "--strict", cwd=tmp_path)
+    assert again.returncode == 1
+    assert "0 encoded now" in again.stdout
