@@ -50,6 +50,8 @@ class PhantomParams(Section):
     """Share of subjects with follow-up visits."""
     seed: int = 0
     """Cohort seed; each subject's own seed is derived from it and the subject id."""
+    masks: bool = False
+    """Write the true brain masks too (derivatives/truth)."""
 
 
 class CohortParams(Section):

@@ -96,7 +96,7 @@ def make_subject(number: int, params: PhantomParams) -> Subject:
         months=months if returns else (0,),
         atrophy=float(max(rng.normal(mean, spread), 0.0)),
         progression=float(rng.uniform(*rise)),
-        size=float((1.0 + (0.017 if sex == "M" else -0.017)) * np.exp(rng.normal(0, 0.015))),
+        size=float((0.957 if sex == "M" else 0.925) * np.exp(rng.normal(0, 0.014))),
         seed=seed,
         scanner_seed=seed_from("phantom scanner", seed),
     )
