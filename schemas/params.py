@@ -30,7 +30,11 @@ class SplitParams(Section):
     val: Fraction = 0.15
     """Share of subjects in the validation split (early stopping, model selection)."""
     seed: int = 0
-    """Seed of the subject hash. The split of a subject never depends on the other subjects."""
+    """Seed of the hash that ranks the subjects (within a diagnosis, so that each is spread evenly).
+
+    Shares are exact to one subject. Row order and number of scans change nothing; adding subjects
+    can move a few of those that lie at the cuts, so freeze the manifest of a finished study.
+    """
 
     @model_validator(mode="after")
     def _leaves_test(self) -> "SplitParams":

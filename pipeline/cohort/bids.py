@@ -1,0 +1,138 @@
+"""BIDS datasets: T1w images, participants.tsv, sessions.tsv, truth tables."""
+
+import logging
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from pipeline.cohort.records import Record, entities, labels_of, prefixed, read_table
+from schemas.errors import ContractError
+
+log = logging.getLogger(__name__)
+
+SUFFIXES = ("_T1w.nii.gz", "_T1w.nii")
+TRUTH = Path("derivatives/truth/truth.tsv")
+KEPT_ENTITIES = ("acq", "ce", "rec", "run")
+"""Entities that become part of a scan's name, in BIDS order."""
+
+
+def bids_records(root: Path) -> tuple[list[Record], list[dict[str, str]]]:
+    """Return one T1w a session of every subject, with its labels, and what is missing.
+
+    A subject of participants.tsv without an image of its own is looked up below `derivatives/`.
+    Where a session has several T1w, the one with the fewest extra entities (acq, ce, rec, run)
+    is taken, then the lowest in natural order; the log names it and the others.
+
+    Returns
+    -------
+    records, refused
+        `refused` has one row per listed participant without any T1w.
+    """
+    people = _people(root)
+    raw = [p for s in sorted(root.glob("sub-*")) if s.is_dir() for p in _images(s)]
+    found = {f"sub-{entities(p.name).get('sub', '')}" for p in raw}
+    wanted = set(people) - found
+    derived = _derived(root, wanted) if wanted else []
+    records = _one_a_session([*raw, *derived])
+    have = {record.subject_id for record in records}
+    refused = [
+        {"scan_id": name, "path": str(root / name), "stage": "cohort",
+         "reason": "listed in participants.tsv, but no T1w image was found"}
+        for name in sorted(set(people) - have)
+    ]  # fmt: skip
+    sessions = {name: _sessions(root, name) for name in have}
+    truth = _truth(root)
+    for record in records:
+        record.labels = (
+            people.get(record.subject_id, {}).get("", {})
+            | people.get(record.subject_id, {}).get(record.session_id, {})
+            | sessions[record.subject_id].get(record.session_id, {})
+            | truth.get(record.scan_id, {})
+        )
+    return records, refused
+
+
+def _images(folder: Path) -> list[Path]:
+    inside = [*folder.glob("anat/*_T1w.nii*"), *folder.glob("ses-*/anat/*_T1w.nii*")]
+    return sorted(p for p in inside if p.name.endswith(SUFFIXES))
+
+
+def _derived(root: Path, wanted: set[str]) -> list[Path]:
+    """Return T1w images of the wanted subjects below derivatives/, from one pipeline each."""
+    chosen: dict[str, Path] = {}
+    images: list[Path] = []
+    for pipeline in sorted(p for p in (root / "derivatives").glob("*") if p.is_dir()):
+        for path in sorted(pipeline.rglob("sub-*_T1w.nii*")):
+            subject = f"sub-{entities(path.name).get('sub', '')}"
+            usable = path.name.endswith(SUFFIXES) and subject in wanted
+            if usable and chosen.setdefault(subject, pipeline) == pipeline:
+                images.append(path)
+    for pipeline in sorted(set(chosen.values())):
+        count = sum(p == pipeline for p in chosen.values())
+        log.info("%d subjects without a raw T1w: taken from %s", count, pipeline)
+    return images
+
+
+def _one_a_session(paths: list[Path]) -> list[Record]:
+    groups: dict[tuple[str, str], list[tuple[list[str], Path]]] = defaultdict(list)
+    for path in paths:
+        parts = entities(path.name)
+        session = prefixed("ses", parts["ses"]) if "ses" in parts else ""
+        extra = [f"{name}-{parts[name]}" for name in KEPT_ENTITIES if name in parts]
+        groups[prefixed("sub", parts.get("sub", "")), session].append((extra, path))
+    records = []
+    for (subject, session), choices in sorted(groups.items()):
+        choices.sort(key=lambda choice: (len(choice[0]), choice[0], str(choice[1])))
+        extra = choices[0][0]
+        # Equal names (.nii beside .nii.gz) all go on: the duplicate check judges by content.
+        taken = [choice for choice in choices if choice[0] == extra]
+        others = [path.name for other, path in choices if other != extra]
+        if others:
+            name = taken[0][1].name
+            log.info("%s %s: several T1w; %s taken, not %s", subject, session, name, others)
+        scan_id = "_".join(part for part in (subject, session, *extra) if part)
+        records += [Record(scan_id, subject, session, path) for _, path in taken]
+    return records
+
+
+def _people(root: Path) -> dict[str, dict[str, dict[str, Any]]]:
+    """Return subject → session (or "") → labels of participants.tsv."""
+    path = root / "participants.tsv"
+    if not path.is_file():
+        return {}
+    table = read_table(path)
+    if "participant_id" not in table:
+        raise ContractError(f"{path}: no column participant_id (has {', '.join(table.columns)})")
+    people: dict[str, dict[str, dict[str, Any]]] = defaultdict(dict)
+    for _, row in table.dropna(subset=["participant_id"]).iterrows():
+        session = row.get("session_id")
+        key = prefixed("ses", session) if isinstance(session, str) else ""
+        labels = labels_of(row, drop=("participant_id", "session_id"))
+        people[prefixed("sub", row["participant_id"])][key] = labels
+    return people
+
+
+def _sessions(root: Path, subject: str) -> dict[str, dict[str, Any]]:
+    """Return session → labels of one subject's sessions.tsv."""
+    path = root / subject / f"{subject}_sessions.tsv"
+    if not path.is_file():
+        return {}
+    table = read_table(path)
+    if "session_id" not in table:
+        raise ContractError(f"{path}: no column session_id (has {', '.join(table.columns)})")
+    return {
+        prefixed("ses", row["session_id"]): labels_of(row, drop=("session_id", "participant_id"))
+        for _, row in table.dropna(subset=["session_id"]).iterrows()
+    }
+
+
+def _truth(root: Path) -> dict[str, dict[str, Any]]:
+    """Return scan_id → ground truth, as phantom cohorts carry it."""
+    if not (root / TRUTH).is_file():
+        return {}
+    table = read_table(root / TRUTH)
+    drop = ("scan_id", "subject_id", "session_id", "participant_id")
+    rows = table.dropna(subset=["scan_id"]).iterrows()
+    return {str(row["scan_id"]): labels_of(pd.Series(row), drop=drop) for _, row in rows}

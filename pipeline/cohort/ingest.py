@@ -1,0 +1,231 @@
+"""Any cohort in: a manifest with one row a usable file, and a quarantine list of the rest."""
+
+import logging
+import re
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+
+from pipeline.cohort.bids import bids_records
+from pipeline.cohort.folder import folder_records
+from pipeline.cohort.manifest import typed
+from pipeline.cohort.records import Record
+from pipeline.cohort.split import split_subjects
+from pipeline.cohort.table import table_records
+from pipeline.compute import available_cpus, digest_file, progress
+from schemas.errors import ContractError, ParamsError
+from schemas.manifest import MANIFEST_COLUMNS, QUARANTINE_COLUMNS
+from schemas.params import CohortParams
+
+log = logging.getLogger(__name__)
+
+DEFAULT_NAMES = {
+    "age_years": ("age_years", "age", "Age", "AGE"),
+    "sex": ("sex", "Sex", "SEX", "gender", "PTGENDER"),
+    "diagnosis": ("diagnosis", "dx", "DX", "group"),
+    "months_from_first": ("months_from_first", "months"),
+}
+"""Label columns and the names they go by; cohort.columns comes first."""
+ALIASES = {"age": "age_years", "months": "months_from_first"}
+SEXES = {"f": "F", "female": "F", "w": "F", "woman": "F", "m": "M", "male": "M", "man": "M"}
+SAFE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
+TABLES = {".csv", ".tsv", ".parquet"}
+
+
+def detect_source(path: Path) -> Literal["bids", "folder", "table", "volumes"]:
+    """Return what an input path is, by its content.
+
+    Raises
+    ------
+    ContractError
+        If it does not exist or is none of these.
+    """
+    if not path.exists():
+        raise ContractError(f"{path}: no such file or folder")
+    if path.is_file():
+        if path.suffix.lower() in TABLES:
+            return "table"
+        return "folder"
+    if (path / "zarr.json").is_file():
+        return "volumes"
+    has_subjects = any(p.is_dir() for p in path.glob("sub-*"))
+    marked = (path / "participants.tsv").is_file() or (path / "dataset_description.json").is_file()
+    if has_subjects and (marked or next(path.glob("sub-*/**/anat/*_T1w.nii*"), None)):
+        return "bids"
+    return "folder"
+
+
+def build_manifest(
+    params: CohortParams, *, input_path: Path | None = None
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the manifest (schemas.manifest, paths absolute) and the quarantine list.
+
+    Label columns that are not in the contract are kept under their own names. Missing and empty
+    files and duplicate scan ids go to the quarantine list with a reason. Rows are in order of
+    scan_id. The source data are only read.
+
+    Raises
+    ------
+    ContractError
+        If the input is not there, is malformed, or holds no usable scan.
+    """
+    source = input_path or params.input
+    if source is None:
+        raise ParamsError("cohort.input: expected a folder or a table")
+    if not source.exists():
+        raise ContractError(f"{source}: no such file or folder")
+    columns = {ALIASES.get(key, key): value for key, value in params.columns.items()}
+    records, refused = _collect(params.source, source, columns)
+    records, digests, more = _sound(records)
+    refused += more
+    if not records:
+        detail = f"; first refused: {refused[0]['reason']}" if refused else _hint(source)
+        raise ContractError(f"{source}: no usable T1w image found{detail}")
+    table = typed(_table(records, digests, columns), source)
+    table["months_from_first"] = _months(table)
+    strata = table.groupby("subject_id")["diagnosis"].first().fillna("").astype(str).to_dict()
+    splits = split_subjects(strata, params.split)
+    table["split"] = [splits[name] for name in table["subject_id"]]
+    extra = [name for name in table.columns if name not in MANIFEST_COLUMNS]
+    return table[[*MANIFEST_COLUMNS, *extra]], quarantine_table(refused)
+
+
+def quarantine_table(rows: list[dict[str, str]]) -> pd.DataFrame:
+    """Return a quarantine list (schemas.manifest) from its rows."""
+    return pd.DataFrame(rows, columns=list(QUARANTINE_COLUMNS))
+
+
+def _collect(
+    kind: str, source: Path, columns: dict[str, str]
+) -> tuple[list[Record], list[dict[str, str]]]:
+    if kind == "bids":
+        return bids_records(source)
+    if kind == "table":
+        return table_records(source, columns), []
+    if kind == "folder":
+        return folder_records(source), []
+    raise ParamsError(f"cohort.source {kind}: expected bids, folder or table here")
+
+
+def _sound(
+    records: list[Record],
+) -> tuple[list[Record], list[str], list[dict[str, str]]]:
+    """Split records into sound ones with their digests, and quarantine rows."""
+    refused: list[dict[str, str]] = []
+    there: list[Record] = []
+    for record in sorted(records, key=lambda r: (r.scan_id, str(r.path))):
+        fault = _fault(record)
+        if fault:
+            refused.append(_row(record, fault))
+        else:
+            there.append(record)
+    with ThreadPoolExecutor(max(1, min(8, available_cpus()))) as pool:
+        made = pool.map(_digest, there)
+        digests = list(progress(made, total=len(there), label="Digests"))
+    groups: dict[str, list[tuple[Record, str]]] = {}
+    for record, digest in zip(there, digests, strict=True):
+        if digest.startswith("!"):
+            refused.append(_row(record, digest[1:]))
+        else:
+            groups.setdefault(record.scan_id, []).append((record, digest))
+    sound: list[tuple[Record, str]] = []
+    for same in groups.values():
+        first, digest = same[0]
+        equal = all(other == digest for _, other in same)
+        if equal:
+            sound.append(same[0])
+        for record, _ in same[1:] if equal else same:
+            others = ", ".join(r.path.name for r, _ in same if r is not record)
+            what = "an identical copy of" if equal else "different content under one id as in"
+            refused.append(_row(record, f"duplicate scan id: {what} {others or first.path.name}"))
+    return [record for record, _ in sound], [digest for _, digest in sound], refused
+
+
+def _fault(record: Record) -> str | None:
+    if record.path == Path():
+        return "no path given"
+    if not record.subject_id or not SAFE_ID.fullmatch(record.scan_id):
+        return f"id {record.scan_id!r}, expected letters, digits, and - _ . +"
+    if not record.path.is_file():
+        return "file not found"
+    if record.path.stat().st_size == 0:
+        return "file is empty (0 bytes)"
+    return None
+
+
+def _digest(record: Record) -> str:
+    """Return the digest of a record's file, or "!" and why there is none."""
+    try:
+        return digest_file(record.path)
+    except OSError as error:
+        return f"!cannot be read: {error.strerror}"
+
+
+def _row(record: Record, reason: str) -> dict[str, str]:
+    return {
+        "scan_id": record.scan_id,
+        "path": "" if record.path == Path() else str(record.path),
+        "stage": "cohort",
+        "reason": reason,
+    }
+
+
+def _table(records: list[Record], digests: list[str], columns: dict[str, str]) -> pd.DataFrame:
+    labels = pd.DataFrame([record.labels for record in records], dtype=object)
+    for target, names in DEFAULT_NAMES.items():
+        chosen = (columns[target],) if target in columns else names
+        source = next((name for name in chosen if name in labels), None)
+        if source is None and target in columns:
+            have = ", ".join(labels.columns)
+            raise ContractError(f"cohort.columns: no column {columns[target]!r} (has {have})")
+        labels[target] = labels.pop(source) if source is not None else None
+    for target, source in columns.items():
+        if target not in DEFAULT_NAMES and source in labels:
+            labels[target] = labels.pop(source)
+    labels["sex"] = [SEXES.get(str(cell).strip().lower()) for cell in labels["sex"]]
+    own = pd.DataFrame(
+        {
+            "scan_id": [r.scan_id for r in records],
+            "subject_id": [r.subject_id for r in records],
+            "session_id": [r.session_id for r in records],
+            "path": [str(r.path.absolute()) for r in records],
+            "source_digest": digests,
+            "split": "",
+        }
+    )
+    clashes = [name for name in labels if name in own]
+    return pd.concat([own, labels.drop(columns=clashes)], axis=1)
+
+
+def _months(table: pd.DataFrame) -> "pd.Series[float]":
+    """Return months since each subject's first scan.
+
+    As given; else from session names such as `ses-M06`; else from the ages at the scans; else 0
+    for a single scan and missing for several.
+    """
+    given = table["months_from_first"].astype(float)
+    named = table["session_id"].str.extract(r"^ses-[Mm](\d+)$")[0].astype(float)
+    ages = table["age_years"].astype(float) * 12
+    groups = table["subject_id"]
+    from_age = ages - ages.groupby(groups).transform("min")
+    from_age = from_age.where(ages.groupby(groups).transform("nunique") > 1)
+    named = named - named.groupby(groups).transform("min")
+    single = (groups.groupby(groups).transform("size") == 1).map({True: 0.0, False: float("nan")})
+    months = given.fillna(named).fillna(from_age).fillna(single)
+    return months.round(2)
+
+
+def _hint(source: Path) -> str:
+    if source.is_dir() and next(source.rglob("*.dcm"), None):
+        return "; it holds DICOM: convert it with dcm2niix first"
+    return "; expected .nii, .nii.gz, .mgz or .hdr/.img"
+
+
+def summarise(manifest: pd.DataFrame) -> dict[str, Any]:
+    """Return subjects and scans a split, for logs."""
+    return {
+        str(name): {"subjects": int(rows["subject_id"].nunique()), "scans": len(rows)}
+        for name, rows in manifest.groupby("split")
+    }

@@ -1,0 +1,69 @@
+"""What every source yields: one record a scan, before digests, labels and split."""
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from schemas.errors import ContractError
+
+MISSING = ["", "n/a", "N/A", "nan", "NaN", "NULL", "null"]
+"""Cells read as missing. `NA` and `None` stay: both are used as names and codes."""
+
+
+@dataclass
+class Record:
+    """One scan that a source offers."""
+
+    scan_id: str
+    subject_id: str
+    session_id: str
+    path: Path
+    labels: dict[str, Any] = field(default_factory=dict)
+
+
+def bids_label(text: str) -> str:
+    """Return a name cut down to the letters and digits that BIDS allows (`002_S_1` → `002S1`)."""
+    return re.sub(r"[^A-Za-z0-9]", "", text)
+
+
+def prefixed(kind: str, name: str) -> str:
+    """Return `sub-<label>` or `ses-<label>`, whether or not the name had the prefix."""
+    label = bids_label(name.removeprefix(f"{kind}-"))
+    return f"{kind}-{label}" if label else ""
+
+
+def entities(name: str) -> dict[str, str]:
+    """Return the BIDS entities of a file name: `sub-1_ses-2_T1w.nii.gz` → {sub: 1, ses: 2}."""
+    stem = name.split(".", 1)[0]
+    return dict(part.split("-", 1) for part in stem.split("_") if "-" in part)
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """Read CSV, TSV or Parquet with every cell as text, so that `001` stays `001`.
+
+    Raises
+    ------
+    ContractError
+        If the table cannot be read.
+    """
+    try:
+        if path.suffix.lower() == ".parquet":
+            table = pd.read_parquet(path)
+            text = table.astype("string").astype(object)
+            return text.where(table.notna() & ~text.isin(MISSING), None)
+        separator = "\t" if path.suffix.lower() == ".tsv" else ","
+        return pd.read_csv(
+            path, sep=separator, dtype=str, keep_default_na=False, na_values=MISSING,
+            encoding="utf-8-sig", skipinitialspace=True,
+        )  # fmt: skip
+    except (OSError, ValueError, pd.errors.ParserError) as error:
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ContractError(f"{path}: unreadable table ({first})") from error
+
+
+def labels_of(row: "pd.Series[Any]", *, drop: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Return the filled cells of a table row."""
+    return {str(k): v for k, v in row.items() if k not in drop and pd.notna(v)}

@@ -1,0 +1,61 @@
+"""A CSV, TSV or Parquet table with one row a scan."""
+
+from pathlib import Path
+
+from pipeline.cohort.records import Record, labels_of, prefixed, read_table
+from schemas.errors import ContractError
+
+PATH_NAMES = ("path", "file", "filename", "image", "image_path", "nifti", "T1w")
+SUBJECT_NAMES = ("subject_id", "participant_id", "subject", "PTID", "RID")
+SESSION_NAMES = ("session_id", "session", "visit", "VISCODE")
+
+
+def table_records(path: Path, columns: dict[str, str]) -> list[Record]:
+    """Return the rows of a table as records; paths are relative to the table's folder.
+
+    The columns for path, subject, session and scan go by common names or by `columns`.
+
+    Raises
+    ------
+    ContractError
+        If there is no column with paths or with subjects.
+    """
+    table = read_table(path)
+    path_column = _column(path, list(table.columns), "path", PATH_NAMES, columns)
+    subject_column = _column(path, list(table.columns), "subject_id", SUBJECT_NAMES, columns)
+    session_column = _find(list(table.columns), "session_id", SESSION_NAMES, columns)
+    scan_column = _find(list(table.columns), "scan_id", ("scan_id",), columns)
+    used = tuple(c for c in (path_column, subject_column, session_column, scan_column) if c)
+    records = []
+    for number, row in table.iterrows():
+        if not isinstance(row[subject_column], str):
+            raise ContractError(f"{path}: row {int(str(number)) + 2} has no {subject_column}")
+        subject = prefixed("sub", row[subject_column])
+        session = row[session_column] if session_column else None
+        session = prefixed("ses", session) if isinstance(session, str) else ""
+        scan_id = row[scan_column] if scan_column else None
+        if not isinstance(scan_id, str):
+            scan_id = f"{subject}_{session}" if session else subject
+        name = row[path_column] if isinstance(row[path_column], str) else ""
+        file = path.parent / name if name else Path()
+        records.append(Record(scan_id, subject, session, file, labels_of(row, drop=used)))
+    return records
+
+
+def _find(
+    have: list[str], target: str, names: tuple[str, ...], columns: dict[str, str]
+) -> str | None:
+    candidates = (columns[target],) if target in columns else names
+    return next((name for name in candidates if name in have), None)
+
+
+def _column(
+    path: Path, have: list[str], target: str, names: tuple[str, ...], columns: dict[str, str]
+) -> str:
+    found = _find(have, target, names, columns)
+    if found is None:
+        raise ContractError(
+            f"{path}: no column for {target} (has {', '.join(have)}); name it with "
+            f"cohort.columns {{{target}: NAME}}"
+        )
+    return found
