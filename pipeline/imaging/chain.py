@@ -22,7 +22,7 @@ from pipeline.imaging.geometry import (
 from pipeline.imaging.header import Affine, check_field_of_view, zooms_of
 from pipeline.imaging.qc import judge, measure
 from pipeline.imaging.read import read_scan
-from pipeline.imaging.register import Registration, register
+from pipeline.imaging.register import POOR_NCC, Registration, register
 from pipeline.imaging.template import grid_affine
 from schemas.errors import ScanError
 from schemas.params import PreprocessParams
@@ -50,6 +50,8 @@ class PreprocessedScan:
     """Bias-corrected native intensities that became 1 and 255."""
     qc: dict[str, float | str]
     """QC numbers, `status` (pass, warn or fail) and `reasons`."""
+    notes: tuple[str, ...]
+    """What was odd about the file; each is a warning."""
     timings: dict[str, float]
     """CPU seconds a step."""
 
@@ -107,7 +109,7 @@ def preprocess_scan(path: Path, params: PreprocessParams) -> PreprocessedScan:
             affine,
             kind=params.registration,
             zooms=params.registration_zooms,
-            poor_ncc=params.qc.ncc_warn,
+            poor_ncc=POOR_NCC,
         )
     with clock.step("resample"):
         values, on_grid = _onto_grid(brain, inside, affine, transform, params)
@@ -139,6 +141,7 @@ def preprocess_scan(path: Path, params: PreprocessParams) -> PreprocessedScan:
             "strip_method": method,
             "wide_search": str(transform.wide_search).lower(),
         },
+        notes=head.notes,
         timings=clock.seconds,
     )
 

@@ -21,6 +21,8 @@ MARGIN = 12.0
 """Empty border around the brain during registration (mm)."""
 SEARCH_ZOOMS = 4.0
 """Voxel size of the wide search (mm)."""
+POOR_NCC = 0.40
+"""Correlation with the template below which rotations all around are searched."""
 STAGE = {"rigid": "Rigid", "affine": "Affine"}
 
 

@@ -1,0 +1,250 @@
+"""A manifest of raw heads → volumes.zarr, a QC table and a quarantine list."""
+
+import io
+import json
+import logging
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from pipeline import __version__
+from pipeline.compute import digest_of, progress, write_atomic
+from pipeline.precompute.staging import Record, Staging
+from pipeline.precompute.tasks import Task, content_params, fingerprint, run_all
+from pipeline.stores.builder import check_target, lock_store
+from pipeline.stores.volumes import VolumeRow, VolumeStore, open_volumes, write_volumes
+from schemas.errors import ContractError
+from schemas.manifest import QUARANTINE_COLUMNS
+from schemas.params import PreprocessParams
+from schemas.stores import StoreAttributes
+
+log = logging.getLogger(__name__)
+
+STEPS = ("read", "strip", "bias", "register", "resample", "qc")
+
+
+@dataclass(frozen=True, slots=True)
+class PreprocessSummary:
+    """What one call did."""
+
+    passed: int
+    """Scans in the store without a warning."""
+    warned: int
+    """Scans in the store with a warning."""
+    quarantined: int
+    """Scans refused, those refused by the cohort stage included."""
+    reused: int
+    """Scans of the manifest that were not done again."""
+    seconds: float
+    """Wall time of the call."""
+
+
+def preprocess_cohort(
+    manifest: pd.DataFrame,
+    params: PreprocessParams,
+    *,
+    manifest_dir: Path,
+    out: Path,
+    qc_csv: Path,
+    quarantine_csv: Path,
+    prior_quarantine: pd.DataFrame,
+    workers: int,
+    scheduler: str | None = None,
+) -> PreprocessSummary:
+    """Preprocess every scan of a manifest; one bad scan never stops the others.
+
+    Finished scans are kept beside the store in `<out>.work` until the store is complete, so a run
+    that was stopped at any moment goes on where it was and ends with the same bytes. Scans of an
+    earlier complete store are copied where source, parameters and method are the same.
+
+    Raises
+    ------
+    ContractError
+        If another process writes the same store, `out` is something else, or no scan passed.
+    """
+    started = time.monotonic()
+    # A folder given as relative must mean the same in every worker process.
+    out = out.absolute()
+    tasks = _tasks(manifest, params, manifest_dir)
+    with lock_store(out):
+        check_target(out)
+        staging, ledger = Staging(out), _Ledger(out)
+        records = _known(tasks, staging, ledger, params)
+        todo = [task for task in tasks if task.scan_id not in records]
+        reused = len(tasks) - len(todo)
+        if reused:
+            log.info("%d of %d scans were done before", reused, len(tasks))
+        runs = run_all(todo, params, out, workers=workers, scheduler=scheduler)
+        for record in progress(runs, total=len(todo), label="Preprocess"):
+            records[record["scan_id"]] = record
+            if "error" in record:
+                log.warning("%s: %s", record["scan_id"], record["error"])
+        table = _qc_table(tasks, records, params)
+        good = [task for task in tasks if table.loc[task.scan_id, "status"] in {"pass", "warn"}]
+        refused = _quarantine(tasks, table, prior_quarantine)
+        write_table(table.reset_index(), qc_csv)
+        write_table(refused, quarantine_csv)
+        if not good:
+            raise ContractError(f"{out}: no scan passed; the reasons are in {quarantine_csv}")
+        attributes = _attributes(good, params)
+        write_volumes(out, attributes, _rows(good, staging, ledger))
+        ledger.write([records[task.scan_id] for task in tasks])
+        staging.remove()
+    counts = table["status"].value_counts()
+    return PreprocessSummary(
+        passed=int(counts.get("pass", 0)),
+        warned=int(counts.get("warn", 0)),
+        quarantined=len(refused),
+        reused=reused,
+        seconds=time.monotonic() - started,
+    )
+
+
+class _Ledger:
+    """The records of the complete store at `out`, and its rows."""
+
+    def __init__(self, out: Path) -> None:
+        self.path = out.with_name(out.name + ".records.json")
+        self.store: VolumeStore | None = None
+        self.rows: dict[str, int] = {}
+        try:
+            self.store = open_volumes(out)
+            self.rows = self.store.fingerprint_rows()
+        except ContractError:
+            if out.exists():
+                log.warning("%s: not usable as it is, made anew", out)
+        try:
+            content = json.loads(self.path.read_text())
+        except (OSError, ValueError):
+            content = []
+        self.records: dict[tuple[str, str], Record] = {
+            (record["scan_id"], record["fingerprint"]): record for record in content
+        }
+
+    def write(self, records: list[Record]) -> None:
+        """Keep the records; transient errors are left out, so that they are tried again."""
+        kept = [record for record in records if not record.get("transient")]
+        write_atomic(self.path, "[\n" + ",\n".join(json.dumps(r) for r in kept) + "\n]\n")
+
+    def holds(self, task: Task) -> bool:
+        """Tell whether the store has this scan's volume."""
+        return task.fingerprint in self.rows
+
+    def read_row(self, task: Task) -> VolumeRow:
+        """Read this scan's volume."""
+        assert self.store is not None
+        return self.store.read_row(self.rows[task.fingerprint])
+
+
+def _tasks(manifest: pd.DataFrame, params: PreprocessParams, manifest_dir: Path) -> list[Task]:
+    folder = manifest_dir.absolute()
+    return [
+        Task(
+            scan_id=str(row["scan_id"]),
+            path=str(folder / str(row["path"])),
+            source_digest=str(row["source_digest"]),
+            fingerprint=fingerprint(str(row["source_digest"]), params),
+        )
+        for row in manifest.to_dict("records")
+    ]
+
+
+def _known(
+    tasks: list[Task], staging: Staging, ledger: _Ledger, params: PreprocessParams
+) -> dict[str, Record]:
+    """Return the records of scans that need no work."""
+    records: dict[str, Record] = {}
+    for task in tasks:
+        record = staging.read_record(task.scan_id, task.fingerprint)
+        if record is None:
+            record = ledger.records.get((task.scan_id, task.fingerprint))
+            needs_volume = record is not None and _verdict(record, params)[0] in {"pass", "warn"}
+            if needs_volume and not ledger.holds(task):
+                record = None
+        if record is not None:
+            records[task.scan_id] = record
+    return records
+
+
+def _verdict(record: Record, params: PreprocessParams) -> tuple[str, str]:
+    """Return status and reasons of a record under today's thresholds."""
+    from pipeline.imaging.qc import judge
+
+    if "error" in record:
+        return "error", str(record["error"])
+    rigid = params.registration == "rigid"
+    verdict = judge(record["qc"], tuple(record["notes"]), params.qc, rigid=rigid)
+    return verdict.status, "; ".join(verdict.reasons)
+
+
+def _qc_table(
+    tasks: list[Task], records: dict[str, Record], params: PreprocessParams
+) -> pd.DataFrame:
+    """Return one row a scan, indexed by scan_id."""
+    from pipeline.imaging.qc import NUMBERS
+
+    rows: list[dict[str, Any]] = []
+    for task in tasks:
+        record = records[task.scan_id]
+        status, reasons = _verdict(record, params)
+        qc, timings = record.get("qc", {}), record.get("timings", {})
+        rows.append(
+            {"scan_id": task.scan_id, "status": status, "reasons": reasons}
+            | {name: qc.get(name) for name in (*NUMBERS, "strip_method", "wide_search")}
+            | {f"{step}_cpu_s": timings.get(step) for step in STEPS}
+            | {"path": task.path}
+        )
+    return pd.DataFrame(rows).set_index("scan_id")
+
+
+def _quarantine(tasks: list[Task], table: pd.DataFrame, prior: pd.DataFrame) -> pd.DataFrame:
+    bad = table[~table["status"].isin(["pass", "warn"])]
+    rows = [
+        {"scan_id": scan_id, "path": row["path"], "stage": "preprocess", "reason": row["reasons"]}
+        for scan_id, row in bad.iterrows()
+    ]
+    new = pd.DataFrame(rows, columns=list(QUARANTINE_COLUMNS))
+    if prior.empty:
+        return new
+    return pd.concat([prior.reindex(columns=list(QUARANTINE_COLUMNS)), new], ignore_index=True)
+
+
+def _attributes(tasks: list[Task], params: PreprocessParams) -> StoreAttributes:
+    from pipeline.imaging.chain import METHOD_VERSION
+    from pipeline.imaging.template import grid_affine
+
+    content = content_params(params)
+    return StoreAttributes(
+        kind="volumes",
+        made_by=f"ldae-pipeline {__version__}",
+        params={"preprocess": params.model_dump(mode="json")},
+        digests={"preprocessing": digest_of([content, METHOD_VERSION])},
+        grid={
+            "shape": list(params.grid.shape),
+            "affine": grid_affine(params.grid).tolist(),
+            "orientation": "RAS",
+        },
+        scan_ids=[task.scan_id for task in tasks],
+        fingerprints=[task.fingerprint for task in tasks],
+    )
+
+
+def _rows(tasks: list[Task], staging: Staging, ledger: _Ledger) -> Iterator[VolumeRow]:
+    """Yield the volumes in order, from the work folder or from the store before."""
+    for task in tasks:
+        record = staging.read_record(task.scan_id, task.fingerprint)
+        if record is not None and "qc" in record:
+            yield staging.read_row(task.scan_id, task.fingerprint)
+        else:
+            yield ledger.read_row(task)
+
+
+def write_table(table: pd.DataFrame, path: Path) -> None:
+    """Write a CSV whole or not at all."""
+    text = io.StringIO()
+    table.to_csv(text, index=False, lineterminator="\n", float_format="%.5g")
+    write_atomic(path, text.getvalue())

@@ -1,0 +1,60 @@
+"""Finished scans of a run that is not finished: one file each, beside the store."""
+
+import io
+import json
+import shutil
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.compute import write_atomic, write_json
+from pipeline.stores.volumes import VolumeRow
+
+Record = dict[str, Any]
+"""One scan's outcome: scan_id, fingerprint, qc (or error), notes, timings."""
+
+
+class Staging:
+    """The work folder of a volume store: `<store>.work`."""
+
+    def __init__(self, out: Path) -> None:
+        self.folder = out.with_name(out.name + ".work")
+
+    def _path(self, scan_id: str, fingerprint: str, suffix: str) -> Path:
+        return self.folder / f"{scan_id}-{fingerprint[:12]}{suffix}"
+
+    def write_scan(self, row: VolumeRow, record: Record) -> None:
+        """Keep a volume and its record, whole or not at all."""
+        content = io.BytesIO()
+        arrays = {name: getattr(row, name) for name in VolumeRow.__dataclass_fields__}
+        np.savez_compressed(content, record=np.array(json.dumps(record)), **arrays)
+        path = self._path(record["scan_id"], record["fingerprint"], ".npz")
+        write_atomic(path, content.getvalue())
+
+    def write_error(self, record: Record) -> None:
+        """Keep the record of a scan that cannot be used."""
+        write_json(self._path(record["scan_id"], record["fingerprint"], ".json"), record)
+
+    def read_record(self, scan_id: str, fingerprint: str) -> Record | None:
+        """Return the record of a finished scan; None if it is not finished or damaged."""
+        error = self._path(scan_id, fingerprint, ".json")
+        try:
+            if error.is_file():
+                record: Record = json.loads(error.read_text())
+            else:
+                with np.load(self._path(scan_id, fingerprint, ".npz")) as content:
+                    record = json.loads(str(content["record"]))
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+            return None
+        return record if record.get("fingerprint") == fingerprint else None
+
+    def read_row(self, scan_id: str, fingerprint: str) -> VolumeRow:
+        """Return the volume of a finished scan."""
+        with np.load(self._path(scan_id, fingerprint, ".npz")) as content:
+            return VolumeRow(**{name: content[name] for name in VolumeRow.__dataclass_fields__})
+
+    def remove(self) -> None:
+        """Drop everything, once the store is complete."""
+        shutil.rmtree(self.folder, ignore_errors=True)

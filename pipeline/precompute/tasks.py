@@ -1,0 +1,173 @@
+"""The work on one scan as a guarded task, and its fan-out over processes."""
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.compute import digest_file, digest_of
+from pipeline.precompute.staging import Record, Staging
+from pipeline.stores.volumes import VolumeRow
+from schemas.errors import ScanError
+from schemas.params import PreprocessParams
+
+log = logging.getLogger(__name__)
+
+MEMORY_LIMIT = "4GiB"
+"""A worker process beyond this is restarted, and its scan tried again elsewhere."""
+AHEAD = 4
+"""Tasks in flight for each worker thread; the scheduler never holds the whole cohort."""
+ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+
+@dataclass(frozen=True)
+class Task:
+    """One scan to preprocess."""
+
+    scan_id: str
+    path: str
+    source_digest: str
+    fingerprint: str
+
+
+def content_params(params: PreprocessParams) -> dict[str, Any]:
+    """Return the parameters that decide a volume's content: all but the QC thresholds."""
+    return params.model_dump(mode="json", exclude={"qc", "max_bytes"})
+
+
+def fingerprint(source_digest: str, params: PreprocessParams) -> str:
+    """Return the digest of a source file and of everything that is done to it."""
+    from pipeline.imaging.chain import METHOD_VERSION
+
+    return digest_of([source_digest, content_params(params), METHOD_VERSION])
+
+
+def run_task(task: Task, params: dict[str, Any], out: str) -> Record:
+    """Preprocess one scan into the staging folder; returns its record, never raises for data.
+
+    A record with `transient` set (out of memory, disk) is not kept: the scan is tried again in
+    the next run.
+    """
+    staging = Staging(Path(out))
+    record: Record = {"scan_id": task.scan_id, "fingerprint": task.fingerprint}
+    try:
+        row, more = _preprocess(task, PreprocessParams.model_validate(params))
+        staging.write_scan(row, record | more)
+        return record | more
+    except ScanError as error:
+        record |= {"error": str(error)}
+        staging.write_error(record)
+        return record
+    except MemoryError:
+        return record | {"error": "out of memory; use fewer --workers", "transient": True}
+    except OSError as error:
+        return record | {"error": f"{error.strerror or error}", "transient": True}
+    except Exception as error:  # noqa: BLE001 - one scan never stops the others
+        log.debug("%s", task.path, exc_info=True)
+        first = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        record |= {"error": f"preprocessing failed: {type(error).__name__}: {first}"}
+        staging.write_error(record)
+        return record
+
+
+def _preprocess(task: Task, params: PreprocessParams) -> tuple[VolumeRow, Record]:
+    from pipeline.imaging.chain import preprocess_scan
+
+    path = Path(task.path)
+    if not path.is_file():
+        raise ScanError("file not found")
+    if digest_file(path) != task.source_digest:
+        raise ScanError("file changed since the manifest was made; run `pipeline cohort` again")
+    scan = preprocess_scan(path, params)
+    row = VolumeRow(
+        volume=scan.volume,
+        native_to_mni=scan.native_to_mni,
+        native_affine=scan.native_affine,
+        native_shape=np.asarray(scan.native_shape, dtype=np.int32),
+        intensity_range=np.asarray(scan.intensity_range, dtype=np.float64),
+    )
+    qc = {k: v for k, v in scan.qc.items() if k not in {"status", "reasons"}}
+    return row, {"qc": qc, "notes": list(scan.notes), "timings": scan.timings}
+
+
+def run_all(
+    tasks: list[Task], params: PreprocessParams, out: Path, *, workers: int, scheduler: str | None
+) -> Iterator[Record]:
+    """Yield the record of every task as it ends, in any order.
+
+    One worker runs in this process; more are dask worker processes of one thread each, or those
+    of the `scheduler` given (which must see the same files). A worker that dies, even by SIGKILL,
+    costs no more than its scan's time: the scan is given to another.
+    """
+    os.environ.update(dict.fromkeys(ONE_THREAD, "1"))
+    dumped = params.model_dump(mode="json")
+    if scheduler is None and (workers <= 1 or len(tasks) <= 1):
+        for task in tasks:
+            yield run_task(task, dumped, str(out))
+        return
+    with _client(workers, scheduler) as client:
+        yield from _dispatch(client, tasks, dumped, str(out.absolute()))
+
+
+def _dispatch(
+    client: Any, tasks: list[Task], params: dict[str, Any], out: str
+) -> Iterator[Record]:
+    from distributed import as_completed
+
+    waiting = iter(tasks)
+    names: dict[str, Task] = {}
+
+    def submit(task: Task) -> Any:
+        future = client.submit(run_task, task, params, out, pure=False, retries=1)
+        names[future.key] = task
+        return future
+
+    threads = sum(client.nthreads().values()) or 1
+    first = [submit(task) for _, task in zip(range(AHEAD * threads), waiting, strict=False)]
+    running = as_completed(first)
+    for future in running:
+        task = names.pop(future.key)
+        try:
+            record: Record = future.result()
+        except Exception as error:  # noqa: BLE001 - a worker that died thrice over one scan
+            log.debug("%s", task.path, exc_info=True)
+            text = f"worker died on this scan ({type(error).__name__}); is memory short?"
+            record = {"scan_id": task.scan_id, "fingerprint": task.fingerprint}
+            record |= {"error": text, "transient": True}
+        future.release()
+        following = next(waiting, None)
+        if following is not None:
+            running.add(submit(following))
+        yield record
+
+
+@contextmanager
+def _client(workers: int, scheduler: str | None) -> Iterator[Any]:
+    """Yield a dask client on worker processes of our own or on the scheduler given."""
+    import dask
+    from distributed import Client, LocalCluster
+
+    if scheduler is not None:
+        with Client(scheduler, timeout="30s") as client:
+            yield client
+        return
+    # Pausing a worker above its target would stall a scan that needs the memory for a moment.
+    memory = {f"distributed.worker.memory.{key}": False for key in ("target", "spill", "pause")}
+    with (
+        dask.config.set(memory),
+        LocalCluster(
+            n_workers=workers,
+            threads_per_worker=1,
+            processes=True,
+            memory_limit=MEMORY_LIMIT,
+            dashboard_address=None,
+            silence_logs=logging.ERROR,
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+        yield client
