@@ -270,7 +270,14 @@ class ProbeParams(Section):
     """Label column to (negative, positive) class; other values are left out."""
     regression: tuple[str, ...] = ("age_years",)
     """Label columns to regress."""
-    oracle: tuple[str, ...] = ()
+    oracle: tuple[str, ...] = (
+        "ventricle_mm3",
+        "gray_matter_mm3",
+        "sulcal_csf_mm3",
+        "medial_temporal_mm3",
+        "frontal_gray_mm3",
+        "brain_mm3",
+    )
     """Columns of true volumes (phantoms) for a probe that bounds what y_sem can reach."""
     folds: Annotated[int, Field(ge=2)] = 5
     """Folds of the inner, subject-grouped cross-validation that picks C and alpha."""

@@ -86,7 +86,7 @@ def build_manifest(
     table = typed(_table(records, digests, columns), source)
     table["months_from_first"] = _months(table)
     strata = table.groupby("subject_id")["diagnosis"].first().fillna("").astype(str).to_dict()
-    splits = split_subjects(strata, params.split)
+    splits = split_subjects({str(k): str(v) for k, v in strata.items()}, params.split)
     table["split"] = [splits[name] for name in table["subject_id"]]
     extra = [name for name in table.columns if name not in MANIFEST_COLUMNS]
     return table[[*MANIFEST_COLUMNS, *extra]], quarantine_table(refused)

@@ -193,7 +193,7 @@ def _onto_grid(
     transform: Registration,
     params: PreprocessParams,
 ) -> tuple[npt.NDArray[np.float32], Mask]:
-    to_native = np.linalg.inv(transform.native_to_mni)
+    to_native: Affine = np.asarray(np.linalg.inv(transform.native_to_mni), dtype=np.float64)
     grid, shape = grid_affine(params.grid), params.grid.shape
     if transform.displacement is None or transform.displacement_affine is None:
         return resample_masked(brain, inside, affine, to_native @ grid, shape)

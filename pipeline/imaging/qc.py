@@ -1,7 +1,7 @@
 """Cheap numbers per scan, and the verdict that documented thresholds give."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -116,7 +116,7 @@ def _snr(data: npt.NDArray[np.float32], mask: Mask) -> float:
     """
     box = bounding_box(mask)
     block, inside = data[box].astype(np.float32), mask[box]
-    detail = block
+    detail: npt.NDArray[Any] = block
     for axis in range(3):
         detail = np.diff(detail, axis=axis) / np.float32(np.sqrt(2))
     core = inside[:-1, :-1, :-1] & inside[1:, 1:, 1:]

@@ -26,7 +26,14 @@ MIN_FOREGROUND = 0.01
 """Smallest share of voxels that differ from the background."""
 SPIKE_FACTOR = 3.0
 """Intensities beyond this many times the 99.9th percentile are clipped to it."""
-READ_ERRORS = (OSError, EOFError, zlib.error, isal_zlib.error, ValueError, OverflowError)
+READ_ERRORS: tuple[type[Exception], ...] = (
+    OSError,
+    EOFError,
+    zlib.error,
+    isal_zlib.error,
+    ValueError,
+    OverflowError,
+)
 
 
 @dataclass(frozen=True)
@@ -96,7 +103,8 @@ def _layout(path: Path) -> _Layout:
         return _nifti_layout(path) if suffix in {".nii", ".nii.gz"} else _other_layout(path)
     except ScanError:
         raise
-    except Exception as error:  # noqa: BLE001 - any parser failure is this scan's fault
+    except Exception as error:
+        # Whatever a parser trips over is this scan's fault.
         raise ScanError(f"unreadable header: {_first_line(error)}") from error
 
 
@@ -156,7 +164,7 @@ def _other_layout(path: Path) -> _Layout:
 
 def _numeric_dtype(header: Any) -> np.dtype[Any]:
     try:
-        dtype = np.dtype(header.get_data_dtype())
+        dtype: np.dtype[Any] = np.dtype(header.get_data_dtype())
     except Exception as error:
         raise ScanError("unknown data type code in the header") from error
     if dtype.kind not in "iuf" or dtype.itemsize > 8:

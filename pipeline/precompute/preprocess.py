@@ -85,7 +85,7 @@ def preprocess_cohort(
                 log.warning("%s: %s", record["scan_id"], record["error"])
         table = _qc_table(tasks, records, params)
         good = [task for task in tasks if table.loc[task.scan_id, "status"] in {"pass", "warn"}]
-        refused = _quarantine(tasks, table, prior_quarantine)
+        refused = _quarantine(table, prior_quarantine)
         write_table(table.reset_index(), qc_csv)
         write_table(refused, quarantine_csv)
         if not good:
@@ -201,7 +201,7 @@ def _qc_table(
     return pd.DataFrame(rows).set_index("scan_id")
 
 
-def _quarantine(tasks: list[Task], table: pd.DataFrame, prior: pd.DataFrame) -> pd.DataFrame:
+def _quarantine(table: pd.DataFrame, prior: pd.DataFrame) -> pd.DataFrame:
     bad = table[~table["status"].isin(["pass", "warn"])]
     rows = [
         {"scan_id": scan_id, "path": row["path"], "stage": "preprocess", "reason": row["reasons"]}

@@ -67,7 +67,8 @@ def run_task(task: Task, params: dict[str, Any], out: str) -> Record:
         return record | {"error": "out of memory; use fewer --workers", "transient": True}
     except OSError as error:
         return record | {"error": f"{error.strerror or error}", "transient": True}
-    except Exception as error:  # noqa: BLE001 - one scan never stops the others
+    except Exception as error:
+        # One scan never stops the others.
         log.debug("%s", task.path, exc_info=True)
         first = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         record |= {"error": f"preprocessing failed: {type(error).__name__}: {first}"}
@@ -114,9 +115,7 @@ def run_all(
         yield from _dispatch(client, tasks, dumped, str(out.absolute()))
 
 
-def _dispatch(
-    client: Any, tasks: list[Task], params: dict[str, Any], out: str
-) -> Iterator[Record]:
+def _dispatch(client: Any, tasks: list[Task], params: dict[str, Any], out: str) -> Iterator[Record]:
     from distributed import as_completed
 
     waiting = iter(tasks)
@@ -134,7 +133,8 @@ def _dispatch(
         task = names.pop(future.key)
         try:
             record: Record = future.result()
-        except Exception as error:  # noqa: BLE001 - a worker that died thrice over one scan
+        except Exception as error:
+            # A worker died over this scan, and so did those that tried it again.
             log.debug("%s", task.path, exc_info=True)
             text = f"worker died on this scan ({type(error).__name__}); is memory short?"
             record = {"scan_id": task.scan_id, "fingerprint": task.fingerprint}
