@@ -23,11 +23,8 @@ def load_ants() -> Any:
     import ants
     from ants import config
 
-    if not config._deterministic:
-        # numpy's global state is put back: seeding it is ants' idea, not the caller's.
-        state = np.random.get_state()
-        config.set_ants_deterministic(on=True, seed_value=SEED)
-        np.random.set_state(state)
+    # What set_ants_deterministic does, less its seeding of numpy's and Python's global generators.
+    config._random_seed = SEED
     return ants
 
 

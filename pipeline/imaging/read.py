@@ -1,6 +1,5 @@
 """Read one image file safely: the header is judged before data, and no read is unbounded."""
 
-import gzip
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,11 +25,12 @@ MIN_FOREGROUND = 0.01
 """Smallest share of voxels that differ from the background."""
 SPIKE_FACTOR = 3.0
 """Intensities beyond this many times the 99.9th percentile are clipped to it."""
+IsalError: Any = isal_zlib.error
 READ_ERRORS: tuple[type[Exception], ...] = (
     OSError,
     EOFError,
     zlib.error,
-    isal_zlib.error,
+    IsalError,
     ValueError,
     OverflowError,
 )
@@ -210,7 +210,7 @@ def _read_range(path: Path, offset: int, count: int, *, exact: bool) -> bytes:
         raise
     except EOFError as error:
         raise ScanError("truncated gzip: the file ends early; copy it again") from error
-    except (gzip.BadGzipFile, *READ_ERRORS) as error:
+    except READ_ERRORS as error:
         raise ScanError(f"damaged file: {_first_line(error)}; copy it again") from error
     if exact and len(data) < count:
         raise ScanError(f"truncated: {len(data):,} of {count:,} bytes of voxels; copy it again")

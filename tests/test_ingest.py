@@ -1,0 +1,262 @@
+"""Ingest: any cohort in, nothing lost in silence."""
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from pipeline.cohort.ingest import build_manifest, detect_source
+from pipeline.cohort.manifest import read_manifest, write_manifest
+from pipeline.cohort.split import split_subjects
+
+from schemas.errors import ContractError
+from schemas.manifest import MANIFEST_COLUMNS
+from schemas.params import CohortParams, SplitParams
+from tests.real_data import real_t1w
+
+
+def touch(root: Path, *names: str) -> None:
+    """Make files with distinct content; ingest never looks inside."""
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(name.encode())
+
+
+def build(root: Path, source: str = "bids", **kwargs: object) -> tuple[pd.DataFrame, pd.DataFrame]:
+    params = CohortParams.model_validate({"source": source, **kwargs})
+    return build_manifest(params, input_path=root)
+
+
+@pytest.fixture
+def bids(tmp_path: Path) -> Path:
+    root = tmp_path / "bids"
+    touch(
+        root,
+        "sub-001/ses-M00/anat/sub-001_ses-M00_T1w.nii.gz",
+        "sub-001/ses-M06/anat/sub-001_ses-M06_T1w.nii.gz",
+        "sub-002/anat/sub-002_T1w.nii",
+        "sub-002/anat/sub-002_T2w.nii",
+        "sub-003/anat/sub-003_acq-mprage_run-2_T1w.nii.gz",
+        "sub-003/anat/sub-003_acq-mprage_run-10_T1w.nii.gz",
+        "sub-003/anat/sub-003_acq-mprage_run-1_T1w.nii.gz",
+        "derivatives/other/sub-004/anat/sub-004_desc-x_T1w.nii.gz",
+        "derivatives/other/sub-002/anat/sub-002_desc-x_T1w.nii.gz",
+    )
+    (root / "participants.tsv").write_text(
+        "participant_id\tage\tsex\tdiagnosis\tsite\n"
+        "sub-001\t70\tF\tAD\t007\nsub-002\t65.5\tmale\tn/a\t012\n"
+        "sub-003\tn/a\tM\tCN\t007\nsub-004\t50\tf\tCN\t007\nsub-005\t51\tM\tCN\t007\n"
+    )
+    (root / "sub-001" / "sub-001_sessions.tsv").write_text(
+        "session_id\tage\tmmse\nses-M00\t70.2\t29\nses-M06\t70.7\t27\n"
+    )
+    return root
+
+
+def test_bids_labels_sessions_runs_and_derivatives(
+    bids: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    manifest, refused = build(bids)
+    rows = manifest.set_index("scan_id")
+    assert list(manifest.columns[: len(MANIFEST_COLUMNS)]) == list(MANIFEST_COLUMNS)
+    assert list(rows.index) == [
+        "sub-001_ses-M00",
+        "sub-001_ses-M06",
+        "sub-002",
+        "sub-003_acq-mprage_run-1",
+        "sub-004",
+    ]
+    assert rows.loc["sub-001_ses-M06", "age_years"] == 70.7
+    assert rows.loc["sub-001_ses-M06", "months_from_first"] == 6
+    assert rows.loc["sub-001_ses-M06", "mmse"] == 27
+    assert rows.loc["sub-002", "sex"] == "M"
+    assert pd.isna(rows.loc["sub-002", "diagnosis"])
+    assert rows.loc["sub-002", "site"] == "012"
+    assert "derivatives" in rows.loc["sub-004", "path"]
+    assert list(refused["scan_id"]) == ["sub-005"]
+    assert "several T1w" in caplog.text
+    assert "sub-003_acq-mprage_run-10_T1w.nii.gz" in caplog.text
+
+
+def test_phantom_truth_becomes_labels(bids: Path) -> None:
+    touch(bids, "derivatives/truth/truth.tsv")
+    (bids / "derivatives/truth/truth.tsv").write_text(
+        "scan_id\tsubject_id\tventricle_mm3\nsub-002\tsub-002\t41000.5\n"
+    )
+    manifest, _ = build(bids)
+    assert manifest.set_index("scan_id").loc["sub-002", "ventricle_mm3"] == 41000.5
+
+
+def test_bad_files_are_refused_with_their_reason(bids: Path) -> None:
+    (bids / "sub-002/anat/sub-002_T1w.nii").write_bytes(b"")
+    touch(bids, "sub-001/ses-M00/anat/sub-001_ses-M00_T1w.nii")
+    manifest, refused = build(bids)
+    reasons = refused.groupby("scan_id")["reason"].first()
+    assert "empty" in reasons["sub-002"]
+    assert "duplicate scan id" in reasons["sub-001_ses-M00"]
+    assert (refused["scan_id"] == "sub-001_ses-M00").sum() == 2
+    assert "sub-001_ses-M00" not in set(manifest["scan_id"])
+
+
+def test_identical_copies_keep_one(bids: Path) -> None:
+    first = bids / "sub-001/ses-M00/anat/sub-001_ses-M00_T1w.nii.gz"
+    first.with_name("sub-001_ses-M00_T1w.nii").write_bytes(first.read_bytes())
+    manifest, refused = build(bids)
+    assert "sub-001_ses-M00" in set(manifest["scan_id"])
+    assert "identical copy" in refused.set_index("scan_id").loc["sub-001_ses-M00", "reason"]
+
+
+def test_folder_names_become_ids(tmp_path: Path) -> None:
+    touch(
+        tmp_path,
+        "a/T1.nii.gz",
+        "b/visit_2/T1.nii",
+        "007.nii.gz",
+        "sub-9_ses-1_T1w.nii.gz",
+        "sub-9_ses-1_FLAIR.nii.gz",
+        "fs01/mri/T1.mgz",
+        "fs01/mri/aseg.mgz",
+        "pair/x.hdr",
+        "pair/x.img",
+        ".hidden.nii.gz",
+    )
+    manifest, refused = build(tmp_path, "folder")
+    ids = dict(zip(manifest["scan_id"], manifest["subject_id"], strict=True))
+    assert ids == {
+        "sub-007": "sub-007",
+        "sub-9_ses-1": "sub-9",
+        "sub-a_acq-T1": "sub-a",
+        "sub-b_acq-visit2T1": "sub-b",
+        "sub-fs01": "sub-fs01",
+        "sub-pair_acq-x": "sub-pair",
+    }
+    assert refused.empty
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".parquet"])
+def test_table_with_named_columns(tmp_path: Path, suffix: str) -> None:
+    touch(tmp_path, "im/1.nii.gz", "im/2.nii.gz")
+    table = pd.DataFrame(
+        {
+            "RID": ["002_S_0413", "0007", "0008"],
+            "file": ["im/1.nii.gz", str(tmp_path / "im/2.nii.gz"), "im/3.nii.gz"],
+            "AGE": ["71", "72", "73"],
+            "DX": ["AD", "CN", "CN"],
+            "apoe": ["e4", None, "e3"],
+        }
+    )
+    path = tmp_path / f"t{suffix}"
+    if suffix == ".parquet":
+        table.to_parquet(path)
+    else:
+        table.to_csv(path, index=False, sep="\t" if suffix == ".tsv" else ",")
+    assert detect_source(path) == "table"
+    columns = {"age": "AGE", "diagnosis": "DX"}
+    manifest, refused = build(path, "table", columns=columns)
+    assert list(manifest["subject_id"]) == ["sub-0007", "sub-002S0413"]
+    assert list(manifest["age_years"]) == [72, 71]
+    assert list(manifest["diagnosis"]) == ["CN", "AD"]
+    assert manifest["apoe"].iloc[1] == "e4"
+    assert list(refused["reason"]) == ["file not found"]
+
+
+def test_unusable_inputs_say_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(ContractError, match="no such"):
+        build(tmp_path / "none")
+    with pytest.raises(ContractError, match="no usable T1w"):
+        build(tmp_path, "folder")
+    (tmp_path / "t.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(ContractError, match="no column for path"):
+        build(tmp_path / "t.csv", "table")
+
+
+def test_missing_mapped_column_is_named(bids: Path) -> None:
+    with pytest.raises(ContractError, match="'DX'"):
+        build(bids, columns={"diagnosis": "DX"})
+
+
+def test_manifest_round_trip_and_relative_paths(bids: Path, tmp_path: Path) -> None:
+    manifest, _ = build(bids)
+    write_manifest(manifest, tmp_path / "manifest.csv")
+    again = read_manifest(tmp_path / "manifest.csv")
+    assert list(again["scan_id"]) == list(manifest["scan_id"])
+    assert all(path.startswith("bids/") for path in again["path"])
+    assert again["site"].iloc[0] == "007"
+    assert again["session_id"].iloc[2] == ""
+    np.testing.assert_array_equal(again["age_years"], manifest["age_years"])
+    write_manifest(manifest, tmp_path / "elsewhere" / "manifest.csv")
+    moved = read_manifest(tmp_path / "elsewhere" / "manifest.csv")
+    assert all(Path(path).is_absolute() for path in moved["path"])
+
+
+def _spoil(manifest: pd.DataFrame, name: str) -> pd.DataFrame:
+    spoilt = manifest.copy()
+    if name == "duplicate":
+        spoilt.loc[1, "scan_id"] = spoilt.loc[0, "scan_id"]
+    elif name == "two splits":
+        spoilt.loc[0, "split"] = "test" if spoilt.loc[1, "split"] == "train" else "train"
+    elif name == "unknown split":
+        spoilt.loc[1, "split"] = "dev"
+    elif name == "no path":
+        spoilt.loc[1, "path"] = ""
+    elif name == "column":
+        spoilt = spoilt.drop(columns="sex")
+    elif name == "age":
+        spoilt["age_years"] = spoilt["age_years"].astype(object)
+        spoilt.loc[1, "age_years"] = "old"
+    return spoilt
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("duplicate", "not unique: .*row 2.*row 3"),
+        ("two splits", "two splits: .*row 2"),
+        ("unknown split", "'dev'.*row 3"),
+        ("no path", "path is empty for .*row 3"),
+        ("column", "columns sex"),
+        ("age", "'old'.*row 3"),
+    ],
+)
+def test_manifest_faults_name_the_rows(
+    bids: Path, tmp_path: Path, name: str, expected: str
+) -> None:
+    manifest, _ = build(bids)
+    path = tmp_path / "manifest.csv"
+    _spoil(manifest, name).to_csv(path, index=False)
+    with pytest.raises(ContractError, match=expected):
+        read_manifest(path)
+
+
+def test_split_is_exact_stratified_and_ignores_order() -> None:
+    strata = {f"sub-{i:03d}": "AD" if i % 2 else "CN" for i in range(24)}
+    params = SplitParams(train=0.6, val=0.15)
+    split = split_subjects(strata, params)
+    counts = pd.Series(split).value_counts()
+    assert counts.to_dict() == {"train": 14, "val": 4, "test": 6}
+    reverse = split_subjects(dict(reversed(strata.items())), params)
+    assert split == reverse
+    for name in ("train", "val", "test"):
+        sick = sum(strata[s] == "AD" for s, v in split.items() if v == name)
+        assert abs(sick - counts[name] / 2) <= 1
+    other = split_subjects(strata, params.model_copy(update={"seed": 1}))
+    assert other != split
+
+
+@pytest.mark.parametrize("total", [3, 4, 6])
+def test_small_cohorts_leave_no_split_empty(total: int) -> None:
+    split = split_subjects({f"s{i}": "" for i in range(total)}, SplitParams(train=0.8, val=0.1))
+    assert set(split.values()) == {"train", "val", "test"}
+
+
+def test_real_cohort_has_84_subjects() -> None:
+    root = real_t1w()
+    assert detect_source(root) == "bids"
+    manifest, refused = build(root)
+    assert manifest["subject_id"].nunique() == 84
+    assert len(manifest) == 85
+    assert refused.empty
+    assert manifest["age_years"].notna().mean() > 0.9
