@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from scipy import fft, ndimage
-from torch import Tensor
 
 from pipeline.cohort.phantom.grid import BRAIN, BRAIN_1MM, Maps, sample
 
@@ -140,7 +139,9 @@ def _causes(m: dict[str, Array]) -> dict[str, Maps]:
     parietotemporal = np.maximum(
         _bump(axes, (48, -35, -5), (40, 38, 40)), _bump(axes, (25, -58, 40), (45, 30, 35))
     )
-    frontal = np.maximum(_bump(axes, (30, 42, 20), (45, 36, 50)), _bump(axes, (38, 5, 8), (14, 26, 18)))
+    frontal = np.maximum(
+        _bump(axes, (30, 42, 20), (45, 36, 50)), _bump(axes, (38, 5, 8), (14, 26, 18))
+    )
     vertex = _bump(axes, (0, -15, 70), (60, 50, 30))
     aged = np.maximum(frontal, vertex)
     cerebrum = m["gm"] + m["wm"]

@@ -125,7 +125,10 @@ def _workers(atlas: Atlas, workers: int) -> Iterator[Callable[[list[Job]], Itera
     with tempfile.TemporaryDirectory(prefix="phantom-") as folder:
         write_atlas(atlas, Path(folder))
         with ProcessPoolExecutor(
-            workers, mp_context=get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)
+            workers,
+            mp_context=get_context("spawn"),
+            initializer=torch.set_num_threads,
+            initargs=(1,),
         ) as pool:
 
             def run(jobs: list[Job]) -> Iterator[Done]:

@@ -12,11 +12,28 @@ from jaxtyping import Float
 from scipy import ndimage
 from torch.nn.functional import interpolate
 
-from pipeline.cohort.phantom.grid import BRAIN_1MM, HEAD, Grid, Maps
+from pipeline.cohort.phantom.grid import BRAIN_1MM, HEAD, Maps
 
 Array = Float[np.ndarray, "X Y Z"]
+Box = tuple[slice, slice, slice]
+_ALL: Box = (slice(None), slice(None), slice(None))
 
 FLUID, BONE, MARROW, FAT, MUSCLE, SKIN, AIR = 0.2, 0.08, 0.72, 1.15, 0.42, 0.5, 0.015
+
+
+def _axes(box: Box) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the open coordinate axes (mm) of a box of HEAD."""
+    x, y, z = HEAD.axes
+    return x[box[0]], y[:, box[1]], z[:, :, box[2]]
+
+
+def _box(low: tuple[float, float, float], high: tuple[float, float, float]) -> Box:
+    """Return the box of HEAD between two corners (mm)."""
+    i, j, k = (
+        slice(max(int(a - o), 0), int(b - o) + 1)
+        for a, b, o in zip(low, high, HEAD.origin, strict=True)
+    )
+    return i, j, k
 
 
 @dataclass
@@ -26,24 +43,45 @@ class _Canvas:
     tissue: Array
     fat: Array
 
-    def paint(self, distance: Array, value: float | Array, *, fat: float = 0.0) -> None:
-        """Cover the inside of a shape."""
+    def paint(
+        self, distance: Array, value: float | Array, *, fat: float = 0.0, box: Box = _ALL
+    ) -> None:
+        """Cover the inside of a shape, given within a box of HEAD."""
+        self._cover(box, distance.astype(np.float32, copy=False), value, fat)
+
+    def ellipsoid(
+        self,
+        centre: tuple[float, float, float],
+        radii: tuple[float, float, float],
+        value: float | Array,
+        *,
+        fat: float = 0.0,
+        inside: Array | None = None,
+    ) -> None:
+        """Cover an ellipsoid and its mirror image, cut off where `inside` is positive."""
+        for side in (1, -1) if centre[0] else (1,):
+            middle = (side * centre[0], centre[1], centre[2])
+            box = _box(
+                (middle[0] - radii[0] - 2, middle[1] - radii[1] - 2, middle[2] - radii[2] - 2),
+                (middle[0] + radii[0] + 2, middle[1] + radii[1] + 2, middle[2] + radii[2] + 2),
+            )
+            distance = _ellipsoid(middle, radii, box)
+            if inside is not None:
+                distance = np.maximum(distance, inside[box])
+            self._cover(box, distance, value[box] if isinstance(value, np.ndarray) else value, fat)
+
+    def _cover(self, box: Box, distance: Array, value: float | Array, fat: float) -> None:
         cover = np.clip(0.5 - distance, 0, 1)
-        self.tissue += cover * (value - self.tissue)
-        self.fat += cover * (fat - self.fat)
+        self.tissue[box] += cover * (value - self.tissue[box])
+        self.fat[box] += cover * (fat - self.fat[box])
 
 
 def _ellipsoid(
-    grid: Grid,
-    centre: tuple[float, float, float],
-    radii: tuple[float, float, float],
-    *,
-    paired: bool = False,
+    centre: tuple[float, float, float], radii: tuple[float, float, float], box: Box = _ALL
 ) -> Array:
-    """Return the approximate signed distance to an ellipsoid, or to a mirrored pair."""
-    x, y, z = grid.axes
-    x = np.abs(x) if paired else x
-    q = sum(((a - c) / r) ** 2 for a, c, r in zip((x, y, z), centre, radii, strict=True))
+    """Return the approximate signed distance to an ellipsoid within a box of HEAD."""
+    axes = _axes(box)
+    q = sum(((a - c) / r) ** 2 for a, c, r in zip(axes, centre, radii, strict=True))
     return ((np.sqrt(q) - 1) * min(radii)).astype(np.float32)
 
 
@@ -85,11 +123,11 @@ def _outline(hull: Array) -> Array:
     """Return the signed distance to the skin."""
     x, y, z = HEAD.axes
     side = 5 * np.exp(-(((y - 12) / 38) ** 2) - ((z + 8) / 34) ** 2) * (np.abs(x) > 30)
-    calvarium = hull - (12.5 + side)
-    face = _ellipsoid(HEAD, (0, 36, -58), (64, 60, 60))
-    jaw = _ellipsoid(HEAD, (0, 48, -98), (47, 46, 36))
-    nose = _ellipsoid(HEAD, (0, 97, -58), (14, 17, 20))
-    ridge = _ellipsoid(HEAD, (0, 90, -46), (8, 10, 22))
+    calvarium = hull - (13.0 + side)
+    face = _ellipsoid((0, 36, -58), (64, 60, 60))
+    jaw = _ellipsoid((0, 42, -94), (60, 50, 38))
+    nose = _ellipsoid((0, 97, -58), (14, 17, 20))
+    ridge = _ellipsoid((0, 90, -46), (8, 10, 22))
     sway = -30 + 0.12 * (z + 60)
     throat = np.sqrt((x / 54) ** 2 + ((y - sway) / 60) ** 2)
     neck = np.maximum((throat - 1) * 54, z + 48).astype(np.float32)
@@ -105,61 +143,56 @@ def _skull(canvas: _Canvas, hull: Array) -> None:
     x, y, z = HEAD.axes
     rough = _texture(HEAD.shape, 7, 2)
     thin = np.exp(-(((np.abs(x) - 66) / 16) ** 2) - ((z - 2) / 22) ** 2 - ((y + 5) / 45) ** 2)
-    outer = 8.2 + 0.5 * rough - 2.6 * thin
+    outer = 7.8 + 0.6 * rough - 2.6 * thin + 1.5 * np.exp(-(((y + 95) / 25) ** 2))
     canvas.paint(hull - outer, BONE)
-    marrow = np.maximum(hull - (outer - 1.9), 3.6 - hull)
-    canvas.paint(marrow + 3 * thin, MARROW * (1 + 0.12 * rough), fat=0.35)
+    marrow = np.maximum(hull - (outer - 2.0), 4.0 - hull)
+    canvas.paint(marrow + 3 * thin, MARROW * (0.8 + 0.2 * rough), fat=0.12)
     canvas.paint(hull - 1.9, 0.3)
     canvas.paint(hull - 1.2, FLUID)
 
 
 def _face(canvas: _Canvas, skin: Array) -> None:
     """Paint the skull base, airways, jaws, tongue and the column of the neck."""
-    x, y, z = HEAD.axes
-    e = _ellipsoid
-    # Maxilla and mandible: cortical bone around marrow.
-    arch = np.abs(np.hypot(x / 0.8, y - 42) - 44)
-    for level, half, teeth in ((-84, 9, -94), (-112, 10, -100)):
-        front = np.maximum(arch - 5, np.maximum(np.abs(z - level) - half, 40 - y))
-        canvas.paint(front.astype(np.float32), BONE)
-        canvas.paint((front + 2).astype(np.float32), MARROW, fat=0.4)
-        crown = np.maximum(arch - 4, np.maximum(np.abs(z - teeth) - 3.5, 48 - y))
-        canvas.paint(crown.astype(np.float32), 0.05)
-    ramus = np.maximum(np.abs(np.abs(x) - 46 + 0.04 * (z + 60)) - 5, np.abs(y - 18) - 13)
-    ramus = np.maximum(ramus, np.abs(z + 84) - 32).astype(np.float32)
-    canvas.paint(ramus, BONE)
-    canvas.paint(ramus + 2.2, MARROW, fat=0.4)
-    canvas.paint(e(HEAD, (0, 46, -96), (24, 34, 14)), 0.5)
+    ellipsoid = canvas.ellipsoid
+    mottle = _texture(HEAD.shape, 3.5, 7)
+    _jaws(canvas, mottle)
+    # The chewing muscles around its branch, and the parotid gland behind.
+    ellipsoid((54, 24, -82), (7, 19, 29), 0.45, inside=skin + 4)
+    ellipsoid((34, 20, -76), (6, 16, 22), 0.45)
+    ellipsoid((52, -2, -78), (9, 10, 20), 0.68, fat=0.1, inside=skin + 4)
+    ellipsoid((44, 20, -86), (6.5, 15, 34), BONE)
+    ellipsoid((44, 20, -86), (4.3, 12.8, 31.8), 0.55 * (1 + 0.2 * mottle), fat=0.2)
+    ellipsoid((0, 44, -97), (24, 32, 15), 0.5 * (1 + 0.15 * mottle), fat=0.06)
     # Skull base: clivus and sphenoid hold marrow, the petrous bone is dense.
-    canvas.paint(e(HEAD, (0, 0, -46), (14, 12, 22)), BONE)
-    canvas.paint(e(HEAD, (0, 0, -46), (11, 9, 19)), 0.85, fat=0.4)
-    canvas.paint(e(HEAD, (38, -22, -50), (20, 13, 9), paired=True), BONE)
-    canvas.paint(e(HEAD, (52, -32, -56), (11, 15, 17), paired=True), 0.14)
+    ellipsoid((0, 0, -46), (14, 12, 22), BONE)
+    ellipsoid((0, 0, -46), (10, 8, 18), 0.6 * (1 + 0.15 * mottle), fat=0.15)
+    ellipsoid((38, -22, -50), (20, 13, 9), BONE)
+    ellipsoid((52, -32, -56), (11, 15, 17), 0.14)
     # Air: sphenoid, maxillary, ethmoid and frontal sinuses, nose, throat, ear canals.
-    canvas.paint(e(HEAD, (8, 22, -36), (8, 12, 10), paired=True), AIR)
-    canvas.paint(e(HEAD, (29, 56, -64), (14, 17, 18), paired=True), AIR)
-    canvas.paint(e(HEAD, (7, 58, -40), (6, 20, 11), paired=True), 0.16)
-    canvas.paint(e(HEAD, (12, 80, -16), (11, 4, 9), paired=True), AIR)
-    canvas.paint(e(HEAD, (8, 66, -64), (7, 34, 15), paired=True), AIR)
+    ellipsoid((8, 22, -36), (8, 12, 10), AIR)
+    ellipsoid((29, 56, -64), (14, 17, 18), AIR)
+    ellipsoid((7, 58, -40), (6, 20, 11), 0.16)
+    ellipsoid((12, 80, -16), (11, 4, 9), AIR)
+    ellipsoid((8, 66, -64), (7, 34, 15), AIR)
     for height in (-56, -65, -73):
-        canvas.paint(e(HEAD, (9, 58, height), (4.5, 26, 3), paired=True), 0.5)
-    canvas.paint(e(HEAD, (0, 12, -84), (11, 9, 30)), AIR)
+        ellipsoid((9, 58, height), (4.5, 26, 3), 0.5)
+    ellipsoid((0, 12, -84), (11, 9, 30), AIR)
+    box = _box((-12, -12, HEAD.origin[2]), (12, 24, -100))
+    x, y, z = _axes(box)
     windpipe = (np.hypot(x / 9, (y - 8 - 0.1 * (z + 110)) / 8) - 1) * 8
-    canvas.paint(np.maximum(windpipe, z + 104).astype(np.float32), AIR)
-    canal = np.maximum(np.hypot(y + 20, z + 46) - 3.5, 46 - np.abs(x)).astype(np.float32)
-    canvas.paint(np.broadcast_to(canal, HEAD.shape), AIR)
+    canvas.paint(np.maximum(windpipe, z + 104), AIR, box=box)
+    box = _box((-98, -26, -51), (98, -18, -43))
+    x, y, z = _axes(box)
+    canvas.paint(np.maximum(np.hypot(y + 22, z + 47) - 2, 52 - np.abs(x)), AIR, box=box)
     _eyes(canvas)
     _spine(canvas)
-    # The lips part over a dark line.
-    canvas.paint(np.maximum(e(HEAD, (0, 90, -92), (20, 16, 1.6)), skin + 1), 0.1)
 
 
 def _eyes(canvas: _Canvas) -> None:
     """Paint orbits: fat, muscles, optic nerves and the globes with their lenses."""
-    e = _ellipsoid
     for centre, radii, value, fat in (
         ((30, 52, -34), (19, 28, 18), BONE, 0.0),
-        ((30, 53, -34), (17, 26, 16), FAT, 1.0),
+        ((30, 53, -34), (17, 26, 16), 0.0, 0.85),
         ((24, 44, -34), (3, 20, 3), 0.62, 0.0),
         ((41, 52, -34), (2, 17, 6), 0.5, 0.0),
         ((20, 52, -34), (2, 17, 6), 0.5, 0.0),
@@ -169,25 +202,43 @@ def _eyes(canvas: _Canvas) -> None:
         ((32, 64, -34), (11.6, 11.6, 11.6), 0.17, 0.0),
         ((32, 73, -34), (4.6, 2.2, 4.6), 0.5, 0.0),
     ):
-        canvas.paint(e(HEAD, centre, radii, paired=True), value, fat=fat)
+        canvas.ellipsoid(centre, radii, value, fat=fat)
+
+
+def _jaws(canvas: _Canvas, mottle: Array) -> None:
+    """Paint maxilla and mandible, cortical bone around marrow, and the teeth between them."""
+    box = _box((-50, 30, -124), (50, 90, -70))
+    x, y, z = _axes(box)
+    marrow = 0.55 * (1 + 0.2 * mottle[box])
+    arch = np.abs(np.hypot(x / 0.8, y - 40) - 40)
+    gaps = 2.6 - np.abs((np.arctan2(x, y - 40) * 40) % 8 - 4)
+    for level, half, teeth in ((-83, 8, -93), (-111, 9, -100)):
+        height = np.sqrt(((z - level) / half) ** 2 + (arch / 6) ** 2)
+        bone = _join((height - 1) * 6, np.maximum(arch - 4, np.abs(z - teeth) - 3), blend=4)
+        bone = np.maximum(bone, 34 - y)
+        canvas.paint(bone, BONE, box=box)
+        canvas.paint(np.maximum(bone + 2.5, 34 - y), marrow, fat=0.2, box=box)
+        crown = np.maximum(np.maximum(arch - 3, np.abs(z - teeth) - 3.5), 40 - y)
+        canvas.paint(crown, 0.2, box=box)
+        canvas.paint(np.maximum(crown, -gaps), 0.06, box=box)
 
 
 def _spine(canvas: _Canvas) -> None:
     """Paint the canal that carries the brainstem on, and the vertebrae before and behind it."""
-    x, y, z = HEAD.axes
+    box = _box((-26, -80, HEAD.origin[2]), (26, 0, -60))
+    x, y, z = _axes(box)
     centre = -42 + 0.10 * (z + 72)
-    below = z + 70
+    rung = np.abs((z + 150) % 17 - 8.5)
     body = np.maximum(np.maximum(np.abs(x) - 11, np.abs(y - centre - 19) - 8), z + 66)
-    canvas.paint(body.astype(np.float32), BONE)
-    disc = np.abs((z + 150) % 17 - 8.5) - 6.5
-    canvas.paint(np.maximum(body + 1.5, disc).astype(np.float32), MARROW, fat=0.3)
+    canvas.paint(body, BONE, box=box)
+    canvas.paint(np.maximum(body + 1.5, rung - 6.5), 0.6, fat=0.1, box=box)
     arch = np.maximum(np.abs(np.hypot(x, (y - centre) * 0.9) - 15) - 3.5, z + 72)
-    arch = np.maximum(arch, np.abs((z + 150) % 17 - 8.5) - 5).astype(np.float32)
-    canvas.paint(arch, BONE)
-    canal = np.maximum(np.hypot(x / 1.15, y - centre) - 10.5, below).astype(np.float32)
-    canvas.paint(canal, FLUID)
-    cord = np.maximum(np.hypot(x / 1.3, y - centre) - 4.8, z + 68).astype(np.float32)
-    canvas.paint(cord, 0.86)
+    canvas.paint(np.maximum(arch, rung - 5), BONE, box=box)
+    canvas.paint(np.maximum(arch + 1.8, rung - 3.2), 0.5, fat=0.1, box=box)
+    canal = np.maximum(np.hypot(x / 1.15, y - centre) - 10.5, z + 70)
+    canvas.paint(canal, FLUID, box=box)
+    cord = np.maximum(np.hypot(x / 1.3, y - centre) - 4.8, z + 68)
+    canvas.paint(cord, 0.86, box=box)
 
 
 def head_maps(brain: Array) -> Maps:
@@ -205,12 +256,12 @@ def head_maps(brain: Array) -> Maps:
     canvas.paint(skin + depth, MUSCLE * (1 + 0.16 * fibres), fat=0.0)
     # Fat lies between the muscles of face and neck.
     z = HEAD.axes[2]
-    planes = np.clip(0.55 - np.abs(_texture(HEAD.shape, 6, 6)) * 3, 0, 1) * (z < -20)
+    planes = np.clip(0.6 - np.abs(_texture(HEAD.shape, 9, 6)) * 4, 0, 0.5) * (z < -20)
     within = np.clip(-skin - 6, 0, 1)
-    canvas.fat += planes * within * (0.8 - canvas.fat)
+    canvas.fat += planes * within * (0.7 - canvas.fat)
     _face(canvas, skin)
     for centre, radii in (((84, -24, -34), (5, 14, 20)), ((82, -20, -50), (5, 9, 12))):
-        canvas.paint(_ellipsoid(HEAD, centre, radii, paired=True), 0.62, fat=0.2)
+        canvas.ellipsoid(centre, radii, 0.62, fat=0.2)
     _skull(canvas, np.maximum(hull, -_foramen()))
     i, j, k = (int(b - h) for b, h in zip(BRAIN_1MM.origin, HEAD.origin, strict=True))
     x, y, z0 = BRAIN_1MM.shape

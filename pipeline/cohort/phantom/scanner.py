@@ -32,7 +32,7 @@ FIELD_OF_VIEW = (192.0, 248.0, 248.0)
 """Extent of an image (mm), right-left, front-back, up-down."""
 CENTRE = (0.0, -6.0, -16.0)
 """Template point at the middle of the field of view (mm)."""
-INDIVIDUAL_SD, INDIVIDUAL_SIGMA = 1.3, 20.0
+INDIVIDUAL_SD, INDIVIDUAL_SIGMA = 1.2, 20.0
 """Spread (mm, each axis) and smoothness (mm) of the individual deformation."""
 CODES = ("RAS", "LAS", "RAS", "LPS", "PSR", "RAS", "LAS", "ASR")
 """Orientations in which scanners store."""
@@ -126,7 +126,7 @@ def _signal(template: Points, visit: Visit, atlas: Atlas, rng: np.random.Generat
     """Return T1-weighted signal at template points, white matter near 1."""
     tissue = dict(zip(TISSUES, sample(atlas.tissues, BRAIN_1MM, template), strict=True))
     soft, fat = sample(atlas.head, HEAD, template)
-    fat_gain, contrast = rng.normal(1, 0.1), rng.normal(0, 0.008)
+    fat_gain, contrast = rng.normal(1, 0.1), rng.normal(0, 0.006)
     white = tissue["wm"] - visit.lesion * tissue["lesion"]
     gray = (visit.gray_white_ratio + contrast) * tissue["gm"]
     brain = white + gray + 0.25 * tissue["csf"] + tissue["detail"]
@@ -150,10 +150,8 @@ def scan(
     for start in range(0, extent[0], 32):
         slab = slice(start, min(start + 32, extent[0]))
         bias_rng.bit_generator.state, contrast_rng.bit_generator.state = weights
-        grid = np.stack(
-            np.meshgrid(np.arange(slab.start, slab.stop), *map(np.arange, extent[1:]), indexing="ij"),
-            axis=-1,
-        )
+        indices = (np.arange(slab.start, slab.stop), *map(np.arange, extent[1:]))
+        grid = np.stack(np.meshgrid(*indices, indexing="ij"), axis=-1)
         world = grid.astype(np.float32) @ affine[:3, :3].T.astype(np.float32)
         world += affine[:3, 3].astype(np.float32)
         upright = (world - pose[:3, 3].astype(np.float32)) @ pose[:3, :3].astype(np.float32)

@@ -119,8 +119,8 @@ def _visit(subject: Subject, months: int, own: np.ndarray) -> Visit:
         "ventricle": max(0.35 + 0.3 * own[0] + 0.9 * aged + 2.2 * atrophy**1.2, -0.6),
         "medial_temporal": 3.0 * (1 - np.exp(-1.8 * atrophy)) + 0.2 * own[1],
         "cortex": 2.0 * atrophy**1.5 + 0.15 * own[2],
-        "age": 0.1 + 2.4 * aged**1.2 + 0.2 * own[3],
-        "sex": (0.05 if subject.sex == "M" else -0.05) + 0.02 * own[4],
+        "age": 3.2 * aged**1.2 + 0.2 * own[3],
+        "sex": (0.09 if subject.sex == "M" else -0.09) + 0.03 * own[4],
     }
     converts = subject.diagnosis == "MCI" and atrophy >= CONVERSION
     return Visit(
@@ -130,6 +130,6 @@ def _visit(subject: Subject, months: int, own: np.ndarray) -> Visit:
         atrophy=atrophy,
         diagnosis="AD" if converts else subject.diagnosis,
         amplitudes={name: float(value) for name, value in amplitudes.items()},
-        lesion=float(np.clip(0.03 + 0.27 * aged + 0.035 * own[5], 0, 0.4)),
-        gray_white_ratio=float(0.725 + 0.07 * aged + 0.012 * own[6]),
+        lesion=float(np.clip(0.03 + 0.3 * aged + 0.03 * own[5], 0, 0.45)),
+        gray_white_ratio=float(0.715 + 0.09 * aged + 0.009 * own[6]),
     )
