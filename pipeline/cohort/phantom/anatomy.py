@@ -7,7 +7,6 @@ velocity v = grad u whose divergence is exactly s; its flow is a diffeomorphism.
 """
 
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 import nibabel as nib
@@ -17,7 +16,7 @@ import torch
 from jaxtyping import Float
 from scipy import fft, ndimage
 
-from pipeline.cohort.phantom.grid import BRAIN, BRAIN_1MM, Maps, sample
+from pipeline.cohort.phantom.grid import BRAIN, BRAIN_1MM, AnyMaps, Maps, Point, sample
 
 TISSUES = ("wm", "gm", "csf", "detail", "lesion")
 """Channels of the brain maps that make the intensities."""
@@ -36,18 +35,23 @@ VOLUMES = (
 """True volumes of a scan; `lesion_mm3` is the reach of dark white matter at full strength."""
 
 Array = Float[np.ndarray, "X Y Z"]
+"""On the 1 mm grid of the template, or on any."""
+Coarse = Float[np.ndarray, "I J K"]
+"""On BRAIN."""
 
 
 @dataclass(frozen=True)
 class Anatomy:
     """What all subjects share."""
 
-    tissues: Maps
+    tissues: AnyMaps
     """TISSUES on the 1 mm grid of the template."""
-    volumes: Maps
+    volumes: AnyMaps
     """Fraction of each voxel of BRAIN that belongs to each of VOLUMES."""
-    velocities: dict[str, Maps]
+    velocities: dict[str, AnyMaps]
     """Velocity (mm a unit amplitude) on BRAIN of each of CAUSES."""
+    mask: Float[np.ndarray, "_ _ _"]
+    """Brain mask on the 1 mm grid of the template."""
 
 
 def template_maps() -> dict[str, Array]:
@@ -55,7 +59,9 @@ def template_maps() -> dict[str, Array]:
     folder = Path(nilearn.__file__).parent / "datasets" / "data"
     maps = {
         name: np.asarray(
-            nib.load(folder / f"mni_icbm152_{name}_tal_nlin_sym_09a_converted.nii.gz").dataobj,
+            nib.Nifti1Image.from_filename(
+                folder / f"mni_icbm152_{name}_tal_nlin_sym_09a_converted.nii.gz"
+            ).dataobj,
             dtype=np.float32,
         )
         / np.float32(255)
@@ -68,14 +74,16 @@ def template_maps() -> dict[str, Array]:
 
 def _bump(
     axes: tuple[np.ndarray, np.ndarray, np.ndarray],
-    centre: tuple[float, float, float],
-    radii: tuple[float, float, float],
+    centre: Point,
+    radii: Point,
 ) -> Array:
     """Return a smooth two-sided bump: 1 at (±centre), falling off over the radii (mm)."""
-    x, y, z = axes
-    q = ((np.abs(x) - centre[0]) / radii[0]) ** 2
-    q = q + ((y - centre[1]) / radii[1]) ** 2 + ((z - centre[2]) / radii[2]) ** 2
-    return np.exp(-(q**1.5)).astype(np.float32)
+    mirrored = (np.abs(axes[0]), axes[1], axes[2])
+    q = sum(
+        ((a - float(c)) / float(r)) ** 2 for a, c, r in zip(mirrored, centre, radii, strict=True)
+    )
+    bump: Array = np.exp(-(q**1.5)).astype(np.float32)
+    return bump
 
 
 def ventricle_map(csf: Array) -> Array:
@@ -96,10 +104,11 @@ def ventricle_map(csf: Array) -> Array:
         for point in ((8, 10, 14), (-8, 10, 14), (26, -45, 12), (-26, -45, 12), (0, -10, 0))
     ]
     core = np.isin(label, sorted({int(label[seed]) for seed in seeds} - {0}))
-    return csf * ndimage.binary_dilation(core, iterations=2)
+    grown: Array = csf * ndimage.binary_dilation(core, iterations=2)
+    return grown
 
 
-def _at_2mm(maps: dict[str, Array]) -> dict[str, Array]:
+def _at_2mm(maps: dict[str, Array]) -> dict[str, Coarse]:
     """Return 1 mm template maps averaged onto BRAIN."""
     points = BRAIN.points()
     names = list(maps)
@@ -111,7 +120,7 @@ def _at_2mm(maps: dict[str, Array]) -> dict[str, Array]:
     return dict(zip(names, values, strict=True))
 
 
-def _velocity(growth: Array, shrink: Array) -> Maps:
+def _velocity(growth: Coarse, shrink: Coarse) -> Maps:
     """Return v with divergence growth - shrink; shrink is scaled so that the total is zero."""
     rate = growth - shrink * (growth.sum() / shrink.sum())
     rate = ndimage.gaussian_filter(rate, 0.5)
@@ -131,7 +140,7 @@ def _velocity(growth: Array, shrink: Array) -> Maps:
     return torch.from_numpy(velocity.astype(np.float32))
 
 
-def _causes(m: dict[str, Array]) -> dict[str, Maps]:
+def _causes(m: dict[str, Coarse]) -> dict[str, AnyMaps]:
     """Return the velocity of each of CAUSES from tissue fractions on BRAIN."""
     axes = BRAIN.axes
     z = axes[2]
@@ -162,15 +171,16 @@ def _lesion(maps: dict[str, Array]) -> Array:
     """Return where white matter darkens with age: caps and rims of the ventricles."""
     z = BRAIN_1MM.axes[2]
     distance = ndimage.distance_transform_edt(maps["ventricle"] < 0.5).astype(np.float32)
-    patches = ndimage.gaussian_filter(np.random.default_rng(5).normal(size=distance.shape), 4)
+    noise = np.random.default_rng(5).standard_normal(distance.shape, dtype=np.float32)
+    patches = ndimage.gaussian_filter(noise, 4, truncate=2.5)
     patches = (0.8 + 0.4 * patches / patches.std()).astype(np.float32).clip(0, 1.3)
     rim = np.exp(-((distance / 9) ** 2))
-    return maps["wm"] * rim * patches * (z > -2)
+    lesion: Array = maps["wm"] * rim * patches * (z > -2)
+    return lesion
 
 
-@cache
 def load_anatomy() -> Anatomy:
-    """Return the anatomy all subjects share; made once a process (a few seconds)."""
+    """Return the anatomy all subjects share; takes a few seconds."""
     maps = template_maps()
     maps["ventricle"] = ventricle_map(maps["csf"])
     maps["lesion"] = _lesion(maps)
@@ -193,4 +203,5 @@ def load_anatomy() -> Anatomy:
         tissues=torch.from_numpy(np.stack([maps[name] for name in TISSUES])),
         volumes=torch.from_numpy(np.stack([volumes[name] for name in VOLUMES])),
         velocities=_causes(coarse),
+        mask=maps["mask"],
     )

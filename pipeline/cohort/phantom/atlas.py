@@ -1,14 +1,15 @@
 """Everything that all heads are made of, built once and shared between workers."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import torch
 from scipy import ndimage
 
-from pipeline.cohort.phantom.anatomy import CAUSES, load_anatomy, template_maps
-from pipeline.cohort.phantom.grid import Maps
+from pipeline.cohort.phantom.anatomy import CAUSES, load_anatomy
+from pipeline.cohort.phantom.grid import AnyMaps
 from pipeline.cohort.phantom.head import head_maps
 
 
@@ -16,35 +17,38 @@ from pipeline.cohort.phantom.head import head_maps
 class Atlas:
     """Maps in template space."""
 
-    tissues: Maps
+    tissues: AnyMaps
     """`anatomy.TISSUES` on BRAIN_1MM, as blurred as the scanner's voxels are."""
-    brain_mask: Maps
+    brain_mask: AnyMaps
     """Brain fraction on BRAIN_1MM."""
-    head: Maps
+    head: AnyMaps
     """Soft tissue and fat around the brain, on HEAD."""
-    volumes: Maps
+    volumes: AnyMaps
     """`anatomy.VOLUMES` on BRAIN."""
-    velocities: dict[str, Maps]
+    velocities: dict[str, AnyMaps]
     """Velocity of each of `anatomy.CAUSES` on BRAIN (mm a unit amplitude)."""
 
 
+@lru_cache(maxsize=1)
 def build_atlas(*, zooms: float) -> Atlas:
-    """Return the atlas for images of voxel size `zooms` (mm); takes some seconds."""
+    """Return the atlas for images of voxel size `zooms` (mm).
+
+    Takes some seconds; the last one is kept.
+    """
     anatomy = load_anatomy()
-    mask = template_maps()["mask"]
-    head = head_maps(mask)
+    head = head_maps(anatomy.mask)
     # A voxel averages over its extent: a box of `zooms` mm has variance zooms² / 12.
     sigma = np.sqrt(max(zooms**2 - 1, 0) / 12)
     return Atlas(
         tissues=_blurred(anatomy.tissues, sigma),
-        brain_mask=torch.from_numpy(mask)[None],
+        brain_mask=torch.from_numpy(anatomy.mask)[None],
         head=_blurred(head, sigma),
         volumes=anatomy.volumes,
         velocities=anatomy.velocities,
     )
 
 
-def _blurred(maps: Maps, sigma: float) -> Maps:
+def _blurred(maps: AnyMaps, sigma: float) -> AnyMaps:
     if not sigma:
         return maps
     return torch.from_numpy(

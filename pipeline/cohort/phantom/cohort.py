@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -177,7 +178,8 @@ def _make(atlas: Atlas, out: Path, visit: Visit, params: PhantomParams, fingerpr
 
 def _write_nifti(path: Path, array: np.ndarray, affine: Affine) -> None:
     """Write a gzipped NIfTI whose bytes depend on its content alone."""
-    image = nib.Nifti1Image(array, affine)
+    image_class: Any = nib.Nifti1Image  # nibabel has no types for what follows
+    image = image_class(array, affine)
     image.set_qform(affine, code=1)
     image.set_sform(affine, code=1)
     image.header.set_xyzt_units("mm")

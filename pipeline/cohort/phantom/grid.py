@@ -1,6 +1,10 @@
-"""Regular grids in template millimetres, and sampling of maps on them."""
+"""Regular grids in template millimetres, and sampling of maps on them.
+
+Axes: C maps, X Y Z voxels of the grid they live on, I J K the points at which they are read.
+"""
 
 from dataclasses import dataclass
+from typing import SupportsFloat
 
 import numpy as np
 import torch
@@ -8,8 +12,12 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import grid_sample
 
+Point = tuple[SupportsFloat, SupportsFloat, SupportsFloat]
+"""Coordinates or extents (mm)."""
 Maps = Float[Tensor, "C X Y Z"]
-Points = Float[Tensor, "X Y Z 3"]
+AnyMaps = Float[Tensor, "_ _ _ _"]
+"""Maps of any number on any grid, for objects that hold several."""
+Points = Float[Tensor, "I J K 3"]
 
 
 @dataclass(frozen=True)
@@ -44,11 +52,12 @@ HEAD = Grid((-98.0, -134.0, -152.0), 1.0, (197, 265, 269))
 """Grid of the head atlas: the brain, face and neck."""
 
 
-def sample(maps: Maps, grid: Grid, points: Points) -> Float[Tensor, "C X Y Z"]:
+def sample(maps: Maps, grid: Grid, points: Points) -> Float[Tensor, "C I J K"]:
     """Return maps on `grid` at points (mm), trilinear, zero outside."""
     last = torch.tensor(grid.shape, dtype=torch.float32) - 1
     unit = (points - torch.tensor(grid.origin)) * (2 / (grid.zooms * last)) - 1
-    return grid_sample(maps[None], unit.flip(-1)[None], align_corners=True)[0]
+    values: Tensor = grid_sample(maps[None], unit.flip(-1)[None], align_corners=True)[0]
+    return values
 
 
 def displaced(points: Points, displacement: Maps, grid: Grid) -> Points:
@@ -62,7 +71,7 @@ def exponential(velocity: Maps, grid: Grid, points: Points, *, squarings: int = 
     Scaling and squaring (Arsigny et al. 2006). `points` are `grid.points()`, given so that
     they are made once.
     """
-    displacement = velocity / 2**squarings
+    displacement: Tensor = velocity / 2**squarings
     for _ in range(squarings):
         displacement = displacement + sample(
             displacement, grid, points + displacement.movedim(0, -1)
@@ -75,4 +84,5 @@ def jacobian(displacement: Maps, zooms: float) -> Float[Tensor, "X Y Z"]:
     gradient = torch.stack(torch.gradient(displacement, spacing=zooms, dim=(1, 2, 3)), dim=-1)
     matrix = gradient.permute(1, 2, 3, 0, 4) + torch.eye(3)
     (a, b, c), (d, e, f), (g, h, i) = (row.unbind(-1) for row in matrix.unbind(-2))
-    return a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g)
+    determinant: Tensor = a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g)
+    return determinant

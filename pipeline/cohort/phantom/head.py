@@ -12,9 +12,10 @@ from jaxtyping import Float
 from scipy import ndimage
 from torch.nn.functional import interpolate
 
-from pipeline.cohort.phantom.grid import BRAIN_1MM, HEAD, Maps
+from pipeline.cohort.phantom.grid import BRAIN_1MM, HEAD, Maps, Point
 
 Array = Float[np.ndarray, "X Y Z"]
+Template = Float[np.ndarray, "I J K"]
 Box = tuple[slice, slice, slice]
 _ALL: Box = (slice(None), slice(None), slice(None))
 
@@ -27,10 +28,10 @@ def _axes(box: Box) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return x[box[0]], y[:, box[1]], z[:, :, box[2]]
 
 
-def _box(low: tuple[float, float, float], high: tuple[float, float, float]) -> Box:
+def _box(low: Point, high: Point) -> Box:
     """Return the box of HEAD between two corners (mm)."""
     i, j, k = (
-        slice(max(int(a - o), 0), int(b - o) + 1)
+        slice(max(int(float(a) - o), 0), int(float(b) - o) + 1)
         for a, b, o in zip(low, high, HEAD.origin, strict=True)
     )
     return i, j, k
@@ -51,20 +52,19 @@ class _Canvas:
 
     def ellipsoid(
         self,
-        centre: tuple[float, float, float],
-        radii: tuple[float, float, float],
+        centre: Point,
+        radii: Point,
         value: float | Array,
         *,
         fat: float = 0.0,
         inside: Array | None = None,
     ) -> None:
         """Cover an ellipsoid and its mirror image, cut off where `inside` is positive."""
-        for side in (1, -1) if centre[0] else (1,):
-            middle = (side * centre[0], centre[1], centre[2])
-            box = _box(
-                (middle[0] - radii[0] - 2, middle[1] - radii[1] - 2, middle[2] - radii[2] - 2),
-                (middle[0] + radii[0] + 2, middle[1] + radii[1] + 2, middle[2] + radii[2] + 2),
-            )
+        for side in (1, -1) if float(centre[0]) else (1,):
+            middle = (side * float(centre[0]), centre[1], centre[2])
+            low = [float(c) - float(r) - 2 for c, r in zip(middle, radii, strict=True)]
+            high = [float(c) + float(r) + 2 for c, r in zip(middle, radii, strict=True)]
+            box = _box((low[0], low[1], low[2]), (high[0], high[1], high[2]))
             distance = _ellipsoid(middle, radii, box)
             if inside is not None:
                 distance = np.maximum(distance, inside[box])
@@ -76,19 +76,18 @@ class _Canvas:
         self.fat[box] += cover * (fat - self.fat[box])
 
 
-def _ellipsoid(
-    centre: tuple[float, float, float], radii: tuple[float, float, float], box: Box = _ALL
-) -> Array:
+def _ellipsoid(centre: Point, radii: Point, box: Box = _ALL) -> Array:
     """Return the approximate signed distance to an ellipsoid within a box of HEAD."""
     axes = _axes(box)
-    q = sum(((a - c) / r) ** 2 for a, c, r in zip(axes, centre, radii, strict=True))
-    return ((np.sqrt(q) - 1) * min(radii)).astype(np.float32)
+    q = sum(((a - float(c)) / float(r)) ** 2 for a, c, r in zip(axes, centre, radii, strict=True))
+    return ((np.sqrt(q) - 1) * min(map(float, radii))).astype(np.float32)
 
 
 def _join(a: Array, b: Array, *, blend: float) -> Array:
     """Return the union of two shapes with its crease rounded over `blend` mm."""
     overlap = np.clip(blend - np.abs(a - b), 0, None) / blend
-    return np.minimum(a, b) - overlap * overlap * (blend / 4)
+    union: Array = np.minimum(a, b) - overlap * overlap * (blend / 4)
+    return union
 
 
 def _texture(shape: tuple[int, ...], sigma: float, seed: int) -> Array:
@@ -99,14 +98,14 @@ def _texture(shape: tuple[int, ...], sigma: float, seed: int) -> Array:
     return _upsample(noise / noise.std(), shape)
 
 
-def _upsample(image: Array, shape: tuple[int, ...]) -> Array:
+def _upsample(image: Template, shape: tuple[int, ...]) -> Array:
     """Return an image of half the resolution at full resolution (trilinear)."""
     tensor = torch.from_numpy(np.ascontiguousarray(image))[None, None]
     full = interpolate(tensor, scale_factor=2, mode="trilinear", align_corners=False)[0, 0]
     return full[tuple(slice(n) for n in shape)].numpy()
 
 
-def _hull_distance(brain: Array) -> Array:
+def _hull_distance(brain: Template) -> Array:
     """Return the signed distance to the brain's smooth envelope on HEAD (mm)."""
     padded = np.pad(brain > 0, ((12, 13), (12, 45), (92, 13)))
     half = padded[::2, ::2, ::2]
@@ -131,17 +130,17 @@ def _outline(hull: Array) -> Array:
     sway = -30 + 0.12 * (z + 60)
     throat = np.sqrt((x / 54) ** 2 + ((y - sway) / 60) ** 2)
     neck = np.maximum((throat - 1) * 54, z + 48).astype(np.float32)
-    body = _join(calvarium, face, blend=22)
-    body = _join(body, jaw, blend=18)
-    body = _join(body, neck, blend=26)
-    body = _join(body, nose, blend=12)
-    return _join(body, ridge, blend=10)
+    body = _join(calvarium, face, blend=22.0)
+    body = _join(body, jaw, blend=18.0)
+    body = _join(body, neck, blend=26.0)
+    body = _join(body, nose, blend=12.0)
+    return _join(body, ridge, blend=10.0)
 
 
 def _skull(canvas: _Canvas, hull: Array) -> None:
     """Paint fluid under the skull, its two tables and the marrow between them."""
     x, y, z = HEAD.axes
-    rough = _texture(HEAD.shape, 7, 2)
+    rough = _texture(HEAD.shape, 7.0, 2)
     thin = np.exp(-(((np.abs(x) - 66) / 16) ** 2) - ((z - 2) / 22) ** 2 - ((y + 5) / 45) ** 2)
     outer = 7.8 + 0.6 * rough - 2.6 * thin + 1.5 * np.exp(-(((y + 95) / 25) ** 2))
     canvas.paint(hull - outer, BONE)
@@ -214,7 +213,7 @@ def _jaws(canvas: _Canvas, mottle: Array) -> None:
     gaps = 2.6 - np.abs((np.arctan2(x, y - 40) * 40) % 8 - 4)
     for level, half, teeth in ((-83, 8, -93), (-111, 9, -100)):
         height = np.sqrt(((z - level) / half) ** 2 + (arch / 6) ** 2)
-        bone = _join((height - 1) * 6, np.maximum(arch - 4, np.abs(z - teeth) - 3), blend=4)
+        bone = _join((height - 1) * 6, np.maximum(arch - 4, np.abs(z - teeth) - 3), blend=4.0)
         bone = np.maximum(bone, 34 - y)
         canvas.paint(bone, BONE, box=box)
         canvas.paint(np.maximum(bone + 2.5, 34 - y), marrow, fat=0.2, box=box)
@@ -241,7 +240,7 @@ def _spine(canvas: _Canvas) -> None:
     canvas.paint(cord, 0.86, box=box)
 
 
-def head_maps(brain: Array) -> Maps:
+def head_maps(brain: Template) -> Maps:
     """Return (soft tissue, fat) around the brain on HEAD, zero where the brain is.
 
     `brain` is the template's brain mask on its own 1 mm grid.
@@ -249,14 +248,14 @@ def head_maps(brain: Array) -> Maps:
     hull = _hull_distance(brain)
     skin = _outline(hull)
     fibres = _texture(HEAD.shape, 2.5, 3)
-    depth = 4.8 + 1.6 * _texture(HEAD.shape, 10, 4)
+    depth = 4.8 + 1.6 * _texture(HEAD.shape, 10.0, 4)
     canvas = _Canvas(np.zeros(HEAD.shape, np.float32), np.zeros(HEAD.shape, np.float32))
     canvas.paint(skin, SKIN)
     canvas.paint(skin + 1.8, 0.0, fat=1.0)
     canvas.paint(skin + depth, MUSCLE * (1 + 0.16 * fibres), fat=0.0)
     # Fat lies between the muscles of face and neck.
     z = HEAD.axes[2]
-    planes = np.clip(0.6 - np.abs(_texture(HEAD.shape, 9, 6)) * 4, 0, 0.5) * (z < -20)
+    planes = np.clip(0.6 - np.abs(_texture(HEAD.shape, 9.0, 6)) * 4, 0, 0.5) * (z < -20)
     within = np.clip(-skin - 6, 0, 1)
     canvas.fat += planes * within * (0.7 - canvas.fat)
     _face(canvas, skin)

@@ -14,8 +14,8 @@ from pipeline.cohort.phantom.grid import (
     BRAIN,
     BRAIN_1MM,
     HEAD,
+    AnyMaps,
     Grid,
-    Maps,
     Points,
     displaced,
     exponential,
@@ -42,9 +42,9 @@ CODES = ("RAS", "LAS", "RAS", "LPS", "PSR", "RAS", "LAS", "ASR")
 class Shape:
     """The maps that take a point of a head to the template."""
 
-    individual: Maps
+    individual: AnyMaps
     """Displacement (mm) of the person's own shape, on SHAPE_GRID."""
-    change: Maps
+    change: AnyMaps
     """Displacement (mm) of age, sex and disease, on BRAIN."""
     scales: tuple[float, float, float]
     """Size of the head along each axis relative to the template."""
@@ -57,13 +57,14 @@ class Shape:
 
 def make_shape(visit: Visit, atlas: Atlas) -> Shape:
     """Return the anatomy of a visit."""
-    rng = np.random.default_rng(seed_from("phantom shape", visit.subject.seed))
+    subject = visit.subject
+    rng = np.random.default_rng(seed_from("phantom shape", subject.seed))
     noise = rng.normal(size=(3, *SHAPE_GRID.shape))
     sigma = INDIVIDUAL_SIGMA / SHAPE_GRID.zooms
     smooth = np.stack([ndimage.gaussian_filter(n, sigma, mode="wrap") for n in noise])
     individual = smooth * (INDIVIDUAL_SD / smooth.std())
     aspect = np.exp(rng.normal(0, 0.012, size=3))
-    aspect /= aspect.prod() ** (1 / 3)
+    x, y, z = (subject.size * aspect / aspect.prod() ** (1 / 3)).tolist()
     velocity = sum(
         amplitude * atlas.velocities[name] for name, amplitude in visit.amplitudes.items()
     )
@@ -71,7 +72,7 @@ def make_shape(visit: Visit, atlas: Atlas) -> Shape:
     return Shape(
         individual=torch.from_numpy(individual.astype(np.float32)),
         change=exponential(-velocity, BRAIN, BRAIN.points()),
-        scales=tuple(float(s) for s in visit.subject.size * aspect),
+        scales=(x, y, z),
     )
 
 
@@ -112,7 +113,7 @@ def _storage(rng: np.random.Generator, zooms: float) -> tuple[Affine, tuple[int,
     return affine, (shape[0], shape[1], shape[2])
 
 
-def _bias(points: Points, rng: np.random.Generator) -> Float[torch.Tensor, "X Y Z"]:
+def _bias(points: Points, rng: np.random.Generator) -> Float[torch.Tensor, "I J K"]:
     """Return a smooth multiplicative receive field, with the coil's fall-off at the neck."""
     unit = (points - torch.tensor(CENTRE)) / 120
     x, y, z = unit.unbind(-1)
@@ -130,7 +131,8 @@ def _signal(template: Points, visit: Visit, atlas: Atlas, rng: np.random.Generat
     white = tissue["wm"] - visit.lesion * tissue["lesion"]
     gray = (visit.gray_white_ratio + contrast) * tissue["gm"]
     brain = white + gray + 0.25 * tissue["csf"] + tissue["detail"]
-    return (brain + soft + fat_gain * fat).clamp(min=0)
+    signal: torch.Tensor = brain + soft + fat_gain * fat
+    return signal.clamp(min=0)
 
 
 def scan(
