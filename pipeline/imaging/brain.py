@@ -17,6 +17,13 @@ STRIPPED_MIN_ML = 400.0
 STRIPPED_MIN_BACKGROUND = 0.25
 """Smallest share of voxels that are exactly background in a stripped image."""
 
+HALO_SHARE = 0.2
+"""Share of the median intensity below which the rim of a stripped brain is a halo.
+
+Chosen on brains stored at 0.9 mm and again blurred at 2 mm: at 0.2 their volumes agree within 2 %
+(0: 14 %), and the registered images correlate best (0.993).
+"""
+
 Mask = npt.NDArray[np.bool_]
 
 
@@ -37,7 +44,11 @@ def stripped_mask(data: npt.NDArray[np.float32], voxel_ml: float) -> Mask | None
         return None
     mask = _largest(ndimage.binary_fill_holes(content))
     volume_ml = float(mask.sum()) * voxel_ml
-    return mask if STRIPPED_MIN_ML <= volume_ml <= STRIPPED_MAX_ML else None
+    if not STRIPPED_MIN_ML <= volume_ml <= STRIPPED_MAX_ML:
+        return None
+    # Blurring or resampling after stripping leaves a dim halo that is not brain.
+    solid = mask & (data > HALO_SHARE * float(np.median(data[content])))
+    return _largest(ndimage.binary_fill_holes(solid))
 
 
 def deepbet_mask(data: npt.NDArray[np.float32]) -> Mask:

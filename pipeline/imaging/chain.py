@@ -27,7 +27,7 @@ from pipeline.imaging.template import grid_affine
 from schemas.errors import ScanError
 from schemas.params import PreprocessParams
 
-METHOD_VERSION = 1
+METHOD_VERSION = 2
 """Raised when the chain's results change; part of every scan's fingerprint."""
 CROP_MARGIN = 4.0
 """Border kept around the brain (mm)."""

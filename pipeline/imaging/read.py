@@ -25,6 +25,8 @@ MIN_FOREGROUND = 0.01
 """Smallest share of voxels that differ from the background."""
 SPIKE_FACTOR = 3.0
 """Intensities beyond this many times the 99.9th percentile are clipped to it."""
+SPIKE_NOTED = 10.0
+"""Intensities beyond this many times the 99.9th percentile are worth a warning."""
 IsalError: Any = isal_zlib.error
 READ_ERRORS: tuple[type[Exception], ...] = (
     OSError,
@@ -265,9 +267,9 @@ def _clean(raw: npt.NDArray[Any], layout: _Layout) -> tuple[npt.NDArray[np.float
         raise ScanError("intensities without contrast; expected a T1w head")
     low = min(low, background)
     ceiling = low + SPIKE_FACTOR * (high - low)
-    num_spikes = int((data > ceiling).sum())
-    if num_spikes:
-        notes.append(f"{num_spikes} voxels brighter than {ceiling:.3g} clipped")
+    if float(data.max()) > low + SPIKE_NOTED * (high - low):
+        num_spikes = int((data > ceiling).sum())
+        notes.append(f"{num_spikes} voxels brighter than {ceiling:.3g} clipped (spikes)")
     np.clip(data, low, ceiling, out=data)
     data -= np.float32(low)
     return data, notes

@@ -134,7 +134,7 @@ def _linear(
             aff_iterations=(500, 200, 100),
             aff_shrink_factors=(4, 2, 1),
             aff_smoothing_sigmas=(2, 1, 0),
-            aff_random_sampling_rate=0.5,
+            aff_random_sampling_rate=0.25,
         )
         return _read_transforms(result["fwdtransforms"])
     finally:
