@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import logging
 import os
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -14,6 +16,8 @@ if TYPE_CHECKING:
 
 
 T = TypeVar("T")
+
+log = logging.getLogger(__name__)
 
 
 def resolve_device(name: str) -> "torch.device":
@@ -80,27 +84,63 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def progress(items: Iterable[T], *, total: int, label: str) -> Iterator[T]:
-    """Yield the items beneath a progress bar with rate and ETA on stderr; silent when quiet."""
-    import logging
+    """Yield the items beneath a progress bar with ETA on stderr; see `Progress`."""
+    with Progress(label, total=total) as bar:
+        for item in items:
+            yield item
+            bar.advance()
 
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
 
-    quiet = logging.getLogger("pipeline").getEffectiveLevel() > logging.INFO
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("ETA"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True), disable=quiet) as bar:
-        yield from bar.track(items, total=total, description=label)
+class Progress:
+    """Progress with ETA on stderr: a bar on a terminal, else a log line now and then.
+
+    Silent when the log level is above INFO.
+    """
+
+    seconds_between_lines = 30.0
+
+    def __init__(self, label: str, *, total: int, done: int = 0) -> None:
+        from rich.console import Console
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
+        from rich.progress import Progress as RichProgress
+
+        console = Console(stderr=True)
+        self.label, self.total, self.done, self.first = label, total, done, done
+        self.quiet = log.getEffectiveLevel() > logging.INFO
+        self.lines = not console.is_terminal
+        self.started = self.last_line = time.monotonic()
+        self.bar = RichProgress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("ETA"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=console,
+            disable=self.quiet or self.lines,
+        )
+        self.task = self.bar.add_task(label, total=total, completed=done, note="")
+
+    def __enter__(self) -> "Progress":
+        self.bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.stop()
+
+    def advance(self, note: str = "") -> None:
+        """Count one more item."""
+        self.done += 1
+        self.bar.update(self.task, completed=self.done, note=note)
+        now = time.monotonic()
+        if self.lines and now - self.last_line > self.seconds_between_lines:
+            self.last_line = now
+            left = (now - self.started) / (self.done - self.first) * (self.total - self.done)
+            log.info("%s %d/%d, %.0f s to go %s", self.label, self.done, self.total, left, note)

@@ -46,7 +46,7 @@ class SplitParams(Section):
 class PhantomParams(Section):
     """The embedded demonstration cohort. Its numbers prove the pipeline, not a clinical claim."""
 
-    subjects: Positive = 24
+    subjects: Positive = 20
     """Number of subjects."""
     zooms: Annotated[float, Field(ge=1, le=4)] = 2.0
     """Voxel size of the generated heads (mm)."""
@@ -154,7 +154,7 @@ class OptimParams(Section):
 class TrainAeParams(OptimParams):
     """The compression autoencoder (MONAI AutoencoderKL)."""
 
-    steps: Positive = 300
+    steps: Positive = 240
     batch_size: Positive = 2
     lr: Annotated[float, Field(gt=0)] = 1e-3
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.98
@@ -216,7 +216,7 @@ class DiffusionParams(Section):
 class TrainLdmParams(OptimParams):
     """Stage 1: latent diffusion."""
 
-    steps: Positive = 240
+    steps: Positive = 160
     batch_size: Positive = 8
     lr: Annotated[float, Field(gt=0)] = 5e-4
     posterior: Literal["sample", "mean"] = "sample"
@@ -245,7 +245,7 @@ class SemanticEncoderParams(Section):
 class TrainLdaeParams(OptimParams):
     """Stage 2: semantic encoder and gradient estimator on the frozen denoiser."""
 
-    steps: Positive = 240
+    steps: Positive = 160
     batch_size: Positive = 8
     lr: Annotated[float, Field(gt=0)] = 5e-4
     encoder: SemanticEncoderParams = SemanticEncoderParams()

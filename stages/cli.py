@@ -47,7 +47,11 @@ STAGES: dict[str, Callable[..., None]] = {
     "evaluate": evaluate.evaluate,
     "report": report.report,
 }
-TOOLS: dict[str, Callable[..., None]] = {"init": init.init, "info": info.info, "verify": verify.verify}
+TOOLS: dict[str, Callable[..., None]] = {
+    "init": init.init,
+    "info": info.info,
+    "verify": verify.verify,
+}
 
 for _panel, _commands in (("Stages, in order", STAGES), ("Tools", TOOLS)):
     for _name, _function in _commands.items():

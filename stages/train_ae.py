@@ -22,7 +22,6 @@ def train_ae(
     """
     from pipeline.cohort.manifest import read_manifest
     from pipeline.cohort.scan_splits import scans_by_split
-
     from pipeline.stores.volumes import open_volumes
     from pipeline.training.autoencoder import train_autoencoder
 

@@ -27,7 +27,6 @@ def train_ldae(
     Example: pipeline train-ldae --latents data/latents.zarr --out models/ldae
     """
     from pipeline.cohort.scan_splits import split_of_store
-
     from pipeline.frozen import load_diffusion
     from pipeline.stores.latents import open_latents
     from pipeline.training.latent_diffusion import train_denoiser

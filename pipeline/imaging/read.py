@@ -23,6 +23,8 @@ MIN_LEVELS = 16
 """Fewest distinct intensities: below, the image is a mask or a label map."""
 MIN_FOREGROUND = 0.01
 """Smallest share of voxels that differ from the background."""
+MIN_MASKED = 0.1
+"""Share of voxels at exactly the background from which on the surroundings count as masked."""
 SPIKE_FACTOR = 3.0
 """Intensities beyond this many times the 99.9th percentile are clipped to it."""
 SPIKE_NOTED = 10.0
@@ -265,7 +267,9 @@ def _clean(raw: npt.NDArray[Any], layout: _Layout) -> tuple[npt.NDArray[np.float
     low, high = (float(v) for v in np.percentile(sample, (0.1, 99.9)))
     if high <= low:
         raise ScanError("intensities without contrast; expected a T1w head")
-    low = min(low, background)
+    masked = 1 - foreground.size / data.size >= MIN_MASKED and background < np.median(sample)
+    # Where the surroundings were set to one value, lower ones are undershoot of interpolation.
+    low = background if masked else min(low, background)
     ceiling = low + SPIKE_FACTOR * (high - low)
     if float(data.max()) > low + SPIKE_NOTED * (high - low):
         num_spikes = int((data > ceiling).sum())

@@ -34,7 +34,10 @@ class VolumeRow:
 
 
 def _arrays(shape: tuple[int, ...]) -> list[ArraySpec]:
-    small: dict[str, Any] = {"rows_per_chunk": ROWS_PER_SMALL_CHUNK, "compressors": (Crc32cCodec(),)}
+    small: dict[str, Any] = {
+        "rows_per_chunk": ROWS_PER_SMALL_CHUNK,
+        "compressors": (Crc32cCodec(),),
+    }
     return [
         ArraySpec(
             name="volume",

@@ -13,19 +13,9 @@ import lightning
 import pandas as pd
 import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 from torch.utils.data import DataLoader
 
-from pipeline.compute import write_atomic, write_json
+from pipeline.compute import Progress, write_atomic, write_json
 from pipeline.stores.builder import lock_store
 from pipeline.training.batches import StepStream
 from pipeline.training.module import StepModule
@@ -116,41 +106,30 @@ def _trainer(module: StepModule, work: Path, device: torch.device, start: int) -
 class _Bar(Callback):
     """Progress with loss and ETA on stderr."""
 
-    task: TaskID
+    bar: Progress
 
     def __init__(self, start: int) -> None:
-        quiet = logging.getLogger("pipeline").getEffectiveLevel() > logging.INFO
-        self.progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("ETA"),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[loss]}"),
-            console=Console(stderr=True),
-            disable=quiet,
-        )
         self.start = start
 
     def on_train_start(self, *modules: Any) -> None:
         """Start the bar."""
         _, module = modules
-        self.progress.start()
-        self.task = self.progress.add_task(
-            "train", total=module.params.steps, completed=self.start, loss=""
-        )
+        self.bar = Progress("train", total=module.params.steps, done=self.start)
+        self.bar.__enter__()
 
     def on_train_batch_end(self, *details: Any) -> None:
         """Advance the bar."""
-        trainer, module = details[:2]
-        losses = [row["loss"] for row in module.rows[-3:] if "loss" in row]
-        text = f"loss {losses[-1]:.4g}" if losses else ""
-        self.progress.update(self.task, completed=trainer.global_step, loss=text)
+        losses = [row["loss"] for row in details[1].rows[-3:] if "loss" in row]
+        self.bar.advance(f"loss {losses[-1]:.4g}" if losses else "")
 
-    def teardown(self, *_: Any, **__: Any) -> None:
+    def on_train_end(self, *_: Any) -> None:
         """Stop the bar."""
-        self.progress.stop()
+        self.bar.__exit__()
+
+    def on_exception(self, *_: Any) -> None:
+        """Stop the bar."""
+        if hasattr(self, "bar"):
+            self.bar.__exit__()
 
 
 @contextmanager

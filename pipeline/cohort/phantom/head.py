@@ -259,7 +259,7 @@ def head_maps(brain: Template) -> Maps:
     within = np.clip(-skin - 6, 0, 1)
     canvas.fat += planes * within * (0.7 - canvas.fat)
     _face(canvas, skin)
-    for centre, radii in (((84, -24, -34), (5, 14, 20)), ((82, -20, -50), (5, 9, 12))):
+    for centre, radii in (((80, -24, -34), (6, 14, 20)), ((77, -20, -50), (6, 9, 12))):
         canvas.ellipsoid(centre, radii, 0.62, fat=0.2)
     _skull(canvas, np.maximum(hull, -_foramen()))
     i, j, k = (int(b - h) for b, h in zip(BRAIN_1MM.origin, HEAD.origin, strict=True))
