@@ -22,7 +22,7 @@ from pipeline.cohort.phantom.subjects import Subject, Visit, make_subject, make_
 from pipeline.compute import digest_file, digest_of, progress, write_atomic, write_json
 from schemas.params import PhantomParams
 
-RECIPE = 1
+RECIPE = 2
 """Version of the phantom; raise it when the same params give other images."""
 
 TRUTH_COLUMNS = (
