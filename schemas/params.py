@@ -93,7 +93,7 @@ class QcParams(Section):
     """Correlation with the template inside its brain mask, below which a scan is suspicious."""
     ncc_fail: float = 0.15
     """Correlation with the template below which a scan fails."""
-    dice_warn: float = 0.90
+    dice_warn: float = 0.92
     """Dice of brain mask and template mask below which a scan is suspicious."""
     dice_fail: float = 0.75
     """Dice of brain mask and template mask below which a scan fails."""

@@ -93,11 +93,18 @@ class Settings:
         if self.log_file is not None:
             self.log_file.parent.mkdir(parents=True, exist_ok=True)
             handlers.append(logging.FileHandler(self.log_file))
+        for handler in handlers:
+            handler.addFilter(_ours_or_warning)
         logging.basicConfig(
             level=logging.WARNING, format="%(message)s", handlers=handlers, force=True
         )
         logging.getLogger("pipeline").setLevel(level)
         logging.getLogger("stages").setLevel(level)
+
+
+def _ours_or_warning(record: logging.LogRecord) -> bool:
+    """Keep libraries that set their own log level (dask) to warnings."""
+    return record.name.split(".")[0] in {"pipeline", "stages"} or record.levelno >= logging.WARNING
 
 
 def command(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -27,8 +27,10 @@ from pipeline.imaging.template import grid_affine
 from schemas.errors import ScanError
 from schemas.params import PreprocessParams
 
-METHOD_VERSION = 2
+METHOD_VERSION = 3
 """Raised when the chain's results change; part of every scan's fingerprint."""
+SECOND_OPINION_DICE = 0.92
+"""Overlap with the template below which a mask that came with the scan is doubted."""
 CROP_MARGIN = 4.0
 """Border kept around the brain (mm)."""
 Mask = npt.NDArray[np.bool_]
@@ -80,10 +82,22 @@ class _Head:
     notes: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class _Result:
+    """What one brain mask led to."""
+
+    values: npt.NDArray[np.float32]
+    inside: Mask
+    transform: Registration
+    numbers: dict[str, float]
+
+
 def preprocess_scan(path: Path, params: PreprocessParams) -> PreprocessedScan:
     """Read, orient, strip, correct, register, resample once, scale and judge one scan.
 
-    Deterministic: equal file and params give equal bytes on one machine.
+    Where a scan came stripped, but its mask does not overlap well with the template's (remains of
+    the neck), deepbet gives a second opinion, and the better mask is kept. Deterministic: equal
+    file and params give equal bytes on one machine.
 
     Raises
     ------
@@ -96,6 +110,37 @@ def preprocess_scan(path: Path, params: PreprocessParams) -> PreprocessedScan:
         head = _load_head(path, params)
     with clock.step("strip"):
         mask, method = _brain_mask(head, params)
+    result = _align(head, mask, params, clock)
+    if method == "already stripped" and result.numbers["dice"] < SECOND_OPINION_DICE:
+        other = _second_opinion(head, mask, params, clock)
+        if other is not None and other.numbers["dice"] > result.numbers["dice"]:
+            result, method = other, "already stripped, then deepbet"
+    with clock.step("resample"):
+        volume, intensity_range = scale_intensities(
+            result.values, result.inside, params.intensity_percentiles
+        )
+    rigid = params.registration == "rigid"
+    verdict = judge(result.numbers, head.notes, params.qc, rigid=rigid)
+    return PreprocessedScan(
+        volume=volume,
+        native_to_mni=result.transform.native_to_mni,
+        native_affine=head.native_affine,
+        native_shape=head.native_shape,
+        intensity_range=intensity_range,
+        qc={
+            "status": verdict.status,
+            "reasons": "; ".join(verdict.reasons),
+            **result.numbers,
+            "strip_method": method,
+            "wide_search": str(result.transform.wide_search).lower(),
+        },
+        notes=head.notes,
+        timings=clock.seconds,
+    )
+
+
+def _align(head: _Head, mask: Mask, params: PreprocessParams, clock: _Clock) -> _Result:
+    """Correct, register and resample the brain inside a mask, and measure the outcome."""
     margin = np.ceil(CROP_MARGIN / zooms_of(head.affine)).astype(np.int64)
     box = bounding_box(mask, margin)
     brain, inside, affine = head.data[box], mask[box], crop_affine(head.affine, box)
@@ -113,9 +158,8 @@ def preprocess_scan(path: Path, params: PreprocessParams) -> PreprocessedScan:
         )
     with clock.step("resample"):
         values, on_grid = _onto_grid(brain, inside, affine, transform, params)
-        if not on_grid.any():
-            raise ScanError("no brain voxel reached the grid; the header's geometry is wrong")
-        volume, intensity_range = scale_intensities(values, on_grid, params.intensity_percentiles)
+    if not on_grid.any():
+        raise ScanError("no brain voxel reached the grid; the header's geometry is wrong")
     with clock.step("qc"):
         numbers = measure(
             native=head.data,
@@ -126,24 +170,19 @@ def preprocess_scan(path: Path, params: PreprocessParams) -> PreprocessedScan:
             mask=on_grid,
             grid=params.grid,
         )
-        rigid = params.registration == "rigid"
-        verdict = judge(numbers, head.notes, params.qc, rigid=rigid)
-    return PreprocessedScan(
-        volume=volume,
-        native_to_mni=transform.native_to_mni,
-        native_affine=head.native_affine,
-        native_shape=head.native_shape,
-        intensity_range=intensity_range,
-        qc={
-            "status": verdict.status,
-            "reasons": "; ".join(verdict.reasons),
-            **numbers,
-            "strip_method": method,
-            "wide_search": str(transform.wide_search).lower(),
-        },
-        notes=head.notes,
-        timings=clock.seconds,
-    )
+    return _Result(values, on_grid, transform, numbers)
+
+
+def _second_opinion(
+    head: _Head, mask: Mask, params: PreprocessParams, clock: _Clock
+) -> _Result | None:
+    """Return the outcome of deepbet's mask within a stripped image; None where it finds none."""
+    try:
+        with clock.step("strip"):
+            narrower = deepbet_mask(head.data) & mask
+        return _align(head, narrower, params, clock) if narrower.any() else None
+    except ScanError:
+        return None
 
 
 def scale_intensities(
