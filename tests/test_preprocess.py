@@ -1,0 +1,254 @@
+"""A cohort through preprocessing: quarantine, resume, equal bytes. The chain itself is faked."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from pipeline.cohort.ingest import build_manifest
+from pipeline.imaging import chain
+from pipeline.imaging.chain import PreprocessedScan
+from pipeline.precompute.preprocess import PreprocessSummary, preprocess_cohort
+from pipeline.precompute.staging import Staging
+from pipeline.stores.builder import lock_store
+from pipeline.stores.volumes import open_volumes
+
+from schemas.errors import ContractError, ScanError
+from schemas.params import CohortParams, GridParams, PreprocessParams, QcParams
+
+SHAPE = (7, 8, 9)
+PARAMS = PreprocessParams(grid=GridParams(shape=SHAPE, zooms=25.0))
+NUM_SCANS = 20
+
+
+class Chain:
+    """Stands in for preprocess_scan: the file's content decides the outcome."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+        self.stop_after: int | None = None
+
+    def __call__(self, path: Path, params: PreprocessParams) -> PreprocessedScan:
+        if self.stop_after is not None and len(self.calls) >= self.stop_after:
+            raise KeyboardInterrupt
+        self.calls.append(path.name)
+        content = path.read_text()
+        if content.startswith("broken"):
+            raise ScanError("truncated gzip: the file ends early; copy it again")
+        if content.startswith("crash"):
+            raise ZeroDivisionError("a bug\nwith a second line")
+        if content.startswith("memory"):
+            raise MemoryError
+        rng = np.random.default_rng(len(content))
+        ncc = 0.1 if content.startswith("wrong") else 0.3 if content.startswith("odd") else 0.7
+        return PreprocessedScan(
+            volume=rng.integers(0, 255, SHAPE, np.uint8),
+            native_to_mni=np.eye(4),
+            native_affine=np.eye(4) * 2,
+            native_shape=(9, 8, 7),
+            intensity_range=(0.0, 1.0),
+            qc={
+                "status": "ignored",
+                "reasons": "",
+                "brain_ml": 1400.0,
+                "ncc": ncc,
+                "dice": 0.95,
+                "scaling": 1.3,
+                "coverage": 1.0,
+                "snr": 20.0,
+                "foreground": 0.2,
+                "strip_method": "deepbet",
+                "wide_search": "false",
+            },
+            notes=(),
+            timings={"read": 0.1},
+        )
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> Chain:
+    fake = Chain()
+    monkeypatch.setattr(chain, "preprocess_scan", fake)
+    return fake
+
+
+@pytest.fixture
+def cohort(tmp_path: Path) -> Path:
+    """A folder of scans, of which four are bad in different ways, and its manifest's quarantine."""
+    root = tmp_path / "scans"
+    root.mkdir()
+    kinds = {3: "broken", 5: "crash", 7: "wrong", 9: "odd"}
+    for i in range(NUM_SCANS):
+        (root / f"s{i:02d}.nii").write_text(f"{kinds.get(i, 'good')} {'x' * i}")
+    (root / "empty.nii").write_text("")
+    return root
+
+
+def run(cohort: Path, params: PreprocessParams = PARAMS, name: str = "v.zarr") -> PreprocessSummary:
+    manifest, refused = build_manifest(CohortParams(source="folder"), input_path=cohort)
+    out = cohort.parent / name
+    return preprocess_cohort(
+        manifest,
+        params,
+        manifest_dir=cohort,
+        out=out,
+        qc_csv=out.with_suffix(".qc.csv"),
+        quarantine_csv=out.with_suffix(".quarantine.csv"),
+        prior_quarantine=refused,
+        workers=1,
+    )
+
+
+def store_digest(path: Path) -> str:
+    """Return the digest of every byte of a store."""
+    digest = hashlib.sha256()
+    for file in sorted(p for p in path.rglob("*") if p.is_file()):
+        digest.update(str(file.relative_to(path)).encode() + file.read_bytes())
+    return digest.hexdigest()
+
+
+def test_bad_scans_are_quarantined_and_the_rest_goes_on(cohort: Path, fake: Chain) -> None:
+    summary = run(cohort)
+    assert (summary.passed, summary.warned, summary.quarantined) == (16, 1, 4)
+    store = open_volumes(cohort.parent / "v.zarr")
+    assert len(store) == 17
+    assert store.attributes.scan_ids == sorted(store.attributes.scan_ids)
+    table = pd.read_csv(cohort.parent / "v.quarantine.csv", dtype=str)
+    reasons = dict(zip(table["scan_id"], table["reason"], strict=True))
+    assert "empty" in reasons["sub-empty"]
+    assert "truncated" in reasons["sub-s03"]
+    assert reasons["sub-s05"] == "preprocessing failed: ZeroDivisionError: a bug"
+    assert "correlation" in reasons["sub-s07"]
+    qc = pd.read_csv(cohort.parent / "v.qc.csv").set_index("scan_id")
+    assert qc["status"].value_counts().to_dict() == {"pass": 16, "error": 2, "warn": 1, "fail": 1}
+    assert not Staging(cohort.parent / "v.zarr").folder.exists()
+
+
+def test_second_run_does_nothing_and_changes_nothing(cohort: Path, fake: Chain) -> None:
+    run(cohort)
+    before = store_digest(cohort.parent / "v.zarr")
+    fake.calls.clear()
+    summary = run(cohort)
+    # The scan that failed QC has no volume to keep, and no need of one: its numbers are known.
+    assert fake.calls == []
+    assert summary.reused == NUM_SCANS
+    assert summary.quarantined == 4
+    assert store_digest(cohort.parent / "v.zarr") == before
+
+
+@pytest.mark.parametrize("stop_after", [0, 1, 8, 19])
+def test_interrupted_run_resumes_to_the_same_bytes(
+    cohort: Path, fake: Chain, stop_after: int
+) -> None:
+    run(cohort, name="truth.zarr")
+    fake.calls.clear()
+    fake.stop_after = stop_after
+    with pytest.raises(KeyboardInterrupt):
+        run(cohort)
+    assert not (cohort.parent / "v.zarr").exists()
+    done = len(fake.calls)
+    fake.stop_after = None
+    fake.calls.clear()
+    summary = run(cohort)
+    assert summary.reused == done == stop_after
+    assert len(fake.calls) == NUM_SCANS - done
+    assert store_digest(cohort.parent / "v.zarr") == store_digest(cohort.parent / "truth.zarr")
+
+
+def test_only_changed_and_new_scans_are_done_again(cohort: Path, fake: Chain) -> None:
+    run(cohort)
+    fake.calls.clear()
+    (cohort / "s00.nii").write_text("good, but different")
+    (cohort / "s99.nii").write_text("good and new " + "x" * 40)
+    (cohort / "s01.nii").unlink()
+    summary = run(cohort)
+    assert sorted(fake.calls) == ["s00.nii", "s99.nii"]
+    assert summary.reused == NUM_SCANS - 2
+    ids = open_volumes(cohort.parent / "v.zarr").attributes.scan_ids
+    assert "sub-s99" in ids
+    assert "sub-s01" not in ids
+
+
+def test_new_thresholds_judge_again_without_new_work(cohort: Path, fake: Chain) -> None:
+    run(cohort)
+    fake.calls.clear()
+    strict = PARAMS.model_copy(update={"qc": QcParams(ncc_fail=0.35)})
+    assert run(cohort, strict).quarantined == 5
+    assert fake.calls == []
+    lax = PARAMS.model_copy(update={"qc": QcParams(ncc_fail=0.05, ncc_warn=0.05)})
+    assert run(cohort, lax).quarantined == 3
+    assert sorted(fake.calls) == ["s07.nii", "s09.nii"]
+
+
+def test_new_content_params_do_everything_again(cohort: Path, fake: Chain) -> None:
+    run(cohort)
+    fake.calls.clear()
+    assert run(cohort, PARAMS.model_copy(update={"bias_field": False})).reused == 0
+    assert len(fake.calls) == NUM_SCANS
+
+
+def test_out_of_memory_is_tried_again_next_time(cohort: Path, fake: Chain) -> None:
+    (cohort / "s00.nii").write_text("memory")
+    run(cohort)
+    table = pd.read_csv(cohort.parent / "v.quarantine.csv").set_index("scan_id")
+    assert "--workers" in table.loc["sub-s00", "reason"]
+    fake.calls.clear()
+    run(cohort)
+    assert fake.calls == ["s00.nii"]
+
+
+def test_changed_source_is_noticed(cohort: Path, fake: Chain) -> None:
+    manifest, refused = build_manifest(CohortParams(source="folder"), input_path=cohort)
+    (cohort / "s00.nii").write_text("swapped after the manifest")
+    out = cohort.parent / "v.zarr"
+    preprocess_cohort(
+        manifest,
+        PARAMS,
+        manifest_dir=cohort,
+        out=out,
+        qc_csv=out.with_suffix(".qc.csv"),
+        quarantine_csv=out.with_suffix(".q.csv"),
+        prior_quarantine=refused,
+        workers=1,
+    )
+    table = pd.read_csv(out.with_suffix(".q.csv")).set_index("scan_id")
+    assert "changed since the manifest" in table.loc["sub-s00", "reason"]
+
+
+def test_damaged_staging_is_redone(cohort: Path, fake: Chain) -> None:
+    fake.stop_after = 6
+    with pytest.raises(KeyboardInterrupt):
+        run(cohort)
+    staged = sorted(Staging(cohort.parent / "v.zarr").folder.glob("*.npz"))
+    staged[0].write_bytes(staged[0].read_bytes()[:50])
+    fake.stop_after = None
+    assert run(cohort).reused == 5
+
+
+def test_nothing_passed_is_an_error_with_its_reasons_on_disk(cohort: Path, fake: Chain) -> None:
+    for path in cohort.glob("*.nii"):
+        path.write_text("broken " + path.name)
+    with pytest.raises(ContractError, match="no scan passed"):
+        run(cohort)
+    assert len(pd.read_csv(cohort.parent / "v.quarantine.csv")) == NUM_SCANS + 1
+
+
+def test_two_runs_cannot_write_one_store(cohort: Path, fake: Chain) -> None:
+    with (
+        lock_store(cohort.parent / "v.zarr"),
+        pytest.raises(ContractError, match="another process"),
+    ):
+        run(cohort)
+
+
+def test_ledger_keeps_provenance(cohort: Path, fake: Chain) -> None:
+    run(cohort)
+    records = json.loads((cohort.parent / "v.zarr.records.json").read_text())
+    assert len(records) == NUM_SCANS
+    good = next(r for r in records if r["scan_id"] == "sub-s00")
+    assert set(good) == {"scan_id", "fingerprint", "qc", "notes", "timings"}
+    store = open_volumes(cohort.parent / "v.zarr")
+    assert good["fingerprint"] in store.attributes.fingerprints
+    assert store.attributes.params["preprocess"]["registration"] == "affine"
