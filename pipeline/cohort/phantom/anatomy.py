@@ -110,14 +110,13 @@ def ventricle_map(csf: Array) -> Array:
 
 def _at_2mm(maps: dict[str, Array]) -> dict[str, Coarse]:
     """Return 1 mm template maps averaged onto BRAIN."""
-    points = BRAIN.points()
-    names = list(maps)
-    smooth = torch.from_numpy(
-        np.stack([ndimage.uniform_filter(maps[name], 2, mode="constant") for name in names])
-    )
     # A filter of even width shifts by half a voxel; averages over 2 mm are centred again here.
-    values = sample(smooth, BRAIN_1MM, points + 0.5).numpy()
-    return dict(zip(names, values, strict=True))
+    points = BRAIN.points() + 0.5
+    coarse = {}
+    for name, values in maps.items():
+        smooth = torch.from_numpy(ndimage.uniform_filter(values, 2, mode="constant"))
+        coarse[name] = sample(smooth[None], BRAIN_1MM, points)[0].numpy()
+    return coarse
 
 
 def _velocity(growth: Coarse, shrink: Coarse) -> Maps:
@@ -179,9 +178,9 @@ def _lesion(maps: dict[str, Array]) -> Array:
     return lesion
 
 
-def load_anatomy() -> Anatomy:
-    """Return the anatomy all subjects share; takes a few seconds."""
-    maps = template_maps()
+def load_anatomy(template: dict[str, Array]) -> Anatomy:
+    """Return the anatomy all subjects share, from `template_maps()`; takes a few seconds."""
+    maps = dict(template)
     maps["ventricle"] = ventricle_map(maps["csf"])
     maps["lesion"] = _lesion(maps)
     # What the tissue fractions leave unexplained: deep nuclei, cerebellum, vessels.

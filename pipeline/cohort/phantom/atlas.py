@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from scipy import ndimage
 
-from pipeline.cohort.phantom.anatomy import CAUSES, load_anatomy
+from pipeline.cohort.phantom.anatomy import CAUSES, load_anatomy, template_maps
 from pipeline.cohort.phantom.grid import AnyMaps
 from pipeline.cohort.phantom.head import head_maps
 
@@ -35,8 +35,9 @@ def build_atlas(*, zooms: float) -> Atlas:
 
     Takes some seconds; the last one is kept.
     """
-    anatomy = load_anatomy()
-    head = head_maps(anatomy.mask)
+    maps = template_maps()
+    head = head_maps(maps["mask"])
+    anatomy = load_anatomy(maps)
     # A voxel averages over its extent: a box of `zooms` mm has variance zooms² / 12.
     sigma = np.sqrt(max(zooms**2 - 1, 0) / 12)
     return Atlas(
@@ -49,11 +50,11 @@ def build_atlas(*, zooms: float) -> Atlas:
 
 
 def _blurred(maps: AnyMaps, sigma: float) -> AnyMaps:
-    if not sigma:
-        return maps
-    return torch.from_numpy(
-        np.stack([ndimage.gaussian_filter(m, sigma, truncate=3) for m in maps.numpy()])
-    )
+    """Blur maps in place, one at a time to spare memory; return them."""
+    if sigma:
+        for values in maps.numpy():
+            values[:] = ndimage.gaussian_filter(values, sigma, truncate=3)
+    return maps
 
 
 def write_atlas(atlas: Atlas, folder: Path) -> None:

@@ -137,6 +137,20 @@ def _outline(hull: Array) -> Array:
     return _join(body, ridge, blend=10.0)
 
 
+def _flesh(canvas: _Canvas, skin: Array) -> None:
+    """Paint skin, the fat below it, and muscle with fat between the muscles."""
+    canvas.paint(skin, SKIN)
+    canvas.paint(skin + 1.8, 0.0, fat=1.0)
+    depth = 4.8 + 1.6 * _texture(HEAD.shape, 10.0, 4)
+    fibres = _texture(HEAD.shape, 2.5, 3)
+    canvas.paint(skin + depth, MUSCLE * (1 + 0.16 * fibres), fat=0.0)
+    del depth, fibres
+    z = HEAD.axes[2]
+    planes = np.clip(0.6 - np.abs(_texture(HEAD.shape, 9.0, 6)) * 4, 0, 0.5) * (z < -20)
+    planes *= np.clip(-skin - 6, 0, 1)
+    canvas.fat += planes * (0.7 - canvas.fat)
+
+
 def _skull(canvas: _Canvas, hull: Array) -> None:
     """Paint fluid under the skull, its two tables and the marrow between them."""
     x, y, z = HEAD.axes
@@ -247,18 +261,10 @@ def head_maps(brain: Template) -> Maps:
     """
     hull = _hull_distance(brain)
     skin = _outline(hull)
-    fibres = _texture(HEAD.shape, 2.5, 3)
-    depth = 4.8 + 1.6 * _texture(HEAD.shape, 10.0, 4)
     canvas = _Canvas(np.zeros(HEAD.shape, np.float32), np.zeros(HEAD.shape, np.float32))
-    canvas.paint(skin, SKIN)
-    canvas.paint(skin + 1.8, 0.0, fat=1.0)
-    canvas.paint(skin + depth, MUSCLE * (1 + 0.16 * fibres), fat=0.0)
-    # Fat lies between the muscles of face and neck.
-    z = HEAD.axes[2]
-    planes = np.clip(0.6 - np.abs(_texture(HEAD.shape, 9.0, 6)) * 4, 0, 0.5) * (z < -20)
-    within = np.clip(-skin - 6, 0, 1)
-    canvas.fat += planes * within * (0.7 - canvas.fat)
+    _flesh(canvas, skin)
     _face(canvas, skin)
+    del skin
     for centre, radii in (((80, -24, -34), (6, 14, 20)), ((77, -20, -50), (6, 9, 12))):
         canvas.ellipsoid(centre, radii, 0.62, fat=0.2)
     _skull(canvas, np.maximum(hull, -_foramen()))
@@ -266,7 +272,10 @@ def head_maps(brain: Template) -> Maps:
     x, y, z0 = BRAIN_1MM.shape
     outside = np.ones(HEAD.shape, np.float32)
     outside[i : i + x, j : j + y, k : k + z0] -= brain
-    return torch.from_numpy(np.stack([canvas.tissue * outside, canvas.fat * FAT * outside]))
+    canvas.tissue *= outside
+    canvas.fat *= FAT
+    canvas.fat *= outside
+    return torch.from_numpy(np.stack([canvas.tissue, canvas.fat]))
 
 
 def _foramen() -> Array:
