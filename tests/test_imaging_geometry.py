@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from pipeline.imaging.brain import stripped_mask
 from pipeline.imaging.chain import scale_intensities
 from pipeline.imaging.geometry import (
@@ -18,11 +19,10 @@ from pipeline.imaging.mosaic import draw_mosaic, scan_strip
 from pipeline.imaging.qc import judge
 from pipeline.imaging.register import correlation
 from pipeline.imaging.template import GRID_CENTRE, grid_affine, load_template
-
 from schemas.errors import ScanError
 from schemas.params import GridParams, QcParams
 
-DEMO, FINE = GridParams(), GridParams(shape=(128, 160, 128), zooms=1.5)
+DEMO, FINE = GridParams(shape=(64, 80, 64), zooms=3.0), GridParams(shape=(128, 160, 128), zooms=1.5)
 GOOD = {
     "brain_ml": 1400.0,
     "ncc": 0.65,

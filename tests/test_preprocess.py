@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+
 from pipeline.cohort.ingest import build_manifest
 from pipeline.imaging import chain
 from pipeline.imaging.chain import PreprocessedScan
@@ -14,7 +15,6 @@ from pipeline.precompute.preprocess import PreprocessSummary, preprocess_cohort
 from pipeline.precompute.staging import Staging
 from pipeline.stores.builder import lock_store
 from pipeline.stores.volumes import open_volumes
-
 from schemas.errors import ContractError, ScanError
 from schemas.params import CohortParams, GridParams, PreprocessParams, QcParams
 

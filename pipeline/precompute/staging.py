@@ -44,7 +44,9 @@ class Staging:
             if error.is_file():
                 record: Record = json.loads(error.read_text())
             else:
-                with np.load(self._path(scan_id, fingerprint, ".npz")) as content:
+                path = self._path(scan_id, fingerprint, ".npz")
+                # Opened here: np.load leaves a damaged file open.
+                with path.open("rb") as file, np.load(file) as content:
                     record = json.loads(str(content["record"]))
         except (OSError, ValueError, KeyError, zipfile.BadZipFile):
             return None
