@@ -74,9 +74,9 @@ class CohortParams(Section):
 
 
 class GridParams(Section):
-    """The MNI152 grid that every volume is resampled to (RAS)."""
+    """The MNI152 grid that every volume is resampled to (RAS), centred on the template brain."""
 
-    shape: Triple = (64, 80, 64)
+    shape: Triple = (56, 64, 56)
     """Voxels along x, y, z."""
     zooms: Annotated[float, Field(gt=0)] = 3.0
     """Isotropic voxel size (mm)."""
@@ -296,7 +296,7 @@ class EvaluateParams(Section):
     """Steps of sampler and inversion."""
     sampler: Literal["ddim", "dpm"] = "dpm"
     """`dpm`: second-order exponential multistep in epsilon on a uniform log-SNR grid."""
-    max_scans: Positive = 64
+    max_scans: Positive = 24
     """At most this many scans (the first in manifest order)."""
     bootstrap: Positive = 1000
     """Subject-level bootstrap draws for the 95 % intervals."""

@@ -2,6 +2,7 @@
 
 import difflib
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -102,5 +103,7 @@ def _section_lines(section: BaseModel, indent: str) -> list[str]:
             lines += [f"{indent}{name}:", *_section_lines(value, indent + "  ")]
         else:
             plain = section.model_dump(mode="json", include={name})[name]
-            lines.append(f"{indent}{name}: {json.dumps(plain)}")
+            # YAML 1.1 reads 1e-06 as text; with a point it is a number.
+            text = re.sub(r"\b(\d+)e", r"\1.0e", json.dumps(plain))
+            lines.append(f"{indent}{name}: {text}")
     return lines

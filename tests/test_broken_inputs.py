@@ -9,9 +9,9 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+
 from pipeline.imaging.header import check_field_of_view
 from pipeline.imaging.read import read_scan
-
 from schemas.errors import ScanError
 from tests.imaging_fixtures import head_affine, head_array, patch, save
 
@@ -199,9 +199,13 @@ FAULTS: dict[str, tuple[Breaker, str]] = {
 def test_each_fault_gives_one_clear_line(name: str, tmp_path: Path) -> None:
     breaker, expected = FAULTS[name]
     path = breaker(tmp_path)
-    with pytest.raises(ScanError, match=expected) as caught:
+
+    def read() -> None:
         scan = read_scan(path, max_bytes=100_000_000)
         check_field_of_view(scan.data.shape, scan.affine)
+
+    with pytest.raises(ScanError, match=expected) as caught:
+        read()
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 300
 

@@ -7,10 +7,10 @@ import nibabel as nib
 import numpy as np
 import pytest
 from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, ornt_transform
+
 from pipeline.imaging.geometry import bounding_box, crop_affine, to_ras
 from pipeline.imaging.header import nifti_geometry, zooms_of
 from pipeline.imaging.read import Scan, read_scan
-
 from tests.imaging_fixtures import SHAPE, head_affine, head_array, patch, save
 
 HEAD, AFFINE = head_array(), head_affine()

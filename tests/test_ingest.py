@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+
 from pipeline.cohort.ingest import build_manifest, detect_source
 from pipeline.cohort.manifest import read_manifest, write_manifest
 from pipeline.cohort.split import split_subjects
-
 from schemas.errors import ContractError
 from schemas.manifest import MANIFEST_COLUMNS
 from schemas.params import CohortParams, SplitParams

@@ -13,9 +13,7 @@ from schemas.params import SplitParams
 
 def scans_by_split(manifest: pd.DataFrame) -> dict[str, list[str]]:
     """Return the scan ids of each split, in manifest order."""
-    return {
-        split: manifest.loc[manifest["split"] == split, "scan_id"].tolist() for split in SPLITS
-    }
+    return {split: manifest.loc[manifest["split"] == split, "scan_id"].tolist() for split in SPLITS}
 
 
 def split_of_store(
