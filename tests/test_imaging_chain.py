@@ -15,14 +15,14 @@ import pandas as pd
 import psutil
 import pytest
 from nibabel.affines import from_matvec
+from scipy.ndimage import affine_transform
+from scipy.spatial.transform import Rotation
+
 from pipeline.cohort.ingest import build_manifest
 from pipeline.cohort.manifest import write_manifest
 from pipeline.cohort.phantom.cohort import make_phantom_cohort
 from pipeline.imaging.chain import PreprocessedScan, preprocess_scan
-from scipy.ndimage import affine_transform
-from scipy.spatial.transform import Rotation
-
-from schemas.params import CohortParams, GridParams, PhantomParams, PreprocessParams
+from schemas.params import CohortParams, PhantomParams, PreprocessParams
 
 pytestmark = pytest.mark.slow
 
