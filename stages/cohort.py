@@ -26,7 +26,6 @@ def cohort(
     from pipeline.cohort.ingest import build_manifest, detect_source
     from pipeline.cohort.manifest import write_manifest
     from pipeline.cohort.phantom.cohort import make_phantom_cohort
-
     from schemas.errors import ParamsError
 
     params = settings.params().cohort

@@ -24,7 +24,6 @@ def evaluate(
     --latents data/latents.zarr --ae models/ae --ldae models/ldae --out reports/evaluate
     """
     from pipeline.cohort.manifest import read_manifest
-
     from pipeline.evaluation.headline import read_headline
     from pipeline.evaluation.reconstruction import Reconstructor, evaluate_reconstruction
     from pipeline.frozen import load_autoencoder, load_ldae

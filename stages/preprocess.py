@@ -23,6 +23,7 @@ def preprocess(
     --qc data/qc.csv --quarantine data/quarantine.csv
     """
     import pandas as pd
+
     from pipeline.cohort.manifest import read_manifest
     from pipeline.precompute.preprocess import preprocess_cohort
 

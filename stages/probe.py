@@ -24,7 +24,6 @@ def probe(
     --latents data/latents.zarr --out reports/probe
     """
     from pipeline.cohort.manifest import read_manifest
-
     from pipeline.compute import write_atomic, write_json
     from pipeline.evaluation.features import collect_features
     from pipeline.evaluation.headline import read_headline
