@@ -99,7 +99,7 @@ class QcParams(Section):
     """Dice of brain mask and template mask below which a scan fails."""
     scaling_warn: tuple[float, float] = (0.8, 2.0)
     """Determinant of the affine from the scan to the template; outside is suspicious."""
-    coverage_warn: Fraction = 0.97
+    coverage_warn: Fraction = 0.99
     """Share of the template brain inside the field of view, below which a scan is suspicious."""
     coverage_fail: Fraction = 0.80
     """Share of the template brain inside the field of view, below which a scan fails."""

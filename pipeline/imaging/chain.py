@@ -20,6 +20,7 @@ from pipeline.imaging.geometry import (
     to_ras,
 )
 from pipeline.imaging.header import Affine, check_field_of_view, zooms_of
+from pipeline.imaging.pose import upright_mask
 from pipeline.imaging.qc import judge, measure
 from pipeline.imaging.read import read_scan
 from pipeline.imaging.register import POOR_NCC, Registration, register
@@ -30,7 +31,9 @@ from schemas.params import PreprocessParams
 METHOD_VERSION = 2
 """Raised when the chain's results change; part of every scan's fingerprint."""
 SECOND_OPINION_DICE = 0.92
-"""Overlap with the template below which a mask that came with the scan is doubted."""
+"""Overlap with the template below which a brain mask is doubted."""
+USUAL_BRAIN_ML = (950.0, 2000.0)
+"""Brain volume (ml) beyond which a brain mask is doubted."""
 CROP_MARGIN = 4.0
 """Border kept around the brain (mm)."""
 Mask = npt.NDArray[np.bool_]
@@ -95,9 +98,9 @@ class _Result:
 def preprocess_scan(path: Path, params: PreprocessParams) -> PreprocessedScan:
     """Read, orient, strip, correct, register, resample once, scale and judge one scan.
 
-    Where a scan came stripped, but its mask does not overlap well with the template's (remains of
-    the neck), deepbet gives a second opinion, and the better mask is kept. Deterministic: equal
-    file and params give equal bytes on one machine.
+    Where the outcome is doubtful, a second opinion on the brain mask is taken and the better one
+    kept: deepbet for a scan that came stripped (remains of the neck), deepbet on the head turned
+    upright otherwise. Deterministic: equal file and params give equal bytes on one machine.
 
     Raises
     ------
@@ -111,10 +114,10 @@ def preprocess_scan(path: Path, params: PreprocessParams) -> PreprocessedScan:
     with clock.step("strip"):
         mask, method = _brain_mask(head, params)
     result = _align(head, mask, params, clock)
-    if method == "already stripped" and result.numbers["dice"] < SECOND_OPINION_DICE:
-        other = _second_opinion(head, mask, params, clock)
+    if params.brain_mask == "auto" and _doubtful(result.numbers):
+        other, other_method = _second_opinion(head, mask, method, params, clock)
         if other is not None and other.numbers["dice"] > result.numbers["dice"]:
-            result, method = other, "already stripped, then deepbet"
+            result, method = other, other_method
     with clock.step("resample"):
         volume, intensity_range = scale_intensities(
             result.values, result.inside, params.intensity_percentiles
@@ -173,16 +176,28 @@ def _align(head: _Head, mask: Mask, params: PreprocessParams, clock: _Clock) -> 
     return _Result(values, on_grid, transform, numbers)
 
 
+def _doubtful(numbers: dict[str, float]) -> bool:
+    low, high = USUAL_BRAIN_ML
+    return (
+        numbers["dice"] < SECOND_OPINION_DICE
+        or numbers["ncc"] < POOR_NCC
+        or not low <= numbers["brain_ml"] <= high
+    )
+
+
 def _second_opinion(
-    head: _Head, mask: Mask, params: PreprocessParams, clock: _Clock
-) -> _Result | None:
-    """Return the outcome of deepbet's mask within a stripped image; None where it finds none."""
+    head: _Head, mask: Mask, method: str, params: PreprocessParams, clock: _Clock
+) -> tuple[_Result | None, str]:
+    """Return the outcome of another mask and what made it; None where it finds no brain."""
     try:
         with clock.step("strip"):
-            narrower = deepbet_mask(head.data) & mask
-        return _align(head, narrower, params, clock) if narrower.any() else None
+            if method == "deepbet":
+                other, name = upright_mask(head.data, mask, head.affine), "deepbet, upright"
+            else:
+                other, name = deepbet_mask(head.data) & mask, f"{method}, then deepbet"
+        return (_align(head, other, params, clock) if other.any() else None), name
     except ScanError:
-        return None
+        return None, method
 
 
 def scale_intensities(

@@ -89,6 +89,18 @@ def register(
     return Registration(best, ncc, wide, field, field_affine)
 
 
+def find_pose(data: npt.NDArray[np.float32], mask: npt.NDArray[np.bool_], affine: Affine) -> Affine:
+    """Return roughly how a head lies: (4, 4), native world to MNI152 world (mm).
+
+    Rotations all around are searched; a mask that holds more than the brain will do.
+    """
+    start = _wide_search(data, mask, affine)
+    brain, brain_affine = _coarse_brain(data, mask, affine, SEARCH_ZOOMS)
+    grid = template_grid(SEARCH_ZOOMS)
+    tries = [_attempt(brain, brain_affine, grid, "rigid", initial=i) for i in (start, None)]
+    return max(tries, key=lambda found: found[1])[0]
+
+
 def _coarse_brain(
     data: npt.NDArray[np.float32], mask: npt.NDArray[np.bool_], affine: Affine, zooms: float
 ) -> tuple[npt.NDArray[np.float32], Affine]:
