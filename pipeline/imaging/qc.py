@@ -35,6 +35,7 @@ def measure(
     volume: npt.NDArray[np.float32],
     mask: Mask,
     grid: GridParams,
+    rigid: bool,
 ) -> dict[str, float]:
     """Return the QC numbers of one scan.
 
@@ -44,6 +45,9 @@ def measure(
         The scan without padding (X, Y, Z) and its brain mask, as they entered the registration.
     volume, mask
         The same brain on the target grid.
+    rigid
+        Whether the brain kept its size. Its overlap is then given as a share of the best that
+        two volumes of these sizes can reach.
 
     Returns
     -------
@@ -55,11 +59,12 @@ def measure(
     """
     template, template_mask = load_template(grid)
     voxel_ml = float(np.prod(zooms_of(native_affine))) / 1000
-    overlap = 2 * float((mask & template_mask).sum())
+    sizes = float(mask.sum()), float(template_mask.sum())
+    most = 2 * min(sizes) if rigid else sum(sizes)
     return {
         "brain_ml": float(native_mask.sum()) * voxel_ml,
         "ncc": correlation(volume, template, template_mask),
-        "dice": overlap / max(1.0, float(mask.sum() + template_mask.sum())),
+        "dice": 2 * float((mask & template_mask).sum()) / max(1.0, most),
         "scaling": float(np.linalg.det(native_to_mni[:3, :3])),
         "coverage": _coverage(native.shape, native_affine, native_to_mni, grid),
         "snr": _snr(native, native_mask),
