@@ -30,7 +30,7 @@ from schemas.params import PreprocessParams
 
 METHOD_VERSION = 2
 """Raised when the chain's results change; part of every scan's fingerprint."""
-SECOND_OPINION_DICE = 0.935
+SECOND_OPINION_DICE = 0.94
 """Overlap with the template below which a brain mask is doubted."""
 USUAL_BRAIN_ML = (950.0, 2000.0)
 """Brain volume (ml) beyond which a brain mask is doubted."""
