@@ -154,19 +154,21 @@ class OptimParams(Section):
 class TrainAeParams(OptimParams):
     """The compression autoencoder (MONAI AutoencoderKL)."""
 
-    steps: Positive = 240
-    batch_size: Positive = 2
-    lr: Annotated[float, Field(gt=0)] = 1e-3
-    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.98
-    channels: tuple[Positive, ...] = (16, 32, 32)
+    steps: Positive = 800
+    batch_size: Positive = 1
+    lr: Annotated[float, Field(gt=0)] = 2e-3
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.985
+    channels: tuple[Positive, ...] = (32, 64)
     """Channels a level; each level after the first halves the grid."""
+    patch: Positive = 2
+    """Voxels a side folded into channels before the first convolution; 1 is none."""
     latent_channels: Positive = 3
     """Channels of the latent."""
     num_res_blocks: Positive = 1
     """Residual blocks a level."""
     norm_groups: Positive = 8
     """Groups of GroupNorm; divides every entry of channels."""
-    kl_weight: float = 1e-6
+    kl_weight: float = 3e-8
     """Weight of the KL divergence (summed over the latent, mean over scans)."""
     flip: bool = False
     """Left-right flips as augmentation (mixes hemispheres)."""

@@ -76,7 +76,7 @@ def split() -> dict[str, list[str]]:
 
 
 TINY_AE = TrainAeParams(
-    steps=12, channels=(8, 16, 16), checkpoint_every=6, precision="fp32", ema_decay=0.5
+    steps=12, channels=(8, 16), checkpoint_every=6, precision="fp32", ema_decay=0.5
 )
 
 

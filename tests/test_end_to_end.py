@@ -23,7 +23,7 @@ TINY = {
     "preprocess.grid.zooms": 6.0,
     "preprocess.registration_zooms": 6.0,
     "train_ae.steps": 8,
-    "train_ae.channels": [8, 8],
+    "train_ae.channels": [8],
     "train_ldm.steps": 6,
     "train_ldm.batch_size": 2,
     "train_ldm.denoiser.base_channels": 8,

@@ -2,14 +2,21 @@
 
 from jaxtyping import Float
 from monai.networks.nets.autoencoderkl import AutoencoderKL
+from monai.networks.utils import pixelshuffle, pixelunshuffle
 from torch import Tensor, nn
+
+INITIAL_LOGVAR = -4.0
+"""Posterior log-variance at the start. MONAI starts at 0, noise as large as the signal, and hundreds
+of steps go by before anything passes through it."""
 
 
 class Autoencoder(nn.Module):
     """Volumes in [0, 1] to a Gaussian posterior over latents, and back.
 
-    `channels` gives one level each; every level after the first halves the grid, so the
-    downsampling factor is 2 ** (levels - 1).
+    `patch` voxels a side are folded into channels before the first convolution and unfolded after
+    the last (space to depth): full-size feature maps are what a step costs most. `channels` gives
+    one level each; every level after the first halves the grid, so the downsampling factor is
+    patch · 2 ** (levels - 1).
     """
 
     def __init__(
@@ -19,15 +26,17 @@ class Autoencoder(nn.Module):
         latent_channels: int,
         num_res_blocks: int,
         norm_groups: int,
+        patch: int = 1,
         checkpointing: bool = False,
     ) -> None:
         super().__init__()
-        self.factor = 2 ** (len(channels) - 1)
+        self.patch = patch
+        self.factor = patch * 2 ** (len(channels) - 1)
         self.latent_channels = latent_channels
         self.net = AutoencoderKL(
             spatial_dims=3,
-            in_channels=1,
-            out_channels=1,
+            in_channels=patch**3,
+            out_channels=patch**3,
             channels=channels,
             latent_channels=latent_channels,
             num_res_blocks=(num_res_blocks,) * len(channels),
@@ -37,6 +46,9 @@ class Autoencoder(nn.Module):
             with_decoder_nonlocal_attn=False,
             use_checkpoint=checkpointing,
         )
+        log_sigma = self.net.quant_conv_log_sigma.conv
+        nn.init.zeros_(log_sigma.weight)
+        nn.init.constant_(log_sigma.bias, INITIAL_LOGVAR)
 
     def latent_shape(self, grid: tuple[int, ...]) -> tuple[int, ...]:
         """Return (channel, x, y, z) of the latent for a volume grid.
@@ -54,10 +66,10 @@ class Autoencoder(nn.Module):
         self, volume: Float[Tensor, "B 1 X Y Z"]
     ) -> tuple[Float[Tensor, "B C x y z"], Float[Tensor, "B C x y z"]]:
         """Return the posterior's mean and log-variance (MONAI itself returns sigma)."""
-        mean, sigma = self.net.encode(volume)
+        mean, sigma = self.net.encode(pixelunshuffle(volume, 3, self.patch))
         return mean, 2 * sigma.log()
 
     def decode(self, latent: Float[Tensor, "B C x y z"]) -> Float[Tensor, "B 1 X Y Z"]:
         """Return the volume, not clipped."""
-        volume: Tensor = self.net.decode(latent)
+        volume: Tensor = pixelshuffle(self.net.decode(latent), 3, self.patch)
         return volume

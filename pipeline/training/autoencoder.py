@@ -107,6 +107,7 @@ def train_autoencoder(
         "latent_channels": params.latent_channels,
         "num_res_blocks": params.num_res_blocks,
         "norm_groups": params.norm_groups,
+        "patch": params.patch,
     }
     torch.manual_seed(params.seed)
     net = Autoencoder(**architecture)

@@ -16,6 +16,9 @@ from schemas.params import OptimParams
 LOG_EVERY = 10
 """Steps averaged into one row of the log."""
 
+ADAM_BETAS = (0.9, 0.99)
+"""Short runs: the second moment must forget the first steps within a hundred."""
+
 
 class StepModule(lightning.LightningModule):
     """A network trained by steps. Subclasses give `compute_losses` and `compute_validation`.
@@ -88,7 +91,7 @@ class StepModule(lightning.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Return Adam (fused) with linear warm-up and cosine decay."""
-        optimizer = torch.optim.Adam(self.net.parameters(), lr=self.params.lr, fused=True)
+        optimizer = torch.optim.Adam(self.net.parameters(), lr=self.params.lr, betas=ADAM_BETAS, fused=True)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self._learning_rate)
         return {
             "optimizer": optimizer,
