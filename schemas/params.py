@@ -298,6 +298,8 @@ class EvaluateParams(Section):
     """Steps of sampler and inversion."""
     sampler: Literal["ddim", "dpm"] = "dpm"
     """`dpm`: second-order exponential multistep in epsilon on a uniform log-SNR grid."""
+    batch_size: Positive = 4
+    """Scans reconstructed at a time."""
     max_scans: Positive = 24
     """At most this many scans (the first in manifest order)."""
     bootstrap: Positive = 1000

@@ -80,6 +80,12 @@ class Settings:
 
         return resolve_device(self.device_name)
 
+    def check(self) -> None:
+        """Refuse wrong parameters and devices before a command loads what is slow to load."""
+        self.params()
+        if self.device_name not in ("auto", "cpu"):
+            self.device()
+
     def num_workers(self) -> int:
         """Return the number of worker processes."""
         from pipeline.compute import available_cpus
@@ -124,6 +130,7 @@ def command(function: Callable[..., Any]) -> Callable[..., Any]:
     def wrapper(**options: Any) -> None:
         settings = Settings(**{name: options.pop(name) for name in _COMMON})
         settings.start_logging()
+        settings.check()
         function(settings, **options)
 
     keyword_only = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own]

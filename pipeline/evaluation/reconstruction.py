@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pipeline.compute import progress, seed_from, write_atomic, write_json
+from pipeline.compute import Progress, seed_from, write_atomic, write_json
 from pipeline.diffusion.samplers import Model, invert, sample
 from pipeline.evaluation.bootstrap import paired_difference
 from pipeline.evaluation.metrics import (
@@ -65,37 +65,49 @@ class Reconstructor:
             num_inference_steps=self.params.num_inference_steps,
         )
 
-    def z_0(self, scan_id: str) -> Float[Tensor, "1 C X Y Z"]:
-        """Return the standardised posterior mean of a scan."""
-        loaded = self.latents.load([scan_id], device=self.device)
+    def reference(self, scan_id: str) -> Float[Tensor, "1 1 X Y Z"]:
+        """Return the preprocessed volume."""
+        row = self.volumes.row_of[scan_id]
+        volume = self.volumes.read_unit_interval(slice(row, row + 1))
+        return torch.from_numpy(volume).to(self.device)
+
+    def z_0(self, scan_ids: list[str]) -> Float[Tensor, "B C X Y Z"]:
+        """Return the standardised posterior means of scans."""
+        loaded = self.latents.load(scan_ids, device=self.device)
         z_0: Tensor = self.ldae.net.diffusion.standardise(loaded.mean.float())
         return z_0
 
+    def random_x_T(self, scan_ids: list[str], shape: torch.Size) -> Float[Tensor, "B C X Y Z"]:
+        """Return noise that depends on each scan's id alone, not on what shares its batch."""
+        drawn = []
+        for scan_id in scan_ids:
+            seed = seed_from("x_T", self.params.seed, scan_id)
+            generator = torch.Generator(self.device).manual_seed(seed)
+            drawn.append(torch.randn(shape[1:], generator=generator, device=self.device))
+        return torch.stack(drawn)
+
     @torch.inference_mode()
     def reconstruct(
-        self, scan_id: str, other_id: str | None
-    ) -> tuple[dict[str, Float[Tensor, "1 1 X Y Z"]], Float[Tensor, "1 C X Y Z"]]:
-        """Return each method's volume, and the inverted x_T. Random x_T is seeded by the scan id.
+        self, scan_ids: list[str], other_ids: list[str] | None
+    ) -> tuple[dict[str, Float[Tensor, "B 1 X Y Z"]], Float[Tensor, "B C X Y Z"]]:
+        """Return each method's volumes, and the inverted x_T.
 
-        `other_id` is a scan of another subject, or None where there is none.
+        `other_ids` are scans of other subjects, or None where there is one subject only.
         """
-        net, z_0 = self.ldae.net, self.z_0(scan_id)
+        net, z_0 = self.ldae.net, self.z_0(scan_ids)
         y_sem = net.embed(z_0)
         x_T = self._invert(net.model(y_sem), z_0)
-        generator = torch.Generator(self.device).manual_seed(
-            seed_from("x_T", self.params.seed, scan_id)
-        )
-        noise = torch.randn(z_0.shape, generator=generator, device=self.device)
+        noise = self.random_x_T(scan_ids, z_0.shape)
+        starts = {"ldae": (x_T, y_sem), "ldae_y_sem_only": (noise, y_sem)}
+        if other_ids is not None:
+            starts["ldae_other_y_sem"] = (noise, net.embed(self.z_0(other_ids)))
+        conditions = torch.cat([y for _, y in starts.values()])
+        sampled = self._sample(net.model(conditions), torch.cat([x for x, _ in starts.values()]))
         made = {
             "ae": self._decode(z_0),
-            "ldae": self._sample(net.model(y_sem), x_T),
             "lddim": self._sample(net.model(None), self._invert(net.model(None), z_0)),
-            "ldae_y_sem_only": self._sample(net.model(y_sem), noise),
         }
-        if other_id is not None:
-            other = net.embed(self.z_0(other_id))
-            made["ldae_other_y_sem"] = self._sample(net.model(other), noise)
-        return made, x_T
+        return made | dict(zip(starts, sampled.chunk(len(starts)), strict=True)), x_T
 
 
 def evaluate_reconstruction(
@@ -122,23 +134,20 @@ def evaluate_reconstruction(
     rows, noises = [], []
     examples: dict[str, list[np.ndarray]] = {}
     pairs = list(_with_other_subject(chosen))
-    for scan, other in progress(pairs, total=len(pairs), label="evaluate"):
-        scan_id = str(scan["scan_id"])
-        row = reconstructor.volumes.row_of[scan_id]
-        reference = torch.from_numpy(
-            reconstructor.volumes.read_unit_interval(slice(row, row + 1))
-        ).to(reconstructor.device)
-        made, x_T = reconstructor.reconstruct(scan_id, other)
-        noises.append(x_T.cpu())
-        health = {f"x_T_{k}": v for k, v in latent_health(x_T).items()}
-        for method in METHODS:
-            if method in made:
-                figures = reconstruction_metrics(reference, made[method].float(), reference > 0)
-                about = {"scan_id": scan_id, "subject_id": scan["subject_id"], "method": method}
-                extra = health if method == "ldae" else {}
-                rows.append(about | figures.iloc[0].to_dict() | extra)
-        if len(examples.get("scan_id", [])) < EXAMPLES:
-            _keep_example(examples, scan_id, reference, made)
+    with Progress("evaluate", total=len(pairs)) as bar:
+        for start in range(0, len(pairs), params.batch_size):
+            batch = pairs[start : start + params.batch_size]
+            scan_ids = [str(scan["scan_id"]) for scan, _ in batch]
+            others = [other for _, other in batch if other is not None]
+            made, x_T = reconstructor.reconstruct(scan_ids, others or None)
+            noises.append(x_T.cpu())
+            for i, (scan, _) in enumerate(batch):
+                own = {method: volumes[i : i + 1].float() for method, volumes in made.items()}
+                reference = reconstructor.reference(scan_ids[i])
+                rows += _figures(scan, reference, own, x_T[i : i + 1])
+                if len(examples.get("scan_id", [])) < EXAMPLES:
+                    _keep_example(examples, scan_ids[i], reference, own)
+                bar.advance()
     per_scan = pd.DataFrame(rows)
     metrics = {
         "split": params.split,
@@ -155,6 +164,20 @@ def evaluate_reconstruction(
     _write_examples(out / "examples.npz", examples)
     write_json(out / "metrics.json", metrics)
     return metrics
+
+
+def _figures(
+    scan: pd.Series, reference: Tensor, made: dict[str, Tensor], x_T: Tensor
+) -> list[dict[str, Any]]:
+    """Return one row a method of a scan's figures."""
+    health = {f"x_T_{k}": v for k, v in latent_health(x_T).items()}
+    rows = []
+    for method in METHODS:
+        if method in made:
+            figures = reconstruction_metrics(reference, made[method], reference > 0)
+            about = {"scan_id": scan["scan_id"], "subject_id": scan["subject_id"], "method": method}
+            rows.append(about | figures.iloc[0].to_dict() | (health if method == "ldae" else {}))
+    return rows
 
 
 def _with_other_subject(chosen: pd.DataFrame) -> Iterator[tuple[pd.Series, str | None]]:
