@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from pipeline.diffusion.samplers import Model
 from pipeline.diffusion.schedule import Schedule, alpha_sigma, per_sample
-from pipeline.nets.denoiser import Denoiser, GradientEstimator, UnetConfig
+from pipeline.nets.denoiser import Denoiser, GradientEstimator, Trunk, UnetConfig
 from pipeline.nets.semantic import LatentEncoder
-from schemas.params import DenoiserParams, SemanticEncoderParams
+from schemas.params import DenoiserParams, Prediction, SemanticEncoderParams
 
 
 class Standardise(nn.Module):
@@ -42,11 +42,28 @@ class Standardise(nn.Module):
 class LatentDiffusion(nn.Module):
     """Stage 1: the denoiser with its schedule and latent statistics."""
 
-    def __init__(self, denoiser: Denoiser, schedule: Schedule, standardise: Standardise) -> None:
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        schedule: Schedule,
+        standardise: Standardise,
+        prediction: Prediction = "epsilon",
+    ) -> None:
         super().__init__()
+        self.prediction = prediction
         self.denoiser = denoiser
         self.schedule = schedule
         self.standardise = standardise
+
+    def noise(
+        self, trunk: Trunk, x_t: Float[Tensor, "B C X Y Z"], t: Float[Tensor, " B"]
+    ) -> Float[Tensor, "B C X Y Z"]:
+        """Return eps_theta(x_t, t) from the denoiser's features, whatever the network predicts."""
+        field: Tensor = self.denoiser.decoder(trunk)
+        if self.prediction == "epsilon":
+            return field
+        alpha, sigma = alpha_sigma(self.schedule.lambda_at(t))
+        return per_sample(sigma, x_t) * x_t + per_sample(alpha, x_t) * field
 
 
 class Ldae(nn.Module):
@@ -72,12 +89,12 @@ class Ldae(nn.Module):
         """
         diffusion = self.diffusion
         if y_sem is None:
-            return lambda x_t, t: diffusion.denoiser(x_t, t)
+            return lambda x_t, t: diffusion.noise(diffusion.denoiser.trunk(x_t, t), x_t, t)
 
         def eps(x_t: Tensor, t: Tensor) -> Tensor:
             trunk = diffusion.denoiser.trunk(x_t, t)
             _, sigma = alpha_sigma(diffusion.schedule.lambda_at(t))
-            noise: Tensor = diffusion.denoiser.decoder(trunk)
+            noise = diffusion.noise(trunk, x_t, t)
             gradient: Tensor = self.estimator(trunk, y_sem)
             return noise - per_sample(sigma, noise) * gradient
 
@@ -85,11 +102,12 @@ class Ldae(nn.Module):
 
 
 def build_diffusion(config: dict[str, Any]) -> LatentDiffusion:
-    """Build stage 1 from its config: `unet`, `diffusion`, `shift`, `scale`."""
+    """Build stage 1 from its config: `unet`, `diffusion`, `prediction`, `shift`, `scale`."""
     return LatentDiffusion(
         Denoiser(UnetConfig(**_tuples(config["unet"]))),
         Schedule(**config["diffusion"]),
         Standardise(torch.tensor(config["shift"]), torch.tensor(config["scale"])),
+        config["prediction"],
     )
 
 

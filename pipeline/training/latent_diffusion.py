@@ -11,7 +11,13 @@ from torch import Tensor, nn
 
 from pipeline.artefact import finished_metrics, write_artefact
 from pipeline.compute import digest_of
-from pipeline.diffusion.losses import noise_loss, pdae_weight, shift_coefficient
+from pipeline.diffusion.losses import (
+    min_snr_weight,
+    noise_loss,
+    pdae_weight,
+    shift_coefficient,
+    velocity,
+)
 from pipeline.diffusion.schedule import per_sample
 from pipeline.frozen import FrozenDiffusion
 from pipeline.ldae import LatentDiffusion, build_diffusion, build_ldae, encoder_config, unet_config
@@ -112,21 +118,35 @@ class _LatentModule(StepModule):
 
 
 class DenoiserModule(_LatentModule):
-    """Stage 1: E‖eps − eps_theta(x_t, t)‖²."""
+    """Stage 1: E‖target − network(x_t, t)‖², target eps or v, weighted by min-SNR where asked."""
+
+    params: TrainLdmParams
+
+    def _loss(self, net: nn.Module, z_0: Tensor, x_t: Tensor, t: Tensor, eps: Tensor) -> Tensor:
+        params, schedule = self.params, self.diffusion.schedule
+        target = eps if params.prediction == "epsilon" else velocity(schedule, z_0, eps, t)
+        weight = None
+        if params.min_snr_gamma is not None:
+            weight = min_snr_weight(
+                schedule, t, gamma=params.min_snr_gamma, prediction=params.prediction
+            )
+        return noise_loss(net(x_t, t.float()), target, weight)
 
     def compute_losses(self, step: int) -> dict[str, Tensor]:
-        """Return the noise-prediction loss."""
-        _, x_t, t, eps = self.draw(step)
-        return {"loss": noise_loss(self.net(x_t, t.float()), eps)}
+        """Return the loss of a training batch."""
+        return {"loss": self._loss(self.net, *self.draw(step))}
 
     def compute_validation(self) -> dict[str, float]:
         """Return the loss of the averaged and of the raw denoiser on validation scans."""
-        return self.mean_over_validation(
-            lambda _, x_t, t, eps: {
-                "loss": noise_loss(self.averaged(x_t, t.float()), eps),
-                "loss_raw": noise_loss(self.net(x_t, t.float()), eps),
+
+        def losses(scan: int, x_t: Tensor, t: Tensor, eps: Tensor) -> dict[str, Tensor]:
+            batch = (self.validation_z_0(scan), x_t, t, eps)
+            return {
+                "loss": self._loss(self.averaged, *batch),
+                "loss_raw": self._loss(self.net, *batch),
             }
-        )
+
+        return self.mean_over_validation(losses)
 
 
 class SemanticModule(_LatentModule):
@@ -138,7 +158,7 @@ class SemanticModule(_LatentModule):
         """Return the frozen denoiser's features and its noise."""
         with torch.no_grad():
             trunk = self.diffusion.denoiser.trunk(x_t, t.float())
-            return trunk, self.diffusion.denoiser.decoder(trunk).float()
+            return trunk, self.diffusion.noise(trunk, x_t, t.float()).float()
 
     def _gradient(self, net: Any, trunk: Trunk, z_0: Tensor) -> Tensor:
         gradient: Tensor = net["estimator"](trunk, net["encoder"](z_0)).float()
@@ -225,6 +245,7 @@ def train_denoiser(
     architecture = {
         "unet": unet_config(params.denoiser, in_channels=store.latent_shape[0]),
         "diffusion": params.diffusion.model_dump(),
+        "prediction": params.prediction,
         "shift": shift,
         "scale": scale,
     }
@@ -268,7 +289,7 @@ def train_ldae(
     if finished is not None:
         return finished
     latents = _load(store, scan_ids)
-    base = {k: frozen.config[k] for k in ("unet", "diffusion", "shift", "scale")}
+    base = {k: frozen.config[k] for k in ("unet", "diffusion", "prediction", "shift", "scale")}
     architecture = base | {
         "encoder": encoder_config(params.encoder, latent_shape=store.latent_shape)
     }
