@@ -4,6 +4,7 @@ Works on standardised latents z_0 = (latent − shift) · scale; `standardise` a
 go between them and what the store holds.
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -82,23 +83,25 @@ class Ldae(nn.Module):
         y_sem: Tensor = self.encoder(z_0)
         return y_sem
 
-    def model(self, y_sem: Float[Tensor, "B D"] | None) -> Model:
-        """Return eps(x_t, t) for the samplers: eps_theta − sqrt(1 − alpha_bar_t) · G.
+    def noises(
+        self, x_t: Float[Tensor, "B C X Y Z"], t: Float[Tensor, " B"], codes: Sequence[Tensor]
+    ) -> list[Float[Tensor, "B C X Y Z"]]:
+        """Return eps_theta − sqrt(1 − alpha_bar_t) · G for several y_sem at one x_t.
 
-        Without y_sem it is the unconditional denoiser (LDDIM).
+        The denoiser and its features, the larger part of the work, are computed once.
         """
+        diffusion = self.diffusion
+        trunk = diffusion.denoiser.trunk(x_t, t)
+        noise = diffusion.noise(trunk, x_t, t)
+        _, sigma = alpha_sigma(diffusion.schedule.lambda_at(t))
+        return [noise - per_sample(sigma, noise) * self.estimator(trunk, y) for y in codes]
+
+    def model(self, y_sem: Float[Tensor, "B D"] | None) -> Model:
+        """Return eps(x_t, t) for the samplers; without y_sem the denoiser alone (LDDIM)."""
         diffusion = self.diffusion
         if y_sem is None:
             return lambda x_t, t: diffusion.noise(diffusion.denoiser.trunk(x_t, t), x_t, t)
-
-        def eps(x_t: Tensor, t: Tensor) -> Tensor:
-            trunk = diffusion.denoiser.trunk(x_t, t)
-            _, sigma = alpha_sigma(diffusion.schedule.lambda_at(t))
-            noise = diffusion.noise(trunk, x_t, t)
-            gradient: Tensor = self.estimator(trunk, y_sem)
-            return noise - per_sample(sigma, noise) * gradient
-
-        return eps
+        return lambda x_t, t: self.noises(x_t, t, [y_sem])[0]
 
 
 def build_diffusion(config: dict[str, Any]) -> LatentDiffusion:
