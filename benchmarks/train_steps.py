@@ -10,11 +10,11 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
 from benchmarks.harness import machine, race, table
 from pipeline.ldae import Ldae, build_ldae
-from pipeline.training.module import ADAM_BETAS
+from pipeline.training.module import ADAM_BETAS, moving_average
 
 LATENT = (3, 16, 20, 16)
 DECAY = 0.999
@@ -70,7 +70,7 @@ def our_step(
 ) -> Callable[[], None]:
     """Return the step as the pipeline does it: bf16 autocast, fused Adam, foreach average."""
     optimizer = torch.optim.Adam(net.parameters(), betas=ADAM_BETAS, fused=True)
-    average = AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(DECAY))
+    average = AveragedModel(net, multi_avg_fn=moving_average(DECAY))
 
     def step() -> None:
         optimizer.zero_grad()
