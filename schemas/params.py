@@ -112,8 +112,9 @@ class PreprocessParams(Section):
 
     grid: GridParams = GridParams()
     """Target grid."""
-    brain_mask: Literal["auto", "deepbet", "none"] = "auto"
-    """Skull stripping. `auto` uses deepbet unless the input is already stripped."""
+    brain_mask: Literal["auto", "deepbet", "hd-bet", "bet", "none"] = "auto"
+    """Skull stripping. `auto` uses deepbet unless the input is already stripped, and asks another
+    method where the outcome is doubtful. `hd-bet` and `bet` are optional extras."""
     bias_field: bool = True
     """N4 bias-field correction inside the brain mask."""
     bias_field_step: Annotated[float, Field(ge=2, le=12)] = 6.0
