@@ -15,6 +15,7 @@ from pipeline.diffusion.schedule import per_sample
 from pipeline.frozen import FrozenDiffusion
 from pipeline.ldae import LatentDiffusion, build_diffusion, build_ldae, encoder_config, unet_config
 from pipeline.stores.latents import Latents, LatentStore
+from pipeline.stores.verify import refuse_hurt
 from pipeline.training.autoencoder import final_metrics
 from pipeline.training.batches import batch_rows, step_generator
 from pipeline.training.fit import fit
@@ -267,6 +268,7 @@ def _load(store: LatentStore, scan_ids: dict[str, list[str]]) -> dict[str, Laten
             f"{store.path}: {len(present['train'])} training scans, expected at least 2;"
             " check the manifest's split and the quarantine list"
         )
+    refuse_hurt(store)
     return {split: store.load(ids) for split, ids in present.items()}
 
 

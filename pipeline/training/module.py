@@ -91,7 +91,9 @@ class StepModule(lightning.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Return Adam (fused) with linear warm-up and cosine decay."""
-        optimizer = torch.optim.Adam(self.net.parameters(), lr=self.params.lr, betas=ADAM_BETAS, fused=True)
+        optimizer = torch.optim.Adam(
+            self.net.parameters(), lr=self.params.lr, betas=ADAM_BETAS, fused=True
+        )
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self._learning_rate)
         return {
             "optimizer": optimizer,
