@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from itertools import pairwise
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
@@ -164,7 +165,7 @@ def _fill_in_processes(
     counter = context.Value("q", 0)
     units = list(batch_sizes)
     cuts = np.linspace(0, len(units), len(devices) + 1).astype(int)
-    parts = [{u: batch_sizes[u] for u in units[a:b]} for a, b in zip(cuts, cuts[1:], strict=False)]
+    parts = [{u: batch_sizes[u] for u in units[a:b]} for a, b in pairwise(cuts)]
     with ProcessPoolExecutor(
         len(devices), context, _start_process, (counter, torch.get_num_threads())
     ) as pool:
