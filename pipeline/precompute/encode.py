@@ -13,7 +13,7 @@ from pipeline import __version__
 from pipeline.compute import digest_of
 from pipeline.frozen import FrozenAutoencoder
 from pipeline.precompute.fill import Previous, Work, fill
-from pipeline.stores.builder import lock_store
+from pipeline.stores.builder import check_target, lock_store
 from pipeline.stores.latents import LatentStore
 from pipeline.stores.reading import is_current
 from pipeline.stores.volumes import VolumeStore
@@ -58,6 +58,7 @@ def encode_volumes(
     with lock_store(out):
         if is_current(out, attributes):
             return EncodeSummary(len(volumes), 0, len(volumes), time.monotonic() - started)
+        check_target(out, "latents")
         previous = _previous_rows(out, attributes, replace=replace)
         work = Work(
             volumes=volumes.path,

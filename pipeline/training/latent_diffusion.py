@@ -9,21 +9,24 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.artefact import finished_metrics, write_artefact
-from pipeline.compute import digest_of
+from pipeline.compute import available_memory, digest_of
 from pipeline.diffusion.losses import noise_loss, pdae_weight, shift_coefficient
 from pipeline.diffusion.schedule import per_sample
 from pipeline.frozen import FrozenDiffusion
 from pipeline.ldae import LatentDiffusion, build_diffusion, build_ldae, encoder_config, unet_config
-from pipeline.stores.latents import Latents, LatentStore
+from pipeline.stores.latents import MEMORY_SHARE, Latents, LatentStore
+from pipeline.stores.streaming import StreamedLatents
 from pipeline.stores.verify import refuse_hurt
 from pipeline.training.autoencoder import final_metrics
-from pipeline.training.batches import batch_rows, step_generator
+from pipeline.training.batches import WINDOW_CHUNKS, batch_rows, step_generator
 from pipeline.training.fit import fit
 from pipeline.training.module import StepModule
 from schemas.errors import ContractError
 from schemas.params import OptimParams, TrainLdaeParams, TrainLdmParams
 
 log = logging.getLogger(__name__)
+
+AnyLatents = Latents | StreamedLatents
 
 VAL_TIMESTEPS = 16
 """Timesteps, evenly spread, at which every validation scan is judged with fixed noise."""
@@ -37,7 +40,7 @@ class _LatentModule(StepModule):
         net: nn.Module,
         params: OptimParams,
         diffusion: LatentDiffusion,
-        latents: dict[str, Latents],
+        latents: dict[str, AnyLatents],
         posterior: Literal["sample", "mean"],
     ) -> None:
         super().__init__(net, params)
@@ -60,16 +63,17 @@ class _LatentModule(StepModule):
     def on_fit_start(self) -> None:
         """Bring what is not a trained weight to the device."""
         self.diffusion.to(self.device)
-        self.latents = {
-            split: Latents(x.scan_ids, x.mean.to(self.device), x.logvar.to(self.device))
-            for split, x in self.latents.items()
-        }
+        self.latents = {split: x.to(self.device) for split, x in self.latents.items()}
 
     def draw(self, step: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return (z_0, x_t, t, eps) of a training step."""
         train, params = self.latents["train"], self.params
         index = batch_rows(
-            step, num_rows=len(train), batch_size=self.batch_size, seed=params.seed
+            step,
+            num_rows=len(train),
+            batch_size=self.batch_size,
+            seed=params.seed,
+            chunks=train.chunks,
         ).to(self.device)
         generator = step_generator(step, seed=params.seed, device=self.device)
         draw = train.take_mean(index)
@@ -148,22 +152,33 @@ class SemanticModule(_LatentModule):
 
 
 def fit_standardisation(
-    train: Latents, scale: Literal["channel", "scalar"] | float
+    train: AnyLatents, scale: Literal["channel", "scalar"] | float
 ) -> tuple[list[float], list[float]]:
     """Return (shift, scale), one number a channel, that give training latents unit variance.
 
     The variance is that of posterior draws: var(mean) + mean(exp(logvar)). A number is taken as
     the scale factor as it is, with no shift.
     """
-    mean = train.mean.float().transpose(0, 1).flatten(1).double()
-    noise = train.logvar.float().exp().transpose(0, 1).flatten(1).double().mean(1)
     if isinstance(scale, float):
-        return [0.0] * len(mean), [scale] * len(mean)
+        channels = next(train.blocks())[0].shape[1]
+        return [0.0] * channels, [scale] * channels
+    total = sum(_channels(mean).sum(1) for mean, _ in train.blocks())
+    count = sum(_channels(mean).shape[1] for mean, _ in train.blocks())
+    shift = total / count
+    centre = shift.mean() if scale == "scalar" else shift[:, None]
+    spread = sum(
+        ((_channels(mean) - centre).square() + _channels(logvar).exp()).sum(1)
+        for mean, logvar in train.blocks()
+    )
     if scale == "scalar":
-        whole = float((mean.var(correction=0) + noise.mean()).sqrt())
-        return [float(mean.mean())] * len(mean), [1 / whole] * len(mean)
-    std = (mean.var(1, correction=0) + noise).sqrt()
-    return mean.mean(1).tolist(), (1 / std).tolist()
+        whole = float((spread.mean() / count).sqrt())
+        return [float(shift.mean())] * len(shift), [1 / whole] * len(shift)
+    return shift.tolist(), (count / spread).sqrt().tolist()
+
+
+def _channels(values: Tensor) -> Tensor:
+    """Return (channel, all else) as float64."""
+    return values.double().transpose(0, 1).flatten(1)
 
 
 def train_denoiser(
@@ -259,7 +274,7 @@ def train_ldae(
     return metrics
 
 
-def _load(store: LatentStore, scan_ids: dict[str, list[str]]) -> dict[str, Latents]:
+def _load(store: LatentStore, scan_ids: dict[str, list[str]]) -> dict[str, AnyLatents]:
     present = {
         split: [s for s in scan_ids[split] if s in store.row_of] for split in ("train", "val")
     }
@@ -269,14 +284,21 @@ def _load(store: LatentStore, scan_ids: dict[str, list[str]]) -> dict[str, Laten
             " check the manifest's split and the quarantine list"
         )
     refuse_hurt(store)
-    return {split: store.load(ids) for split, ids in present.items()}
+    needed = store.bytes_of(sum(len(ids) for ids in present.values()))
+    if needed <= MEMORY_SHARE * available_memory():
+        return {split: store.load(ids) for split, ids in present.items()}
+    log.info("%s: %.1f GB do not fit in memory, read as needed", store.path, needed / 1e9)
+    return {
+        split: StreamedLatents(store, ids, chunks_in_memory=WINDOW_CHUNKS)
+        for split, ids in present.items()
+    }
 
 
 def _config(
     architecture: dict[str, Any],
     params: OptimParams,
     store: LatentStore,
-    latents: dict[str, Latents],
+    latents: dict[str, AnyLatents],
     metrics: dict[str, Any],
 ) -> dict[str, Any]:
     dumped = params.model_dump(mode="json")
