@@ -118,7 +118,8 @@ class LatentStore(OpenStore):
             values = self.read_finite(name, slice(first, last + 1))[[row - first for row in rows]]
             loaded[name] = torch.from_numpy(values).to(device)
         chunks = tuple(row // self.chunk_scans for row in rows)
-        return Latents(list(scan_ids), *loaded.values(), chunks=chunks)
+        mean, logvar = loaded["posterior_mean"], loaded["posterior_logvar"]
+        return Latents(list(scan_ids), mean, logvar, chunks)
 
     @property
     def chunk_scans(self) -> int:

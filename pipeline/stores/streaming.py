@@ -67,7 +67,8 @@ class StreamedLatents:
             found.append((mean[at], logvar[at]))
         means, logvars = zip(*found, strict=True)
         stacked = torch.from_numpy(np.stack([np.stack(means), np.stack(logvars)]))
-        return tuple(stacked.to(self.device).float())  # type: ignore[return-value]
+        mean, logvar = stacked.to(self.device).float()
+        return mean, logvar
 
     def _chunk(self, chunk: int) -> Chunk:
         if chunk in self._held:

@@ -6,6 +6,7 @@ Nothing depends on what ran before, so a resumed run repeats an uninterrupted on
 from collections.abc import Iterator
 from functools import lru_cache
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset
@@ -57,10 +58,10 @@ def _epoch_order(num_rows: int, seed: int, epoch: int, chunks: tuple[int, ...] |
     generator = torch.Generator().manual_seed(seed_from("epoch", seed, epoch))
     order = torch.randperm(num_rows, generator=generator)
     if chunks is not None:
-        names, chunk_of = torch.tensor(chunks).unique(return_inverse=True)
+        names, chunk_of = np.unique(chunks, return_inverse=True)
         if len(names) > WINDOW_CHUNKS:
             window_of = torch.randperm(len(names), generator=generator) // WINDOW_CHUNKS
-            windows = window_of[chunk_of[order]]
+            windows = window_of[torch.from_numpy(chunk_of)[order]]
             order = order[windows.argsort(stable=True)]
     rows: list[int] = order.tolist()
     return rows

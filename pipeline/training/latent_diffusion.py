@@ -14,19 +14,18 @@ from pipeline.diffusion.losses import noise_loss, pdae_weight, shift_coefficient
 from pipeline.diffusion.schedule import per_sample
 from pipeline.frozen import FrozenDiffusion
 from pipeline.ldae import LatentDiffusion, build_diffusion, build_ldae, encoder_config, unet_config
-from pipeline.stores.latents import MEMORY_SHARE, Latents, LatentStore
+from pipeline.stores.latents import MEMORY_SHARE, LatentStore
 from pipeline.stores.streaming import StreamedLatents
 from pipeline.stores.verify import refuse_hurt
 from pipeline.training.autoencoder import final_metrics
 from pipeline.training.batches import WINDOW_CHUNKS, batch_rows, step_generator
 from pipeline.training.fit import fit
 from pipeline.training.module import StepModule
+from pipeline.training.standardisation import AnyLatents, fit_standardisation
 from schemas.errors import ContractError
 from schemas.params import OptimParams, TrainLdaeParams, TrainLdmParams
 
 log = logging.getLogger(__name__)
-
-AnyLatents = Latents | StreamedLatents
 
 VAL_TIMESTEPS = 16
 """Timesteps, evenly spread, at which every validation scan is judged with fixed noise."""
@@ -149,36 +148,6 @@ class SemanticModule(_LatentModule):
         """Return the loss on validation scans, and the same with G = 0 for comparison."""
         loss = self.mean_over_validation(lambda *args: self._loss(self.averaged, *args))
         return {} if loss is None else {"loss": loss}
-
-
-def fit_standardisation(
-    train: AnyLatents, scale: Literal["channel", "scalar"] | float
-) -> tuple[list[float], list[float]]:
-    """Return (shift, scale), one number a channel, that give training latents unit variance.
-
-    The variance is that of posterior draws: var(mean) + mean(exp(logvar)). A number is taken as
-    the scale factor as it is, with no shift.
-    """
-    if isinstance(scale, float):
-        channels = next(train.blocks())[0].shape[1]
-        return [0.0] * channels, [scale] * channels
-    total = sum(_channels(mean).sum(1) for mean, _ in train.blocks())
-    count = sum(_channels(mean).shape[1] for mean, _ in train.blocks())
-    shift = total / count
-    centre = shift.mean() if scale == "scalar" else shift[:, None]
-    spread = sum(
-        ((_channels(mean) - centre).square() + _channels(logvar).exp()).sum(1)
-        for mean, logvar in train.blocks()
-    )
-    if scale == "scalar":
-        whole = float((spread.mean() / count).sqrt())
-        return [float(shift.mean())] * len(shift), [1 / whole] * len(shift)
-    return shift.tolist(), (count / spread).sqrt().tolist()
-
-
-def _channels(values: Tensor) -> Tensor:
-    """Return (channel, all else) as float64."""
-    return values.double().transpose(0, 1).flatten(1)
 
 
 def train_denoiser(
