@@ -32,6 +32,10 @@ def resolve_device(name: str) -> "torch.device":
 
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if "," in name:
+        raise ParamsError(
+            f"--device {name}: this command runs on one device; only encode and verify take several"
+        )
     try:
         device = torch.device(name)
     except RuntimeError as error:
@@ -43,9 +47,38 @@ def resolve_device(name: str) -> "torch.device":
     return device
 
 
+def resolve_devices(names: str) -> "list[torch.device]":
+    """Return the devices of a comma-separated list; `auto` is every GPU, else the CPU.
+
+    Raises
+    ------
+    ParamsError
+        If a device asked for is not there.
+    """
+    import torch
+
+    if names == "auto" and torch.cuda.device_count() > 1:
+        return [torch.device("cuda", i) for i in range(torch.cuda.device_count())]
+    return [resolve_device(name.strip()) for name in names.split(",")]
+
+
 def available_cpus() -> int:
     """Return the number of processors this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def available_memory() -> int:
+    """Return the memory (bytes) that this process may still take, container limits included."""
+    import psutil
+
+    free = int(psutil.virtual_memory().available)
+    group = Path("/sys/fs/cgroup")
+    try:
+        limit = int((group / "memory.max").read_text())
+        used = int((group / "memory.current").read_text())
+    except (OSError, ValueError):  # no cgroup v2, or no limit ("max")
+        return free
+    return min(free, max(limit - used, 0))
 
 
 def seed_from(*parts: object) -> int:
@@ -137,10 +170,19 @@ class Progress:
 
     def advance(self, note: str = "") -> None:
         """Count one more item."""
-        self.done += 1
+        self._move(1, note)
+
+    def add(self, count: int) -> None:
+        """Count `count` more scans, fewer where it is negative, and note how many a second."""
+        rate = (self.done + count - self.first) / max(time.monotonic() - self.started, 1e-9)
+        self._move(count, f"{rate:.3g} scans/s")
+
+    def _move(self, count: int, note: str) -> None:
+        self.done += count
         self.bar.update(self.task, completed=self.done, note=note)
         now = time.monotonic()
         if self.lines and now - self.last_line > self.seconds_between_lines:
             self.last_line = now
-            left = (now - self.started) / (self.done - self.first) * (self.total - self.done)
+            each = (now - self.started) / max(self.done - self.first, 1)
+            left = each * (self.total - self.done)
             log.info("%s %d/%d, %.0f s to go %s", self.label, self.done, self.total, left, note)

@@ -19,6 +19,7 @@ class FrozenAutoencoder:
     digest: str
     grid: dict[str, Any]
     config: dict[str, Any]
+    path: Path
 
 
 def load_autoencoder(path: Path, *, device: torch.device) -> FrozenAutoencoder:
@@ -33,7 +34,8 @@ def load_autoencoder(path: Path, *, device: torch.device) -> FrozenAutoencoder:
     net = Autoencoder(**architecture(artefact.config))
     load_strict(net, artefact.tensors, source=path)
     net.requires_grad_(False).eval().to(device)
-    return FrozenAutoencoder(net, artefact.digest, artefact.config["grid"], artefact.config)
+    config = artefact.config
+    return FrozenAutoencoder(net, artefact.digest, config["grid"], config, path)
 
 
 def architecture(config: dict[str, Any]) -> dict[str, Any]:

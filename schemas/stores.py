@@ -29,3 +29,26 @@ class StoreAttributes(BaseModel):
     """One a scan: digest of its source and of everything that was done to it."""
     complete: bool = False
     """Set last; a store without it does not open."""
+
+
+class UnitRecord(BaseModel):
+    """What is recorded of a store's units, the runs of rows written at once."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    rows: int
+    """Scans a unit; the last may hold fewer."""
+    sha256: list[str]
+    """One a unit: digest of its content over all arrays, in order of their names."""
+    batch_size: list[int] | None = None
+    """One a unit (latents): scans a forward pass, which may decide the last bit."""
+    metadata_sha256: dict[str, str] = {}
+    """Digest of each array's zarr.json."""
+
+
+class StoreRecord(StoreAttributes):
+    """The attributes of a complete store, as they stand in its zarr.json."""
+
+    units: UnitRecord
+    record_sha256: str = ""
+    """Digest of all the other attributes, as JSON with sorted keys."""

@@ -34,7 +34,8 @@ def encode(
     from pipeline.stores.volumes import open_volumes
 
     params = settings.params()
-    autoencoder = load_autoencoder(ae, device=settings.device())
+    devices = settings.devices()
+    autoencoder = load_autoencoder(ae, device=devices[0])
     made = volumes_of(
         input_path,
         out,
@@ -50,7 +51,7 @@ def encode(
         autoencoder,
         out,
         params.encode,
-        device=settings.device(),
+        device=devices,
         replace=replace,
     )
     typer.echo(

@@ -32,7 +32,12 @@ _COMMON: dict[str, Any] = {
         typer.Option("--set", help="Override: section.key=value.", rich_help_panel=PANEL),
     ],
     "device_name": Annotated[
-        str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.", rich_help_panel=PANEL)
+        str,
+        typer.Option(
+            "--device",
+            help="auto, cpu, cuda, cuda:N; encode: cuda:0,cuda:1 too.",
+            rich_help_panel=PANEL,
+        ),
     ],
     "workers": Annotated[
         int | None,
@@ -83,11 +88,17 @@ class Settings:
 
         return resolve_device(self.device_name)
 
+    def devices(self) -> "list[torch.device]":
+        """Return the devices asked for, where a command can use several."""
+        from pipeline.compute import resolve_devices
+
+        return resolve_devices(self.device_name)
+
     def check(self) -> None:
         """Refuse wrong parameters and devices before a command loads what is slow to load."""
         self.params()
         if self.device_name not in ("auto", "cpu"):
-            self.device()
+            self.devices()
 
     def num_workers(self) -> int:
         """Return the number of worker processes."""

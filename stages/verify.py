@@ -1,4 +1,4 @@
-"""Check a store against its recorded digests."""
+"""Check a store against its recorded digests, and heal it."""
 
 from pathlib import Path
 from typing import Annotated
@@ -9,19 +9,59 @@ from stages.settings import Settings
 
 
 def verify(
-    settings: Settings,  # noqa: ARG001 (every command takes the common options)
+    settings: Settings,
     *,
     store: Annotated[Path, typer.Argument(help="Any store of this project.")],
+    repair: Annotated[
+        bool, typer.Option(help="Encode the damaged scans of a latent store again.")
+    ] = False,
+    volumes: Annotated[
+        Path | None, typer.Option(help="With --repair: the volumes.zarr it was made from.")
+    ] = None,
+    ae: Annotated[
+        Path | None, typer.Option(help="With --repair: the autoencoder that made it.")
+    ] = None,
 ) -> None:
     """Read a whole store and name the scans that are damaged; exit code 1 if there are any.
 
-    Example: pipeline verify data/latents.zarr
+    Example: pipeline verify data/latents.zarr --repair --volumes data/volumes.zarr --ae models/ae
     """
-    from pipeline.stores.reading import verify_store
+    from pipeline.stores.reading import RecordError
+    from pipeline.stores.verify import verify_store
 
-    hurt = verify_store(store)
+    if repair:
+        _repair(settings, store, volumes, ae)
+    try:
+        hurt = verify_store(store)
+    except RecordError as error:
+        typer.echo(f"every scan: {error}")
+        typer.echo(f"{store}: all scans damaged")
+        raise typer.Exit(1) from error
     for scan_id, reason in hurt.items():
         typer.echo(f"{scan_id}: {reason}")
     typer.echo(f"{store}: {'sound' if not hurt else f'{len(hurt)} scans damaged'}")
     if hurt:
         raise typer.Exit(1)
+
+
+def _repair(settings: Settings, store: Path, volumes: Path | None, ae: Path | None) -> None:
+    from schemas.errors import ParamsError
+
+    if volumes is None or ae is None:
+        raise ParamsError(
+            "--repair: needs --volumes and --ae, those that made this latent store; other stores"
+            " are made again by `pipeline preprocess` or `pipeline embed`"
+        )
+    from pipeline.frozen import load_autoencoder
+    from pipeline.precompute.repair import repair_latents
+    from pipeline.stores.volumes import open_volumes
+
+    devices = settings.devices()
+    count = repair_latents(
+        store,
+        open_volumes(volumes),
+        load_autoencoder(ae, device=devices[0]),
+        settings.params().encode,
+        devices=devices,
+    )
+    typer.echo(f"{store}: {count} scans encoded again")

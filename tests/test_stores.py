@@ -10,7 +10,8 @@ import zarr
 
 from pipeline.stores.builder import StoreBuilder, lock_store
 from pipeline.stores.latents import open_latents
-from pipeline.stores.reading import OpenStore, is_current, verify_store
+from pipeline.stores.reading import OpenStore, is_current
+from pipeline.stores.verify import verify_store
 from pipeline.stores.volumes import _arrays, open_volumes, write_volumes
 from schemas.errors import ContractError
 from tests.conftest import SHAPE, make_volumes, subjects, volume_attributes, volume_row

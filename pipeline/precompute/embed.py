@@ -11,6 +11,7 @@ from pipeline.frozen import FrozenLdae
 from pipeline.stores.builder import ArraySpec, StoreBuilder, lock_store
 from pipeline.stores.latents import LatentStore
 from pipeline.stores.reading import is_current
+from pipeline.stores.verify import refuse_hurt
 from schemas.errors import ContractError
 from schemas.params import EmbedParams
 from schemas.stores import StoreAttributes
@@ -31,7 +32,7 @@ def embed_latents(
     Raises
     ------
     ContractError
-        If the model was trained on latents of another autoencoder.
+        If the model was trained on latents of another autoencoder, or the store is damaged.
     """
     check_same_autoencoder(latents, ldae)
     source = latents.attributes
@@ -56,6 +57,7 @@ def embed_latents(
     with lock_store(out):
         if is_current(out, attributes):
             return len(latents)
+        refuse_hurt(latents)
         builder = StoreBuilder(out, attributes, [spec], unit_rows=ROWS_PER_CHUNK)
         pending = builder.pending()
         for unit in progress(pending, total=len(pending), label="embed"):

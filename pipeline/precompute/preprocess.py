@@ -71,7 +71,7 @@ def preprocess_cohort(
     out = out.absolute()
     tasks = _tasks(manifest, params, manifest_dir)
     with lock_store(out):
-        check_target(out)
+        check_target(out, "volumes")
         staging, ledger = Staging(out), _Ledger(out)
         records = _known(tasks, staging, ledger, params)
         todo = [task for task in tasks if task.scan_id not in records]

@@ -14,14 +14,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import zarr
 
-from pipeline.compute import digest_of, write_json
+from pipeline.compute import digest_file, digest_of, write_json
 from schemas.errors import ContractError
-from schemas.stores import StoreAttributes
+from schemas.stores import StoreAttributes, StoreKind
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,9 +47,11 @@ def lock_store(out: Path) -> Iterator[None]:
     ContractError
         If another process is writing the same store.
     """
-    out.parent.mkdir(parents=True, exist_ok=True)
     path = out.with_name(f".{out.name}.lock")
-    with path.open("a") as file:
+    with writing_to(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        lock = path.open("a")
+    with lock as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -59,10 +61,37 @@ def lock_store(out: Path) -> Iterator[None]:
         yield
 
 
-def check_target(out: Path) -> None:
-    """Refuse a path that exists and is not a store."""
-    if out.exists() and not (out / "zarr.json").is_file():
+@contextmanager
+def writing_to(out: Path) -> Iterator[None]:
+    """Turn what the operating system refuses (disk full, read-only) into one clear line."""
+    try:
+        yield
+    except OSError as error:
+        raise ContractError(
+            f"{out}: cannot be written ({error.strerror or error}); what is finished is kept, make"
+            " room or choose another place, and run the same command again"
+        ) from error
+
+
+def check_target(out: Path, kind: StoreKind) -> None:
+    """Refuse a path that exists and is no store of this kind.
+
+    A store of ours whose own record is too damaged to tell may be written over.
+    """
+    if not out.exists():
+        return
+    if not (out / "zarr.json").is_file():
         raise ContractError(f"{out}: exists and is no Zarr store; choose another --out")
+    try:
+        attributes = json.loads((out / "zarr.json").read_text())["attributes"]
+        found = attributes.get("kind")
+    except (OSError, ValueError, KeyError, AttributeError):
+        return
+    damaged = "record_sha256" in attributes and found not in get_args(StoreKind)
+    if found != kind and not damaged:
+        raise ContractError(
+            f"{out}: exists and holds {found or 'something else'}, not {kind}; choose another --out"
+        )
 
 
 class StoreBuilder:
@@ -71,7 +100,7 @@ class StoreBuilder:
     def __init__(
         self, out: Path, attributes: StoreAttributes, arrays: Sequence[ArraySpec], *, unit_rows: int
     ) -> None:
-        check_target(out)
+        check_target(out, attributes.kind)
         self.out = out
         self.work = out.with_name(out.name + ".building")
         self.attributes = attributes
@@ -82,8 +111,10 @@ class StoreBuilder:
             "unit_rows": unit_rows,
         }
         self.plan_digest = digest_of(plan)
-        self._recover_swap()
-        self.group = self._open_or_create(arrays)
+        with writing_to(out):
+            self._recover_swap()
+        with writing_to(out):
+            self.group = self._open_or_create(arrays)
 
     @property
     def _partial(self) -> Path:
@@ -134,13 +165,15 @@ class StoreBuilder:
         ]
         return [rows for i, rows in enumerate(units) if not self._mark(i).is_file()]
 
-    def write(self, rows: range, content: Mapping[str, np.ndarray]) -> None:
-        """Write one whole unit and then its mark.
+    def write(
+        self, rows: range, content: Mapping[str, np.ndarray], *, batch_size: int | None = None
+    ) -> None:
+        """Write one whole unit and then its mark, which keeps the batch size it was made with.
 
         Raises
         ------
         ContractError
-            If a float array holds NaN or infinity.
+            If a float array holds NaN or infinity, or the disk refuses.
         """
         for name, values in content.items():
             if values.dtype.kind == "f" and not np.isfinite(values).all():
@@ -149,25 +182,57 @@ class StoreBuilder:
                 raise ContractError(f"{self.out}: {name} is NaN or infinite for {names}")
             array = self.group[name]
             assert isinstance(array, zarr.Array)
-            array[rows.start : rows.stop] = values
-        mark = {"rows": [rows.start, rows.stop], "sha256": content_digest(content)}
-        write_json(self._mark(rows.start // self.unit_rows), mark)
+            with writing_to(self.out):
+                array[rows.start : rows.stop] = values
+        mark: dict[str, Any] = {"rows": [rows.start, rows.stop], "sha256": content_digest(content)}
+        if batch_size is not None:
+            mark["batch_size"] = batch_size
+        with writing_to(self.out):
+            write_json(self._mark(rows.start // self.unit_rows), mark)
+
+    def unit_digests(self) -> list[str]:
+        """Return the recorded digest of every unit written."""
+        return [mark["sha256"] for mark in self._marks()]
+
+    def _marks(self) -> list[dict[str, Any]]:
+        num_units = -(-self.num_rows // self.unit_rows)
+        return [json.loads(self._mark(i).read_text()) for i in range(num_units)]
+
+    def metadata(self, name: str) -> bytes:
+        """Return the zarr.json of one array."""
+        return (self._partial / name / "zarr.json").read_bytes()
+
+    def discard(self) -> None:
+        """Forget what was built; the store at the final path stays as it is."""
+        shutil.rmtree(self.work)
 
     def finish(self) -> None:
         """Check that every unit is there, write the attributes, and swap the store into place."""
         assert not self.pending(), "finish() before every unit was written"
-        num_units = -(-self.num_rows // self.unit_rows)
-        marks = [json.loads(self._mark(i).read_text()) for i in range(num_units)]
-        for orphan in self._partial.rglob("*.partial"):
-            orphan.unlink()
+        with writing_to(self.out):
+            for orphan in self._partial.rglob("*.partial"):
+                orphan.unlink()
+            self.group.attrs.put(self._record())
+            old = self.work / "old.zarr"
+            if self.out.exists():
+                self.out.rename(old)
+            self._partial.rename(self.out)
+            shutil.rmtree(self.work)
+
+    def _record(self) -> dict[str, Any]:
+        """Return the group's attributes, with digests of all in the store and of themselves."""
+        marks = self._marks()
+        units: dict[str, Any] = {"rows": self.unit_rows, "sha256": [m["sha256"] for m in marks]}
+        if all("batch_size" in mark for mark in marks):
+            units["batch_size"] = [mark["batch_size"] for mark in marks]
+        units["metadata_sha256"] = {
+            name: digest_file(self._partial / name / "zarr.json")
+            for name in sorted(self.group.array_keys())
+        }
         attributes = self.attributes.model_copy(update={"complete": True}).model_dump()
-        attributes["units"] = {"rows": self.unit_rows, "sha256": [m["sha256"] for m in marks]}
-        self.group.attrs.put(attributes)
-        old = self.work / "old.zarr"
-        if self.out.exists():
-            self.out.rename(old)
-        self._partial.rename(self.out)
-        shutil.rmtree(self.work)
+        attributes["units"] = units
+        plain = json.loads(json.dumps(attributes))
+        return {**plain, "record_sha256": digest_of(plain)}
 
 
 def content_digest(content: Mapping[str, np.ndarray]) -> str:

@@ -1,7 +1,7 @@
 """latents.zarr: posterior mean and log-variance of every scan, and loading them for training."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,9 @@ from zarr.codecs import BloscCodec, Crc32cCodec
 from pipeline.stores.builder import ArraySpec
 from pipeline.stores.reading import OpenStore
 from schemas.errors import ContractError
+
+MEMORY_SHARE = 0.5
+"""Share of the free memory that resident latents may take; networks and copies need the rest."""
 
 LOGVAR_RANGE = (-30.0, 20.0)
 """As in MONAI's AutoencoderKL; keeps float16 finite."""
@@ -37,6 +40,17 @@ def latent_arrays(shape: tuple[int, ...], *, rows_per_chunk: int) -> list[ArrayS
     ]
 
 
+def posterior_draw(
+    mean: Float[Tensor, "B C X Y Z"],
+    logvar: Float[Tensor, "B C X Y Z"],
+    *,
+    generator: torch.Generator,
+) -> Float[Tensor, "B C X Y Z"]:
+    """Return one fresh draw a scan."""
+    noise = torch.randn(mean.shape, generator=generator, device=mean.device)
+    return mean + (0.5 * logvar).exp() * noise
+
+
 @dataclass(frozen=True, slots=True)
 class Latents:
     """A set of scans' posteriors, whole in memory (host or device), float16."""
@@ -44,19 +58,38 @@ class Latents:
     scan_ids: list[str]
     mean: Float[Tensor, "N C X Y Z"]
     logvar: Float[Tensor, "N C X Y Z"]
+    chunks: tuple[int, ...] | None = None
+    """The store's chunk of each scan."""
+    device: torch.device | None = None
+    """Where batches go; None is where the latents are."""
 
     def __len__(self) -> int:
         return len(self.scan_ids)
 
+    def to(self, device: torch.device) -> "Latents":
+        """Return the same with batches on this device, and all latents too where it has room."""
+        if device.type == "cuda":
+            free, _ = torch.cuda.mem_get_info(device)
+            if self.mean.nbytes + self.logvar.nbytes > free * MEMORY_SHARE:
+                return replace(self, device=device)
+        return replace(self, mean=self.mean.to(device), logvar=self.logvar.to(device))
+
     def take_mean(self, index: Tensor) -> Float[Tensor, "B C X Y Z"]:
         """Return posterior means as float32."""
-        return self.mean[index].float()
+        return self._take(self.mean, index)
 
     def draw(self, index: Tensor, *, generator: torch.Generator) -> Float[Tensor, "B C X Y Z"]:
         """Return one fresh posterior draw a scan, float32."""
-        mean = self.mean[index].float()
-        noise = torch.randn(mean.shape, generator=generator, device=mean.device)
-        return mean + (0.5 * self.logvar[index].float()).exp() * noise
+        return posterior_draw(
+            self._take(self.mean, index), self._take(self.logvar, index), generator=generator
+        )
+
+    def blocks(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield (mean, logvar) of all scans, float16; here in one piece."""
+        yield self.mean, self.logvar
+
+    def _take(self, values: Tensor, index: Tensor) -> Tensor:
+        return values[index.to(values.device)].to(self.device).float()
 
 
 class LatentStore(OpenStore):
@@ -78,25 +111,57 @@ class LatentStore(OpenStore):
         ContractError
             If a scan is not in the store, a chunk is damaged or missing, or a value is not finite.
         """
+        rows = self.rows_of(scan_ids)
+        loaded = {}
+        for name in ("posterior_mean", "posterior_logvar"):
+            first, last = min(rows, default=0), max(rows, default=-1)
+            values = self.read_finite(name, slice(first, last + 1))[[row - first for row in rows]]
+            loaded[name] = torch.from_numpy(values).to(device)
+        chunks = tuple(row // self.chunk_scans for row in rows)
+        mean, logvar = loaded["posterior_mean"], loaded["posterior_logvar"]
+        return Latents(list(scan_ids), mean, logvar, chunks)
+
+    @property
+    def chunk_scans(self) -> int:
+        """Scans a chunk."""
+        return int(self.array("posterior_mean").chunks[0])
+
+    def bytes_of(self, num_scans: int) -> int:
+        """Return the memory that so many scans take (bytes)."""
+        return 2 * 2 * int(np.prod(self.latent_shape)) * num_scans
+
+    def rows_of(self, scan_ids: Sequence[str]) -> list[int]:
+        """Return the rows of these scans.
+
+        Raises
+        ------
+        ContractError
+            If a scan is not in the store.
+        """
         missing = [s for s in scan_ids if s not in self.row_of]
         if missing:
             raise ContractError(
                 f"{self.path}: {len(missing)} scans not in the store, first {missing[0]};"
                 " encode them"
             )
-        rows = [self.row_of[s] for s in scan_ids]
-        loaded = {}
-        for name in ("posterior_mean", "posterior_logvar"):
-            first, last = min(rows, default=0), max(rows, default=-1)
-            values = self.read(name, slice(first, last + 1))[[row - first for row in rows]]
-            bad = np.flatnonzero(~np.isfinite(values).reshape(len(values), -1).all(axis=1))
-            if bad.size:
-                raise ContractError(
-                    f"{self.path}: {name} of {scan_ids[bad[0]]} is not finite"
-                    f" ({bad.size} scans); run `pipeline verify`"
-                )
-            loaded[name] = torch.from_numpy(values).to(device)
-        return Latents(list(scan_ids), loaded["posterior_mean"], loaded["posterior_logvar"])
+        return [self.row_of[s] for s in scan_ids]
+
+    def read_finite(self, name: str, rows: slice) -> np.ndarray:
+        """Read rows of one array.
+
+        Raises
+        ------
+        ContractError
+            If a chunk is damaged or missing, or a value is not finite.
+        """
+        values = self.read(name, rows)
+        bad = np.flatnonzero(~np.isfinite(values).reshape(len(values), -1).all(axis=1))
+        if bad.size:
+            raise ContractError(
+                f"{self.path}: {name} of {self.attributes.scan_ids[rows.start + bad[0]]} is not"
+                f" finite ({bad.size} scans); run `pipeline verify`"
+            )
+        return values
 
 
 def open_latents(path: Path) -> LatentStore:

@@ -8,10 +8,58 @@ import numpy as np
 import zarr
 from pydantic import ValidationError
 
-from pipeline.compute import digest_of
-from pipeline.stores.builder import content_digest
+from pipeline.compute import digest_file, digest_of
 from schemas.errors import ContractError
 from schemas.stores import SCHEMA_VERSION, StoreAttributes, StoreKind
+
+
+class RecordError(ContractError):
+    """A store's own record, from which everything else in it is checked, is damaged."""
+
+
+def read_record(path: Path) -> tuple[zarr.Group, StoreAttributes, dict[str, Any]]:
+    """Return a store's group, its attributes, and what is recorded about its units.
+
+    Raises
+    ------
+    RecordError
+        If the record does not agree with its own digest, or is no record at all.
+    ContractError
+        If the path is no store, of another schema version, or not complete.
+    """
+    if not (path / "zarr.json").is_file():
+        hint = "still being built; run the same command again" if _building(path) else "missing"
+        raise ContractError(f"{path}: expected a Zarr store, found none ({hint})")
+    try:
+        group = zarr.open_group(path, mode="r")
+        raw: dict[str, Any] = dict(group.attrs)
+        digest = raw.pop("record_sha256", None)
+        if digest is not None and digest != digest_of(raw):
+            raise RecordError(f"{path / 'zarr.json'}: damaged, differs from its own digest")
+        units = raw.pop("units", None)
+        version = raw.get("schema_version")
+        if version != SCHEMA_VERSION:
+            raise ContractError(
+                f"{path}: schema version {version}, expected {SCHEMA_VERSION}; make it again"
+            )
+        attributes = StoreAttributes.model_validate(raw)
+    except (ValidationError, ValueError, KeyError, TypeError, FileNotFoundError) as error:
+        reason = str(error).splitlines()[0]
+        raise RecordError(f"{path}: no store of this project ({reason:.120})") from error
+    if not attributes.complete or units is None:
+        raise ContractError(f"{path}: not complete; run the command that makes it again")
+    return group, attributes, units
+
+
+def hurt_metadata(path: Path, units: dict[str, Any]) -> list[str]:
+    """Return the arrays whose zarr.json is not the recorded one."""
+    recorded: dict[str, str] = units.get("metadata_sha256", {})
+    files = {name: path / name / "zarr.json" for name in recorded}
+    return [
+        name
+        for name, file in files.items()
+        if not file.is_file() or digest_file(file) != recorded[name]
+    ]
 
 
 class OpenStore:
@@ -20,32 +68,24 @@ class OpenStore:
     Raises
     ------
     ContractError
-        If the path is no store, of another kind or schema version, or not complete.
+        If the path is no store, of another kind or schema version, not complete, or if what
+        describes its content is damaged.
     """
 
     def __init__(self, path: Path, *, kind: StoreKind | None = None) -> None:
-        if not (path / "zarr.json").is_file():
-            hint = "still being built; run the same command again" if _building(path) else "missing"
-            raise ContractError(f"{path}: expected a Zarr store, found none ({hint})")
-        try:
-            self.group = zarr.open_group(path, mode="r")
-            raw: dict[str, Any] = dict(self.group.attrs)
-            units = raw.pop("units", None)
-            version = raw.get("schema_version")
-            if version != SCHEMA_VERSION:
-                raise ContractError(
-                    f"{path}: schema version {version}, expected {SCHEMA_VERSION}; make it again"
-                )
-            self.attributes = StoreAttributes.model_validate(raw)
-        except (ValidationError, ValueError, KeyError) as error:
-            raise ContractError(f"{path}: no store of this project ({error!s:.120})") from error
+        self.group, self.attributes, units = read_record(path)
         if kind is not None and self.attributes.kind != kind:
             raise ContractError(f"{path}: a {self.attributes.kind} store, expected {kind}")
-        if not self.attributes.complete or units is None:
-            raise ContractError(f"{path}: not complete; run the command that makes it again")
+        hurt = hurt_metadata(path, units)
+        if hurt:
+            raise ContractError(
+                f"{path / hurt[0] / 'zarr.json'}: damaged or missing; run `pipeline verify {path}"
+                " --repair`, or restore it"
+            )
         self.path = path
         self.unit_rows: int = units["rows"]
         self.unit_digests: list[str] = units["sha256"]
+        self.batch_sizes: list[int] | None = units.get("batch_size")
         self.digest = digest_of([self.attributes.fingerprints, self.unit_digests])
         self.row_of = {scan_id: i for i, scan_id in enumerate(self.attributes.scan_ids)}
 
@@ -88,23 +128,3 @@ def is_current(path: Path, attributes: StoreAttributes) -> bool:
     if current:
         shutil.rmtree(path.with_name(path.name + ".building"), ignore_errors=True)
     return current
-
-
-def verify_store(path: Path) -> dict[str, str]:
-    """Read everything and compare it with the recorded digests.
-
-    Returns the damaged scans: scan id → what is wrong. Empty means sound.
-    """
-    store = OpenStore(path)
-    names = sorted(name for name, _ in store.group.arrays())
-    hurt: dict[str, str] = {}
-    for unit, expected in enumerate(store.unit_digests):
-        rows = slice(unit * store.unit_rows, min((unit + 1) * store.unit_rows, len(store)))
-        try:
-            found = content_digest({name: store.read(name, rows) for name in names})
-            reason = "" if found == expected else "content differs from its recorded digest"
-        except ContractError as error:
-            reason = str(error)
-        if reason:
-            hurt |= dict.fromkeys(store.attributes.scan_ids[rows], reason)
-    return hurt

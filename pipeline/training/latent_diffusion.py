@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.artefact import finished_metrics, write_artefact
-from pipeline.compute import digest_of
+from pipeline.compute import available_memory, digest_of
 from pipeline.diffusion.losses import (
     min_snr_weight,
     noise_loss,
@@ -22,11 +22,14 @@ from pipeline.diffusion.schedule import per_sample
 from pipeline.frozen import FrozenDiffusion
 from pipeline.ldae import LatentDiffusion, build_diffusion, build_ldae, encoder_config, unet_config
 from pipeline.nets.denoiser import Trunk
-from pipeline.stores.latents import Latents, LatentStore
+from pipeline.stores.latents import MEMORY_SHARE, LatentStore
+from pipeline.stores.streaming import StreamedLatents
+from pipeline.stores.verify import refuse_hurt
 from pipeline.training.autoencoder import final_metrics
-from pipeline.training.batches import batch_rows, step_generator
+from pipeline.training.batches import WINDOW_CHUNKS, batch_rows, step_generator
 from pipeline.training.fit import fit
 from pipeline.training.module import StepModule
+from pipeline.training.standardisation import AnyLatents, fit_standardisation
 from schemas.errors import ContractError
 from schemas.params import OptimParams, TrainLdaeParams, TrainLdmParams
 
@@ -46,7 +49,7 @@ class _LatentModule(StepModule):
         net: nn.Module,
         params: OptimParams,
         diffusion: LatentDiffusion,
-        latents: dict[str, Latents],
+        latents: dict[str, AnyLatents],
         posterior: Literal["sample", "mean"],
     ) -> None:
         super().__init__(net, params)
@@ -69,16 +72,17 @@ class _LatentModule(StepModule):
     def on_fit_start(self) -> None:
         """Bring what is not a trained weight to the device."""
         self.diffusion.to(self.device)
-        self.latents = {
-            split: Latents(x.scan_ids, x.mean.to(self.device), x.logvar.to(self.device))
-            for split, x in self.latents.items()
-        }
+        self.latents = {split: x.to(self.device) for split, x in self.latents.items()}
 
     def draw(self, step: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return (z_0, x_t, t, eps) of a training step."""
         train, params = self.latents["train"], self.params
         index = batch_rows(
-            step, num_rows=len(train), batch_size=self.batch_size, seed=params.seed
+            step,
+            num_rows=len(train),
+            batch_size=self.batch_size,
+            seed=params.seed,
+            chunks=train.chunks,
         ).to(self.device)
         generator = step_generator(step, seed=params.seed, device=self.device)
         draw = train.take_mean(index)
@@ -202,25 +206,6 @@ class SemanticModule(_LatentModule):
         return self.mean_over_validation(losses)
 
 
-def fit_standardisation(
-    train: Latents, scale: Literal["channel", "scalar"] | float
-) -> tuple[list[float], list[float]]:
-    """Return (shift, scale), one number a channel, that give training latents unit variance.
-
-    The variance is that of posterior draws: var(mean) + mean(exp(logvar)). A number is taken as
-    the scale factor as it is, with no shift.
-    """
-    mean = train.mean.float().transpose(0, 1).flatten(1).double()
-    noise = train.logvar.float().exp().transpose(0, 1).flatten(1).double().mean(1)
-    if isinstance(scale, float):
-        return [0.0] * len(mean), [scale] * len(mean)
-    if scale == "scalar":
-        whole = float((mean.var(correction=0) + noise.mean()).sqrt())
-        return [float(mean.mean())] * len(mean), [1 / whole] * len(mean)
-    std = (mean.var(1, correction=0) + noise).sqrt()
-    return mean.mean(1).tolist(), (1 / std).tolist()
-
-
 def train_denoiser(
     store: LatentStore,
     scan_ids: dict[str, list[str]],
@@ -315,7 +300,7 @@ def train_ldae(
     return metrics
 
 
-def _load(store: LatentStore, scan_ids: dict[str, list[str]]) -> dict[str, Latents]:
+def _load(store: LatentStore, scan_ids: dict[str, list[str]]) -> dict[str, AnyLatents]:
     present = {
         split: [s for s in scan_ids[split] if s in store.row_of] for split in ("train", "val")
     }
@@ -324,14 +309,22 @@ def _load(store: LatentStore, scan_ids: dict[str, list[str]]) -> dict[str, Laten
             f"{store.path}: {len(present['train'])} training scans, expected at least 2;"
             " check the manifest's split and the quarantine list"
         )
-    return {split: store.load(ids) for split, ids in present.items()}
+    refuse_hurt(store)
+    needed = store.bytes_of(sum(len(ids) for ids in present.values()))
+    if needed <= MEMORY_SHARE * available_memory():
+        return {split: store.load(ids) for split, ids in present.items()}
+    log.info("%s: %.1f GB do not fit in memory, read as needed", store.path, needed / 1e9)
+    return {
+        split: StreamedLatents(store, ids, chunks_in_memory=WINDOW_CHUNKS)
+        for split, ids in present.items()
+    }
 
 
 def _config(
     architecture: dict[str, Any],
     params: OptimParams,
     store: LatentStore,
-    latents: dict[str, Latents],
+    latents: dict[str, AnyLatents],
     metrics: dict[str, Any],
 ) -> dict[str, Any]:
     dumped = params.model_dump(mode="json")

@@ -1,0 +1,119 @@
+"""Heal a hurt latent store: its good rows are kept, the hurt scans encoded again."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+
+from pipeline.compute import write_atomic
+from pipeline.frozen import FrozenAutoencoder
+from pipeline.precompute.encode import encode_volumes, latent_shape, plan_latents
+from pipeline.precompute.fill import Work, fill
+from pipeline.stores.builder import StoreBuilder, lock_store, writing_to
+from pipeline.stores.latents import LatentStore, latent_arrays
+from pipeline.stores.reading import RecordError, hurt_metadata, read_record
+from pipeline.stores.verify import verify_store
+from pipeline.stores.volumes import VolumeStore
+from schemas.errors import ContractError
+from schemas.params import EncodeParams
+
+
+def repair_latents(
+    path: Path,
+    volumes: VolumeStore,
+    autoencoder: FrozenAutoencoder,
+    params: EncodeParams,
+    *,
+    devices: Sequence[torch.device],
+) -> int:
+    """Encode the hurt scans of a store again and return how many they were.
+
+    The healed store has the very bytes of the undisturbed one. Where the store's own record is
+    damaged, nothing in it can be trusted: every scan is encoded again, with `params`.
+
+    Raises
+    ------
+    ContractError
+        If these are not the volumes or the autoencoder that made the store, or if the scans come
+        out otherwise than recorded; the store then stays as it is.
+    """
+    with lock_store(path):
+        try:
+            _restore_array_metadata(path, latent_shape(volumes, autoencoder))
+        except RecordError:
+            pass
+        else:
+            return _encode_hurt(LatentStore(path), volumes, autoencoder, devices)
+    return encode_volumes(volumes, autoencoder, path, params, device=devices, replace=True).encoded
+
+
+def _encode_hurt(
+    store: LatentStore,
+    volumes: VolumeStore,
+    autoencoder: FrozenAutoencoder,
+    devices: Sequence[torch.device],
+) -> int:
+    recorded = EncodeParams(**store.attributes.params["encode"])
+    planned = plan_latents(volumes, autoencoder, recorded)
+    for what, differs in (
+        ("--ae", planned.digests["autoencoder"] != store.attributes.digests["autoencoder"]),
+        ("--volumes", planned.fingerprints != store.attributes.fingerprints),
+    ):
+        if differs:
+            raise ContractError(
+                f"{store.path}: {what} is not what this store was made from; repair needs the same"
+                " volumes and autoencoder, or make it anew with `pipeline encode --replace`"
+            )
+    hurt = verify_store(store.path)
+    if not hurt:
+        return 0
+    attributes = store.attributes.model_copy(update={"complete": False})
+    work = Work(
+        volumes=volumes.path,
+        autoencoder=autoencoder.path,
+        autoencoder_digest=autoencoder.digest,
+        out=store.path,
+        attributes=attributes,
+        latent_shape=store.latent_shape,
+        chunk_scans=store.unit_rows,
+        precision=recorded.precision,
+        previous=store.path,
+        previous_rows={
+            fingerprint: row
+            for fingerprint, row in store.fingerprint_rows().items()
+            if store.attributes.scan_ids[row] not in hurt
+        },
+    )
+    builder = work.builder()
+    sizes = store.batch_sizes or [recorded.batch_size] * len(store.unit_digests)
+    units = {rows: sizes[rows.start // store.unit_rows] for rows in builder.pending()}
+    fill(work, units, autoencoder, devices)
+    changed = [
+        i
+        for i, (old, new) in enumerate(zip(store.unit_digests, builder.unit_digests(), strict=True))
+        if old != new
+    ]
+    if changed:
+        builder.discard()
+        first = store.attributes.scan_ids[changed[0] * store.unit_rows]
+        raise ContractError(
+            f"{store.path}: {first} and others come out otherwise than recorded (another processor,"
+            " device or batch size?); make it anew with `pipeline encode --replace`"
+        )
+    builder.finish()
+    return len(hurt)
+
+
+def _restore_array_metadata(path: Path, shape: tuple[int, ...]) -> None:
+    """Write the arrays' zarr.json again where it is not what the record says."""
+    _, attributes, units = read_record(path)
+    hurt = hurt_metadata(path, units)
+    if not hurt:
+        return
+    with TemporaryDirectory() as folder:
+        arrays = latent_arrays(shape, rows_per_chunk=units["rows"])
+        made = StoreBuilder(Path(folder) / "s.zarr", attributes, arrays, unit_rows=units["rows"])
+        for name in hurt:
+            with writing_to(path):
+                write_atomic(path / name / "zarr.json", made.metadata(name))

@@ -1,0 +1,85 @@
+"""Latents that do not fit in memory, behind the interface of those that do."""
+
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from pipeline.stores.latents import LatentStore, posterior_draw
+
+Chunk = tuple[np.ndarray, np.ndarray]
+
+
+class StreamedLatents:
+    """A set of scans' posteriors, read chunk by chunk when they are asked for.
+
+    The chunks used last stay in memory. Training asks in an order that stays within a window of
+    that many chunks (`pipeline.training.batches`), so that each is read once an epoch.
+    """
+
+    def __init__(
+        self, store: LatentStore, scan_ids: Sequence[str], *, chunks_in_memory: int
+    ) -> None:
+        self.store = store
+        self.scan_ids = list(scan_ids)
+        self.device: torch.device | None = None
+        self.chunks_in_memory = chunks_in_memory
+        self._rows = np.array(store.rows_of(scan_ids), dtype=np.int64)
+        self._held: OrderedDict[int, Chunk] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self.scan_ids)
+
+    @property
+    def chunks(self) -> tuple[int, ...]:
+        """The store's chunk of each scan."""
+        return tuple((self._rows // self.store.chunk_scans).tolist())
+
+    def to(self, device: torch.device) -> "StreamedLatents":
+        """Give batches on this device from now on."""
+        self.device = device
+        return self
+
+    def take_mean(self, index: Tensor) -> Float[Tensor, "B C X Y Z"]:
+        """Return posterior means as float32."""
+        return self._take(index)[0]
+
+    def draw(self, index: Tensor, *, generator: torch.Generator) -> Float[Tensor, "B C X Y Z"]:
+        """Return one fresh posterior draw a scan, float32."""
+        return posterior_draw(*self._take(index), generator=generator)
+
+    def blocks(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield (mean, logvar) of all scans, float16, a chunk at a time, in the store's order."""
+        chunks = np.array(self.chunks)
+        for chunk in np.unique(chunks):
+            at = self._rows[chunks == chunk] - chunk * self.store.chunk_scans
+            mean, logvar = self._chunk(int(chunk))
+            yield torch.from_numpy(mean[at]), torch.from_numpy(logvar[at])
+
+    def _take(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        found = []
+        for row in self._rows[index.cpu().numpy()].tolist():
+            chunk, at = divmod(row, self.store.chunk_scans)
+            mean, logvar = self._chunk(chunk)
+            found.append((mean[at], logvar[at]))
+        means, logvars = zip(*found, strict=True)
+        stacked = torch.from_numpy(np.stack([np.stack(means), np.stack(logvars)]))
+        mean, logvar = stacked.to(self.device).float()
+        return mean, logvar
+
+    def _chunk(self, chunk: int) -> Chunk:
+        if chunk in self._held:
+            self._held.move_to_end(chunk)
+        else:
+            while len(self._held) >= self.chunks_in_memory:
+                self._held.popitem(last=False)
+            start = chunk * self.store.chunk_scans
+            rows = slice(start, min(start + self.store.chunk_scans, len(self.store)))
+            self._held[chunk] = (
+                self.store.read_finite("posterior_mean", rows),
+                self.store.read_finite("posterior_logvar", rows),
+            )
+        return self._held[chunk]

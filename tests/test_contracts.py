@@ -1,0 +1,47 @@
+"""Contracts: JSON Schemas in step with the code; the documented lines open a store."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import zarr
+
+from schemas.json_schema import json_schemas
+from schemas.stores import StoreRecord
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.parametrize("name", sorted(json_schemas()))
+def test_exported_schema_is_in_step(name):
+    exported = json.loads((ROOT / "schemas" / "json" / name).read_text())
+    assert exported == json_schemas()[name], "run: python -m stages.contracts"
+
+
+def test_no_exported_schema_is_left_over():
+    assert {f.name for f in (ROOT / "schemas" / "json").iterdir()} == set(json_schemas())
+
+
+def test_attributes_of_stores_follow_the_schema(latents_path, volumes):
+    for path in (latents_path, volumes.path):
+        attributes = dict(zarr.open_group(path, mode="r").attrs)
+        record = StoreRecord.model_validate(attributes)
+        assert len(record.units.sha256) == -(-20 // record.units.rows)
+        assert set(attributes) == set(json_schemas()["store.json"]["properties"])
+
+
+def test_the_documented_lines_open_a_latent_store(tmp_path, latents_path):
+    text = (ROOT / "docs" / "latent-store.md").read_text()
+    (block,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    lines = [line for line in block.splitlines() if line]
+    assert len(lines) == 5
+    assert {m for line in lines for m in re.findall(r"^(?:import|from) (\w+)", line)} == {"zarr"}
+    shutil.copytree(latents_path, tmp_path / "latents.zarr")
+    shown = subprocess.run(
+        [sys.executable, "-c", block], cwd=tmp_path, capture_output=True, text=True, check=True
+    ).stdout
+    assert shown.startswith("sub-000 (20, 3, 4, 6, 5) float16 ")

@@ -1,0 +1,141 @@
+"""Damage: every flipped byte and missing file is found, named, refused by training, and healed."""
+
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.frozen import load_autoencoder
+from pipeline.precompute.repair import repair_latents
+from pipeline.stores.latents import open_latents
+from pipeline.stores.reading import RecordError
+from pipeline.stores.verify import refuse_hurt, verify_store
+from schemas.errors import ContractError
+from schemas.params import EncodeParams
+from tests.conftest import make_volumes, subjects
+
+CPU = torch.device("cpu")
+PARAMS = EncodeParams(chunk_scans=8)
+CHUNK = "posterior_logvar/c/1/0/0/0/0"
+
+
+@pytest.fixture
+def autoencoder(autoencoder_path):
+    return load_autoencoder(autoencoder_path, device=CPU)
+
+
+@pytest.fixture
+def copy(tmp_path, latents_path):
+    return shutil.copytree(latents_path, tmp_path / "l.zarr")
+
+
+def contents(path):
+    return {f.relative_to(path): f.read_bytes() for f in path.rglob("*") if f.is_file()}
+
+
+def flip(file, at=0.5):
+    data = bytearray(file.read_bytes())
+    data[int(at * (len(data) - 1))] ^= 1
+    file.write_bytes(data)
+
+
+def found(path):
+    """The scans that verify names, or the store itself where it does not open."""
+    try:
+        return list(verify_store(path))
+    except ContractError as error:
+        return [str(path)] if str(path) in str(error) and "\n" not in str(error) else [str(error)]
+
+
+def test_every_flipped_byte_is_found(copy, latents_path):
+    rng = np.random.default_rng(0)
+    for file in sorted(f for f in copy.rglob("*") if f.is_file()):
+        good = file.read_bytes()
+        for at in [0, len(good) - 1, *rng.integers(0, len(good), 6)]:
+            if good[at : at + 1].isspace():
+                continue  # between the words of a JSON file nothing is lost
+            bad = bytearray(good)
+            bad[at] ^= 1 << int(rng.integers(0, 8))
+            file.write_bytes(bad)
+            named = found(copy)
+            if file.name == "zarr.json":
+                assert named == [str(copy)], (file, at)
+            else:
+                unit = int(file.relative_to(copy).parts[2])
+                assert named == subjects(20)[unit * 8 : unit * 8 + 8], (file, at)
+        file.write_bytes(good)
+    assert verify_store(copy) == {}
+
+
+@pytest.mark.parametrize("damage", ["flipped", "deleted", "metadata", "record"])
+def test_repair_gives_back_the_very_bytes(
+    copy, latents_path, volumes, autoencoder, monkeypatch, damage
+):
+    expected, encoded = contents(latents_path), []
+    if damage == "flipped":
+        flip(copy / CHUNK)
+    elif damage == "deleted":
+        (copy / CHUNK).unlink()
+    elif damage == "metadata":
+        flip(copy / "posterior_mean" / "zarr.json")
+    else:
+        text = (copy / "zarr.json").read_text()
+        (copy / "zarr.json").write_text(text.replace("sub-003", "sub-033"))
+    original = autoencoder.net.encode
+    monkeypatch.setattr(autoencoder.net, "encode", lambda x: encoded.append(len(x)) or original(x))
+    count = repair_latents(copy, volumes, autoencoder, PARAMS, devices=[CPU])
+    assert count == {"metadata": 0, "record": 20}.get(damage, 8)
+    assert sum(encoded) == {"metadata": 0, "record": 20}.get(damage, 8)
+    assert contents(copy) == expected
+    assert not copy.with_name("l.zarr.building").exists()
+
+
+def test_repair_refuses_other_volumes_and_leaves_the_store(copy, tmp_path, autoencoder):
+    flip(copy / CHUNK)
+    before = contents(copy)
+    other = make_volumes(tmp_path / "v.zarr", subjects(3))
+    with pytest.raises(ContractError, match="--volumes"):
+        repair_latents(copy, other, autoencoder, PARAMS, devices=[CPU])
+    assert contents(copy) == before
+
+
+def test_repair_refuses_what_comes_out_otherwise_than_recorded(
+    copy, volumes, autoencoder, monkeypatch
+):
+    flip(copy / CHUNK)
+    before, original = contents(copy), autoencoder.net.encode
+    monkeypatch.setattr(autoencoder.net, "encode", lambda x: [y + 0.1 for y in original(x)])
+    with pytest.raises(ContractError, match="sub-008 and others come out otherwise"):
+        repair_latents(copy, volumes, autoencoder, PARAMS, devices=[CPU])
+    assert contents(copy) == before
+
+
+@pytest.mark.parametrize("damage", ["flipped", "deleted"])
+def test_training_refuses_a_hurt_store_before_it_starts(copy, tmp_path, split, damage):
+    from pipeline.training.latent_diffusion import train_denoiser
+    from schemas.params import TrainLdmParams
+
+    flip(copy / CHUNK) if damage == "flipped" else (copy / CHUNK).unlink()
+    store = open_latents(copy)
+    expected = "posterior_logvar is damaged" if damage == "flipped" else "missing"
+    with pytest.raises(ContractError, match=rf"{expected}.*pipeline verify"):
+        train_denoiser(store, split, TrainLdmParams(steps=1), tmp_path / "ldm", device=CPU)
+    assert not (tmp_path / "ldm").exists()
+
+
+def test_a_hurt_record_does_not_open(copy):
+    text = (copy / "zarr.json").read_text()
+    (copy / "zarr.json").write_text(text.replace("sub-003", "sub-033"))
+    with pytest.raises(RecordError, match="damaged"):
+        open_latents(copy)
+
+
+def test_volumes_are_named_one_by_one(tmp_path):
+    store = make_volumes(tmp_path / "v.zarr", subjects(5))
+    flip(store.path / "volume" / "c" / "0" / "0" / "0" / "0", at=0.3)
+    hurt = verify_store(store.path)
+    assert len(hurt) == 1
+    assert next(iter(hurt)) in subjects(5)
+    with pytest.raises(ContractError, match="1 scans damaged"):
+        refuse_hurt(store)

@@ -1,0 +1,112 @@
+"""Latents that do not fit in memory give the very batches, and the training, of those that do."""
+
+import json
+from collections import Counter
+from itertools import chain
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.compute import available_memory
+from pipeline.stores.latents import open_latents
+from pipeline.stores.streaming import StreamedLatents
+from pipeline.training import batches, latent_diffusion
+from pipeline.training.batches import batch_rows
+from schemas.params import DenoiserParams, TrainLdmParams
+
+CPU = torch.device("cpu")
+IDS = ["sub-017", "sub-002", "sub-009", "sub-003", "sub-011"]
+
+
+@pytest.fixture
+def pair(latents_path):
+    store = open_latents(latents_path)
+    return store.load(IDS), StreamedLatents(store, IDS, chunks_in_memory=1)
+
+
+def test_batches_equal_those_in_memory(pair):
+    for index in (torch.tensor([0]), torch.tensor([4, 1, 1, 0])):
+        means = [x.take_mean(index) for x in pair]
+        assert torch.equal(*means)
+        draws = [x.draw(index, generator=torch.Generator().manual_seed(3)) for x in pair]
+        assert torch.equal(*draws)
+        assert not torch.equal(means[0], draws[0])
+    assert pair[0].chunks == pair[1].chunks == (2, 0, 1, 0, 1)
+
+
+@pytest.mark.parametrize("scale", ["channel", "scalar", 0.5])
+def test_standardisation_is_that_of_latents_in_memory(pair, scale):
+    fits = [latent_diffusion.fit_standardisation(x, scale) for x in pair]
+    np.testing.assert_allclose(*fits, rtol=1e-12)
+    mean, logvar = (x.double().numpy() for x in (pair[0].mean, pair[0].logvar))
+    if scale == "channel":
+        variance = mean.var(axis=(0, 2, 3, 4)) + np.exp(logvar).mean(axis=(0, 2, 3, 4))
+        np.testing.assert_allclose(fits[0][1], variance**-0.5, rtol=1e-9)
+    elif scale == "scalar":
+        np.testing.assert_allclose(fits[0][1], (mean.var() + np.exp(logvar).mean()) ** -0.5)
+
+
+CHUNKS = tuple(row // 4 for row in range(150))
+
+
+def epoch(number, chunks=CHUNKS, seed=1):
+    steps = range(number * 15, number * 15 + 15)
+    rows = [
+        batch_rows(s, num_rows=150, batch_size=10, seed=seed, chunks=chunks).tolist() for s in steps
+    ]
+    return list(chain.from_iterable(rows))
+
+
+def test_an_epoch_holds_every_row_once_and_stays_in_its_window():
+    for number in (0, 1):
+        order = epoch(number)
+        assert sorted(order) == list(range(150))
+        left, begun = Counter(CHUNKS), set()
+        for row in order:
+            begun.add(CHUNKS[row])
+            left[CHUNKS[row]] -= 1
+            assert sum(left[chunk] > 0 for chunk in begun) <= batches.WINDOW_CHUNKS
+    assert epoch(0) != epoch(1)
+    assert epoch(0) == epoch(0)
+    assert epoch(0) != epoch(0, seed=2)
+
+
+def test_few_chunks_are_shuffled_as_a_whole():
+    assert epoch(0, chunks=tuple(row // 20 for row in range(150))) == epoch(0, chunks=None)
+
+
+def test_every_chunk_is_read_once_an_epoch(latents_path, monkeypatch):
+    monkeypatch.setattr(batches, "WINDOW_CHUNKS", 2)
+    batches._epoch_order.cache_clear()
+    store = open_latents(latents_path)
+    latents, read = StreamedLatents(store, sorted(IDS), chunks_in_memory=2), []
+    original = store.read_finite
+    monkeypatch.setattr(store, "read_finite", lambda *a: read.append(a) or original(*a))
+    for step in range(5):
+        index = batch_rows(step, num_rows=5, batch_size=1, seed=0, chunks=latents.chunks)
+        latents.take_mean(index)
+    batches._epoch_order.cache_clear()
+    assert len(read) == 3 * 2
+
+
+def test_training_is_the_same_when_memory_is_short(tmp_path, latents_path, split, monkeypatch):
+    params = TrainLdmParams(
+        steps=3,
+        batch_size=2,
+        precision="fp32",
+        denoiser=DenoiserParams(base_channels=32, multipliers=(1,), attention_levels=()),
+    )
+    losses = []
+    for name, free in (("much", 10**12), ("little", 0)):
+        monkeypatch.setattr(latent_diffusion, "available_memory", lambda free=free: free)
+        out = tmp_path / name
+        store = open_latents(latents_path)
+        latent_diffusion.train_denoiser(store, split, params, out, device=CPU)
+        metrics = json.loads((out / "metrics.json").read_text())
+        losses.append((metrics["loss"], (out / "model.safetensors").read_bytes()))
+    assert losses[0] == losses[1]
+
+
+def test_available_memory_is_plausible():
+    assert 1e8 < available_memory() < 1e14
