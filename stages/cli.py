@@ -17,6 +17,7 @@ from stages import (
     init,
     preprocess,
     probe,
+    qc,
     report,
     train_ae,
     train_ldae,
@@ -49,6 +50,7 @@ STAGES: dict[str, Callable[..., None]] = {
 }
 TOOLS: dict[str, Callable[..., None]] = {
     "init": init.init,
+    "qc": qc.qc,
     "info": info.info,
     "verify": verify.verify,
 }
