@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.compute import digest_file, digest_of
+from pipeline.compute import digest_image, digest_of
 from pipeline.precompute.staging import Record, Staging
 from pipeline.stores.volumes import VolumeRow
 from schemas.errors import ScanError
@@ -82,7 +82,7 @@ def _preprocess(task: Task, params: PreprocessParams) -> tuple[VolumeRow, Record
     path = Path(task.path)
     if not path.is_file():
         raise ScanError("file not found")
-    if digest_file(path) != task.source_digest:
+    if digest_image(path) != task.source_digest:
         raise ScanError("file changed since the manifest was made; run `pipeline cohort` again")
     scan = preprocess_scan(path, params)
     row = VolumeRow(
