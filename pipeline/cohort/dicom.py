@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 
@@ -199,7 +200,8 @@ def _choose(scan_id: str, images: list[Path]) -> Path:
 def _voxels(path: Path) -> int:
     """Return the number of voxels of a 3D volume, 0 for anything else."""
     try:
-        x, y, z = check_shape(tuple(int(n) for n in nib.load(path).shape))
+        image: Any = nib.load(path)
+        x, y, z = check_shape(tuple(int(n) for n in image.shape))
     except (ScanError, OSError, ValueError, nib.filebasedimages.ImageFileError):
         return 0
     return x * y * z
