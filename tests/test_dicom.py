@@ -38,7 +38,7 @@ for name in sorted(os.listdir(folder)):
     struct.pack_into("<hh", header, 70, 4, 16)
     struct.pack_into("<8f", header, 76, *[1.0] * 8)
     struct.pack_into("<f", header, 108, 384.0)
-    struct.pack_into("<80s24s", header, 148, b"TE=3;Time=103045", b"Mr Known")
+    struct.pack_into("<80s24s", header, 148, b"Time=103045", b"Mr Known")
     struct.pack_into("<4s", header, 344, b"n+1")
     extension = struct.pack("<4sii24s", bytes([1, 0, 0, 0]), 32, 6, b"Known^Jane")[:36]
     voxels = 1
