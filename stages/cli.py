@@ -18,6 +18,7 @@ from stages import (
     init,
     preprocess,
     probe,
+    qc,
     report,
     train_ae,
     train_ldae,
@@ -51,6 +52,7 @@ STAGES: dict[str, Callable[..., None]] = {
 TOOLS: dict[str, Callable[..., None]] = {
     "doctor": doctor.doctor,
     "init": init.init,
+    "qc": qc.qc,
     "info": info.info,
     "verify": verify.verify,
 }
