@@ -13,14 +13,19 @@ from stages import (
     embed,
     encode,
     evaluate,
+    generate,
     info,
     init,
+    interpolate,
+    manipulate,
     preprocess,
     probe,
+    reconstruct,
     report,
     train_ae,
     train_ldae,
     train_ldm,
+    vary,
     verify,
 )
 from stages.settings import command
@@ -48,6 +53,11 @@ STAGES: dict[str, Callable[..., None]] = {
     "report": report.report,
 }
 TOOLS: dict[str, Callable[..., None]] = {
+    "reconstruct": reconstruct.reconstruct,
+    "vary": vary.vary,
+    "generate": generate.generate,
+    "manipulate": manipulate.manipulate,
+    "interpolate": interpolate.interpolate,
     "init": init.init,
     "info": info.info,
     "verify": verify.verify,
