@@ -109,6 +109,10 @@ def source_from_file(path: Path, models: Models, params: PreprocessParams) -> So
         scan = preprocess_scan(path, params)
     except ScanError as error:
         raise ScanError(f"{path}: {error}") from error
+    except Exception as error:
+        # Registration and stripping fail in ways of their own on images that are no head.
+        first = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        raise ScanError(f"{path}: preprocessing failed: {type(error).__name__}: {first}") from error
     if scan.qc["status"] == "fail":
         raise ScanError(
             f"{path}: fails quality control ({scan.qc['reasons']}); expected a T1w head, see"
