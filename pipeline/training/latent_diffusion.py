@@ -29,7 +29,7 @@ from pipeline.training.autoencoder import final_metrics
 from pipeline.training.batches import WINDOW_CHUNKS, batch_rows, step_generator
 from pipeline.training.fit import fit
 from pipeline.training.module import StepModule
-from pipeline.training.standardisation import AnyLatents, fit_standardisation
+from pipeline.training.standardisation import AnyLatents, fit_deviations, fit_standardisation
 from schemas.errors import ContractError
 from schemas.params import OptimParams, TrainLdaeParams, TrainLdmParams
 
@@ -74,8 +74,8 @@ class _LatentModule(StepModule):
         self.diffusion.to(self.device)
         self.latents = {split: x.to(self.device) for split, x in self.latents.items()}
 
-    def draw(self, step: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return (z_0, x_t, t, eps) of a training step."""
+    def draw(self, step: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Return (posterior mean, z_0, x_t, t, eps) of a training step, both standardised."""
         train, params = self.latents["train"], self.params
         index = batch_rows(
             step,
@@ -85,16 +85,15 @@ class _LatentModule(StepModule):
             chunks=train.chunks,
         ).to(self.device)
         generator = step_generator(step, seed=params.seed, device=self.device)
-        draw = train.take_mean(index)
+        mean = z_0 = self.diffusion.standardise(train.take_mean(index))
         if self.posterior == "sample":
-            draw = train.draw(index, generator=generator)
-        z_0 = self.diffusion.standardise(draw)
+            z_0 = self.diffusion.standardise(train.draw(index, generator=generator))
         schedule = self.diffusion.schedule
         t = torch.randint(
             schedule.num_train_timesteps, (len(z_0),), generator=generator, device=self.device
         )
         eps = torch.randn(z_0.shape, generator=generator, device=self.device)
-        return z_0, schedule.add_noise(z_0, eps, t), t, eps
+        return mean, z_0, schedule.add_noise(z_0, eps, t), t, eps
 
     def mean_over_validation(
         self, losses: Callable[[int, Tensor, Tensor, Tensor], dict[str, Tensor]]
@@ -138,7 +137,8 @@ class DenoiserModule(_LatentModule):
 
     def compute_losses(self, step: int) -> dict[str, Tensor]:
         """Return the loss of a training batch."""
-        return {"loss": self._loss(self.net, *self.draw(step))}
+        _, *batch = self.draw(step)
+        return {"loss": self._loss(self.net, *batch)}
 
     def compute_validation(self) -> dict[str, float]:
         """Return the loss of the averaged and of the raw denoiser on validation scans."""
@@ -176,9 +176,9 @@ class SemanticModule(_LatentModule):
 
     def compute_losses(self, step: int) -> dict[str, Tensor]:
         """Return the weighted loss."""
-        z_0, x_t, t, eps = self.draw(step)
+        mean, _, x_t, t, eps = self.draw(step)
         trunk, noise = self._noise(x_t, t)
-        gradient = self._gradient(self.net, trunk, z_0)
+        gradient = self._gradient(self.net, trunk, mean)
         return {"loss": self._loss(noise, gradient, t, eps)}
 
     def compute_validation(self) -> dict[str, float]:
@@ -282,6 +282,9 @@ def train_ldae(
     ldae = build_ldae(architecture)
     ldae.diffusion = frozen.diffusion
     ldae.diffusion.requires_grad_(False).eval()
+    centre, spread = fit_deviations(latents["train"])
+    standardise = ldae.diffusion.standardise.cpu()
+    ldae.encoder.fit_input(standardise(centre), spread * standardise.scale.flatten())
     net = nn.ModuleDict({"encoder": ldae.encoder, "estimator": ldae.estimator})
     module = SemanticModule(net, params, ldae.diffusion, latents, frozen.config["posterior"])
     fit(module, out, fingerprint=fingerprint, device=device)

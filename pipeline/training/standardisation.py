@@ -3,6 +3,7 @@
 from typing import Literal
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from pipeline.stores.latents import Latents
@@ -35,6 +36,13 @@ def fit_standardisation(
     if scale == "scalar":
         variance = variance.mean().expand(len(shift))
     return shift.tolist(), variance.rsqrt().tolist()
+
+
+def fit_deviations(train: AnyLatents) -> tuple[Float[Tensor, "C X Y Z"], Float[Tensor, " C"]]:
+    """Return the mean latent, and each channel's standard deviation from it over all scans."""
+    centre = torch.stack([mean.double().sum(0) for mean, _ in train.blocks()]).sum(0) / len(train)
+    squares = [_channels(mean.double() - centre).square().sum(1) for mean, _ in train.blocks()]
+    return centre.float(), _mean_over(squares, train).sqrt().clamp(min=1e-6).float()
 
 
 def _mean_over(sums: list[Tensor], train: AnyLatents) -> Tensor:
