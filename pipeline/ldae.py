@@ -4,6 +4,7 @@ Works on standardised latents z_0 = (latent − shift) · scale; `standardise` a
 go between them and what the store holds.
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -13,9 +14,9 @@ from torch import Tensor, nn
 
 from pipeline.diffusion.samplers import Model
 from pipeline.diffusion.schedule import Schedule, alpha_sigma, per_sample
-from pipeline.nets.denoiser import Denoiser, GradientEstimator, UnetConfig
+from pipeline.nets.denoiser import Denoiser, GradientEstimator, Trunk, UnetConfig
 from pipeline.nets.semantic import LatentEncoder
-from schemas.params import DenoiserParams, SemanticEncoderParams
+from schemas.params import DenoiserParams, Prediction, SemanticEncoderParams
 
 
 class Standardise(nn.Module):
@@ -42,11 +43,28 @@ class Standardise(nn.Module):
 class LatentDiffusion(nn.Module):
     """Stage 1: the denoiser with its schedule and latent statistics."""
 
-    def __init__(self, denoiser: Denoiser, schedule: Schedule, standardise: Standardise) -> None:
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        schedule: Schedule,
+        standardise: Standardise,
+        prediction: Prediction = "epsilon",
+    ) -> None:
         super().__init__()
+        self.prediction = prediction
         self.denoiser = denoiser
         self.schedule = schedule
         self.standardise = standardise
+
+    def noise(
+        self, trunk: Trunk, x_t: Float[Tensor, "B C X Y Z"], t: Float[Tensor, " B"]
+    ) -> Float[Tensor, "B C X Y Z"]:
+        """Return eps_theta(x_t, t) from the denoiser's features, whatever the network predicts."""
+        field: Tensor = self.denoiser.decoder(trunk)
+        if self.prediction == "epsilon":
+            return field
+        alpha, sigma = alpha_sigma(self.schedule.lambda_at(t))
+        return per_sample(sigma, x_t) * x_t + per_sample(alpha, x_t) * field
 
 
 class Ldae(nn.Module):
@@ -65,31 +83,34 @@ class Ldae(nn.Module):
         y_sem: Tensor = self.encoder(z_0)
         return y_sem
 
-    def model(self, y_sem: Float[Tensor, "B D"] | None) -> Model:
-        """Return eps(x_t, t) for the samplers: eps_theta − sqrt(1 − alpha_bar_t) · G.
+    def noises(
+        self, x_t: Float[Tensor, "B C X Y Z"], t: Float[Tensor, " B"], codes: Sequence[Tensor]
+    ) -> list[Float[Tensor, "B C X Y Z"]]:
+        """Return eps_theta − sqrt(1 − alpha_bar_t) · G for several y_sem at one x_t.
 
-        Without y_sem it is the unconditional denoiser (LDDIM).
+        The denoiser and its features, the larger part of the work, are computed once.
         """
         diffusion = self.diffusion
+        trunk = diffusion.denoiser.trunk(x_t, t)
+        noise = diffusion.noise(trunk, x_t, t)
+        _, sigma = alpha_sigma(diffusion.schedule.lambda_at(t))
+        return [noise - per_sample(sigma, noise) * self.estimator(trunk, y) for y in codes]
+
+    def model(self, y_sem: Float[Tensor, "B D"] | None) -> Model:
+        """Return eps(x_t, t) for the samplers; without y_sem the denoiser alone (LDDIM)."""
+        diffusion = self.diffusion
         if y_sem is None:
-            return lambda x_t, t: diffusion.denoiser(x_t, t)
-
-        def eps(x_t: Tensor, t: Tensor) -> Tensor:
-            trunk = diffusion.denoiser.trunk(x_t, t)
-            _, sigma = alpha_sigma(diffusion.schedule.lambda_at(t))
-            noise: Tensor = diffusion.denoiser.decoder(trunk)
-            gradient: Tensor = self.estimator(trunk, y_sem)
-            return noise - per_sample(sigma, noise) * gradient
-
-        return eps
+            return lambda x_t, t: diffusion.noise(diffusion.denoiser.trunk(x_t, t), x_t, t)
+        return lambda x_t, t: self.noises(x_t, t, [y_sem])[0]
 
 
 def build_diffusion(config: dict[str, Any]) -> LatentDiffusion:
-    """Build stage 1 from its config: `unet`, `diffusion`, `shift`, `scale`."""
+    """Build stage 1 from its config: `unet`, `diffusion`, `prediction`, `shift`, `scale`."""
     return LatentDiffusion(
         Denoiser(UnetConfig(**_tuples(config["unet"]))),
         Schedule(**config["diffusion"]),
         Standardise(torch.tensor(config["shift"]), torch.tensor(config["scale"])),
+        config["prediction"],
     )
 
 

@@ -12,6 +12,8 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(gt=0)]
 Triple = tuple[Positive, Positive, Positive]
 Precision = Literal["fp32", "bf16"]
+Prediction = Literal["epsilon", "v"]
+Shift = Literal["posterior_mean", "score"]
 
 
 class Section(BaseModel):
@@ -110,8 +112,9 @@ class PreprocessParams(Section):
 
     grid: GridParams = GridParams()
     """Target grid."""
-    brain_mask: Literal["auto", "deepbet", "none"] = "auto"
-    """Skull stripping. `auto` uses deepbet unless the input is already stripped."""
+    brain_mask: Literal["auto", "deepbet", "hd-bet", "bet", "none"] = "auto"
+    """Skull stripping. `auto` uses deepbet unless the input is already stripped, and asks another
+    method where the outcome is doubtful. `hd-bet` and `bet` are optional extras."""
     bias_field: bool = True
     """N4 bias-field correction inside the brain mask."""
     bias_field_step: Annotated[float, Field(ge=2, le=12)] = 6.0
@@ -225,6 +228,10 @@ class TrainLdmParams(OptimParams):
     """Train on posterior draws (fresh each step) or on the posterior mean."""
     scale: Literal["channel", "scalar"] | float = "channel"
     """Latent standardisation fitted on the training split, or a given scale factor."""
+    prediction: Prediction = "epsilon"
+    """What the network predicts: the noise, or v = alpha eps - sigma x_0."""
+    min_snr_gamma: Annotated[float, Field(gt=0)] | None = None
+    """Clip of the SNR in the loss's weight; none weighs every timestep alike."""
     diffusion: DiffusionParams = DiffusionParams()
     """Forward process."""
     denoiser: DenoiserParams = DenoiserParams()
@@ -252,7 +259,7 @@ class TrainLdaeParams(OptimParams):
     lr: Annotated[float, Field(gt=0)] = 5e-4
     encoder: SemanticEncoderParams = SemanticEncoderParams()
     """Semantic encoder."""
-    shift: Literal["posterior_mean", "score"] = "posterior_mean"
+    shift: Shift = "posterior_mean"
     """Coefficient of G in the training loss: as published, or the one used when sampling."""
     weighting: Literal["pdae", "uniform"] = "pdae"
     """lambda_t: SNR^0.1 / (1 + SNR), or 1."""

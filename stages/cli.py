@@ -10,6 +10,7 @@ import typer
 
 from stages import (
     cohort,
+    doctor,
     embed,
     encode,
     evaluate,
@@ -48,6 +49,7 @@ STAGES: dict[str, Callable[..., None]] = {
     "report": report.report,
 }
 TOOLS: dict[str, Callable[..., None]] = {
+    "doctor": doctor.doctor,
     "init": init.init,
     "info": info.info,
     "verify": verify.verify,

@@ -3,6 +3,7 @@
 import functools
 import inspect
 import logging
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     import torch
 
     from schemas.params import Params
+
+log = logging.getLogger(__name__)
 
 PANEL = "Common options"
 
@@ -142,7 +145,9 @@ def command(function: Callable[..., Any]) -> Callable[..., Any]:
         settings = Settings(**{name: options.pop(name) for name in _COMMON})
         settings.start_logging()
         settings.check()
+        started = time.monotonic()
         function(settings, **options)
+        log.info("%s took %.0f s", function.__name__, time.monotonic() - started)
 
     keyword_only = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own]
     wrapper.__signature__ = inspect.Signature([*keyword_only, *common])  # type: ignore[attr-defined]

@@ -9,7 +9,7 @@ import pytest
 import torch
 from monai.networks.schedulers import DDIMScheduler
 
-from pipeline.diffusion.losses import noise_loss, pdae_weight, shift_coefficient
+from pipeline.diffusion.losses import min_snr_weight, noise_loss, pdae_weight, shift_coefficient
 from pipeline.diffusion.samplers import invert, sample
 from pipeline.diffusion.schedule import Schedule, alpha_sigma
 
@@ -78,6 +78,15 @@ def test_both_shifts_agree_at_large_t_and_differ_at_small_t():
         SCHEDULE, t, "score"
     )
     np.testing.assert_allclose(ratio.numpy(), [0, 0.45, 0.86, 0.99], atol=0.02)
+
+
+def test_min_snr_caps_the_weight_in_both_targets():
+    schedule = Schedule()
+    t = torch.arange(1000)
+    snr = schedule.snr(t).double().numpy()
+    for prediction, expected in {"epsilon": snr, "v": snr + 1}.items():
+        weight = min_snr_weight(schedule, t, gamma=5.0, prediction=prediction)
+        np.testing.assert_allclose(weight, np.minimum(snr, 5) / expected, rtol=1e-4)
 
 
 def test_noise_loss_weights_samples():

@@ -88,6 +88,7 @@ def test_the_jacobian_of_a_linear_map_is_its_determinant():
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cause", CAUSES)
 def test_no_change_folds_the_brain(atlas: Atlas, cause: str):
     # Stronger than any subject's: amplitudes of a severe case at 90 years.
@@ -96,6 +97,7 @@ def test_no_change_folds_the_brain(atlas: Atlas, cause: str):
     assert jacobian(flow, BRAIN.zooms).min() > 0
 
 
+@pytest.mark.slow
 def test_subjects_are_diffeomorphic_to_the_template(atlas: Atlas, visit: Visit):
     shape = make_shape(visit, atlas)
     points = BRAIN.points()
@@ -109,6 +111,7 @@ def test_subjects_are_diffeomorphic_to_the_template(atlas: Atlas, visit: Visit):
 # Truth
 
 
+@pytest.mark.slow
 def test_ventricles_grow_and_grey_matter_shrinks_with_atrophy(atlas: Atlas):
     subject = replace(make_subject(3, TINY), months=(0,))
     course = []
@@ -130,6 +133,7 @@ def test_time_course_is_not_linear():
     assert atrophy[2] - atrophy[1] > 1.5 * (atrophy[1] - atrophy[0])
 
 
+@pytest.mark.slow
 def test_true_volumes_match_the_rendered_mask(atlas: Atlas, visit: Visit):
     shape = make_shape(visit, atlas)
     volumes = true_volumes(visit, shape, atlas)
@@ -166,6 +170,7 @@ def test_truth_tells_diagnosis_and_age(atlas: Atlas):
 # People
 
 
+@pytest.mark.slow
 def test_a_subject_does_not_depend_on_the_size_of_the_cohort(tmp_path: Path, dataset: Path):
     alone = make_phantom_cohort(tmp_path, TINY.model_copy(update={"subjects": 1}))
     image = "sub-001/ses-M00/anat/sub-001_ses-M00_T1w.nii.gz"
@@ -200,6 +205,7 @@ def test_the_cohort_is_mixed():
 # Files
 
 
+@pytest.mark.slow
 def test_the_dataset_is_bids_and_says_that_it_is_synthetic(dataset: Path):
     description = json.loads((dataset / "dataset_description.json").read_text())
     assert "SYNTHETIC" in description["Name"]
@@ -214,6 +220,7 @@ def test_the_dataset_is_bids_and_says_that_it_is_synthetic(dataset: Path):
     assert [image.name for image in images] == [f"{t['scan_id']}_T1w.nii.gz" for t in truth]
 
 
+@pytest.mark.slow
 def test_images_are_int16_heads_with_agreeing_affines(dataset: Path):
     for path in dataset.glob("sub-*/ses-*/anat/*_T1w.nii.gz"):
         image = nib.load(path)
@@ -230,6 +237,7 @@ def test_images_are_int16_heads_with_agreeing_affines(dataset: Path):
         assert np.percentile(scalp, 99) > data[brain].mean(), "bright fat outside the brain"
 
 
+@pytest.mark.slow
 def test_a_damaged_scan_is_made_again_and_the_others_are_kept(dataset: Path):
     before = digests(dataset)
     broken = dataset / "sub-002" / "ses-M00" / "anat" / "sub-002_ses-M00_T1w.nii.gz"

@@ -1,6 +1,7 @@
 """Training: resumed equals uninterrupted, frozen stays frozen, EMA once a step, strict loading."""
 
 import json
+import math
 import shutil
 
 import numpy as np
@@ -154,7 +155,7 @@ def test_one_batch_of_latents_is_overfitted(latents_path):
     ).reshape(-1, 1, 1, 1)
     config = stages.unet_config(LDM.denoiser, in_channels=3)
     diffusion = stages.build_diffusion(
-        {"unet": config, "diffusion": {}, "shift": shift, "scale": scale}
+        {"unet": config, "diffusion": {}, "prediction": "epsilon", "shift": shift, "scale": scale}
     )
     t = torch.tensor([300, 600])
     eps = torch.randn(z_0.shape)
@@ -166,6 +167,31 @@ def test_one_batch_of_latents_is_overfitted(latents_path):
         loss.backward()
         optimizer.step()
     assert float(loss.detach()) < 0.05
+
+
+def test_the_noise_of_a_velocity_network_follows_from_its_field(latents_path):
+    """A network that predicts v perfectly gives eps perfectly."""
+    config = stages.unet_config(LDM.denoiser, in_channels=3)
+    shared = {"unet": config, "diffusion": {}, "shift": [0.0] * 3, "scale": [1.0] * 3}
+    diffusion = stages.build_diffusion({**shared, "prediction": "v"})
+    z_0, eps = torch.randn(2, 2, 3, 4, 6, 5)
+    t = torch.tensor([20, 900])
+    x_t = diffusion.schedule.add_noise(z_0, eps, t)
+    field = stages.velocity(diffusion.schedule, z_0, eps, t)
+    diffusion.denoiser.decoder.forward = lambda trunk: field
+    noise = diffusion.noise(diffusion.denoiser.trunk(x_t, t.float()), x_t, t.float())
+    torch.testing.assert_close(noise, eps, atol=1e-4, rtol=0)
+
+
+def test_velocity_with_min_snr_trains_both_stages(tmp_path, latents_path, split):
+    store = open_latents(latents_path)
+    params = LDM.model_copy(update={"prediction": "v", "min_snr_gamma": 5.0})
+    metrics = stages.train_denoiser(store, split, params, tmp_path / "ldm", device=CPU)
+    assert math.isfinite(metrics["val_loss"])
+    frozen = load_diffusion(tmp_path / "ldm", device=CPU)
+    assert frozen.diffusion.prediction == "v"
+    stages.train_ldae(store, split, frozen, LDAE, tmp_path / "ldae", device=CPU)
+    assert load_ldae(tmp_path / "ldae", device=CPU).net.diffusion.prediction == "v"
 
 
 def test_too_few_scans_are_refused(tmp_path, latents_path):

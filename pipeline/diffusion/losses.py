@@ -1,15 +1,12 @@
 """Training losses of both stages."""
 
-from typing import Literal
-
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
 from pipeline.diffusion.schedule import Schedule, per_sample
-
-Shift = Literal["posterior_mean", "score"]
+from schemas.params import Prediction, Shift
 
 
 def shift_coefficient(schedule: Schedule, t: Tensor, kind: Shift) -> Float[Tensor, " B"]:
@@ -32,6 +29,22 @@ def pdae_weight(schedule: Schedule, t: Tensor, *, gamma: float = 0.1) -> Float[T
     """Return lambda_t = SNR^gamma / (1 + SNR) (Zhang et al. 2022, eq. 13)."""
     snr = schedule.snr(t)
     return snr**gamma / (1 + snr)
+
+
+def min_snr_weight(
+    schedule: Schedule, t: Tensor, *, gamma: float, prediction: Prediction
+) -> Float[Tensor, " B"]:
+    """Return min(SNR, gamma) / SNR, or / (SNR + 1) for v (Hang et al. 2023, sec. 3.4)."""
+    snr = schedule.snr(t)
+    return snr.clamp(max=gamma) / (snr if prediction == "epsilon" else snr + 1)
+
+
+def velocity(
+    schedule: Schedule, x_0: Float[Tensor, "B C X Y Z"], eps: Float[Tensor, "B C X Y Z"], t: Tensor
+) -> Float[Tensor, "B C X Y Z"]:
+    """Return v = alpha eps - sigma x_0 (Salimans & Ho 2022)."""
+    alpha_bar = per_sample(schedule.alphas_cumprod[t], x_0)
+    return alpha_bar.sqrt() * eps - (1 - alpha_bar).sqrt() * x_0
 
 
 def noise_loss(

@@ -77,7 +77,7 @@ class Reconstructor:
         z_0: Tensor = self.ldae.net.diffusion.standardise(loaded.mean.float())
         return z_0
 
-    def random_x_T(self, scan_ids: list[str], shape: torch.Size) -> Float[Tensor, "B C X Y Z"]:
+    def random_noise(self, scan_ids: list[str], shape: torch.Size) -> Float[Tensor, "B C X Y Z"]:
         """Return noise that depends on each scan's id alone, not on what shares its batch."""
         drawn = []
         for scan_id in scan_ids:
@@ -97,7 +97,7 @@ class Reconstructor:
         net, z_0 = self.ldae.net, self.z_0(scan_ids)
         y_sem = net.embed(z_0)
         x_T = self._invert(net.model(y_sem), z_0)
-        noise = self.random_x_T(scan_ids, z_0.shape)
+        noise = self.random_noise(scan_ids, z_0.shape)
         starts = {"ldae": (x_T, y_sem), "ldae_y_sem_only": (noise, y_sem)}
         if other_ids is not None:
             starts["ldae_other_y_sem"] = (noise, net.embed(self.z_0(other_ids)))
@@ -175,8 +175,9 @@ def _figures(
     for method in METHODS:
         if method in made:
             figures = reconstruction_metrics(reference, made[method], reference > 0)
-            about = {"scan_id": scan["scan_id"], "subject_id": scan["subject_id"], "method": method}
-            rows.append(about | figures.iloc[0].to_dict() | (health if method == "ldae" else {}))
+            row: dict[str, Any] = {key: scan[key] for key in ("scan_id", "subject_id")}
+            row |= {"method": method} | {str(k): v for k, v in figures.iloc[0].items()}
+            rows.append(row | (health if method == "ldae" else {}))
     return rows
 
 

