@@ -151,7 +151,8 @@ def rates(folder: Path, volumes: VolumeStore) -> str:
         table(f"Encode {count} scans of {GRID}", encoding)
         + f"\nEncode runs at {share:.0%} of the bare forward's rate (fp32).\n\n"
         + table(f"Load a batch of {count} latents of {store.latent_shape}", loading)
-        + f"\nbf16 latents, random weights: {_bf16_error(folder):.2%} relative error to fp32.\n"
+        + "\nbf16 against fp32 latents, random weights: relative error"
+        + f" {_bf16_error(folder):.2%}.\n"
     )
 
 

@@ -97,6 +97,14 @@ def digest_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def digest_image(path: Path) -> str:
+    """Return the digest of an image: of both files where it is a `.hdr/.img` pair."""
+    partner = {".hdr": ".img", ".img": ".hdr"}.get(path.suffix.lower())
+    if partner is None or not path.with_suffix(partner).is_file():
+        return digest_file(path)
+    return digest_of(sorted(digest_file(p) for p in (path, path.with_suffix(partner))))
+
+
 def write_atomic(path: Path, data: str | bytes) -> None:
     """Write a file whole or not at all: temporary file, fsync, rename."""
     path.parent.mkdir(parents=True, exist_ok=True)

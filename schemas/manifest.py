@@ -24,3 +24,9 @@ NUMERIC_COLUMNS = ("age_years", "months_from_first")
 
 QUARANTINE_COLUMNS = ("scan_id", "path", "stage", "reason")
 """Columns of quarantine.csv: which scan, which file, where it stopped, why."""
+
+OVERRIDE_COLUMNS = ("scan_id", "status", "reason")
+"""Columns of qc_overrides.csv: what a person decided about a scan, and why."""
+
+OVERRIDE_STATUSES = ("pass", "warn", "fail")
+"""A scan set to `fail` is quarantined; the others stay."""

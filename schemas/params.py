@@ -63,8 +63,8 @@ class PhantomParams(Section):
 class CohortParams(Section):
     """Which scans, and how they are split."""
 
-    source: Literal["phantom", "bids", "folder", "table"] = "phantom"
-    """Kind of input. `folder` takes every NIfTI below the input folder."""
+    source: Literal["phantom", "bids", "folder", "table", "dicom"] = "phantom"
+    """Kind of input. `folder` takes every image below the input folder, `dicom` series folders."""
     input: Path | None = None
     """BIDS root, folder, or CSV/TSV/Parquet table. Not used by `phantom`."""
     columns: dict[str, str] = {}

@@ -14,14 +14,20 @@ from stages import (
     embed,
     encode,
     evaluate,
+    generate,
     info,
     init,
+    interpolate,
+    manipulate,
     preprocess,
     probe,
+    qc,
+    reconstruct,
     report,
     train_ae,
     train_ldae,
     train_ldm,
+    vary,
     verify,
 )
 from stages.settings import command
@@ -50,7 +56,13 @@ STAGES: dict[str, Callable[..., None]] = {
 }
 TOOLS: dict[str, Callable[..., None]] = {
     "doctor": doctor.doctor,
+    "reconstruct": reconstruct.reconstruct,
+    "vary": vary.vary,
+    "generate": generate.generate,
+    "manipulate": manipulate.manipulate,
+    "interpolate": interpolate.interpolate,
     "init": init.init,
+    "qc": qc.qc,
     "info": info.info,
     "verify": verify.verify,
 }

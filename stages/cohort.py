@@ -13,11 +13,19 @@ def cohort(
     *,
     out: Annotated[Path, typer.Option(help="Folder for manifest.csv and quarantine.csv.")],
     input_path: Annotated[
-        Path | None, typer.Option("--input", help="BIDS root, folder of images, or table.")
+        Path | None,
+        typer.Option("--input", help="BIDS root, folder of images or of DICOM series, table."),
     ] = None,
     phantom: Annotated[
         int | None, typer.Option(min=1, help="Make a phantom cohort of N subjects instead.")
     ] = None,
+    columns: Annotated[
+        str | None,
+        typer.Option(help="Label columns by your names: age=AGE,diagnosis=DX."),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would be taken; write nothing.")
+    ] = False,
 ) -> None:
     """Collect scans into a manifest with a subject-level split.
 
@@ -26,6 +34,7 @@ def cohort(
     from pipeline.cohort.ingest import build_manifest, detect_source
     from pipeline.cohort.manifest import write_manifest
     from pipeline.cohort.phantom.cohort import make_phantom_cohort
+    from pipeline.cohort.preview import preview_lines
     from schemas.errors import ParamsError
 
     params = settings.params().cohort
@@ -34,13 +43,23 @@ def cohort(
         params = params.model_copy(update={"source": "phantom", "phantom": made})
     elif input_path is not None:
         params = params.model_copy(update={"source": detect_source(input_path)})
+    if columns is not None:
+        params = params.model_copy(update={"columns": params.columns | _mapping(columns)})
     source = input_path or params.input
     if params.source == "phantom":
+        if dry_run:
+            typer.echo(f"{params.phantom.subjects} phantom subjects would be made; nothing written")
+            return
         source = make_phantom_cohort(out / "bids", params.phantom, workers=settings.num_workers())
         params = params.model_copy(update={"source": "bids"})
     if source is None:
         raise ParamsError("cohort.input: expected a folder or table; give --input or --phantom N")
-    manifest, quarantine = build_manifest(params, input_path=source)
+    cache = out / "dicom"
+    manifest, quarantine = build_manifest(params, input_path=source, cache=cache, dry_run=dry_run)
+    if dry_run:
+        for line in preview_lines(manifest, quarantine):
+            typer.echo(line)
+        return
     write_manifest(manifest, out / "manifest.csv")
     quarantine.to_csv(out / "quarantine.csv", index=False)
     counts = manifest.groupby("split")["subject_id"].nunique().to_dict()
@@ -49,3 +68,12 @@ def cohort(
         f" subjects ({', '.join(f'{k} {v}' for k, v in counts.items())}),"
         f" {len(quarantine)} refused"
     )
+
+
+def _mapping(text: str) -> dict[str, str]:
+    from schemas.errors import ParamsError
+
+    pairs = [part.partition("=") for part in text.split(",")]
+    if not all(name.strip() and column.strip() for name, _, column in pairs):
+        raise ParamsError(f"--columns {text}: expected name=COLUMN[,name=COLUMN]")
+    return {name.strip(): column.strip() for name, _, column in pairs}

@@ -15,6 +15,12 @@ def preprocess(
     out: Annotated[Path, typer.Option(help="volumes.zarr to write.")],
     qc: Annotated[Path, typer.Option(help="Quality-control table to write (CSV).")],
     quarantine: Annotated[Path, typer.Option(help="Table of refused scans to write (CSV).")],
+    overrides_csv: Annotated[
+        Path | None,
+        typer.Option(
+            "--overrides", help="Verdicts by hand (CSV: scan_id,status,reason); may be absent."
+        ),
+    ] = None,
     strict: Annotated[bool, typer.Option(help="Exit with 1 if any scan is refused.")] = False,
 ) -> None:
     """Strip, correct, register, resample and scale every scan.
@@ -25,11 +31,15 @@ def preprocess(
     import pandas as pd
 
     from pipeline.cohort.manifest import read_manifest
+    from pipeline.precompute.overrides import check_known, read_overrides
     from pipeline.precompute.preprocess import preprocess_cohort
 
     refused = manifest.with_name("quarantine.csv")
+    scans = read_manifest(manifest)
+    overrides = read_overrides(overrides_csv) if overrides_csv is not None else {}
+    check_known(overrides, scans["scan_id"], where=str(overrides_csv))
     summary = preprocess_cohort(
-        read_manifest(manifest),
+        scans,
         settings.params().preprocess,
         manifest_dir=manifest.parent,
         out=out,
@@ -38,6 +48,7 @@ def preprocess(
         prior_quarantine=pd.read_csv(refused, dtype=str) if refused.is_file() else pd.DataFrame(),
         workers=settings.num_workers(),
         scheduler=settings.scheduler,
+        overrides=overrides,
     )
     typer.echo(
         f"{out}: {summary.passed} passed, {summary.warned} with warnings,"

@@ -25,26 +25,20 @@ def probe(
     """
     from pipeline.cohort.manifest import read_manifest
     from pipeline.compute import write_atomic, write_json
+    from pipeline.evaluation.directions import write_directions
     from pipeline.evaluation.features import collect_features
     from pipeline.evaluation.headline import read_headline
     from pipeline.evaluation.probes import fit_probes
     from pipeline.stores.latents import open_latents
+    from pipeline.stores.reading import OpenStore
 
     store = open_latents(latents) if latents else None
     features, table = collect_features(semantics, store, read_manifest(manifest))
     results = fit_probes(features, table, settings.params().probe)
     write_json(out / "metrics.json", results.document())
     write_atomic(out / "predictions.csv", results.predictions.to_csv(index=False))
-    directions = {
-        target: {
-            "weight": d.weight.tolist(),
-            "mean": d.mean.tolist(),
-            "std": d.std.tolist(),
-            "towards": d.towards,
-        }
-        for target, d in results.directions.items()
-    }
-    write_json(out / "directions.json", directions)
+    digests = OpenStore(semantics, kind="semantics").attributes.digests
+    write_directions(out / "directions.json", results.directions, digests=digests)
     for line in read_headline(probe=out):
         typer.echo(line)
     for target, reason in results.skipped.items():

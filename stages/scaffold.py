@@ -8,9 +8,11 @@ from ruamel.yaml import YAML
 
 from pipeline.compute import write_atomic
 from schemas.errors import ContractError, ParamsError
+from schemas.manifest import OVERRIDE_COLUMNS
 from stages.params_file import load_params, write_params
 
 CODE = ("stages/", "pipeline/", "schemas/")
+OVERRIDES = "qc_overrides.csv"
 IGNORED = ("__pycache__/", "*.building/", "*.training/", "*.work/", ".*.lock", "")
 
 
@@ -62,6 +64,8 @@ def scaffold(
     write_params(params, study / "params.yaml")
     _write_dvc(study / "dvc.yaml", watched)
     write_atomic(study / ".dvcignore", "\n".join(IGNORED))
+    if not (study / OVERRIDES).exists():
+        write_atomic(study / OVERRIDES, ",".join(OVERRIDE_COLUMNS) + "\n")
     if not (study / ".dvc").is_dir():
         dvc = [sys.executable, "-m", "dvc", "init", "--quiet", "--no-scm"]
         subprocess.run(dvc, cwd=study, check=True)

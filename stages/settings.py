@@ -47,7 +47,11 @@ _COMMON: dict[str, Any] = {
     ],
     "scheduler": Annotated[
         str | None,
-        typer.Option("--scheduler", help="dask scheduler, tcp://host:port.", rich_help_panel=PANEL),
+        typer.Option(
+            "--scheduler",
+            help="dask scheduler, tcp://host:port, or a slurm.yaml.",
+            rich_help_panel=PANEL,
+        ),
     ],
     "quiet": Annotated[
         bool, typer.Option("--quiet", help="Only warnings and errors.", rich_help_panel=PANEL)

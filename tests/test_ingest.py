@@ -81,6 +81,18 @@ def test_bids_labels_sessions_runs_and_derivatives(
     assert "sub-003_acq-mprage_run-10_T1w.nii.gz" in caplog.text
 
 
+def test_run_2_comes_before_run_10(tmp_path: Path) -> None:
+    touch(tmp_path, *(f"sub-1/anat/sub-1_run-{n}_T1w.nii.gz" for n in (10, 2)))
+    assert list(build(tmp_path)[0]["scan_id"]) == ["sub-1_run-2"]
+
+
+def test_both_files_of_a_pair_count(tmp_path: Path) -> None:
+    touch(tmp_path, "a.hdr", "a.img")
+    before = build(tmp_path, "folder")[0]["source_digest"][0]
+    (tmp_path / "a.img").write_bytes(b"other voxels")
+    assert build(tmp_path, "folder")[0]["source_digest"][0] != before
+
+
 def test_phantom_truth_becomes_labels(bids: Path) -> None:
     touch(bids, "derivatives/truth/truth.tsv")
     (bids / "derivatives/truth/truth.tsv").write_text(

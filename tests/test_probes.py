@@ -54,7 +54,9 @@ def fitted_numbers(results: ProbeResults) -> dict[str, Any]:
         f"{target}/{name}": (p.mean, p.std, p.coef, p.intercept, p.strength)
         for target, fits in results.fits.items()
         for name, p in fits.items()
-    } | {f"{t}/direction": (d.weight, d.mean, d.std) for t, d in results.directions.items()}
+    } | {
+        f"{t}/direction": (d.weight, d.mean, d.std, d.spread) for t, d in results.directions.items()
+    }
 
 
 def assert_same_fit(one: ProbeResults, two: ProbeResults) -> None:
@@ -119,6 +121,8 @@ def test_direction_points_to_the_positive_class(results: ProbeResults) -> None:
     fitted_on = table.split.isin(["train", "val"]).to_numpy()
     np.testing.assert_allclose(direction.mean, features["y_sem"][fitted_on].mean(axis=0))
     np.testing.assert_allclose(direction.std, features["y_sem"][fitted_on].std(axis=0))
+    standardised = (features["y_sem"][fitted_on] - direction.mean) / direction.std
+    assert direction.spread == pytest.approx((standardised @ direction.weight).std())
     assert results.directions["age_years"].towards == "age_years"
 
 

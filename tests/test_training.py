@@ -11,6 +11,7 @@ import torch
 
 import pipeline.training.latent_diffusion as stages
 from pipeline.artefact import read_artefact
+from pipeline.compute import digest_of
 from pipeline.frozen import load_autoencoder, load_diffusion, load_ldae
 from pipeline.stores.latents import Latents, open_latents
 from pipeline.training.autoencoder import AutoencoderModule, train_autoencoder
@@ -209,8 +210,10 @@ def test_latents_of_another_autoencoder_are_refused(tmp_path, latents_path, spli
     other = tmp_path / "other.zarr"
     shutil.copytree(latents_path, other)
     meta = json.loads((other / "zarr.json").read_text())
-    meta["attributes"]["digests"]["autoencoder"] = "0" * 64
-    del meta["attributes"]["record_sha256"]
+    attributes = meta["attributes"]
+    attributes["digests"]["autoencoder"] = "0" * 64
+    del attributes["record_sha256"]
+    attributes["record_sha256"] = digest_of(attributes)
     (other / "zarr.json").write_text(json.dumps(meta))
     frozen = load_diffusion(trained / "ldm", device=CPU)
     with pytest.raises(ContractError, match="another autoencoder"):

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline.cohort.records import Record, entities, labels_of, prefixed, read_table
+from pipeline.cohort.records import Record, entities, labels_of, natural, prefixed, read_table
 from schemas.errors import ContractError
 
 log = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ def bids_records(root: Path) -> tuple[list[Record], list[dict[str, str]]]:
     records, refused
         `refused` has one row per listed participant without any T1w.
     """
-    people = _people(root)
+    people = participants(root)
     raw = [p for s in sorted(root.glob("sub-*")) if s.is_dir() for p in _images(s)]
     found = {f"sub-{entities(p.name).get('sub', '')}" for p in raw}
     wanted = set(people) - found
@@ -84,7 +84,7 @@ def _one_a_session(paths: list[Path]) -> list[Record]:
         groups[prefixed("sub", parts.get("sub", "")), session].append((extra, path))
     records = []
     for (subject, session), choices in sorted(groups.items()):
-        choices.sort(key=lambda choice: (len(choice[0]), choice[0], str(choice[1])))
+        choices.sort(key=lambda c: (len(c[0]), natural("_".join(c[0])), str(c[1])))
         extra = choices[0][0]
         # Equal names (.nii beside .nii.gz) all go on: the duplicate check judges by content.
         taken = [choice for choice in choices if choice[0] == extra]
@@ -97,7 +97,7 @@ def _one_a_session(paths: list[Path]) -> list[Record]:
     return records
 
 
-def _people(root: Path) -> dict[str, dict[str, dict[str, Any]]]:
+def participants(root: Path) -> dict[str, dict[str, dict[str, Any]]]:
     """Return subject → session (or "") → labels of participants.tsv."""
     path = root / "participants.tsv"
     if not path.is_file():

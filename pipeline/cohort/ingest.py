@@ -2,19 +2,22 @@
 
 import logging
 import re
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import pandas as pd
 
 from pipeline.cohort.bids import bids_records
+from pipeline.cohort.dicom import dicom_records, is_dicom
+from pipeline.cohort.folder import SUFFIXES as IMAGES
 from pipeline.cohort.folder import folder_records
 from pipeline.cohort.manifest import typed
 from pipeline.cohort.records import Record
 from pipeline.cohort.split import split_subjects
 from pipeline.cohort.table import table_records
-from pipeline.compute import available_cpus, digest_file, progress
+from pipeline.compute import available_cpus, digest_image, progress
 from schemas.errors import ContractError, ParamsError
 from schemas.manifest import MANIFEST_COLUMNS, QUARANTINE_COLUMNS
 from schemas.params import CohortParams
@@ -34,7 +37,7 @@ SAFE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
 TABLES = {".csv", ".tsv", ".parquet"}
 
 
-def detect_source(path: Path) -> Literal["bids", "folder", "table", "volumes"]:
+def detect_source(path: Path) -> Literal["bids", "folder", "table", "volumes", "dicom"]:
     """Return what an input path is, by its content.
 
     Raises
@@ -54,17 +57,30 @@ def detect_source(path: Path) -> Literal["bids", "folder", "table", "volumes"]:
     marked = (path / "participants.tsv").is_file() or (path / "dataset_description.json").is_file()
     if has_subjects and (marked or next(path.glob("sub-*/**/anat/*_T1w.nii*"), None)):
         return "bids"
-    return "folder"
+    files = [p for p in path.rglob("*") if p.is_file()]
+    images = any(p.name.lower().endswith(IMAGES) for p in files)
+    return "dicom" if not images and any(is_dicom(p) for p in files) else "folder"
 
 
 def build_manifest(
-    params: CohortParams, *, input_path: Path | None = None
+    params: CohortParams,
+    *,
+    input_path: Path | None = None,
+    cache: Path | None = None,
+    dry_run: bool = False,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return the manifest (schemas.manifest, paths absolute) and the quarantine list.
 
     Label columns that are not in the contract are kept under their own names. Missing and empty
     files and duplicate scan ids go to the quarantine list with a reason. Rows are in order of
     scan_id. The source data are only read.
+
+    Parameters
+    ----------
+    cache
+        Folder for converted DICOM series.
+    dry_run
+        Convert nothing and leave out digests, except those that duplicates are judged by.
 
     Raises
     ------
@@ -77,8 +93,13 @@ def build_manifest(
     if not source.exists():
         raise ContractError(f"{source}: no such file or folder")
     columns = {ALIASES.get(key, key): value for key, value in params.columns.items()}
-    records, refused = _collect(params.source, source, columns)
-    records, digests, more = _sound(records)
+    if params.source == "dicom":
+        if cache is None and not dry_run:
+            raise ParamsError("cohort.source dicom: expected a folder for converted images")
+        records, refused = dicom_records(source, None if dry_run else cache)
+    else:
+        records, refused = _collect(params.source, source, columns)
+    records, digests, more = _sound(records, dry_run=dry_run)
     refused += more
     if not records:
         detail = f"; first refused: {refused[0]['reason']}" if refused else _hint(source)
@@ -106,11 +127,11 @@ def _collect(
         return table_records(source, columns), []
     if kind == "folder":
         return folder_records(source), []
-    raise ParamsError(f"cohort.source {kind}: expected bids, folder or table here")
+    raise ParamsError(f"cohort.source {kind}: expected bids, folder, table or dicom here")
 
 
 def _sound(
-    records: list[Record],
+    records: list[Record], *, dry_run: bool
 ) -> tuple[list[Record], list[str], list[dict[str, str]]]:
     """Split records into sound ones with their digests, and quarantine rows."""
     refused: list[dict[str, str]] = []
@@ -121,8 +142,9 @@ def _sound(
             refused.append(_row(record, fault))
         else:
             there.append(record)
+    shared = Counter(record.scan_id for record in there)
     with ThreadPoolExecutor(max(1, min(8, available_cpus()))) as pool:
-        made = pool.map(_digest, there)
+        made = pool.map(lambda r: "" if dry_run and shared[r.scan_id] == 1 else _digest(r), there)
         digests = list(progress(made, total=len(there), label="Digests"))
     groups: dict[str, list[tuple[Record, str]]] = {}
     for record, digest in zip(there, digests, strict=True):
@@ -158,7 +180,7 @@ def _fault(record: Record) -> str | None:
 def _digest(record: Record) -> str:
     """Return the digest of a record's file, or "!" and why there is none."""
     try:
-        return digest_file(record.path)
+        return digest_image(record.path)
     except OSError as error:
         return f"!cannot be read: {error.strerror}"
 
@@ -219,13 +241,5 @@ def _months(table: pd.DataFrame) -> "pd.Series[float]":
 
 def _hint(source: Path) -> str:
     if source.is_dir() and next(source.rglob("*.dcm"), None):
-        return "; it holds DICOM: convert it with dcm2niix first"
+        return "; it holds DICOM: set cohort.source to dicom"
     return "; expected .nii, .nii.gz, .mgz or .hdr/.img"
-
-
-def summarise(manifest: pd.DataFrame) -> dict[str, Any]:
-    """Return subjects and scans a split, for logs."""
-    return {
-        str(name): {"subjects": int(rows["subject_id"].nunique()), "scans": len(rows)}
-        for name, rows in manifest.groupby("split")
-    }

@@ -41,6 +41,11 @@ def entities(name: str) -> dict[str, str]:
     return dict(part.split("-", 1) for part in stem.split("_") if "-" in part)
 
 
+def natural(text: str) -> list[tuple[str, int]]:
+    """Return a sort key in which `run-2` comes before `run-10`."""
+    return [(word, int(digits or 0)) for word, digits in re.findall(r"(\D*)(\d*)", text)]
+
+
 def read_table(path: Path) -> pd.DataFrame:
     """Read CSV, TSV or Parquet with every cell as text, so that `001` stays `001`.
 

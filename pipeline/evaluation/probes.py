@@ -52,7 +52,8 @@ PREDICTION_COLUMNS = (
 class Direction:
     """A unit vector in standardised y_sem space; along it the target rises.
 
-    n = (y_sem - mean) / std; n' = n + scale * sqrt(dim) * weight; y_sem' = n' * std + mean.
+    n = (y_sem - mean) / std; n' = n + scale * spread * weight; y_sem' = n' * std + mean, so that a
+    scale counts standard deviations of the fitting scans. (As published: scale * sqrt(dim).)
     """
 
     weight: Floats
@@ -61,6 +62,8 @@ class Direction:
     """(dim,), of the fitting scans."""
     std: Floats
     """(dim,), of the fitting scans."""
+    spread: float
+    """Standard deviation of the fitting scans along `weight`, in standardised y_sem space."""
     towards: str
     """What lies in its direction, for example `diagnosis:AD` or `age_years`."""
 
@@ -163,7 +166,7 @@ def _judge_on_test(target: Target, results: ProbeResults) -> None:
         return
     fits = {name: target.fit(name, fit_rows) for name in target.features}
     results.fits[target.name] = fits
-    _add_direction(target, fits, results)
+    _add_direction(target, fits, fit_rows, results)
     if not len(test_rows):
         results.skipped[target.name] = f"{target.name}: no labelled scan in test"
         return
@@ -255,7 +258,9 @@ def _describe(target: Target, results: ProbeResults) -> dict[str, Any]:
     return results.targets.setdefault(target.name, entry)
 
 
-def _add_direction(target: Target, fits: dict[str, LinearProbe], results: ProbeResults) -> None:
+def _add_direction(
+    target: Target, fits: dict[str, LinearProbe], fit_rows: Rows, results: ProbeResults
+) -> None:
     probe = fits.get(DIRECTION_FEATURES)
     if probe is None:
         return
@@ -265,7 +270,10 @@ def _add_direction(target: Target, fits: dict[str, LinearProbe], results: ProbeR
         results.skipped[f"{target.name}/direction"] = reason
         return
     towards = target.name if target.classes is None else f"{target.name}:{target.classes[1]}"
-    results.directions[target.name] = Direction(probe.coef / length, probe.mean, probe.std, towards)
+    weight = probe.coef / length
+    features = target.features[DIRECTION_FEATURES][fit_rows].astype(np.float64)
+    spread = float(np.std((features - probe.mean) / probe.std @ weight))
+    results.directions[target.name] = Direction(weight, probe.mean, probe.std, spread, towards)
 
 
 def _predictions(

@@ -10,6 +10,8 @@ import numpy.typing as npt
 SCANS_PER_ROW = 4
 SLICES = (0.44, 0.5, 0.55)
 """Where the three planes cut, as shares of x, y and z."""
+SHEET_SLICES = (0.25, 0.35, 0.45, 0.55, 0.65, 0.75)
+"""Where the planes of a sheet cut, as shares of each axis."""
 
 
 def scan_strip(volume: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
@@ -50,5 +52,50 @@ def draw_mosaic(
         axis.imshow(scan_strip(volume), cmap="gray", vmin=0, vmax=255)
         axis.set_title(title, fontsize=7, color="white", pad=2)
     figure.subplots_adjust(0.005, 0.005, 0.995, 0.98, wspace=0.02, hspace=0.15)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110, facecolor="black")
+
+
+def draw_sheet(
+    volume: npt.NDArray[Any],
+    title: str,
+    path: Path,
+    *,
+    outline: npt.NDArray[np.bool_] | None = None,
+    zooms: Sequence[float] = (1, 1, 1),
+) -> None:
+    """Write a PNG of one RAS volume: rows of sagittal, coronal and axial slices.
+
+    Parameters
+    ----------
+    volume
+        (X, Y, Z), arbitrary units; drawn from 0 to its 99.5th percentile.
+    outline
+        (X, Y, Z), drawn as a line: where the template brain lies.
+    zooms
+        Voxel sizes along x, y, z (mm), so that thick slices are drawn to scale.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    content = volume[volume > 0]
+    high = float(np.percentile(content, 99.5)) if content.size else 1.0
+    figure = Figure(figsize=(1.7 * len(SHEET_SLICES), 5.6), facecolor="black")
+    FigureCanvasAgg(figure)
+    axes: Any = figure.subplots(3, len(SHEET_SLICES), squeeze=False)
+    for axis in range(3):
+        across, up = (i for i in range(3) if i != axis)
+        for column, share in enumerate(SHEET_SLICES):
+            panel, index = axes[axis, column], int(share * volume.shape[axis])
+            panel.axis("off")
+            aspect = zooms[up] / zooms[across]
+            picture = np.rot90(volume.take(index, axis))
+            panel.imshow(picture, cmap="gray", vmin=0, vmax=high, aspect=aspect)
+            # A contour of a plane without an edge would warn.
+            if outline is not None and outline.take(index, axis).any():
+                plane = np.rot90(outline.take(index, axis)).astype(float)
+                panel.contour(plane, levels=[0.5], colors="tab:orange", linewidths=0.7)
+    figure.suptitle(title, fontsize=8, color="white", wrap=True)
+    figure.subplots_adjust(0.005, 0.005, 0.995, 0.91, wspace=0.02, hspace=0.02)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110, facecolor="black")

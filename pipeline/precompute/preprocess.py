@@ -4,7 +4,7 @@ import io
 import json
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import pandas as pd
 
 from pipeline import __version__
 from pipeline.compute import digest_of, progress, write_atomic
+from pipeline.precompute.overrides import BY_HAND, Override
 from pipeline.precompute.staging import Record, Staging
 from pipeline.precompute.tasks import Task, content_params, fingerprint, run_all
 from pipeline.stores.builder import check_target, lock_store
@@ -54,12 +55,15 @@ def preprocess_cohort(
     prior_quarantine: pd.DataFrame,
     workers: int,
     scheduler: str | None = None,
+    overrides: Mapping[str, Override] | None = None,
 ) -> PreprocessSummary:
     """Preprocess every scan of a manifest; one bad scan never stops the others.
 
     Finished scans are kept beside the store in `<out>.work` until the store is complete, so a run
     that was stopped at any moment goes on where it was and ends with the same bytes. Scans of an
     earlier complete store are copied where source, parameters and method are the same.
+    `overrides` (scan_id → verdict by hand) stand above the thresholds; a scan without a volume
+    stays out.
 
     Raises
     ------
@@ -69,11 +73,12 @@ def preprocess_cohort(
     started = time.monotonic()
     # A folder given as relative must mean the same in every worker process.
     out = out.absolute()
+    by_hand = overrides or {}
     tasks = _tasks(manifest, params, manifest_dir)
     with lock_store(out):
         check_target(out, "volumes")
         staging, ledger = Staging(out), _Ledger(out)
-        records = _known(tasks, staging, ledger, params)
+        records = _known(tasks, staging, ledger, params, by_hand)
         todo = [task for task in tasks if task.scan_id not in records]
         reused = len(tasks) - len(todo)
         if reused:
@@ -83,7 +88,7 @@ def preprocess_cohort(
             records[record["scan_id"]] = record
             if "error" in record:
                 log.warning("%s: %s", record["scan_id"], record["error"])
-        table = _qc_table(tasks, records, params)
+        table = _qc_table(tasks, records, params, by_hand)
         good = [task for task in tasks if table.loc[task.scan_id, "status"] in {"pass", "warn"}]
         refused = _quarantine(table, prior_quarantine)
         write_table(table.reset_index(), qc_csv)
@@ -154,7 +159,11 @@ def _tasks(manifest: pd.DataFrame, params: PreprocessParams, manifest_dir: Path)
 
 
 def _known(
-    tasks: list[Task], staging: Staging, ledger: _Ledger, params: PreprocessParams
+    tasks: list[Task],
+    staging: Staging,
+    ledger: _Ledger,
+    params: PreprocessParams,
+    overrides: Mapping[str, Override],
 ) -> dict[str, Record]:
     """Return the records of scans that need no work."""
     records: dict[str, Record] = {}
@@ -162,15 +171,16 @@ def _known(
         record = staging.read_record(task.scan_id, task.fingerprint)
         if record is None:
             record = ledger.records.get((task.scan_id, task.fingerprint))
-            needs_volume = record is not None and _verdict(record, params)[0] in {"pass", "warn"}
-            if needs_volume and not ledger.holds(task):
-                record = None
+            if record is not None and not ledger.holds(task):
+                judged = _judge(record, params)
+                kept = _overridden(judged, overrides.get(task.scan_id))[0] in {"pass", "warn"}
+                record = None if kept else record
         if record is not None:
             records[task.scan_id] = record
     return records
 
 
-def _verdict(record: Record, params: PreprocessParams) -> tuple[str, str]:
+def _judge(record: Record, params: PreprocessParams) -> tuple[str, str]:
     """Return status and reasons of a record under today's thresholds."""
     from pipeline.imaging.qc import judge
 
@@ -181,8 +191,19 @@ def _verdict(record: Record, params: PreprocessParams) -> tuple[str, str]:
     return verdict.status, "; ".join(verdict.reasons)
 
 
+def _overridden(judged: tuple[str, str], override: Override | None) -> tuple[str, str]:
+    """Return status and reasons after a verdict by hand; what has no volume stays an error."""
+    status, reasons = judged
+    if override is None or status == "error":
+        return judged
+    return override.status, "; ".join([f"{BY_HAND}: {override.reason}", *filter(None, [reasons])])
+
+
 def _qc_table(
-    tasks: list[Task], records: dict[str, Record], params: PreprocessParams
+    tasks: list[Task],
+    records: dict[str, Record],
+    params: PreprocessParams,
+    overrides: Mapping[str, Override],
 ) -> pd.DataFrame:
     """Return one row a scan, indexed by scan_id."""
     from pipeline.imaging.qc import NUMBERS
@@ -190,10 +211,13 @@ def _qc_table(
     rows: list[dict[str, Any]] = []
     for task in tasks:
         record = records[task.scan_id]
-        status, reasons = _verdict(record, params)
+        judged, override = _judge(record, params), overrides.get(task.scan_id)
+        status, reasons = _overridden(judged, override)
+        if override is not None and judged[0] == "error" and override.status != "fail":
+            log.warning("%s: set to %s, but it has no volume", task.scan_id, override.status)
         qc, timings = record.get("qc", {}), record.get("timings", {})
         rows.append(
-            {"scan_id": task.scan_id, "status": status, "reasons": reasons}
+            {"scan_id": task.scan_id, "status": status, "reasons": reasons, "measured": judged[0]}
             | {name: qc.get(name) for name in (*NUMBERS, "strip_method", "wide_search")}
             | {f"{step}_cpu_s": timings.get(step) for step in STEPS}
             | {"path": task.path}

@@ -5,12 +5,14 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pipeline.compute import digest_file, digest_of
+from pipeline.compute import digest_image, digest_of
+from pipeline.precompute.slurm import read_slurm, slurm_cluster
 from pipeline.precompute.staging import Record, Staging
 from pipeline.stores.volumes import VolumeRow
 from schemas.errors import ScanError
@@ -82,7 +84,7 @@ def _preprocess(task: Task, params: PreprocessParams) -> tuple[VolumeRow, Record
     path = Path(task.path)
     if not path.is_file():
         raise ScanError("file not found")
-    if digest_file(path) != task.source_digest:
+    if digest_image(path) != task.source_digest:
         raise ScanError("file changed since the manifest was made; run `pipeline cohort` again")
     scan = preprocess_scan(path, params)
     row = VolumeRow(
@@ -102,7 +104,8 @@ def run_all(
     """Yield the record of every task as it ends, in any order.
 
     One worker runs in this process; more are dask worker processes of one thread each, or those
-    of the `scheduler` given (which must see the same files). A worker that dies, even by SIGKILL,
+    of the `scheduler` given: an address, or a slurm.yaml whose jobs are submitted and ended here.
+    All must see the same files. A worker that dies, even by SIGKILL,
     costs no more than its scan's time: the scan is given to another.
     """
     os.environ.update(dict.fromkeys(ONE_THREAD, "1"))
@@ -126,9 +129,12 @@ def _dispatch(client: Any, tasks: list[Task], params: dict[str, Any], out: str) 
         names[future.key] = task
         return future
 
-    threads = sum(client.nthreads().values()) or 1
-    first = [submit(task) for _, task in zip(range(AHEAD * threads), waiting, strict=False)]
-    running = as_completed(first)
+    def more() -> list[Any]:
+        # Asked anew each time: workers of a cluster join one by one.
+        room = AHEAD * max(1, sum(client.nthreads().values())) - len(names)
+        return [submit(task) for task in islice(waiting, max(0, room))]
+
+    running = as_completed(more())
     for future in running:
         task = names.pop(future.key)
         try:
@@ -140,9 +146,7 @@ def _dispatch(client: Any, tasks: list[Task], params: dict[str, Any], out: str) 
             record = {"scan_id": task.scan_id, "fingerprint": task.fingerprint}
             record |= {"error": text, "transient": True}
         future.release()
-        following = next(waiting, None)
-        if following is not None:
-            running.add(submit(following))
+        running.update(more())
         yield record
 
 
@@ -152,6 +156,14 @@ def _client(workers: int, scheduler: str | None) -> Iterator[Any]:
     import dask
     from distributed import Client, LocalCluster
 
+    if scheduler is not None and scheduler.endswith((".yaml", ".yml")):
+        config = read_slurm(Path(scheduler))
+        with slurm_cluster(config) as cluster, Client(cluster) as client:
+            log.debug("job script:\n%s", cluster.job_script())
+            cluster.scale(jobs=config.jobs)
+            log.info("%d SLURM jobs submitted, waiting for the first", config.jobs)
+            yield client
+        return
     if scheduler is not None:
         with Client(scheduler, timeout="30s") as client:
             yield client

@@ -1,4 +1,4 @@
-"""Get from whatever the user has (a store, a folder, BIDS, a table) to a volume store."""
+"""Get from whatever the user has (a store, a folder, BIDS, a table, DICOM) to a volume store."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,7 +43,7 @@ def volumes_of(
         return MadeVolumes(input_path, None, 0)
     work = out.with_name(out.name.removesuffix(".zarr") + ".input")
     cohort = params.cohort.model_copy(update={"source": source})
-    manifest, refused = build_manifest(cohort, input_path=input_path)
+    manifest, refused = build_manifest(cohort, input_path=input_path, cache=work / "dicom")
     write_manifest(manifest, work / "manifest.csv")
     affine = grid["affine"]
     zooms = abs(affine[0][0])

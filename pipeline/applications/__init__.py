@@ -1,0 +1,1 @@
+"""The trained LDAE at work: reconstruct, vary, generate, manipulate, interpolate."""

@@ -1,0 +1,154 @@
+"""One command over several scans: models loaded once, one bad scan never stops the others."""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.applications.interpolate import interpolate
+from pipeline.applications.models import Models
+from pipeline.applications.outcome import Outcome
+from pipeline.applications.sources import (
+    Source,
+    is_image,
+    preprocessing_for,
+    source_from_file,
+    source_from_store,
+    stem_of,
+)
+from pipeline.applications.visits import Places
+from pipeline.applications.writing import Writer
+from pipeline.compute import progress
+from pipeline.stores.latents import LatentStore
+from pipeline.stores.volumes import VolumeStore
+from schemas.errors import ContractError, ParamsError, PipelineError
+from schemas.params import PreprocessParams
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opener:
+    """Opens a scan id of the stores, or an image file, as a `Source`."""
+
+    models: Models
+    latents: LatentStore | None
+    volumes: VolumeStore | None
+    preprocess: PreprocessParams
+    """For image files, where no volume store says how."""
+
+    def check(self, names: Sequence[str]) -> None:
+        """Refuse scans that cannot be opened before any work is done.
+
+        Raises
+        ------
+        ContractError
+            If a scan id is not in the store, or a file is not there.
+        ParamsError
+            If no store is given for scan ids, or two scans would have files of one name.
+        """
+        ids = [name for name in names if not is_image(name)]
+        if ids and self.latents is None:
+            raise ParamsError(f"{ids[0]}: give the --latents that hold it, or a file as --input")
+        if self.latents is not None:
+            missing = [name for name in ids if name not in self.latents.row_of]
+            if missing:
+                raise ContractError(
+                    f"{self.latents.path}: {', '.join(missing[:5])} not in the store"
+                    f" ({len(missing)} of {len(ids)} scans); `pipeline info` shows what is"
+                )
+        absent = [name for name in names if is_image(name) and not Path(name).is_file()]
+        if absent:
+            raise ContractError(f"{absent[0]}: no such file ({len(absent)} of {len(names)} inputs)")
+        stems = [stem_of(Path(name)) if is_image(name) else name for name in names]
+        double = {stem for stem in stems if stems.count(stem) > 1}
+        if double:
+            raise ParamsError(
+                f"{min(double)}: given twice, and their files would have the same names; use one"
+                " --out each"
+            )
+
+    def open(self, name: str) -> Source:
+        """Return one scan.
+
+        Raises
+        ------
+        PipelineError
+            If it cannot be used; the message says why.
+        """
+        if is_image(name):
+            params = preprocessing_for(
+                self.models, self.preprocess, volumes=self.volumes, latents=self.latents
+            )
+            return source_from_file(Path(name), self.models, params)
+        assert self.latents is not None
+        return source_from_store(name, self.models, self.latents, self.volumes)
+
+
+def run_batch(
+    names: Sequence[str],
+    opener: Opener,
+    writer: Writer,
+    apply: Callable[[Source], Outcome],
+) -> list[str]:
+    """Apply to every scan and write what comes out; returns the names of scans that failed.
+
+    With one scan alone its error is raised.
+    """
+    opener.check(names)
+    failed = []
+    for name in progress(names, total=len(names), label=writer.command):
+        try:
+            source = opener.open(name)
+            writer.check(source)
+            outcome = apply(source)
+        except PipelineError as error:
+            if len(names) == 1:
+                raise
+            log.warning("%s: %s", name, error)
+            failed.append(name)
+            continue
+        writer.write(
+            outcome,
+            stem=source.scan_id,
+            record={"scan_id": source.scan_id, "input": source.record},
+            source=source,
+            reference=reference_of(source, opener.models),
+        )
+    return failed
+
+
+def run_pair(a: str, b: str, opener: Opener, writer: Writer, places: Places) -> Path:
+    """Interpolate between two scans and write what comes out; returns the JSON's path.
+
+    Native space, brain mask and the picture's reference are those of scan a.
+    """
+    opener.check([a, b])
+    first, second = opener.open(a), opener.open(b)
+    writer.check(first)
+    outcome = interpolate(
+        opener.models, first.z_0, second.z_0, places.alphas, extrapolate=places.extrapolate
+    )
+    for i, month in enumerate(places.months or []):
+        outcome.details[i]["months"] = month
+        outcome.labels[i] = f"months{month:g}"
+    record = {"a": first.scan_id, "b": second.scan_id, "native_space_of": first.scan_id}
+    record |= {"input_a": first.record, "input_b": second.record} | places.record
+    title, volume = reference_of(first, opener.models)
+    return writer.write(
+        outcome,
+        stem=f"{first.scan_id}_to_{second.scan_id}",
+        record=record,
+        source=first,
+        reference=(f"a, {title}", volume),
+    )
+
+
+def reference_of(source: Source, models: Models) -> tuple[str, NDArray[np.float32]]:
+    """Return what pictures compare with: the preprocessed scan, or its decoded latent."""
+    if source.volume is not None:
+        return "input", source.volume
+    return "decoded latent", models.decode(source.z_0)[0].numpy()

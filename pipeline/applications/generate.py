@@ -1,0 +1,96 @@
+"""New brains: from noise alone, or with y_sem drawn from what the training scans have."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pipeline.applications.models import Models
+from pipeline.applications.outcome import Outcome
+from pipeline.cohort.manifest import read_manifest
+from pipeline.compute import seed_from
+from pipeline.stores.reading import OpenStore
+from schemas.errors import ContractError
+
+MIN_SCANS = 2
+"""Fewest training scans that a prior is fitted to."""
+
+
+@dataclass(frozen=True, slots=True)
+class GaussianPrior:
+    """A Gaussian over y_sem. An approximation: nothing makes y_sem Gaussian in training."""
+
+    mean: NDArray[np.float64]
+    """(dim,)."""
+    factor: NDArray[np.float64]
+    """(dim, dim), lower Cholesky factor of the covariance."""
+    num_scans: int
+    """Training scans that it was fitted to."""
+
+    def draw(self, *names: object) -> Float[Tensor, "1 D"]:
+        """Return one y_sem that depends on the names alone."""
+        noise = np.random.default_rng(seed_from("y_sem", *names)).standard_normal(len(self.mean))
+        return torch.from_numpy(self.mean + self.factor @ noise).float()[None]
+
+
+def fit_prior(y_sem: NDArray[np.floating]) -> GaussianPrior:
+    """Fit mean and Ledoit-Wolf covariance (2004) to y_sem of the training scans (scan, dim).
+
+    Shrinkage keeps the covariance regular where there are fewer scans than features.
+    """
+    from sklearn.covariance import LedoitWolf
+
+    values = np.asarray(y_sem, dtype=np.float64)
+    covariance = LedoitWolf().fit(values).covariance_
+    # A feature that never varies would make the factor fail.
+    jitter = 1e-9 * float(np.trace(covariance)) / len(covariance) + 1e-12
+    factor = np.linalg.cholesky(covariance + jitter * np.eye(len(covariance)))
+    return GaussianPrior(values.mean(axis=0), factor, len(values))
+
+
+def prior_of(semantics: Path, manifest: Path, models: Models) -> GaussianPrior:
+    """Fit the prior to y_sem of the manifest's training scans.
+
+    Raises
+    ------
+    ContractError
+        If the store is of another LDAE, or holds fewer than two training scans.
+    """
+    store = OpenStore(semantics, kind="semantics")
+    if store.attributes.digests.get("ldae") != models.ldae.digest:
+        raise ContractError(f"{semantics}: y_sem of another LDAE than --ldae; run `pipeline embed`")
+    table = read_manifest(manifest)
+    train = table["scan_id"][table["split"] == "train"]
+    rows = [store.row_of[scan] for scan in train if scan in store.row_of]
+    if len(rows) < MIN_SCANS:
+        raise ContractError(
+            f"{semantics}: {len(rows)} training scans of {manifest}, at least {MIN_SCANS} needed"
+        )
+    return fit_prior(store.read("y_sem")[rows])
+
+
+def generate(models: Models, *, count: int, seed: int, prior: GaussianPrior | None) -> Outcome:
+    """Return `count` volumes; brain k depends on (seed, k) alone.
+
+    Without a prior the denoiser makes them (latent diffusion, unconditional); with one, the LDAE
+    does, from y_sem drawn from the prior and random x_T.
+    """
+    x_T = torch.cat([models.random_noise(seed, "generate", k) for k in range(1, count + 1)])
+    y_sem = None
+    if prior is not None:
+        draws = [prior.draw(seed, "generate", k) for k in range(1, count + 1)]
+        y_sem = torch.cat(draws).to(models.device)
+    volumes = models.decode(models.sample(y_sem, x_T))
+    how = (
+        "unconditional latent diffusion: the denoiser alone, no y_sem"
+        if prior is None
+        else "LDAE with y_sem drawn from a Gaussian (Ledoit-Wolf covariance) fitted to"
+        f" {prior.num_scans} training scans"
+    )
+    record = {"x_T": "random", "method": how, "seed": seed}
+    labels = [f"generate-{k}" for k in range(1, count + 1)]
+    return Outcome(volumes, labels, [{"draw": k} for k in range(1, count + 1)], record)

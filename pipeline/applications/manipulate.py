@@ -1,0 +1,52 @@
+"""Move y_sem along a probe's direction and keep all else: x_T stays the scan's own."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from pipeline.applications.models import Models
+from pipeline.applications.outcome import Outcome
+from pipeline.evaluation.directions import SavedDirection
+from pipeline.evaluation.metrics import latent_health
+
+
+def manipulate(
+    models: Models,
+    z_0: Float[Tensor, "1 C X Y Z"],
+    direction: SavedDirection,
+    scales: Sequence[float],
+) -> Outcome:
+    """Return one volume a scale; scale 0 is the reconstruction.
+
+    A scale is a number of standard deviations that y_sem of the probe's fitting scans has along
+    the direction.
+    """
+    codes = models.take_apart(z_0)
+    moved = move(codes.y_sem, direction, scales)
+    x_T = codes.x_T.expand(len(scales), *codes.x_T.shape[1:])
+    volumes = models.decode(models.sample(moved, x_T))
+    labels = [f"scale{scale:+.2f}" for scale in scales]
+    start = float(direction.position(codes.y_sem.double().cpu().numpy())[0])
+    details = [
+        {"scale": scale, "position": start + scale, "published_scale": direction.published(scale)}
+        for scale in scales
+    ]
+    record = {
+        "x_T": "inverted",
+        "inversion": latent_health(codes.x_T),
+        "direction": direction.towards,
+        "scale_unit": "standard deviations of y_sem along the direction, probe's fitting scans",
+        "position_before": start,
+    }
+    return Outcome(volumes, labels, details, record)
+
+
+def move(
+    y_sem: Float[Tensor, "1 D"], direction: SavedDirection, scales: Sequence[float]
+) -> Float[Tensor, "S D"]:
+    """Return y_sem moved by each scale: y + scale · spread · weight · std."""
+    step = torch.as_tensor(direction.step, dtype=torch.float64)
+    moved = y_sem.double().cpu() + torch.tensor(scales, dtype=torch.float64)[:, None] * step
+    return moved.to(y_sem)

@@ -1,0 +1,150 @@
+"""Autoencoder and LDAE as one machine: take latents apart into codes, make volumes of codes."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from pipeline import __version__
+from pipeline.compute import seed_from
+from pipeline.diffusion.samplers import Sampler, invert, sample
+from pipeline.frozen import FrozenAutoencoder, FrozenLdae, load_autoencoder, load_ldae
+from schemas.errors import ContractError, ParamsError
+
+
+@dataclass(frozen=True, slots=True)
+class Codes:
+    """What a scan is taken apart into."""
+
+    y_sem: Float[Tensor, "B D"]
+    x_T: Float[Tensor, "B C X Y Z"]  # noqa: N815 (as in the paper)
+    """The inverted noise: what y_sem leaves out."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Models:
+    """The frozen models that belong together, and how the sampler is run."""
+
+    autoencoder: FrozenAutoencoder
+    ldae: FrozenLdae
+    device: torch.device
+    sampler: Sampler
+    num_inference_steps: int
+    batch_size: int
+    """Volumes made at a time."""
+
+    @property
+    def latent_shape(self) -> tuple[int, ...]:
+        """(channel, x, y, z)."""
+        return self.autoencoder.net.latent_shape(tuple(self.autoencoder.grid["shape"]))
+
+    def standardise(self, mean: Float[Tensor, "B C X Y Z"]) -> Float[Tensor, "B C X Y Z"]:
+        """Return z_0 of posterior means, on the device."""
+        z_0: Tensor = self.ldae.net.diffusion.standardise(mean.to(self.device).float())
+        return z_0
+
+    @torch.inference_mode()
+    def embed(self, z_0: Float[Tensor, "B C X Y Z"]) -> Float[Tensor, "B D"]:
+        """Return y_sem."""
+        return self.ldae.net.embed(z_0)
+
+    @torch.inference_mode()
+    def take_apart(self, z_0: Float[Tensor, "B C X Y Z"]) -> Codes:
+        """Return y_sem and the inverted x_T."""
+        y_sem = self.ldae.net.embed(z_0)
+        x_T = invert(
+            self.ldae.net.model(y_sem),
+            z_0,
+            self.ldae.net.diffusion.schedule,
+            sampler=self.sampler,
+            num_inference_steps=self.num_inference_steps,
+        )
+        return Codes(y_sem, x_T)
+
+    @torch.inference_mode()
+    def sample(
+        self, y_sem: Float[Tensor, "B D"] | None, x_T: Float[Tensor, "B C X Y Z"]
+    ) -> Float[Tensor, "B C X Y Z"]:
+        """Return z_0 of codes; without y_sem, of the denoiser alone."""
+        made = []
+        for start in range(0, len(x_T), self.batch_size):
+            rows = slice(start, start + self.batch_size)
+            model = self.ldae.net.model(None if y_sem is None else y_sem[rows])
+            z_0 = sample(
+                model,
+                x_T[rows],
+                self.ldae.net.diffusion.schedule,
+                sampler=self.sampler,
+                num_inference_steps=self.num_inference_steps,
+            )
+            made.append(z_0)
+        return torch.cat(made)
+
+    @torch.inference_mode()
+    def decode(self, z_0: Float[Tensor, "B C x y z"]) -> Float[Tensor, "B X Y Z"]:
+        """Return volumes in [0, 1], on the host."""
+        inverse = self.ldae.net.diffusion.standardise.inverse
+        volumes = [
+            self.autoencoder.net.decode(inverse(row)) for row in torch.split(z_0, self.batch_size)
+        ]
+        return torch.cat(volumes)[:, 0].float().clamp(0, 1).cpu()
+
+    @torch.inference_mode()
+    def encode(self, volumes: Float[Tensor, "B X Y Z"]) -> Float[Tensor, "B C x y z"]:
+        """Return z_0 of volumes in [0, 1], rounded as the latent store keeps it."""
+        parts = torch.split(volumes.to(self.device)[:, None].float(), self.batch_size)
+        mean = torch.cat([self.autoencoder.net.encode(part)[0] for part in parts])
+        return self.standardise(mean.half())
+
+    def random_noise(self, *names: object) -> Float[Tensor, "1 C X Y Z"]:
+        """Return noise that depends on the names alone, on any device alike."""
+        generator = torch.Generator().manual_seed(seed_from("x_T", *names))
+        return torch.randn((1, *self.latent_shape), generator=generator).to(self.device)
+
+    def record(self) -> dict[str, Any]:
+        """Return what decides the outcome, for the JSON beside it."""
+        return {
+            "made_by": f"ldae-pipeline {__version__}",
+            "models": {"autoencoder": self.autoencoder.digest, "ldae": self.ldae.digest},
+            "sampler": self.sampler,
+            "num_inference_steps": self.num_inference_steps,
+        }
+
+
+def load_models(
+    ae: Path,
+    ldae: Path,
+    *,
+    device: torch.device,
+    sampler: Sampler,
+    num_inference_steps: int,
+    batch_size: int,
+) -> Models:
+    """Load an autoencoder and the LDAE that was trained on its latents.
+
+    Raises
+    ------
+    ContractError
+        If a folder holds no such model, or the two do not belong together.
+    ParamsError
+        If the number of steps is out of range.
+    """
+    models = Models(
+        autoencoder=load_autoencoder(ae, device=device),
+        ldae=load_ldae(ldae, device=device),
+        device=device,
+        sampler=sampler,
+        num_inference_steps=num_inference_steps,
+        batch_size=batch_size,
+    )
+    if models.ldae.config["autoencoder_digest"] != models.autoencoder.digest:
+        raise ContractError(
+            f"{ldae}: trained on latents of another autoencoder than {ae}; give that one as --ae"
+        )
+    last = models.ldae.net.diffusion.schedule.num_train_timesteps - 1
+    if not 1 <= num_inference_steps <= last:
+        raise ParamsError(f"--steps {num_inference_steps}: expected 1 to {last}")
+    return models

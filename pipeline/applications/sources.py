@@ -1,0 +1,206 @@
+"""A scan to work on: out of the stores, or a new image taken through the same chain."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pipeline.applications.models import Models
+from pipeline.compute import digest_file, digest_of
+from pipeline.stores.latents import LatentStore
+from pipeline.stores.volumes import VolumeStore
+from schemas.errors import ContractError, ScanError
+from schemas.params import GridParams, PreprocessParams
+
+SUFFIXES = (".nii", ".nii.gz", ".mgz", ".mgh", ".hdr", ".img")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NativeSpace:
+    """How a scan came onto the grid, so that it can go back."""
+
+    native_to_mni: NDArray[np.float64]
+    """(4, 4): native world to MNI152 world (mm)."""
+    native_affine: NDArray[np.float64]
+    """(4, 4): voxel of the file to native world (mm)."""
+    native_shape: tuple[int, int, int]
+    intensity_range: tuple[float, float]
+    """Bias-corrected native intensities that became level 1 and 255."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """One scan, ready to be worked on."""
+
+    scan_id: str
+    z_0: Float[Tensor, "1 C X Y Z"]
+    """Standardised posterior mean."""
+    volume: NDArray[np.float32] | None
+    """Preprocessed, (X, Y, Z) in [0, 1]; None where only its latent is at hand."""
+    native: NativeSpace | None
+    record: dict[str, Any]
+    """Where it came from."""
+
+
+def source_from_store(
+    scan_id: str, models: Models, latents: LatentStore, volumes: VolumeStore | None
+) -> Source:
+    """Return a scan of the stores. Without `volumes` it has no way back to native space.
+
+    Raises
+    ------
+    ContractError
+        If the scan is in neither store, or the stores do not belong to the models.
+    """
+    check_latents(latents, models)
+    z_0 = models.standardise(latents.load([scan_id]).mean)
+    volume, native = None, None
+    if volumes is not None:
+        if scan_id not in volumes.row_of:
+            raise ContractError(f"{volumes.path}: {scan_id} is not in it; is it the same study's?")
+        row = volumes.read_row(volumes.row_of[scan_id])
+        volume = unit_interval(row.volume)
+        if not _is_syn(volumes):
+            native = NativeSpace(
+                native_to_mni=row.native_to_mni,
+                native_affine=row.native_affine,
+                native_shape=(
+                    int(row.native_shape[0]),
+                    int(row.native_shape[1]),
+                    int(row.native_shape[2]),
+                ),
+                intensity_range=(float(row.intensity_range[0]), float(row.intensity_range[1])),
+            )
+    fingerprint = latents.attributes.fingerprints[latents.row_of[scan_id]]
+    record = {"kind": "store", "latents": str(latents.path), "fingerprint": fingerprint}
+    return Source(scan_id=scan_id, z_0=z_0, volume=volume, native=native, record=record)
+
+
+def check_latents(latents: LatentStore, models: Models) -> None:
+    """Refuse latents of another autoencoder.
+
+    Raises
+    ------
+    ContractError
+        Naming the store.
+    """
+    if latents.attributes.digests.get("autoencoder") != models.autoencoder.digest:
+        raise ContractError(
+            f"{latents.path}: encoded by another autoencoder than --ae; give that one, or encode"
+        )
+
+
+def source_from_file(path: Path, models: Models, params: PreprocessParams) -> Source:
+    """Return a new image, preprocessed and encoded as the scans of the stores were.
+
+    Raises
+    ------
+    ScanError
+        If the file cannot be used or fails quality control.
+    """
+    from pipeline.imaging.chain import preprocess_scan
+
+    try:
+        scan = preprocess_scan(path, params)
+    except ScanError as error:
+        raise ScanError(f"{path}: {error}") from error
+    except Exception as error:
+        # Registration and stripping fail in ways of their own on images that are no head.
+        first = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        raise ScanError(f"{path}: preprocessing failed: {type(error).__name__}: {first}") from error
+    if scan.qc["status"] == "fail":
+        raise ScanError(
+            f"{path}: fails quality control ({scan.qc['reasons']}); expected a T1w head, see"
+            " `pipeline preprocess` for its thresholds"
+        )
+    volume = unit_interval(scan.volume)
+    native = NativeSpace(
+        native_to_mni=scan.native_to_mni,
+        native_affine=scan.native_affine,
+        native_shape=scan.native_shape,
+        intensity_range=scan.intensity_range,
+    )
+    return Source(
+        scan_id=stem_of(path),
+        z_0=models.encode(torch.from_numpy(volume)[None]),
+        volume=volume,
+        native=None if params.registration == "syn" else native,
+        record={
+            "kind": "file",
+            "path": str(path),
+            "sha256": digest_file(path),
+            "preprocess": params.model_dump(mode="json"),
+            "qc": scan.qc,
+        },
+    )
+
+
+def preprocessing_for(
+    models: Models,
+    default: PreprocessParams,
+    *,
+    volumes: VolumeStore | None,
+    latents: LatentStore | None,
+) -> PreprocessParams:
+    """Return how a new image must be preprocessed to be like those of the stores.
+
+    The volume store's own parameters where it is given, else `default`, on the grid of the
+    autoencoder; QC thresholds are those of `default`.
+
+    Raises
+    ------
+    ContractError
+        If the grid is none of preprocessing's, or the parameters are not those of the latents.
+    """
+    from pipeline.imaging.chain import METHOD_VERSION
+    from pipeline.imaging.template import grid_affine
+    from pipeline.precompute.tasks import content_params
+
+    params = default
+    if volumes is not None and "preprocess" in volumes.attributes.params:
+        recorded = PreprocessParams.model_validate(volumes.attributes.params["preprocess"])
+        params = recorded.model_copy(update={"qc": default.qc, "max_bytes": default.max_bytes})
+    affine = np.asarray(models.autoencoder.grid["affine"])
+    grid = GridParams(shape=tuple(models.autoencoder.grid["shape"]), zooms=abs(float(affine[0, 0])))
+    if not np.allclose(grid_affine(grid), affine, atol=1e-3):
+        raise ContractError(
+            "--ae: its grid is not one that `pipeline preprocess` makes, so a new image cannot be"
+            " brought onto it; give a scan of a store with --scan"
+        )
+    params = params.model_copy(update={"grid": grid})
+    made = digest_of([content_params(params), METHOD_VERSION])
+    if latents is not None and latents.attributes.digests.get("preprocessing") != made:
+        raise ContractError(
+            f"{latents.path}: preprocessed in another way than the new image would be; give the"
+            " study's --volumes (or its --params)"
+        )
+    return params
+
+
+def unit_interval(volume: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Return a stored volume in [0, 1]."""
+    return np.asarray(volume / np.float32(255), dtype=np.float32)
+
+
+def stem_of(path: Path) -> str:
+    """Return a file's name without its image suffix."""
+    name = path.name
+    for suffix in sorted(SUFFIXES, key=len, reverse=True):
+        if name.lower().endswith(suffix):
+            return name[: -len(suffix)]
+    return name
+
+
+def is_image(text: str) -> bool:
+    """Tell whether a user means a file and not a scan id."""
+    return text.lower().endswith(SUFFIXES)
+
+
+def _is_syn(volumes: VolumeStore) -> bool:
+    made: dict[str, Any] = volumes.attributes.params.get("preprocess", {})
+    return made.get("registration") == "syn"

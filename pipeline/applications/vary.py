@@ -1,0 +1,20 @@
+"""The same meaning, other details: y_sem of a scan with random x_T."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from pipeline.applications.models import Models
+from pipeline.applications.outcome import Outcome
+
+
+def vary(
+    models: Models, z_0: Float[Tensor, "1 C X Y Z"], *, name: str, count: int, seed: int
+) -> Outcome:
+    """Return `count` volumes of one y_sem; noise k depends on (seed, name, k) alone."""
+    y_sem = models.embed(z_0)
+    x_T = torch.cat([models.random_noise(seed, name, k) for k in range(1, count + 1)])
+    volumes = models.decode(models.sample(y_sem.expand(count, -1), x_T))
+    labels = [f"vary-{k}" for k in range(1, count + 1)]
+    details = [{"draw": k} for k in range(1, count + 1)]
+    return Outcome(volumes, labels, details, {"x_T": "random", "seed": seed})

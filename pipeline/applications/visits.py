@@ -1,0 +1,75 @@
+"""Where between two visits to interpolate: as shares of the way, or as months."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from pipeline.applications.interpolate import alphas_of_months, check_alphas
+from pipeline.applications.ranges import parse_numbers
+from pipeline.cohort.manifest import read_manifest
+from schemas.errors import ContractError, ParamsError
+
+DEFAULT_ALPHAS = "0:1:5"
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Shares of the way from a to b, and the months they stand for where these were asked for."""
+
+    alphas: list[float]
+    months: list[float] | None
+    extrapolate: bool
+    record: dict[str, Any]
+
+
+def places_between(
+    a: str,
+    b: str,
+    *,
+    alpha: str | None,
+    months: str | None,
+    manifest: Path | None,
+    extrapolate: bool,
+) -> Places:
+    """Return the places that `--alpha` or `--months` ask for.
+
+    Raises
+    ------
+    ParamsError
+        If both or wrong numbers are given, or a place lies outside and `extrapolate` is off.
+    ContractError
+        If the manifest lacks a scan or its month, or the two are of different subjects.
+    """
+    if a == b:
+        raise ParamsError(f"--a and --b are both {a}; expected two scans")
+    if months is None:
+        alphas = list(parse_numbers(alpha or DEFAULT_ALPHAS, option="--alpha"))
+        check_alphas(alphas, extrapolate=extrapolate)
+        return Places(alphas, None, extrapolate, {})
+    if alpha is not None:
+        raise ParamsError("--alpha and --months both given; use one")
+    if manifest is None:
+        raise ParamsError("--months: give the --manifest that holds the months of the two visits")
+    wanted = list(parse_numbers(months, option="--months"))
+    visits = read_manifest(manifest).set_index("scan_id")
+    month_a, month_b = (_month(visits, scan, manifest) for scan in (a, b))
+    subjects = [str(visits.loc[scan, "subject_id"]) for scan in (a, b)]
+    if subjects[0] != subjects[1]:
+        raise ContractError(
+            f"{manifest}: {a} is of {subjects[0]}, {b} of {subjects[1]}; --months needs two visits"
+            " of one subject (--alpha does not)"
+        )
+    alphas = alphas_of_months(wanted, month_a, month_b, extrapolate=extrapolate)
+    record = {"months_of_visits": [month_a, month_b], "subject_id": subjects[0]}
+    return Places(alphas, wanted, extrapolate, record)
+
+
+def _month(visits: pd.DataFrame, scan_id: str, manifest: Path) -> float:
+    if scan_id not in visits.index:
+        raise ContractError(f"{manifest}: {scan_id} is not in it; --months needs both visits there")
+    month = float(visits["months_from_first"].loc[scan_id])
+    if month != month:
+        raise ContractError(f"{manifest}: months_from_first of {scan_id} is empty; use --alpha")
+    return month

@@ -1,0 +1,140 @@
+"""An outcome on disk: NIfTI files, a picture, and last a JSON of what was done."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import nibabel as nib
+import numpy as np
+from isal import igzip
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from pipeline.applications.models import Models
+from pipeline.applications.native import brain_of, to_native
+from pipeline.applications.outcome import Outcome
+from pipeline.applications.sources import Source
+from pipeline.compute import write_atomic, write_json
+from pipeline.evaluation.brains import Tile, qc_mosaic, reconstruction_strip
+from pipeline.evaluation.style import figure_style, save_figure
+from schemas.errors import ContractError
+
+Space = Literal["mni", "native"]
+XFORM_CODES = {"mni": 4, "native": 1}
+"""NIfTI xform codes: MNI152, scanner."""
+MAX_ROWS = 12
+"""Most volumes shown in a picture; of more, some evenly spread ones are."""
+NOTE = "Images made by a model; not measurements, not for diagnosis."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Writer:
+    """Writes outcomes of one command to one folder."""
+
+    out: Path
+    command: str
+    space: Space
+    models: Models
+
+    def check(self, source: Source) -> None:
+        """Refuse early what could not be written.
+
+        Raises
+        ------
+        ContractError
+            If native space is asked for and the way back is not known.
+        """
+        if self.space == "native" and source.native is None:
+            raise ContractError(
+                f"--space native: the way back of {source.scan_id} is not known; give its"
+                " --volumes (a store made with registration syn keeps no way back)"
+            )
+
+    def write(
+        self,
+        outcome: Outcome,
+        *,
+        stem: str,
+        record: dict[str, Any],
+        source: Source | None = None,
+        reference: tuple[str, NDArray[np.float32]] | None = None,
+    ) -> Path:
+        """Write every volume, the picture and the JSON; returns the JSON's path.
+
+        Parameters
+        ----------
+        outcome
+            What to write.
+        stem
+            Start of every file name.
+        record
+            What to add to the JSON.
+        source
+            The scan whose native space and brain mask are used.
+        reference
+            Title and volume that the picture compares with; without, volumes stand alone.
+        """
+        files = []
+        volumes = outcome.volumes.numpy().astype(np.float32)
+        for label, volume in zip(outcome.labels, volumes, strict=True):
+            path = self.out / f"{stem}_{label}_space-{_SPACE_NAMES[self.space]}_T1w.nii.gz"
+            self._write_volume(path, volume, source)
+            files.append(path.name)
+        picture = self.out / f"{stem}_{self.command}.png"
+        with figure_style():
+            save_figure(_picture(outcome.labels, volumes, reference), picture)
+        document = {
+            "command": self.command,
+            "note": NOTE,
+            "space": self.space,
+            **self.models.record(),
+            **record,
+            **outcome.record,
+            "picture": picture.name,
+            "outputs": [
+                {"file": file} | detail for file, detail in zip(files, outcome.details, strict=True)
+            ],
+        }
+        path = self.out / f"{stem}_{self.command}.json"
+        write_json(path, document)
+        return path
+
+    def _write_volume(self, path: Path, volume: NDArray[np.float32], source: Source | None) -> None:
+        affine = np.asarray(self.models.autoencoder.grid["affine"], dtype=np.float64)
+        if self.space == "native":
+            assert source is not None
+            assert source.native is not None
+            known = None if source.volume is None else source.volume > 0
+            volume = to_native(volume, brain_of(volume, known), source.native, affine)
+            affine = source.native.native_affine
+        write_nifti(path, volume, affine, code=XFORM_CODES[self.space], made_by=self.command)
+
+
+_SPACE_NAMES = {"mni": "MNI152", "native": "native"}
+
+
+def write_nifti(
+    path: Path, volume: NDArray[np.float32], affine: NDArray[np.float64], *, code: int, made_by: str
+) -> None:
+    """Write a float32 volume as .nii.gz, whole or not at all; equal input gives equal bytes."""
+    image = nib.Nifti1Image(volume, None)
+    image.set_sform(affine, code)
+    image.set_qform(affine, code)
+    image.header.set_xyzt_units("mm")
+    image.header["descrip"] = f"ldae-pipeline {made_by} (synthetic)".encode()
+    write_atomic(path, igzip.compress(image.to_bytes(), 3, mtime=0))
+
+
+def _picture(
+    labels: list[str],
+    volumes: NDArray[np.float32],
+    reference: tuple[str, NDArray[np.float32]] | None,
+) -> Figure:
+    shown = np.unique(np.linspace(0, len(labels) - 1, min(MAX_ROWS, len(labels))).round())
+    rows = shown.astype(int).tolist()
+    if reference is None:
+        levels = (volumes * 255).round().astype(np.uint8)
+        return qc_mosaic([Tile(labels[row], levels[row]) for row in rows])
+    title, volume = reference
+    names = {"reference": title}
+    return reconstruction_strip(volume, {labels[row]: volumes[row] for row in rows}, names)

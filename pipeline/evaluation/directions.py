@@ -1,0 +1,93 @@
+"""Directions in y_sem space that probes found, kept with the model that they belong to."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.compute import write_json
+from pipeline.evaluation.probes import Direction
+from schemas.errors import ContractError
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class SavedDirection:
+    """A direction as manipulation uses it."""
+
+    weight: Floats
+    """(dim,), length 1, in standardised y_sem space."""
+    mean: Floats
+    """(dim,), of the probe's fitting scans."""
+    std: Floats
+    """(dim,), of the probe's fitting scans."""
+    spread: float
+    """Standard deviation of the fitting scans along `weight`, in standardised y_sem space."""
+    towards: str
+
+    @property
+    def step(self) -> Floats:
+        """Return what scale 1 adds to y_sem, (dim,)."""
+        return self.spread * self.weight * self.std
+
+    def position(self, y_sem: NDArray[np.floating]) -> Floats:
+        """Return where codes (scan, dim) lie along the direction, in units of the spread."""
+        standardised = (np.asarray(y_sem, dtype=np.float64) - self.mean) / self.std
+        along: Floats = standardised @ self.weight / self.spread
+        return along
+
+    def published(self, scale: float) -> float:
+        """Return the s of n' = n + s · sqrt(dim) · weight that equals a scale."""
+        return scale * self.spread / float(np.sqrt(len(self.weight)))
+
+
+def write_directions(
+    path: Path, directions: Mapping[str, Direction], *, digests: Mapping[str, str]
+) -> None:
+    """Write the probes' directions and the digests of the models that gave y_sem."""
+    saved = {
+        target: {
+            "towards": d.towards,
+            "spread": d.spread,
+            "weight": d.weight.tolist(),
+            "mean": d.mean.tolist(),
+            "std": d.std.tolist(),
+        }
+        for target, d in directions.items()
+    }
+    write_json(path, {"digests": dict(digests), "directions": saved})
+
+
+def read_direction(path: Path, name: str, *, ldae_digest: str) -> SavedDirection:
+    """Return the direction `diagnosis:AD`, or by its column alone, `age_years`.
+
+    Raises
+    ------
+    ContractError
+        If the file is none of the probe stage's, was made with another LDAE, or holds no such
+        direction.
+    """
+    try:
+        content = json.loads(path.read_text())
+        made_with, directions = content["digests"]["ldae"], content["directions"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ContractError(
+            f"{path}: expected directions.json of the probe stage; run `pipeline probe`"
+        ) from error
+    if made_with != ldae_digest:
+        raise ContractError(
+            f"{path}: directions of another LDAE ({made_with[:12]}) than --ldae"
+            f" ({ldae_digest[:12]}); run embed and probe with this one"
+        )
+    entry: dict[str, Any] | None = directions.get(name.split(":")[0])
+    if entry is None or (":" in name and name != entry["towards"]):
+        known = ", ".join(d["towards"] for d in directions.values()) or "none"
+        hint = f"; for the other way use {entry['towards']} with negative scales" if entry else ""
+        raise ContractError(f"--direction {name}: {path} holds {known}{hint}")
+    arrays = {key: np.asarray(entry[key], dtype=np.float64) for key in ("weight", "mean", "std")}
+    return SavedDirection(**arrays, spread=float(entry["spread"]), towards=entry["towards"])

@@ -1,0 +1,99 @@
+"""The QC table in words: how many passed, why others did not, which scans to look at."""
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pandas as pd
+
+from pipeline.cohort.records import read_table
+from pipeline.imaging.qc import NUMBERS
+from pipeline.precompute.overrides import BY_HAND, Override
+from schemas.errors import ContractError
+
+STATUSES = ("pass", "warn", "fail", "error")
+LOW_IS_BAD = ("ncc", "dice", "coverage", "snr")
+"""Numbers whose lowest values are the worst; of the others, those farthest from the median."""
+FIGURE = re.compile(r"\d[\d,]*(?:\.\d+)?(?:e[+-]?\d+)?")
+
+
+def read_qc(path: Path) -> pd.DataFrame:
+    """Return a QC table, indexed by scan_id, with its numbers as floats.
+
+    Raises
+    ------
+    ContractError
+        If it is missing or is no QC table.
+    """
+    if not path.is_file():
+        raise ContractError(f"{path}: no such QC table; `pipeline preprocess` writes it")
+    table = read_table(path)
+    missing = [name for name in ("scan_id", "status", "reasons", *NUMBERS) if name not in table]
+    if missing:
+        raise ContractError(
+            f"{path}: no column {', '.join(missing)}; expected the table that "
+            "`pipeline preprocess --qc` writes"
+        )
+    for name in NUMBERS:
+        table[name] = pd.to_numeric(table[name], errors="coerce")
+    table["reasons"] = table["reasons"].fillna("")
+    return table.set_index("scan_id")
+
+
+def worst(table: pd.DataFrame, name: str, count: int) -> "pd.Series[float]":
+    """Return the `count` worst values of one QC number, worst first."""
+    values = table[name].dropna().astype(float)
+    badness = values if name in LOW_IS_BAD else -(values - values.median()).abs()
+    return values[badness.sort_values(kind="stable").index[:count]]
+
+
+def reason_counts(table: pd.DataFrame) -> dict[str, list[str]]:
+    """Return each reason, its figures left out, and the scans that have it, commonest first."""
+    scans: dict[str, list[str]] = {}
+    for scan_id, row in table.iterrows():
+        # What a reader says about a file is one reason, with its remedy after the semicolon.
+        parts = [row["reasons"]] if row["status"] == "error" else row["reasons"].split("; ")
+        for reason in filter(None, parts):
+            scans.setdefault(FIGURE.sub("…", reason), []).append(str(scan_id))
+    return dict(sorted(scans.items(), key=lambda item: (-len(item[1]), item[0])))
+
+
+def summary_lines(
+    table: pd.DataFrame, overrides: Mapping[str, Override], *, count: int
+) -> Iterator[str]:
+    """Yield the summary: counts, reasons, worst scans by each number, verdicts by hand."""
+    counts = table["status"].value_counts()
+    named = ", ".join(f"{counts.get(name, 0)} {name}" for name in STATUSES)
+    yield f"{len(table)} scans: {named}"
+    reasons = reason_counts(table)
+    if reasons:
+        yield ""
+        yield "reasons (scans)"
+        for reason, scans in reasons.items():
+            yield f"  {len(scans):5d}  {reason}  ({_few(scans, 3)})"
+    yield ""
+    yield f"worst {min(count, len(table))} by each number (median)"
+    for name in NUMBERS:
+        values = worst(table, name, count)
+        listed = ", ".join(f"{scan_id} {value:.4g}" for scan_id, value in values.items())
+        yield f"  {name:<10} ({table[name].median():.4g})  {listed or 'no values'}"
+    if overrides:
+        yield ""
+        yield "set by hand"
+        for scan_id, override in overrides.items():
+            yield f"  {scan_id}: {override.status} ({override.reason}){_pending(table, scan_id)}"
+
+
+def _pending(table: pd.DataFrame, scan_id: str) -> str:
+    status = table["status"].get(scan_id)
+    if status is None:
+        return ", not in this table"
+    if status == "error":
+        return ", but it has no volume"
+    by_hand = table["reasons"][scan_id].startswith(BY_HAND)
+    return "" if by_hand else ", not applied yet: run `pipeline preprocess` or `dvc repro`"
+
+
+def _few(names: list[str], count: int) -> str:
+    more = len(names) - count
+    return ", ".join(names[:count]) + (f" and {more} more" if more > 0 else "")

@@ -1,0 +1,67 @@
+"""Contact sheets of the scans that QC doubts."""
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from pipeline.compute import progress
+from pipeline.imaging.brain import content_mask
+from pipeline.imaging.geometry import bounding_box, to_ras
+from pipeline.imaging.header import zooms_of
+from pipeline.imaging.mosaic import draw_sheet
+from pipeline.imaging.read import read_scan
+from pipeline.imaging.template import load_template
+from pipeline.stores.volumes import VolumeStore
+from schemas.errors import ScanError
+from schemas.params import GridParams
+
+log = logging.getLogger(__name__)
+
+
+def draw_sheets(
+    table: pd.DataFrame, store: VolumeStore, folder: Path, *, max_bytes: int
+) -> list[Path]:
+    """Write `<scan_id>.png` for every scan that is no `pass`; returns the files written.
+
+    A scan in the store is shown on the grid, with the outline of the template brain. One that
+    failed has no volume: its image file is shown as it is, turned to RAS. Scans whose file cannot
+    be read are named in the log.
+
+    Parameters
+    ----------
+    table
+        QC table, indexed by scan_id.
+    """
+    grid = GridParams(
+        shape=tuple(store.attributes.grid["shape"]),
+        zooms=abs(store.attributes.grid["affine"][0][0]),
+    )
+    rows = {scan_id: row for row, scan_id in enumerate(store.attributes.scan_ids)}
+    doubted = table[table["status"] != "pass"]
+    written = []
+    for scan_id, verdict in progress(doubted.iterrows(), total=len(doubted), label="Sheets"):
+        title = f"{scan_id}: {verdict['status']}, {verdict['reasons']}"
+        path = folder / f"{scan_id}.png"
+        if scan_id in rows:
+            _, outline = load_template(grid)
+            volume = np.asarray(store.read_row(rows[scan_id]).volume)
+            draw_sheet(volume, title, path, outline=outline)
+            written.append(path)
+        elif _draw_native(Path(str(verdict["path"])), title, path, max_bytes):
+            written.append(path)
+    return written
+
+
+def _draw_native(source: Path, title: str, path: Path, max_bytes: int) -> bool:
+    try:
+        scan = read_scan(source, max_bytes=max_bytes)
+    except ScanError as error:
+        log.warning("%s: no sheet: %s", path.stem, error)
+        return False
+    data, affine = to_ras(scan.data, scan.affine)
+    data = data[bounding_box(content_mask(data), 1)]
+    zooms = [float(zoom) for zoom in zooms_of(affine)]
+    draw_sheet(data, f"{title} (file as it is)", path, zooms=zooms)
+    return True

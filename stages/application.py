@@ -1,0 +1,161 @@
+"""What the application commands share: their options, and opening models and stores."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from stages.settings import Settings
+
+if TYPE_CHECKING:
+    from pipeline.applications.batch import Opener
+    from pipeline.applications.models import Models
+    from pipeline.applications.outcome import Outcome
+    from pipeline.applications.sources import Source
+    from pipeline.applications.writing import Writer
+
+INPUT_PANEL = "Scans"
+SAMPLER_PANEL = "Sampler"
+
+Scans = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--scan", help="Scan id in --latents; may be repeated.", rich_help_panel=INPUT_PANEL
+    ),
+]
+Inputs = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--input",
+        help="New image file: preprocessed (as --volumes were), checked and encoded first;"
+        " may be repeated.",
+        rich_help_panel=INPUT_PANEL,
+    ),
+]
+ListFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--list",
+        help="Text file of scan ids or image files, one a line; # starts a comment.",
+        rich_help_panel=INPUT_PANEL,
+    ),
+]
+Latents = Annotated[
+    Path | None,
+    typer.Option(help="latents.zarr that holds the scans.", rich_help_panel=INPUT_PANEL),
+]
+Volumes = Annotated[
+    Path | None,
+    typer.Option(
+        help="volumes.zarr of the same study: for --space native, and to compare with.",
+        rich_help_panel=INPUT_PANEL,
+    ),
+]
+Ae = Annotated[Path, typer.Option(help="Autoencoder folder.")]
+LdaeFolder = Annotated[Path, typer.Option(help="Model of train-ldae.")]
+Out = Annotated[Path, typer.Option(help="Folder for NIfTI, PNG and JSON.")]
+SpaceOption = Annotated[
+    Literal["mni", "native"],
+    typer.Option(help="Write on the MNI152 grid, or back on the scan's own grid and intensities."),
+]
+Steps = Annotated[
+    int | None,
+    typer.Option(
+        help="Sampler steps; default: evaluate.num_inference_steps.", rich_help_panel=SAMPLER_PANEL
+    ),
+]
+SamplerName = Annotated[
+    Literal["ddim", "dpm", "dpm_data"] | None,
+    typer.Option("--sampler", help="Default: evaluate.sampler.", rich_help_panel=SAMPLER_PANEL),
+]
+Seed = Annotated[
+    int, typer.Option(help="Seed of everything drawn at random.", rich_help_panel=SAMPLER_PANEL)
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bench:
+    """Models, the stores' door and the writer of one invocation."""
+
+    models: "Models"
+    opener: "Opener"
+    writer: "Writer"
+
+    def run(self, names: list[str], apply: "Callable[[Source], Outcome]") -> None:
+        """Apply to every scan; exit code 1 if some of several failed."""
+        from pipeline.applications.batch import run_batch
+
+        failed = run_batch(names, self.opener, self.writer, apply)
+        typer.echo(f"{self.writer.out}: {len(names) - len(failed)} of {len(names)} scans")
+        if failed:
+            typer.echo(f"failed: {', '.join(failed)}", err=True)
+            raise typer.Exit(1)
+
+
+def open_bench(
+    settings: Settings,
+    command: str,
+    *,
+    ae: Path,
+    ldae: Path,
+    out: Path,
+    latents: Path | None = None,
+    volumes: Path | None = None,
+    space: Literal["mni", "native"] = "mni",
+    steps: int | None = None,
+    sampler: Literal["ddim", "dpm", "dpm_data"] | None = None,
+) -> Bench:
+    """Load the models and open the stores."""
+    from pipeline.applications.batch import Opener
+    from pipeline.applications.models import load_models
+    from pipeline.applications.writing import Writer
+    from pipeline.stores.latents import open_latents
+    from pipeline.stores.volumes import open_volumes
+
+    params = settings.params()
+    models = load_models(
+        ae,
+        ldae,
+        device=settings.device(),
+        sampler=sampler or params.evaluate.sampler,
+        num_inference_steps=params.evaluate.num_inference_steps if steps is None else steps,
+        batch_size=params.evaluate.batch_size,
+    )
+    opener = Opener(
+        models=models,
+        latents=open_latents(latents) if latents else None,
+        volumes=open_volumes(volumes) if volumes else None,
+        preprocess=params.preprocess,
+    )
+    writer = Writer(out=out, command=command, space=space, models=models)
+    return Bench(models=models, opener=opener, writer=writer)
+
+
+def scan_names(
+    scans: list[str] | None, inputs: list[Path] | None, list_file: Path | None
+) -> list[str]:
+    """Return every scan asked for, ids and files alike.
+
+    Raises
+    ------
+    ParamsError
+        If there is none, or the list is missing or an input is no image file.
+    """
+    from pipeline.applications.sources import SUFFIXES, is_image
+    from schemas.errors import ParamsError
+
+    for path in inputs or []:
+        if not is_image(str(path)):
+            raise ParamsError(f"--input {path}: expected an image file ({', '.join(SUFFIXES)})")
+    names = [*(scans or []), *(str(path) for path in inputs or [])]
+    if list_file is not None:
+        try:
+            lines = list_file.read_text().splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ParamsError(f"--list {list_file}: not a readable text file") from error
+        names += [name for line in lines if (name := line.split("#")[0].strip())]
+    if not names:
+        raise ParamsError("no scan given; use --scan ID, --input FILE or --list FILE")
+    return names

@@ -1,0 +1,55 @@
+"""New brains that belong to no subject."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from stages.application import Ae, LdaeFolder, Out, SamplerName, Seed, Steps, open_bench
+from stages.settings import Settings
+
+
+def generate(
+    settings: Settings,
+    *,
+    out: Out,
+    count: Annotated[int, typer.Option(min=1, max=10_000, help="How many.")] = 8,
+    method: Annotated[
+        Literal["denoiser", "prior"],
+        typer.Option(
+            help="`denoiser`: unconditional latent diffusion, y_sem plays no part. `prior`: the"
+            " LDAE with y_sem drawn from a Gaussian fitted to the training scans."
+        ),
+    ] = "denoiser",
+    semantics: Annotated[
+        Path | None, typer.Option(help="semantics.zarr of this LDAE, for the prior.")
+    ] = None,
+    manifest: Annotated[
+        Path | None, typer.Option(help="manifest.csv: which scans are training scans.")
+    ] = None,
+    ae: Ae = Path("models/ae"),
+    ldae: LdaeFolder = Path("models/ldae"),
+    seed: Seed = 0,
+    steps: Steps = None,
+    sampler: SamplerName = None,
+) -> None:
+    """Generate brains in MNI space; brain k of a seed is the same whatever the count.
+
+    Example: pipeline generate --count 8 --seed 0 --out made
+    """
+    from schemas.errors import ParamsError
+
+    if method == "prior" and (semantics is None or manifest is None):
+        raise ParamsError("--method prior: give --semantics and --manifest, to fit the prior to")
+    bench = open_bench(
+        settings, "generate", ae=ae, ldae=ldae, out=out, steps=steps, sampler=sampler
+    )
+    from pipeline.applications.generate import generate as apply
+    from pipeline.applications.generate import prior_of
+
+    prior = None
+    if semantics is not None and manifest is not None and method == "prior":
+        prior = prior_of(semantics, manifest, bench.models)
+    outcome = apply(bench.models, count=count, seed=seed, prior=prior)
+    path = bench.writer.write(outcome, stem=f"seed-{seed}", record={})
+    typer.echo(f"{path}: {count} brains, {outcome.record['method']}")

@@ -1,0 +1,79 @@
+"""Between two visits: fill in what was not scanned."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from stages.application import (
+    Ae,
+    Latents,
+    LdaeFolder,
+    Out,
+    SamplerName,
+    SpaceOption,
+    Steps,
+    Volumes,
+    open_bench,
+)
+from stages.settings import Settings
+
+
+def interpolate(
+    settings: Settings,
+    *,
+    a: Annotated[str, typer.Option("--a", help="First scan: an id in --latents, or a file.")],
+    b: Annotated[str, typer.Option("--b", help="Second scan: an id in --latents, or a file.")],
+    alpha: Annotated[
+        str | None,
+        typer.Option(
+            help="Where: 0 is a, 1 is b; a number, a list a,b,c or a range from:to:count."
+            " Default 0:1:5."
+        ),
+    ] = None,
+    months: Annotated[
+        str | None,
+        typer.Option(
+            help="Where, as months since the subject's first visit (needs --manifest): a number, a"
+            " list or a range."
+        ),
+    ] = None,
+    manifest: Annotated[
+        Path | None, typer.Option(help="manifest.csv with the visits' months_from_first.")
+    ] = None,
+    extrapolate: Annotated[bool, typer.Option(help="Allow places outside the two scans.")] = False,
+    latents: Latents = None,
+    volumes: Volumes = None,
+    ae: Ae = Path("models/ae"),
+    ldae: LdaeFolder = Path("models/ldae"),
+    out: Out,
+    space: SpaceOption = "mni",
+    steps: Steps = None,
+    sampler: SamplerName = None,
+) -> None:
+    """Interpolate between two scans; `--space native` writes on the grid of scan a.
+
+    Example: pipeline interpolate --a sub-001_ses-1 --b sub-001_ses-2 --months 12
+    --manifest data/cohort/manifest.csv --latents data/latents.zarr --out made
+    """
+    from pipeline.applications.visits import places_between
+
+    places = places_between(
+        a, b, alpha=alpha, months=months, manifest=manifest, extrapolate=extrapolate
+    )
+    bench = open_bench(
+        settings,
+        "interpolate",
+        ae=ae,
+        ldae=ldae,
+        out=out,
+        latents=latents,
+        volumes=volumes,
+        space=space,
+        steps=steps,
+        sampler=sampler,
+    )
+    from pipeline.applications.batch import run_pair
+
+    path = run_pair(a, b, bench.opener, bench.writer, places)
+    typer.echo(f"{path}: {len(places.alphas)} volumes")

@@ -1,0 +1,534 @@
+"""The applications on tiny models: what each keeps, what it changes, and what it refuses."""
+
+import dataclasses
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from scipy.ndimage import gaussian_filter
+from typer.testing import CliRunner
+
+import pipeline.training.latent_diffusion as training
+from pipeline.applications.batch import Opener, run_batch
+from pipeline.applications.generate import fit_prior, generate, prior_of
+from pipeline.applications.interpolate import alphas_of_months, interpolate, slerp
+from pipeline.applications.manipulate import manipulate, move
+from pipeline.applications.models import load_models
+from pipeline.applications.native import brain_of, to_native
+from pipeline.applications.ranges import parse_numbers
+from pipeline.applications.reconstruct import reconstruct
+from pipeline.applications.sources import (
+    NativeSpace,
+    preprocessing_for,
+    source_from_file,
+    source_from_store,
+    stem_of,
+)
+from pipeline.applications.vary import vary
+from pipeline.applications.writing import Writer
+from pipeline.artefact import CONFIG
+from pipeline.evaluation.directions import SavedDirection, read_direction, write_directions
+from pipeline.evaluation.probes import Direction
+from pipeline.frozen import load_diffusion
+from pipeline.imaging.chain import scale_intensities
+from pipeline.imaging.geometry import resample_masked
+from pipeline.imaging.template import grid_affine
+from pipeline.precompute.embed import embed_latents
+from pipeline.stores.latents import open_latents
+from schemas.errors import ContractError, ParamsError, ScanError
+from schemas.manifest import MANIFEST_COLUMNS
+from schemas.params import EmbedParams, GridParams, PreprocessParams
+from stages.cli import app
+from tests.conftest import SHAPE, smooth_volume
+from tests.test_training import CPU, LDAE, LDM
+
+DIM = 12
+SCAN, OTHER = "sub-016", "sub-017"
+
+
+@pytest.fixture(scope="module")
+def ldae_path(tmp_path_factory, latents_path, split):
+    root = tmp_path_factory.mktemp("applied")
+    store = open_latents(latents_path)
+    training.train_denoiser(store, split, LDM, root / "ldm", device=CPU)
+    frozen = load_diffusion(root / "ldm", device=CPU)
+    training.train_ldae(store, split, frozen, LDAE, root / "ldae", device=CPU)
+    return root / "ldae"
+
+
+@pytest.fixture(scope="module")
+def models(autoencoder_path, ldae_path):
+    return load_models(
+        autoencoder_path, ldae_path, device=CPU, sampler="dpm", num_inference_steps=6, batch_size=3
+    )
+
+
+@pytest.fixture
+def opener(models, latents_path, volumes):
+    latents = open_latents(latents_path)
+    return Opener(models=models, latents=latents, volumes=volumes, preprocess=PreprocessParams())
+
+
+@pytest.fixture
+def source(opener):
+    return opener.open(SCAN)
+
+
+@pytest.fixture
+def direction():
+    generator = np.random.default_rng(3)
+    weight = generator.normal(size=DIM)
+    return SavedDirection(
+        weight=weight / np.linalg.norm(weight),
+        mean=generator.normal(size=DIM),
+        std=generator.uniform(0.5, 2, DIM),
+        spread=1.7,
+        towards="diagnosis:AD",
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("-3:3:7", (-3, -2, -1, 0, 1, 2, 3)),
+        ("0:1:5", (0, 0.25, 0.5, 0.75, 1)),
+        ("2.5", (2.5,)),
+        ("-1,0,2", (-1, 0, 2)),
+        ("3:-3:3", (3, 0, -3)),
+        ("1:1:1", (1,)),
+    ],
+)
+def test_numbers_as_typed(text, expected):
+    assert parse_numbers(text, option="--scale") == expected
+
+
+@pytest.mark.parametrize(
+    "text", ["", "a:b:c", "0:1", "0:1:2:3", "0:1:0", "0:1:-2", "0:1:2.5", "nan", "0:inf:3", "0:1:1"]
+)
+def test_wrong_numbers_are_one_line(text):
+    with pytest.raises(ParamsError, match=r"--scale") as caught:
+        parse_numbers(text, option="--scale")
+    assert "\n" not in str(caught.value)
+
+
+def fine(models):
+    return dataclasses.replace(models, num_inference_steps=60)
+
+
+def round_trip_error(models, source):
+    codes = models.take_apart(source.z_0)
+    return float((models.sample(codes.y_sem, codes.x_T) - source.z_0).norm() / source.z_0.norm())
+
+
+def test_reconstruction_is_the_round_trip_of_a_scan(models, source):
+    outcome = reconstruct(models, source.z_0)
+    assert outcome.volumes.shape == (1, *SHAPE)
+    assert 0 <= outcome.volumes.min() <= outcome.volumes.max() <= 1
+    assert round_trip_error(models, source) > 2 * round_trip_error(fine(models), source)
+    assert round_trip_error(fine(models), source) < 0.2
+    assert set(outcome.record["inversion"]) == {"mean", "std", "kurtosis"}
+
+
+def test_variations_share_y_sem_and_nothing_else(models, source):
+    three = vary(models, source.z_0, name=SCAN, count=3, seed=5)
+    assert three.labels == ["vary-1", "vary-2", "vary-3"]
+    assert not torch.allclose(three.volumes[0], three.volumes[1], atol=1e-3)
+    # The batch of two is cut elsewhere than that of three, so only nearly equal.
+    two = vary(models, source.z_0, name=SCAN, count=2, seed=5)
+    torch.testing.assert_close(two.volumes, three.volumes[:2], atol=1e-4, rtol=0)
+    other_seed = vary(models, source.z_0, name=SCAN, count=1, seed=6)
+    assert not torch.allclose(other_seed.volumes[0], three.volumes[0], atol=1e-3)
+
+
+def test_generation_depends_on_seed_and_number_alone(models):
+    assert_close = torch.testing.assert_close
+    four = generate(models, count=4, seed=1, prior=None)
+    assert_close(
+        generate(models, count=1, seed=1, prior=None).volumes, four.volumes[:1], atol=1e-4, rtol=0
+    )
+    assert "unconditional" in four.record["method"]
+    y_sem = np.random.default_rng(0).normal(size=(9, DIM)) * np.arange(1, DIM + 1)
+    drawn = generate(models, count=2, seed=1, prior=fit_prior(y_sem))
+    assert "fitted to 9 training scans" in drawn.record["method"]
+
+
+def test_prior_has_the_moments_of_its_scans():
+    generator = np.random.default_rng(0)
+    mixing = generator.normal(size=(3, 3))
+    y_sem = generator.normal(size=(4000, 3)) @ mixing + [5, -2, 0]
+    prior = fit_prior(y_sem)
+    drawn = torch.cat([prior.draw("a", k) for k in range(4000)]).numpy()
+    np.testing.assert_allclose(drawn.mean(axis=0), [5, -2, 0], atol=0.2)
+    np.testing.assert_allclose(np.cov(drawn.T), mixing.T @ mixing, atol=0.4)
+    constant = fit_prior(np.column_stack([y_sem, np.ones(4000)]))
+    assert np.isfinite(constant.factor).all()
+
+
+def test_prior_is_fitted_to_training_scans_of_this_model(
+    tmp_path, models, latents_path, split, volumes
+):
+    semantics = tmp_path / "semantics.zarr"
+    embed_latents(open_latents(latents_path), models.ldae, semantics, EmbedParams(), device=CPU)
+    manifest = write_manifest_of(tmp_path, split)
+    assert prior_of(semantics, manifest, models).num_scans == 12
+    other = SimpleNamespace(ldae=SimpleNamespace(digest="other"))
+    with pytest.raises(ContractError, match="another LDAE"):
+        prior_of(semantics, manifest, other)
+
+
+def write_manifest_of(folder, split, months=lambda i: 6.0 * i):
+    rows = [
+        dict.fromkeys(MANIFEST_COLUMNS, "x")
+        | {"scan_id": scan, "subject_id": scan, "split": name}
+        | {"age_years": 70.0, "months_from_first": months(i)}
+        for name, scans in split.items()
+        for i, scan in enumerate(scans)
+    ]
+    table = pd.DataFrame(rows)
+    table.loc[table["scan_id"] == OTHER, "subject_id"] = SCAN
+    table.to_csv(folder / "manifest.csv", index=False)
+    return folder / "manifest.csv"
+
+
+def test_scale_zero_is_the_reconstruction(models, source, direction):
+    outcome = manipulate(models, source.z_0, direction, (-2.0, 0.0, 2.0))
+    torch.testing.assert_close(
+        outcome.volumes[1:2], reconstruct(models, source.z_0).volumes, atol=1e-4, rtol=0
+    )
+    assert outcome.labels == ["scale-2.00", "scale+0.00", "scale+2.00"]
+    assert outcome.details[2]["published_scale"] == pytest.approx(2 * 1.7 / np.sqrt(DIM))
+
+
+def test_one_scale_is_one_standard_deviation_along_the_direction(direction):
+    y_sem = torch.randn(1, DIM, generator=torch.Generator().manual_seed(0))
+    moved = move(y_sem, direction, (0.0, 1.0, -2.5)).numpy()
+    np.testing.assert_array_equal(moved[0], y_sem[0])
+    positions = direction.position(moved)
+    np.testing.assert_allclose(positions - positions[0], [0, 1, -2.5], atol=1e-5)
+    # As published: n' = n + s sqrt(d) w.
+    n, after = ((y - direction.mean) / direction.std for y in (moved[0], moved[1]))
+    expected = n + direction.published(1.0) * np.sqrt(DIM) * direction.weight
+    np.testing.assert_allclose(after, expected, atol=1e-5)
+
+
+def test_directions_belong_to_one_model(tmp_path):
+    path = tmp_path / "directions.json"
+    weight = np.array([0.6, 0.8])
+    found = Direction(weight, np.zeros(2), np.ones(2), 1.3, "diagnosis:AD")
+    write_directions(path, {"diagnosis": found}, digests={"ldae": "one"})
+    read = read_direction(path, "diagnosis:AD", ldae_digest="one")
+    np.testing.assert_array_equal(read.weight, weight)
+    assert (read.spread, read.towards) == (1.3, "diagnosis:AD")
+    assert read_direction(path, "diagnosis", ldae_digest="one").spread == 1.3
+    with pytest.raises(ContractError, match="directions of another LDAE"):
+        read_direction(path, "diagnosis:AD", ldae_digest="two")
+    with pytest.raises(ContractError, match="diagnosis:AD with negative scales"):
+        read_direction(path, "diagnosis:CN", ldae_digest="one")
+    with pytest.raises(ContractError, match=r"age_years: .* holds diagnosis:AD$"):
+        read_direction(path, "age_years", ldae_digest="one")
+    path.write_text("{}")
+    with pytest.raises(ContractError, match="run `pipeline probe`"):
+        read_direction(path, "diagnosis:AD", ldae_digest="one")
+
+
+def test_ends_of_an_interpolation_are_the_reconstructions(models, opener, source):
+    other = opener.open(OTHER)
+    outcome = interpolate(models, source.z_0, other.z_0, [0.0, 0.5, 1.0])
+    for i, scan in ((0, source), (2, other)):
+        expected = reconstruct(models, scan.z_0).volumes[0]
+        torch.testing.assert_close(outcome.volumes[i], expected, atol=1e-3, rtol=0)
+    assert not torch.allclose(outcome.volumes[1], outcome.volumes[0], atol=1e-3)
+    with pytest.raises(ParamsError, match=r"--alpha 1.5: expected 0 .* --extrapolate"):
+        interpolate(models, source.z_0, other.z_0, [0.5, 1.5])
+    beyond = interpolate(models, source.z_0, other.z_0, [1.5], extrapolate=True)
+    assert beyond.record["extrapolated"]
+
+
+def test_slerp_keeps_the_length_and_survives_equal_noises():
+    generator = torch.Generator().manual_seed(0)
+    a, b = (torch.randn(1, 3, 7, 8, 9, generator=generator) for _ in range(2))
+    b = b * a.norm() / b.norm()
+    alpha = torch.tensor([0.0, 0.3, 1.0], dtype=torch.float64)
+    path = slerp(a, b, alpha)
+    torch.testing.assert_close(path[[0, 2]], torch.cat([a, b]))
+    assert path.flatten(1).norm(dim=1).tolist() == pytest.approx([float(a.norm())] * 3, rel=1e-5)
+    torch.testing.assert_close(slerp(a, a, alpha), a.expand(3, -1, -1, -1, -1))
+
+
+def test_months_are_places_between_the_visits():
+    assert alphas_of_months([6, 12, 18], 6, 18, extrapolate=False) == [0, 0.5, 1]
+    assert alphas_of_months([12], 24, 0, extrapolate=False) == [0.5]
+    assert alphas_of_months([24], 0, 12, extrapolate=True) == [2]
+    with pytest.raises(ParamsError, match=r"--months 24: expected 0 to 12, .*--extrapolate"):
+        alphas_of_months([24], 0, 12, extrapolate=False)
+    with pytest.raises(ParamsError, match="both scans are of month 6"):
+        alphas_of_months([6], 6, 6, extrapolate=True)
+
+
+def oblique(shape, zooms=2.0):
+    turn = np.deg2rad(20)
+    affine = np.eye(4)
+    affine[:2, :2] = [[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]]
+    affine[:3, :3] = affine[:3, :3] @ np.diag([-zooms, zooms, zooms])
+    affine[:3, 3] = [40, -30, -25]
+    return affine
+
+
+def test_native_output_overlays_its_input():
+    """A brain sampled from an oblique, flipped grid onto the MNI grid goes back where it was."""
+    shape = (37, 42, 33)
+    native = NativeSpace(
+        native_to_mni=np.array(
+            [[1.1, 0.1, 0, 3], [-0.1, 1.05, 0, -12], [0, 0, 0.95, 4], [0, 0, 0, 1]]
+        ),
+        native_affine=oblique(shape),
+        native_shape=shape,
+        intensity_range=(200.0, 900.0),
+    )
+    inside = np.zeros(shape, bool)
+    inside[7:30, 8:33, 6:27] = True
+    field = gaussian_filter(np.random.default_rng(0).normal(size=shape), 3)
+    field = (field - field[inside].min()) / np.ptp(field[inside])
+    scan = np.where(inside, 200 + 700 * field, 0).astype(np.float32)
+    grid = GridParams(shape=(60, 64, 56), zooms=2.0)
+    target = grid_affine(grid)
+    to_voxel_world = np.linalg.inv(native.native_to_mni) @ target
+    values, mask = resample_masked(scan, inside, native.native_affine, to_voxel_world, grid.shape)
+    levels, limits = scale_intensities(values, mask, (0, 100))
+    native = NativeSpace(
+        native_to_mni=native.native_to_mni,
+        native_affine=native.native_affine,
+        native_shape=shape,
+        intensity_range=limits,
+    )
+    unit = levels.astype(np.float32) / 255
+    back = to_native(unit, brain_of(unit, unit > 0), native, target)
+    assert back.shape == shape
+    both = inside & (back > 0)
+    assert both.sum() / inside.sum() > 0.95
+    assert ((back > 0) & ~inside).sum() / inside.sum() < 0.1
+    assert np.corrcoef(back[both], scan[both])[0, 1] > 0.97
+    assert np.abs(back[both] - scan[both]).mean() < 25
+
+
+def test_the_brain_includes_its_dark_ventricles_but_no_specks():
+    volume = np.zeros((17, 18, 19), np.float32)
+    volume[3:14, 3:14, 3:14] = 0.7
+    volume[7:9, 7:9, 7:9] = 0.02
+    volume[16, 16, 16] = 0.9
+    expected = np.zeros(volume.shape, bool)
+    expected[3:14, 3:14, 3:14] = True
+    np.testing.assert_array_equal(brain_of(volume), expected)
+    assert not brain_of(np.zeros((7, 8, 9), np.float32)).any()
+
+
+def test_files_say_what_was_done(tmp_path, opener, models, direction):
+    writer = Writer(out=tmp_path, command="manipulate", space="mni", models=models)
+    failed = run_batch(
+        [SCAN, OTHER], opener, writer, lambda s: manipulate(models, s.z_0, direction, (-1.0, 1.0))
+    )
+    assert not failed
+    record = json.loads((tmp_path / f"{SCAN}_manipulate.json").read_text())
+    assert record["models"]["ldae"] == models.ldae.digest
+    assert (record["sampler"], record["num_inference_steps"]) == ("dpm", 6)
+    assert [output["scale"] for output in record["outputs"]] == [-1, 1]
+    image = nib.load(tmp_path / record["outputs"][0]["file"])
+    assert image.shape == SHAPE
+    np.testing.assert_allclose(image.affine, models.autoencoder.grid["affine"])
+    assert int(image.header["sform_code"]) == 4
+    assert (tmp_path / record["picture"]).read_bytes().startswith(b"\x89PNG")
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_native_space_is_the_grid_of_the_file(tmp_path, opener, models):
+    writer = Writer(out=tmp_path, command="reconstruct", space="native", models=models)
+    assert not run_batch([SCAN], opener, writer, lambda s: reconstruct(models, s.z_0))
+    (path,) = tmp_path.glob("*_space-native_T1w.nii.gz")
+    image = nib.load(path)
+    assert image.shape == (30, 40, 50)
+    np.testing.assert_allclose(image.affine, np.eye(4))
+
+
+def test_without_volumes_there_is_no_way_back(tmp_path, opener, models):
+    alone = Opener(
+        models=models, latents=opener.latents, volumes=None, preprocess=PreprocessParams()
+    )
+    writer = Writer(out=tmp_path, command="reconstruct", space="native", models=models)
+    with pytest.raises(ContractError, match="give its --volumes"):
+        run_batch([SCAN], alone, writer, lambda s: reconstruct(models, s.z_0))
+
+
+def test_scans_that_cannot_be_opened_are_named_before_any_work(opener):
+    for names, expected in (
+        (["sub-999"], "sub-999 not in the store"),
+        (["nowhere.nii.gz"], "nowhere.nii.gz: no such file"),
+        ([SCAN, SCAN], "given twice"),
+    ):
+        with pytest.raises((ContractError, ParamsError), match=expected):
+            opener.check(names)
+
+
+def preprocessed(status="pass"):
+    return SimpleNamespace(
+        volume=smooth_volume(16),
+        native_to_mni=np.eye(4),
+        native_affine=np.diag([3.0, 3, 3, 1]),
+        native_shape=(17, 25, 21),
+        intensity_range=(5.0, 250.0),
+        qc={"status": status, "reasons": "brain of 9 ml, expected 600 to 2600", "ncc": 0.5},
+    )
+
+
+def test_a_new_image_gets_the_latent_of_its_volume(tmp_path, monkeypatch, opener, models):
+    path = tmp_path / "head.nii.gz"
+    path.write_bytes(b"stands for an image")
+    monkeypatch.setattr(
+        "pipeline.imaging.chain.preprocess_scan", lambda path, params: preprocessed()
+    )
+    new = source_from_file(path, models, PreprocessParams())
+    assert (new.scan_id, new.record["qc"]["status"]) == ("head", "pass")
+    assert (new.native.native_shape, new.native.intensity_range) == ((17, 25, 21), (5.0, 250.0))
+    stored = source_from_store(SCAN, models, opener.latents, opener.volumes)
+    torch.testing.assert_close(new.z_0, stored.z_0, atol=5e-3, rtol=5e-3)
+    syn = PreprocessParams(registration="syn")
+    assert source_from_file(path, models, syn).native is None
+
+
+def test_a_new_image_that_fails_quality_control_is_refused(tmp_path, monkeypatch, models):
+    path = tmp_path / "head.nii.gz"
+    path.write_bytes(b"stands for an image")
+    monkeypatch.setattr(
+        "pipeline.imaging.chain.preprocess_scan", lambda path, params: preprocessed("fail")
+    )
+    with pytest.raises(ScanError, match=r"head.nii.gz: fails quality control \(brain of 9 ml"):
+        source_from_file(path, models, PreprocessParams())
+    monkeypatch.undo()
+    with pytest.raises(ScanError, match=r"head.nii.gz: named as gzip"):
+        source_from_file(path, models, PreprocessParams())
+
+
+def test_a_new_image_is_preprocessed_as_the_store_was(opener, models):
+    with pytest.raises(ContractError, match="its grid is not one"):
+        preprocessing_for(models, PreprocessParams(), volumes=None, latents=None)
+    affine = grid_affine(GridParams(shape=SHAPE, zooms=3.0)).tolist()
+    on_grid = SimpleNamespace(
+        autoencoder=SimpleNamespace(grid={"shape": list(SHAPE), "affine": affine})
+    )
+    recorded = PreprocessParams(bias_field=False).model_dump(mode="json")
+    store = SimpleNamespace(attributes=SimpleNamespace(params={"preprocess": recorded}))
+    params = preprocessing_for(on_grid, PreprocessParams(), volumes=store, latents=None)
+    assert (params.bias_field, params.grid.shape) == (False, SHAPE)
+    with pytest.raises(ContractError, match="preprocessed in another way"):
+        preprocessing_for(on_grid, PreprocessParams(), volumes=store, latents=opener.latents)
+
+
+def test_one_bad_scan_does_not_stop_a_batch(tmp_path, monkeypatch, opener, models):
+    path = tmp_path / "bad.nii.gz"
+    path.write_bytes(b"no image")
+    writer = Writer(out=tmp_path, command="reconstruct", space="mni", models=models)
+    names = [str(path), SCAN]
+    assert run_batch(names, opener, writer, lambda s: reconstruct(models, s.z_0)) == [str(path)]
+    assert (tmp_path / f"{SCAN}_reconstruct.json").is_file()
+
+
+def test_names_of_files():
+    assert stem_of(Path("a/sub-01_T1w.nii.gz")) == "sub-01_T1w"
+    assert stem_of(Path("scan.v2.MGZ")) == "scan.v2"
+
+
+def test_models_that_do_not_belong_together_are_refused(tmp_path, autoencoder_path, ldae_path):
+    other = tmp_path / "ldae"
+    other.mkdir()
+    for file in ldae_path.iterdir():
+        (other / file.name).write_bytes(file.read_bytes())
+    config = json.loads((other / CONFIG).read_text()) | {"autoencoder_digest": "another"}
+    (other / CONFIG).write_text(json.dumps(config))
+    options = {"device": CPU, "sampler": "dpm", "batch_size": 1}
+    with pytest.raises(ContractError, match="another autoencoder"):
+        load_models(autoencoder_path, other, num_inference_steps=5, **options)
+    with pytest.raises(ParamsError, match="--steps 1000: expected 1 to 999"):
+        load_models(autoencoder_path, ldae_path, num_inference_steps=1000, **options)
+
+
+@pytest.fixture
+def invoke(autoencoder_path, ldae_path, latents_path, volumes):
+    def run(command, *arguments):
+        models = ["--ae", str(autoencoder_path), "--ldae", str(ldae_path), "--steps", "3"]
+        stores = ["--latents", str(latents_path), "--volumes", str(volumes.path)]
+        options = [*models, *([] if command == "generate" else stores), "--quiet"]
+        return CliRunner().invoke(app, [command, *arguments, *options])
+
+    return run
+
+
+def test_commands_write_their_files(tmp_path, invoke, split, ldae_path, direction):
+    directions = tmp_path / "directions.json"
+    digest = json.loads((ldae_path / CONFIG).read_text())["weights_sha256"]
+    found = Direction(
+        direction.weight, direction.mean, direction.std, direction.spread, direction.towards
+    )
+    write_directions(directions, {"diagnosis": found}, digests={"ldae": digest})
+    listed = tmp_path / "list.txt"
+    listed.write_text(f"{SCAN}  # a comment\n\n{OTHER}\n")
+    manifest = write_manifest_of(tmp_path, split)
+    for command, arguments, count in (
+        ("reconstruct", ["--list", str(listed), "--space", "native"], 2),
+        ("vary", ["--scan", SCAN, "--count", "2", "--seed", "4"], 2),
+        ("generate", ["--count", "2"], 2),
+        (
+            "manipulate",
+            ["--scan", SCAN, "--direction", "diagnosis:AD", "--scale", "-1:1:3",
+             "--directions", str(directions)],
+            3,
+        ),
+        ("interpolate", ["--a", SCAN, "--b", OTHER, "--alpha", "0:1:2"], 2),
+        (
+            "interpolate",
+            ["--a", SCAN, "--b", OTHER, "--months", "9", "--manifest", str(manifest)],
+            1,
+        ),
+    ):  # fmt: skip
+        out = tmp_path / f"{command}{count}"
+        result = invoke(command, *arguments, "--out", str(out))
+        assert result.exit_code == 0, (command, result.output, result.exception)
+        assert len(list(out.glob("*.nii.gz"))) == count
+        for path in out.glob("*.json"):
+            record = json.loads(path.read_text())
+            assert record["command"] == command
+            assert all((out / made["file"]).is_file() for made in record["outputs"])
+    (made,) = (tmp_path / "interpolate1").glob("*.json")
+    assert json.loads(made.read_text())["outputs"][0] | {"file": ""} == {
+        "file": "",
+        "alpha": 0.5,
+        "months": 9.0,
+    }
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments", "expected"),
+    [
+        ("reconstruct", [], "no scan given"),
+        ("reconstruct", ["--input", "README.md"], "expected an image file"),
+        ("reconstruct", ["--list", "nowhere.txt"], "nowhere.txt: not a readable"),
+        ("manipulate", ["--scan", SCAN, "--direction", "x", "--scale", "1:2"], "--scale '1:2'"),
+        ("interpolate", ["--a", SCAN, "--b", SCAN], "expected two scans"),
+        ("interpolate", ["--a", SCAN, "--b", OTHER, "--alpha", "2"], "--extrapolate"),
+        ("interpolate", ["--a", SCAN, "--b", OTHER, "--months", "2"], "give the --manifest"),
+        (
+            "interpolate",
+            ["--a", SCAN, "--b", OTHER, "--months", "2", "--alpha", "0"],
+            "both given; use one",
+        ),
+        ("generate", ["--method", "prior"], "give --semantics and --manifest"),
+    ],
+)
+def test_mistakes_are_one_line(tmp_path, invoke, command, arguments, expected):
+    result = invoke(command, *arguments, "--out", str(tmp_path / "out"))
+    assert expected in str(result.exception)
+    assert "\n" not in str(result.exception)
+    assert not (tmp_path / "out").exists()

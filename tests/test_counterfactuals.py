@@ -1,0 +1,118 @@
+"""Ventricles, dose response and middle visits: measured where the truth is known."""
+
+import dataclasses
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pipeline.evaluation.interpolation import METHODS, judge_middle_visit, middle_visits
+from pipeline.evaluation.manipulation import dose_response, spearman, summarise_dose
+from pipeline.evaluation.ventricles import brain_median, ventricle_box, ventricle_ml
+from pipeline.imaging.template import grid_affine
+from schemas.params import GridParams
+from tests.test_applications import (  # noqa: F401 (fixtures)
+    SCAN,
+    direction,
+    ldae_path,
+    models,
+    opener,
+    source,
+)
+
+GRID = GridParams(shape=(56, 64, 48), zooms=3.0)
+
+
+def brain_with_ventricle(radius_mm):
+    """A ball of tissue with a ball of fluid in the middle of the ventricle box."""
+    affine = grid_affine(GRID)
+    axes = np.meshgrid(*(np.arange(n) for n in GRID.shape), indexing="ij")
+    world = np.stack(axes, axis=-1) @ affine[:3, :3].T + affine[:3, 3]
+    tissue = np.linalg.norm(world - [0, -17, 5], axis=-1) < 65
+    fluid = np.linalg.norm(world - [0, -10, 14], axis=-1) < radius_mm
+    return np.where(tissue, np.where(fluid, 0.15, 0.8), 0).astype(np.float32), affine
+
+
+@pytest.mark.parametrize("radius_mm", [6, 9, 12])
+def test_ventricle_volume_is_that_of_the_fluid(radius_mm):
+    volume, affine = brain_with_ventricle(radius_mm)
+    measured = ventricle_ml(volume, affine, median=brain_median(volume))
+    assert measured == pytest.approx(4 / 3 * np.pi * radius_mm**3 / 1000, rel=0.12)
+
+
+def test_ventricle_box_holds_its_bounds_in_any_grid():
+    for zooms in (1.5, 3.0):
+        grid = GridParams(shape=tuple(round(n * 3 / zooms) for n in GRID.shape), zooms=zooms)
+        volume_ml = ventricle_box(grid.shape, grid_affine(grid)).sum() * zooms**3 / 1000
+        assert volume_ml == pytest.approx(52 * 70 * 32 / 1000, rel=0.12)
+
+
+def test_dose_response_has_a_row_a_scale(models, source, direction):  # noqa: F811
+    shifted = dataclasses.replace(models.autoencoder, grid=on_template(models))
+    scales = (-1.0, 0.0, 1.0)
+    table = dose_response(
+        dataclasses.replace(models, autoencoder=shifted), source.z_0, direction, scales
+    )
+    assert table["scale"].tolist() == list(scales)
+    assert np.isfinite(table.to_numpy()).all()
+    assert table["identity"].iloc[1] <= 1
+
+
+def on_template(models):  # noqa: F811
+    shape = tuple(models.autoencoder.grid["shape"])
+    return models.autoencoder.grid | {"affine": grid_affine(GridParams(shape=shape, zooms=6.0))}
+
+
+def test_dose_is_summarised_over_scans():
+    scale = np.array([-1.0, 0, 1, 2])
+    table = pd.concat(
+        pd.DataFrame({"scan_id": scan, "scale": scale, "score": score, "ventricle_ml": ml})
+        for scan, score, ml in (
+            ("a", scale**3, [1, 2, 3, 4]),
+            ("b", scale, [4, 3, 2, 1]),
+            ("c", 5 + scale, [7, 7, 7, 7]),
+        )
+    )
+    summary = summarise_dose(table)
+    assert summary["score"] == {"spearman_median": 1.0, "rising": 1.0, "scans": 3}
+    assert summary["ventricle_ml"] == {
+        "spearman_median": 0.0,
+        "rising": pytest.approx(1 / 3),
+        "scans": 3,
+    }
+    assert spearman(scale, np.array([1.0, 3, 2, 4])) == pytest.approx(0.8)
+
+
+def test_middle_visits_have_the_same_subject_on_both_sides():
+    table = pd.DataFrame(
+        {
+            "scan_id": ["a0", "a2", "a1", "b0", "b1", "c0", "c1", "c2"],
+            "subject_id": ["a", "a", "a", "b", "b", "c", "c", "c"],
+            "months_from_first": [0, 24, 6, 0, 12, 0, np.nan, 12],
+        }
+    )
+    (visit,) = middle_visits(table, set(table["scan_id"]))
+    assert (visit.before, visit.scan_id, visit.after) == ("a0", "a1", "a2")
+    assert (visit.alpha, visit.gap_months) == (0.25, 24)
+    assert not middle_visits(table, {"a0", "a1"})
+
+
+def test_each_way_to_fill_in_a_visit_is_judged(models, opener):  # noqa: F811
+    sources = [opener.open(scan) for scan in (SCAN, "sub-017", "sub-018")]
+    table = pd.DataFrame(
+        {
+            "scan_id": [s.scan_id for s in sources],
+            "subject_id": "sub",
+            "months_from_first": [0.0, 3, 12],
+        }
+    )
+    (visit,) = middle_visits(table, set(table["scan_id"]))
+    rows = judge_middle_visit(models, visit, *sources).set_index(["target", "method"])
+    assert len(rows) == 2 * len(METHODS)
+    first, middle, last = (s.volume for s in sources)
+    inside = middle > 0
+    expected = np.square(0.75 * first + 0.25 * last - middle)[inside].mean()
+    assert rows.loc[("scan", "blend"), "mse_brain"] == pytest.approx(expected, rel=1e-4)
+    nearest = np.square(first - middle)[inside].mean()
+    assert rows.loc[("scan", "nearest"), "mse_brain"] == pytest.approx(nearest, rel=1e-4)
+    assert rows.loc[("scan", "blend"), "mse_brain"] < rows.loc[("scan", "nearest"), "mse_brain"]
