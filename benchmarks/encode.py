@@ -104,7 +104,7 @@ def encode_one_by_one(images: list[Path], ae: FrozenAutoencoder, out: Path) -> N
 
 
 def rates(folder: Path, volumes: VolumeStore) -> str:
-    """Encode 32 scans in four ways, and load them in two."""
+    """Encode scans in four ways, and load them in three."""
     ae = untrained(folder / "narrow", **NARROW)
     images = []
     for row, scan_id in enumerate(volumes.attributes.scan_ids):
@@ -189,29 +189,29 @@ def _status(name: str) -> int:
     return int(value)
 
 
-def memory(folder: Path) -> str:
+def memory(folder: Path, counts: tuple[int, ...]) -> str:
     """Peak memory of encoding few and many scans."""
     ae = untrained(folder / "tiny", **TINY)
     lines = ["### Memory of encode", "", "| scans | peak above start, MB |", "|---|---|"]
-    for count in (100, 1000):
+    for count in counts:
         volumes = synthetic_volumes(folder / f"{count}.zarr", count)
         out = folder / f"l{count}.zarr"
         risen = peak_of(lambda v=volumes, o=out: encode(v, ae, o, batch_size=16))
         lines.append(f"| {count} | {risen:.0f} |")
-    megabytes = np.prod(GRID) * 1000 / 1e6
-    return "\n".join(lines) + f"\n\n1,000 volumes are {megabytes:.0f} MB as uint8.\n"
+    megabytes = np.prod(GRID) * counts[-1] / 1e6
+    return "\n".join(lines) + f"\n\n{counts[-1]:,} volumes are {megabytes:.0f} MB as uint8.\n"
 
 
-def verification(folder: Path) -> str:
-    """Open and verify stores of 10,000 and 100,000 scans."""
+def verification(folder: Path, counts: tuple[int, ...]) -> str:
+    """Open and verify stores of few and many scans."""
     lines = [
         f"### Open and verify, latents of {SMALL_LATENT}",
         "",
         "| scans | open s | verify s | size MB |",
         "|---|---|---|---|",
     ]
-    for count in (10_000, 100_000):
-        path = folder / f"{count}.zarr"
+    for count in counts:
+        path = folder / f"store{count}.zarr"
         arrays = latent_arrays(SMALL_LATENT, rows_per_chunk=64)
         builder = StoreBuilder(path, attributes("latents", count), arrays, unit_rows=64)
         rng = np.random.default_rng(0)
@@ -236,15 +236,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--note", default="", help="what else the reader should know")
+    parser.add_argument("--scans", type=int, default=32, help="scans to encode in the race")
+    parser.add_argument("--many", type=int, default=1000, help="scans of the memory test")
+    parser.add_argument("--store", type=int, default=100_000, help="scans of the store to verify")
     arguments = parser.parse_args()
+    text = f"# Encode\n\n{machine()}. {arguments.note}\n"
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        parts = [memory(folder)]  # first: a forked child must not follow a parallel region
-        parts.append(rates(folder, synthetic_volumes(folder / "volumes.zarr", 32)))
-        parts.append(verification(folder))
-    text = f"# Encode\n\n{machine()}. {arguments.note}\n\n" + "\n".join(parts)
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(text)
+        parts: list[Callable[[], str]] = [
+            # First: a forked child must not follow a parallel region.
+            lambda: memory(folder, (arguments.many // 10, arguments.many)),
+            lambda: rates(folder, synthetic_volumes(folder / "volumes.zarr", arguments.scans)),
+            lambda: verification(folder, (arguments.store // 10, arguments.store)),
+        ]
+        for part in parts:
+            text += "\n" + part()
+            arguments.out.write_text(text)
     print(text)
 
 
