@@ -261,10 +261,10 @@ def test_a_finished_model_is_not_trained_again(monkeypatch, latents_path, split,
     assert metrics == json.loads((trained / "ldm" / "metrics.json").read_text())
 
 
-def test_the_encoder_sees_deviations_from_the_mean_training_latent(latents_path, ldae_path, split):
+def test_the_encoder_sees_deviations_from_the_mean_training_latent(latents_path, trained, split):
     """What the frozen encoder subtracts is the training mean, voxel by voxel, of no other scan."""
     store = open_latents(latents_path)
-    net = load_ldae(ldae_path, device=CPU).net
+    net = load_ldae(trained / "ldae", device=CPU).net
     z_0 = net.diffusion.standardise(store.load(split["train"]).mean.float())
     torch.testing.assert_close(net.encoder.centre, z_0.mean(0), atol=2e-3, rtol=0)
     spread = (z_0 - z_0.mean(0)).square().mean((0, 2, 3, 4)).sqrt()
