@@ -255,7 +255,7 @@ class TrainLdaeParams(OptimParams):
     """Stage 2: semantic encoder and gradient estimator on the frozen denoiser."""
 
     steps: Positive = 160
-    batch_size: Positive = 8
+    batch_size: Annotated[int, Field(ge=2)] = 8
     lr: Annotated[float, Field(gt=0)] = 5e-4
     encoder: SemanticEncoderParams = SemanticEncoderParams()
     """Semantic encoder."""

@@ -1,6 +1,7 @@
 """Stage 1 (denoiser) and stage 2 (semantic encoder, gradient estimator), purely from latents."""
 
 import logging
+import math
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
@@ -37,6 +38,9 @@ log = logging.getLogger(__name__)
 
 VAL_TIMESTEPS = 16
 """Timesteps, evenly spread, at which every validation scan is judged with fixed noise."""
+MAX_CODE_SCANS = 1024
+"""Training scans, evenly spread, over which y_sem is standardised."""
+CODE_BATCH = 16
 MAX_VAL_SCANS = 12
 """Validation scans judged; a validation should cost less than the steps between two of them."""
 
@@ -174,6 +178,15 @@ class SemanticModule(_LatentModule):
         weight = pdae_weight(schedule, t) if self.params.weighting == "pdae" else None
         return noise_loss(noise + c_t * gradient, eps, weight)
 
+    def fit_averaged_codes(self) -> None:
+        """Standardise y_sem of the averaged encoder: weights were averaged, statistics not."""
+        train = self.latents["train"]
+        rows = torch.linspace(0, len(train) - 1, min(len(train), MAX_CODE_SCANS)).long()
+        self.averaged["encoder"].fit_output(
+            self.diffusion.standardise(train.take_mean(index)).to(self.device)
+            for index in rows.tensor_split(math.ceil(len(rows) / CODE_BATCH))
+        )
+
     def compute_losses(self, step: int) -> dict[str, Tensor]:
         """Return the weighted loss."""
         mean, _, x_t, t, eps = self.draw(step)
@@ -187,6 +200,7 @@ class SemanticModule(_LatentModule):
         `loss` with the scan's own y_sem, `loss_shuffled` with that of the validation scan half the
         list away, `loss_without` with G = 0, and `loss_raw` with the weights that are not averaged.
         """
+        self.fit_averaged_codes()
         count = len(self.latents["val"])
 
         def losses(scan: int, x_t: Tensor, t: Tensor, eps: Tensor) -> dict[str, Tensor]:
@@ -288,6 +302,7 @@ def train_ldae(
     net = nn.ModuleDict({"encoder": ldae.encoder, "estimator": ldae.estimator})
     module = SemanticModule(net, params, ldae.diffusion, latents, frozen.config["posterior"])
     fit(module, out, fingerprint=fingerprint, device=device)
+    module.fit_averaged_codes()
     metrics = final_metrics(module)
     ldae.encoder.load_state_dict(module.averaged["encoder"].state_dict())
     ldae.estimator.load_state_dict(module.averaged["estimator"].state_dict())
