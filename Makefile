@@ -23,7 +23,7 @@ test: lint
 	pytest -n 2 --dist worksteal
 
 fast: install
-	pytest -n 2 -m "not slow"
+	pytest -n 2 --dist loadfile -m "not slow"
 
 lint: install
 	ruff check .

@@ -301,6 +301,7 @@ def test_labels_may_be_missing_altogether(tmp_path: Path) -> None:
     assert "sub-1" not in render(tmp_path, Params())
 
 
+@pytest.mark.slow
 def test_same_study_same_page(study: tuple[Path, str]) -> None:
     root, text = study
     assert render(root, PARAMS, **all_parts(root)) == text
