@@ -1,5 +1,6 @@
 """Shared fixtures: small stores and a tiny trained autoencoder, made once a session."""
 
+import logging
 import os
 from pathlib import Path
 
@@ -61,6 +62,13 @@ def make_volumes(path: Path, scan_ids: list[str]) -> VolumeStore:
 
 def subjects(count: int) -> list[str]:
     return [f"sub-{i:03d}" for i in range(count)]
+
+
+@pytest.fixture(autouse=True)
+def _log_levels():
+    """Undo the log levels that a command set in an earlier test of this process."""
+    for name in ("pipeline", "stages"):
+        logging.getLogger(name).setLevel(logging.NOTSET)
 
 
 @pytest.fixture(scope="session")
