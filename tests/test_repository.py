@@ -28,9 +28,7 @@ def test_product_files_stay_small():
 
 
 def test_no_large_file_is_tracked():
-    """Reports kept in the docs carry their pictures and may be larger."""
-    limits = {p: 5_000_000 if p.name == "report.html" else 1_000_000 for p in tracked()}
-    assert not [p for p, limit in limits.items() if p.stat().st_size > limit]
+    assert not [p for p in tracked() if p.stat().st_size > 1_000_000]
 
 
 def test_no_home_or_machine_path_is_written_down():
