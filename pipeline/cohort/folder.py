@@ -3,7 +3,7 @@
 import logging
 from pathlib import Path
 
-from pipeline.cohort.records import Record, bids_label, entities, prefixed
+from pipeline.cohort.records import Record, bids_label, entities, prefixed, walk
 
 log = logging.getLogger(__name__)
 
@@ -26,9 +26,14 @@ def folder_records(root: Path) -> list[Record]:
     """
     if root.is_file():
         return [_record(root, root.parent)]
-    files = sorted(p for p in root.rglob("*") if p.is_file() and p.name.lower().endswith(SUFFIXES))
+    files = [
+        folder / name
+        for folder, names in walk(root)
+        for name in names
+        if name.lower().endswith(SUFFIXES)
+    ]
     taken, skipped = [], 0
-    for path in files:
+    for path in sorted(files):
         if _wanted(path):
             taken.append(_record(path, root))
         else:
