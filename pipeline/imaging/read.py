@@ -281,8 +281,9 @@ def _clean(raw: npt.NDArray[Any], layout: _Layout) -> tuple[npt.NDArray[np.float
 
 def _background(data: npt.NDArray[np.float32]) -> float:
     """Return the commonest finite intensity on the faces of the volume."""
-    faces = [np.take(data, index, axis).ravel() for axis in range(3) for index in (0, -1)]
-    border = np.concatenate(faces)
+    # Views by moveaxis: np.take would copy the whole volume once a face.
+    faces = [np.moveaxis(data, axis, 0)[index] for axis in range(3) for index in (0, -1)]
+    border = np.concatenate([face.ravel() for face in faces])
     border = border[np.isfinite(border)]
     if border.size == 0:
         return 0.0
