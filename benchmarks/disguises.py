@@ -1,4 +1,4 @@
-"""One head stored in many ways, each through the whole chain: does the result stay the same?
+"""Store one head in many ways and see whether the whole chain gives the same result.
 
 python -m benchmarks.disguises --head T1w.nii.gz --out disguises.md
 
