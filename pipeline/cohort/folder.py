@@ -4,6 +4,7 @@ import logging
 from pathlib import Path
 
 from pipeline.cohort.records import Record, bids_label, entities, prefixed, walk
+from pipeline.compute import other_half
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +47,8 @@ def folder_records(root: Path) -> list[Record]:
 def _wanted(path: Path) -> bool:
     if any(part.startswith(".") for part in path.parts[-2:]):
         return False
-    if path.suffix.lower() == ".img" and path.with_suffix(".hdr").is_file():
+    header = other_half(path)
+    if path.suffix.lower() == ".img" and header is not None and header.is_file():
         return False
     if path.parent.name == "mri" and path.suffix == ".mgz":
         best = next((n for n in FREESURFER if (path.parent / n).is_file()), None)
