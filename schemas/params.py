@@ -173,6 +173,8 @@ class TrainAeParams(OptimParams):
     """Groups of GroupNorm; divides every entry of channels."""
     kl_weight: float = 3e-8
     """Weight of the KL divergence (summed over the latent, mean over scans)."""
+    ssim_weight: Annotated[float, Field(ge=0)] = 0.2
+    """Weight of 1 - SSIM, mean inside the brain; 0 leaves it out."""
     flip: bool = False
     """Left-right flips as augmentation (mixes hemispheres)."""
 

@@ -16,6 +16,7 @@ from pipeline.stores.volumes import VolumeStore
 from pipeline.training.batches import batch_rows, step_generator
 from pipeline.training.fit import fit
 from pipeline.training.module import StepModule
+from pipeline.training.ssim import ssim_map
 from schemas.errors import ContractError
 from schemas.params import TrainAeParams
 
@@ -25,7 +26,7 @@ MAX_VAL_SCANS = 8
 
 
 class AutoencoderModule(StepModule):
-    """L1 reconstruction and KL divergence."""
+    """L1 and SSIM of the reconstruction, and KL divergence."""
 
     net: Autoencoder
     params: TrainAeParams
@@ -48,7 +49,7 @@ class AutoencoderModule(StepModule):
         return torch.stack(volumes)[:, None].to(self.device).float() / 255
 
     def compute_losses(self, step: int) -> dict[str, Tensor]:
-        """Return L1, KL and their weighted sum."""
+        """Return L1, 1 - SSIM inside the brain, KL, and their weighted sum."""
         params = self.params
         picked = batch_rows(
             step, num_rows=len(self.train_rows), batch_size=params.batch_size, seed=params.seed
@@ -64,7 +65,12 @@ class AutoencoderModule(StepModule):
         reconstruction = self.net.decode(mean + (0.5 * logvar).exp() * noise).float()
         l1 = F.l1_loss(reconstruction, x)
         kl = 0.5 * (mean.square() + logvar.exp() - logvar - 1).flatten(1).sum(1).mean()
-        return {"loss": l1 + params.kl_weight * kl, "l1": l1, "kl": kl}
+        losses = {"loss": l1 + params.kl_weight * kl, "l1": l1, "kl": kl}
+        if params.ssim_weight > 0:
+            # The store holds 0 outside the brain and there alone.
+            losses["dssim"] = 1 - ssim_map(x, reconstruction)[x > 0].mean()
+            losses["loss"] = losses["loss"] + params.ssim_weight * losses["dssim"]
+        return losses
 
     @torch.no_grad()
     def compute_validation(self) -> dict[str, float]:
@@ -152,7 +158,7 @@ def _card(config: dict[str, Any]) -> str:
     figures = "\n".join(f"- {k}: {v}" for k, v in config["metrics"].items())
     return f"""# Compression autoencoder
 
-MONAI AutoencoderKL, trained with L1 + KL on {config["train_scans"]} preprocessed T1w volumes on a
+MONAI AutoencoderKL, trained with L1 + SSIM + KL on {config["train_scans"]} preprocessed T1w volumes on a
 grid of {config["grid"]["shape"]}. Frozen: latents made with it belong to these weights alone.
 
 Last figures (step, losses on training scans, val_l1 on validation scans):
