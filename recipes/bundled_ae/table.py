@@ -15,7 +15,8 @@ FREE = ("CC0", "PDDL", "PDDL 1.0")
 def main(phantom_manifest: Path, real_manifest: Path, out: Path) -> None:
     """Join both; labels keep the strata, so that the split spreads real people and phantoms."""
     real = _read(real_manifest)
-    real = real[real["licence"].isin(FREE)]
+    # Test subjects of the study on real data stay unseen: the autoencoder is judged on them.
+    real = real[real["licence"].isin(FREE) & (real["split"] != "test")]
     real = real.assign(diagnosis="real", source="real")
     made = _read(phantom_manifest).assign(diagnosis="phantom", source="phantom")
     made["scan_id"] = made["scan_id"].str.replace("sub-", "sub-phantom", n=1)
