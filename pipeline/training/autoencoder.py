@@ -158,8 +158,8 @@ def _card(config: dict[str, Any]) -> str:
     figures = "\n".join(f"- {k}: {v}" for k, v in config["metrics"].items())
     return f"""# Compression autoencoder
 
-MONAI AutoencoderKL, trained with L1 + SSIM + KL on {config["train_scans"]} preprocessed T1w volumes on a
-grid of {config["grid"]["shape"]}. Frozen: latents made with it belong to these weights alone.
+MONAI AutoencoderKL, trained with L1 + SSIM + KL on {config["train_scans"]} preprocessed T1w volumes
+on a grid of {config["grid"]["shape"]}. Frozen: latents made with it belong to these weights alone.
 
 Last figures (step, losses on training scans, val_l1 on validation scans):
 
