@@ -36,10 +36,12 @@ from schemas.params import OptimParams, TrainLdaeParams, TrainLdmParams
 
 log = logging.getLogger(__name__)
 
-VAL_TIMESTEPS = 16
+VAL_TIMESTEPS = 8
 """Timesteps, evenly spread, at which every validation scan is judged with fixed noise."""
 MAX_CODE_SCANS = 1024
 """Training scans, evenly spread, over which y_sem is standardised."""
+VAL_CODE_SCANS = 128
+"""The same for a validation on the way."""
 CODE_BATCH = 16
 MAX_VAL_SCANS = 12
 """Validation scans judged; a validation should cost less than the steps between two of them."""
@@ -168,20 +170,16 @@ class SemanticModule(_LatentModule):
             trunk = self.diffusion.denoiser.trunk(x_t, t.float())
             return trunk, self.diffusion.noise(trunk, x_t, t.float()).float()
 
-    def _gradient(self, net: Any, trunk: Trunk, z_0: Tensor) -> Tensor:
-        gradient: Tensor = net["estimator"](trunk, net["encoder"](z_0)).float()
-        return gradient
-
     def _loss(self, noise: Tensor, gradient: Tensor | float, t: Tensor, eps: Tensor) -> Tensor:
         schedule = self.diffusion.schedule
         c_t = per_sample(shift_coefficient(schedule, t, self.params.shift), noise)
         weight = pdae_weight(schedule, t) if self.params.weighting == "pdae" else None
         return noise_loss(noise + c_t * gradient, eps, weight)
 
-    def fit_averaged_codes(self) -> None:
+    def fit_averaged_codes(self, max_scans: int = MAX_CODE_SCANS) -> None:
         """Standardise y_sem of the averaged encoder: weights were averaged, statistics not."""
         train = self.latents["train"]
-        rows = torch.linspace(0, len(train) - 1, min(len(train), MAX_CODE_SCANS)).long()
+        rows = torch.linspace(0, len(train) - 1, min(len(train), max_scans)).long()
         self.averaged["encoder"].fit_output(
             self.diffusion.standardise(train.take_mean(index)).to(self.device)
             for index in rows.tensor_split(math.ceil(len(rows) / CODE_BATCH))
@@ -191,7 +189,7 @@ class SemanticModule(_LatentModule):
         """Return the weighted loss."""
         mean, _, x_t, t, eps = self.draw(step)
         trunk, noise = self._noise(x_t, t)
-        gradient = self._gradient(self.net, trunk, mean)
+        gradient = self.net["estimator"](trunk, self.net["encoder"](mean)).float()
         return {"loss": self._loss(noise, gradient, t, eps)}
 
     def compute_validation(self) -> dict[str, float]:
@@ -200,15 +198,15 @@ class SemanticModule(_LatentModule):
         `loss` with the scan's own y_sem, `loss_shuffled` with that of the validation scan half the
         list away, `loss_without` with G = 0, and `loss_raw` with the weights that are not averaged.
         """
-        self.fit_averaged_codes()
+        self.fit_averaged_codes(VAL_CODE_SCANS)
         count = len(self.latents["val"])
 
         def losses(scan: int, x_t: Tensor, t: Tensor, eps: Tensor) -> dict[str, Tensor]:
             trunk, noise = self._noise(x_t, t)
 
             def judge(net: Any, source: int) -> Tensor:
-                z_0 = self.validation_z_0(source).expand(len(t), -1, -1, -1, -1)
-                return self._loss(noise, self._gradient(net, trunk, z_0), t, eps)
+                y_sem = net["encoder"](self.validation_z_0(source)).expand(len(t), -1)
+                return self._loss(noise, net["estimator"](trunk, y_sem).float(), t, eps)
 
             return {
                 "loss": judge(self.averaged, scan),
