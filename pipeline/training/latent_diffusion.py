@@ -189,7 +189,8 @@ class SemanticModule(_LatentModule):
         """Return the weighted loss."""
         mean, _, x_t, t, eps = self.draw(step)
         trunk, noise = self._noise(x_t, t)
-        gradient = self.net["estimator"](trunk, self.net["encoder"](mean)).float()
+        net: Any = self.net
+        gradient = net["estimator"](trunk, net["encoder"](mean)).float()
         return {"loss": self._loss(noise, gradient, t, eps)}
 
     def compute_validation(self) -> dict[str, float]:
