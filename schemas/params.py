@@ -14,6 +14,7 @@ Triple = tuple[Positive, Positive, Positive]
 Precision = Literal["fp32", "bf16"]
 Prediction = Literal["epsilon", "v"]
 Shift = Literal["posterior_mean", "score"]
+Posterior = Literal["sample", "mean", "stored_draw"]
 
 
 class Section(BaseModel):
@@ -148,8 +149,21 @@ class OptimParams(Section):
     """Arithmetic of the forward pass."""
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.995
     """Decay of the weights' moving average, once an optimiser step; 0 switches it off."""
+    ema_per: Literal["step", "micro_batch"] = "step"
+    """When the average moves: once an optimiser step, or, as published, once a micro-batch."""
+    accumulate: Positive = 1
+    """Micro-batches that a step's batch is cut into, to save memory; the gradient is the same."""
+    compile: bool = False
+    """torch.compile; minutes of compilation first, and a C++ compiler on the CPU."""
     checkpoint_every: Positive = 100
     """Steps between resumable checkpoints and validations."""
+    patience: Annotated[int, Field(ge=0)] = 0
+    """Validations without a better validation loss after which training ends, with the best
+    averaged weights; 0 trains to the last step."""
+    pictures_every: Annotated[int, Field(ge=0)] = 0
+    """Validations between pictures of samples and reconstructions (stages 1 and 2); 0 is none."""
+    log_to: tuple[Literal["tensorboard", "dvclive"], ...] = ()
+    """Where curves and pictures go beside log.csv; both are optional extras."""
     seed: int = 0
     """Seed of initialisation, batch order and noise."""
 
@@ -226,8 +240,9 @@ class TrainLdmParams(OptimParams):
     steps: Positive = 160
     batch_size: Positive = 8
     lr: Annotated[float, Field(gt=0)] = 5e-4
-    posterior: Literal["sample", "mean"] = "sample"
-    """Train on posterior draws (fresh each step) or on the posterior mean."""
+    posterior: Posterior = "sample"
+    """Train on posterior draws (fresh each step), on the posterior mean, or, as published, on one
+    draw a scan that never changes; both stages."""
     scale: Literal["channel", "scalar"] | float = "channel"
     """Latent standardisation fitted on the training split, or a given scale factor."""
     prediction: Prediction = "epsilon"
@@ -241,16 +256,32 @@ class TrainLdmParams(OptimParams):
 
 
 class SemanticEncoderParams(Section):
-    """The network that reads a latent and gives y_sem."""
+    """The network that gives y_sem."""
 
-    kind: Literal["latent"] = "latent"
-    """`latent`: 3D convolutions and attention pooling over the latent."""
+    kind: Literal["latent", "latent-2.5d", "slices"] = "latent"
+    """`latent`: 3D convolutions and attention pooling over the latent. `latent-2.5d`: 2D
+    convolutions over the latent's axial slices, attention over slices. `slices`: the published
+    ConvNeXt over the axial slices of volumes.zarr."""
     channels: tuple[Positive, ...] = (48, 96, 192)
-    """Channels a level; each level after the first halves the grid."""
+    """Channels a level; each level after the first halves the grid. Four for `slices`."""
     dim: Positive = 256
     """Length of y_sem."""
     num_heads: Positive = 4
     """Heads of the attention pooling."""
+    depths: tuple[Positive, ...] = (3, 3, 27, 3)
+    """Blocks a level of `slices`; (3, 3, 27, 3) is ConvNeXt-Small."""
+    num_slices: Positive | None = None
+    """Evenly spread slices that `slices` reads; none is all."""
+    weights: Path | None = None
+    """ImageNet weights of `slices`: a ConvNeXt of torchvision (.pth or .safetensors)."""
+
+    @model_validator(mode="after")
+    def _fits_its_kind(self) -> "SemanticEncoderParams":
+        if self.kind == "slices" and len(self.channels) != len(self.depths):
+            raise ValueError(f"channels: {len(self.channels)} levels, depths {len(self.depths)}")
+        if self.kind != "latent" and self.channels[-1] % self.num_heads:
+            raise ValueError(f"num_heads {self.num_heads} must divide {self.channels[-1]} channels")
+        return self
 
 
 class TrainLdaeParams(OptimParams):
@@ -305,8 +336,13 @@ class EvaluateParams(Section):
     """Which subjects."""
     num_inference_steps: Positive = 20
     """Steps of sampler and inversion."""
-    sampler: Literal["ddim", "dpm"] = "dpm"
-    """`dpm`: second-order exponential multistep in epsilon on a uniform log-SNR grid."""
+    sampler: Literal["ddim", "dpm", "dpm_data"] = "dpm"
+    """`dpm`: second-order exponential multistep in epsilon on a uniform log-SNR grid; `dpm_data`:
+    its data form, DPM-Solver++(2M)."""
+    clip_x0: Annotated[float, Field(gt=0)] | None = None
+    """Bound of the predicted z_0 in each step; 1 as published, which ruins the inversion."""
+    stop_percent: Fraction = 0.0
+    """Share of the timesteps, those next to the data, in which G is left out."""
     batch_size: Positive = 4
     """Scans reconstructed at a time."""
     max_scans: Positive = 24

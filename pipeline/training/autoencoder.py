@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pipeline.artefact import finished_metrics, write_artefact
-from pipeline.compute import digest_of
+from pipeline.compute import digest_of, seed_from
 from pipeline.nets.autoencoder import Autoencoder
 from pipeline.stores.volumes import VolumeStore
 from pipeline.training.batches import batch_rows, step_generator
@@ -54,8 +54,10 @@ class AutoencoderModule(StepModule):
         picked = batch_rows(
             step, num_rows=len(self.train_rows), batch_size=params.batch_size, seed=params.seed
         )
-        x = self._read([self.train_rows[i] for i in picked])
-        generator = step_generator(step, seed=params.seed, device=self.device)
+        x = self._read([self.train_rows[i] for i in self.own(picked)])
+        # Other noise in each part of the batch; the first draws what a whole batch would.
+        seed = params.seed if self._part == 0 else seed_from("part", self._part, params.seed)
+        generator = step_generator(step, seed=seed, device=self.device)
         if params.flip:
             flips = torch.rand(len(x), generator=generator, device=self.device) < 0.5
             x = torch.where(flips[:, None, None, None, None], x.flip(2), x)
