@@ -268,6 +268,9 @@ class SemanticEncoderParams(Section):
     """Length of y_sem."""
     num_heads: Positive = 4
     """Heads of the attention pooling."""
+    modes: Annotated[int, Field(ge=0)] = 32
+    """Principal modes of the training latents that y_sem is told and that tell G where things are;
+    0 is as published. Not used by `slices`."""
     depths: tuple[Positive, ...] = (3, 3, 27, 3)
     """Blocks a level of `slices`; (3, 3, 27, 3) is ConvNeXt-Small."""
     num_slices: Positive | None = None
@@ -292,6 +295,8 @@ class TrainLdaeParams(OptimParams):
     lr: Annotated[float, Field(gt=0)] = 5e-4
     encoder: SemanticEncoderParams = SemanticEncoderParams()
     """Semantic encoder."""
+    rough_weight: Annotated[float, Field(ge=0)] = 0.02
+    """Weight of the squared error of the rough latent made of y_sem alone (encoder.modes)."""
     shift: Shift = "posterior_mean"
     """Coefficient of G in the training loss: as published, or the one used when sampling."""
     weighting: Literal["pdae", "uniform"] = "pdae"

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pipeline.compute import seed_from
@@ -268,7 +269,12 @@ class SemanticModule(LatentModule):
             y_sem = net["encoder"](self.semantic_input("train", self.own(drawn.index)))
         trunk, noise = self._noise(drawn.x_t, drawn.t)
         gradient = net["estimator"](trunk, y_sem).float()
-        return {"loss": self._loss(noise, gradient, drawn.t, drawn.eps)}
+        loss = self._loss(noise, gradient, drawn.t, drawn.eps)
+        if net["estimator"].modes is None:
+            return {"loss": loss}
+        wanted = net["encoder"].deviation(self.clean("train", self.own(drawn.index)))
+        rough = F.mse_loss(net["estimator"].rough_latent(y_sem), wanted)
+        return {"loss": loss + self.params.rough_weight * rough, "rough": rough}
 
     @property
     def _nets(self) -> Any:

@@ -18,9 +18,11 @@ def ssim_map(
     Gaussian window of 7 voxels, sigma 1.5, zeros beyond the grid. MONAI's own convolves with the
     dense window, which costs as much as the network; this one is separable.
     """
-    mx, my, xx, yy, xy = _blur(torch.cat([x, y, x * x, y * y, x * y], dim=1)).split(1, dim=1)
+    blurred = _blur(torch.cat([x, y, x * x, y * y, x * y], dim=1))
+    mx, my, xx, yy, xy = torch.chunk(blurred, 5, dim=1)
     luminance = (2 * mx * my + C1) / (mx * mx + my * my + C1)
-    return luminance * (2 * (xy - mx * my) + C2) / (xx - mx * mx + yy - my * my + C2)
+    similarity: Tensor = (2 * (xy - mx * my) + C2) / (xx - mx * mx + yy - my * my + C2)
+    return luminance * similarity
 
 
 def _blur(maps: Float[Tensor, "B C X Y Z"]) -> Float[Tensor, "B C X Y Z"]:
