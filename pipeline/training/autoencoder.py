@@ -16,8 +16,8 @@ from pipeline.stores.volumes import VolumeStore
 from pipeline.training.batches import batch_rows, step_generator
 from pipeline.training.fit import fit
 from pipeline.training.module import StepModule
+from schemas.autoencoder import TrainAeParams
 from schemas.errors import ContractError
-from schemas.params import TrainAeParams
 
 log = logging.getLogger(__name__)
 

@@ -32,7 +32,8 @@ from pipeline.training.fit import fit
 from pipeline.training.module import StepModule
 from pipeline.training.standardisation import AnyLatents, fit_deviations, fit_standardisation
 from schemas.errors import ContractError
-from schemas.params import OptimParams, TrainLdaeParams, TrainLdmParams
+from schemas.params import TrainLdaeParams, TrainLdmParams
+from schemas.section import OptimParams
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from schemas.errors import TrainingError
-from schemas.params import OptimParams
+from schemas.section import OptimParams
 
 LOG_EVERY = 10
 """Steps averaged into one row of the log."""
