@@ -48,14 +48,21 @@ def find_autoencoder(given: Path | None) -> tuple[Path, str]:
 def adopt_autoencoder(source: Path, out: Path, *, grid: dict[str, Any]) -> dict[str, Any]:
     """Take a finished autoencoder into a study, for volumes on `grid`; return its metrics.
 
-    The weights stay the same bytes, so their digest does too. The config says which grid they were
-    trained on.
+    A checkpoint or MONAI bundle of others is imported first. Weights of ours stay the same bytes,
+    so their digest does too. The config says which grid they were trained on.
 
     Raises
     ------
     ContractError
         If the source is damaged, or the grid is no multiple of its downsampling factor.
     """
+    if not (source / CONFIG).is_file():
+        from pipeline.foreign.importing import import_autoencoder
+
+        zooms, shape = abs(float(grid["affine"][0][0])), tuple(grid["shape"])
+        imported = out.with_name(out.name + ".imported")
+        import_autoencoder(source, imported, device=torch.device("cpu"), zooms=zooms, shape=shape)
+        source = imported
     frozen = on_grid(load_autoencoder(source, device=torch.device("cpu")), grid)
     metrics = _json(source / METRICS)
     config = frozen.config | {
