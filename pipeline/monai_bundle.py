@@ -68,7 +68,8 @@ def _inference(arguments: dict[str, Any], patch: int, grid: dict[str, Any]) -> d
         "imports": [
             "$import pathlib",
             "$import torch",
-            "$from monai.networks.utils import pixelshuffle, pixelunshuffle",
+            "$from monai.networks.utils import pixelshuffle",
+            "$from monai.networks.utils import pixelunshuffle",
         ],
         "bundle_root": ".",
         "dataset_dir": "$@bundle_root + '/input'",

@@ -207,7 +207,8 @@ def test_a_config_tells_what_shapes_do_not(tmp_path):
 
 
 def test_our_own_folder_comes_back_the_same(tmp_path, autoencoder_path):
-    ours = imported_net(autoencoder_path, tmp_path / "ae")
+    import_autoencoder(autoencoder_path, tmp_path / "ae", device=CPU)
+    ours = load_autoencoder(tmp_path / "ae", device=CPU).net
     expected = load_autoencoder(autoencoder_path, device=CPU).net
     torch.testing.assert_close(ours.state_dict(), expected.state_dict(), atol=0, rtol=0)
     assert ours.patch == 2
