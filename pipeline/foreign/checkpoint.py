@@ -48,10 +48,21 @@ def read_checkpoint(path: Path, *, config: Path | None, prefix: str | None) -> C
     recorded = _json(found).get("weights_sha256") if found else None
     if recorded is not None and recorded != digest_file(weights):
         raise ContractError(f"{weights}: damaged, its sha256 differs from {found}; restore it")
-    tensors = dict(_flat(_load(weights)))
+    tensors = load_tensors(weights)
     return Checkpoint(
         weights, _of_autoencoder(weights, tensors, prefix), _definition(values), _grid(values)
     )
+
+
+def load_tensors(path: Path) -> dict[str, Tensor]:
+    """Return every tensor of a file by its dotted name.
+
+    Raises
+    ------
+    ContractError
+        If there is no such file, or it holds code or objects beside tensors.
+    """
+    return dict(_flat(_load(path)))
 
 
 def _load(path: Path) -> Any:

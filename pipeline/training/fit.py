@@ -19,6 +19,7 @@ from pipeline.compute import Progress, write_atomic, write_json
 from pipeline.stores.builder import lock_store
 from pipeline.training.batches import StepStream
 from pipeline.training.module import StepModule
+from schemas.errors import ContractError
 
 log = logging.getLogger(__name__)
 
@@ -45,10 +46,13 @@ def fit(module: StepModule, out: Path, *, fingerprint: str, device: torch.device
         if checkpoint is not None:
             start = torch.load(checkpoint, map_location="cpu", weights_only=True)["global_step"]
             log.info("%s: resuming at step %d of %d", out, start, module.params.steps)
-        trainer = _trainer(module, work, device, start)
+        trainer = _trainer(module, out, work, device, start)
+        batches = StepStream(
+            *(step * module.params.accumulate for step in (start, module.params.steps))
+        )
         trainer.fit(
             module,
-            DataLoader(StepStream(start, module.params.steps), batch_size=None),
+            DataLoader(batches, batch_size=None),
             DataLoader(StepStream(0, 1), batch_size=None),
             ckpt_path=checkpoint,
             weights_only=True,
@@ -76,7 +80,9 @@ def _resume_point(work: Path, fingerprint: str) -> Path | None:
     return None
 
 
-def _trainer(module: StepModule, work: Path, device: torch.device, start: int) -> lightning.Trainer:
+def _trainer(
+    module: StepModule, out: Path, work: Path, device: torch.device, start: int
+) -> lightning.Trainer:
     params = module.params
     every = min(params.checkpoint_every, params.steps)
     return lightning.Trainer(
@@ -84,10 +90,11 @@ def _trainer(module: StepModule, work: Path, device: torch.device, start: int) -
         devices=[device.index or 0] if device.type == "cuda" else 1,
         precision="bf16-mixed" if params.precision == "bf16" else "32-true",
         max_steps=params.steps,
-        val_check_interval=every,
+        accumulate_grad_batches=params.accumulate,
+        val_check_interval=every * params.accumulate,
         check_val_every_n_epoch=None,
         num_sanity_val_steps=0,
-        logger=False,
+        logger=_loggers(getattr(params, "loggers", ()), out),
         enable_progress_bar=False,
         enable_model_summary=False,
         callbacks=[
@@ -101,6 +108,26 @@ def _trainer(module: StepModule, work: Path, device: torch.device, start: int) -
             _Bar(start),
         ],
     )
+
+
+def _loggers(names: tuple[str, ...], out: Path) -> Any:
+    """Return Lightning's loggers of these names, or False where there is none."""
+    made: list[Any] = []
+    try:
+        if "tensorboard" in names:
+            from lightning.pytorch.loggers import TensorBoardLogger
+
+            made.append(TensorBoardLogger(out, name="tensorboard", version=""))
+        if "dvclive" in names:
+            from dvclive.lightning import DVCLiveLogger
+
+            made.append(DVCLiveLogger(dir=str(out / "dvclive"), save_dvc_exp=False))
+    except ImportError as error:
+        raise ContractError(
+            f"train_ae.loggers: {error.name or error} is not installed; pip install"
+            " 'ldae-pipeline[track]', or leave it out"
+        ) from error
+    return made or False
 
 
 class _Bar(Callback):
@@ -120,7 +147,8 @@ class _Bar(Callback):
     def on_train_batch_end(self, *details: Any) -> None:
         """Advance the bar."""
         losses = [row["loss"] for row in details[1].rows[-3:] if "loss" in row]
-        self.bar.advance(f"loss {losses[-1]:.4g}" if losses else "")
+        if (details[-1] + 1) % details[1].params.accumulate == 0:
+            self.bar.advance(f"loss {losses[-1]:.4g}" if losses else "")
 
     def on_train_end(self, *_: Any) -> None:
         """Stop the bar."""

@@ -38,7 +38,7 @@ class StepModule(lightning.LightningModule):
         self._started = time.monotonic()
 
     def compute_losses(self, step: int) -> dict[str, Tensor]:
-        """Return the terms of a training step; `loss` is minimised, the others are logged."""
+        """Return the terms of a training batch; `loss` is minimised, the others are logged."""
         raise NotImplementedError
 
     def compute_validation(self) -> dict[str, float]:
@@ -51,14 +51,16 @@ class StepModule(lightning.LightningModule):
         return self.ema.module
 
     def training_step(self, step: int) -> Tensor:
-        """Return the loss of a step.
+        """Return the loss of a batch; `params.accumulate` of them make a step.
 
         Raises
         ------
         TrainingError
             If the loss is not finite.
         """
-        losses = self.compute_losses(step)
+        accumulate, batch = self.params.accumulate, step
+        step = batch // accumulate
+        losses = self.compute_losses(batch)
         values = {name: float(value.detach()) for name, value in losses.items()}
         if not math.isfinite(values["loss"]):
             raise TrainingError(
@@ -66,9 +68,10 @@ class StepModule(lightning.LightningModule):
                 " Lower lr or use precision fp32"
             )
         self._pending.append(values)
-        if len(self._pending) == LOG_EVERY or step + 1 == self.params.steps:
+        last = batch + 1 == self.params.steps * accumulate
+        if len(self._pending) == LOG_EVERY * accumulate or last:
             means = {k: sum(v[k] for v in self._pending) / len(self._pending) for k in values}
-            self.rows.append({"step": step + 1, "seconds": self.seconds, **means})
+            self._add_row({"step": step + 1, "seconds": self.seconds, **means})
             self._pending.clear()
         return losses["loss"]
 
@@ -77,7 +80,12 @@ class StepModule(lightning.LightningModule):
         figures = self.compute_validation()
         if figures:
             named = {f"val_{name}": value for name, value in figures.items()}
-            self.rows.append({"step": self.global_step, "seconds": self.seconds, **named})
+            self._add_row({"step": self.global_step, "seconds": self.seconds, **named})
+
+    def _add_row(self, row: dict[str, float]) -> None:
+        self.rows.append(row)
+        for logger in self.loggers:
+            logger.log_metrics({k: v for k, v in row.items() if k != "step"}, int(row["step"]))
 
     @property
     def seconds(self) -> float:
@@ -89,10 +97,14 @@ class StepModule(lightning.LightningModule):
         super().optimizer_step(*args, **kwargs)
         self.ema.update_parameters(self.net)
 
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Return what is trained, in groups whose gradients are clipped apart."""
+        return [{"params": list(self.net.parameters())}]
+
     def configure_optimizers(self) -> Any:
         """Return Adam (fused) with linear warm-up and cosine decay."""
         optimizer = torch.optim.Adam(
-            self.net.parameters(), lr=self.params.lr, betas=ADAM_BETAS, fused=True
+            self.parameter_groups(), lr=self.params.lr, betas=ADAM_BETAS, fused=True
         )
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self._learning_rate)
         return {
@@ -102,7 +114,8 @@ class StepModule(lightning.LightningModule):
 
     def configure_gradient_clipping(self, *_: Any, **__: Any) -> None:
         """Clip by norm here: Lightning refuses fused optimisers under mixed precision."""
-        nn.utils.clip_grad_norm_(self.net.parameters(), self.params.grad_clip)
+        for group in self.parameter_groups():
+            nn.utils.clip_grad_norm_(group["params"], self.params.grad_clip)
 
     def _learning_rate(self, step: int) -> float:
         warmup = min(1.0, (step + 1) / max(1, self.params.warmup_steps))
