@@ -6,10 +6,11 @@ READY := $(VENV)/.ready
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test lint fast install clean
+.PHONY: help demo demo-train test lint fast install clean
 
 help:
 	@echo "make demo    install, then run all ten stages on the embedded phantom cohort"
+	@echo "make demo-train   the same in studies/demo-train, with an autoencoder trained on the spot"
 	@echo "make test    install, then lint, types, import rule and every test"
 	@echo "make fast    the fast tests alone"
 	@echo "make lint    ruff, mypy, import rule"
@@ -18,6 +19,11 @@ help:
 demo: install
 	dvc repro
 	@pipeline info reports
+
+# The demo with its own autoencoder, minutes of training instead of the bundled one.
+demo-train: install
+	pipeline init studies/demo-train --force --set autoencoder.source=train
+	cd studies/demo-train && dvc repro && pipeline info reports
 
 test: lint
 	pytest -n 2 --dist worksteal

@@ -6,23 +6,14 @@ The defaults are the `demo` preset. Unknown keys are refused.
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[int, Field(gt=0)]
-Triple = tuple[Positive, Positive, Positive]
-Precision = Literal["fp32", "bf16"]
+from schemas.autoencoder import AutoencoderParams, TrainAeParams
+from schemas.section import Fraction, OptimParams, Positive, Precision, Section, Triple
+
 Prediction = Literal["epsilon", "v"]
 Shift = Literal["posterior_mean", "score"]
 Posterior = Literal["sample", "mean", "stored_draw"]
-
-
-class Section(BaseModel):
-    """A params section: frozen once parsed, and closed to unknown keys."""
-
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, use_attribute_docstrings=True, validate_default=True
-    )
 
 
 class SplitParams(Section):
@@ -68,7 +59,7 @@ class CohortParams(Section):
     """Kind of input. `folder` takes every image below the input folder, `dicom` series folders."""
     input: Path | None = None
     """BIDS root, folder, or CSV/TSV/Parquet table. Not used by `phantom`."""
-    columns: dict[str, str] = {}
+    columns: dict[str, str] = Field({})
     """Rename label columns, for example {age_years: AGE, diagnosis: DX}."""
     phantom: PhantomParams = PhantomParams()
     """The phantom cohort, used when source is `phantom`."""
@@ -130,67 +121,6 @@ class PreprocessParams(Section):
     """Largest decompressed image (bytes) that is read at all."""
     qc: QcParams = QcParams()
     """Quality control."""
-
-
-class OptimParams(Section):
-    """What every trained model shares."""
-
-    steps: Positive
-    """Optimiser steps."""
-    batch_size: Positive
-    """Scans a step."""
-    lr: Annotated[float, Field(gt=0)]
-    """Peak learning rate (Adam), reached after the warm-up."""
-    warmup_steps: int = 20
-    """Steps of linear warm-up; then cosine decay to 5 % of the peak."""
-    grad_clip: float = 1.0
-    """Largest gradient norm."""
-    precision: Precision = "bf16"
-    """Arithmetic of the forward pass."""
-    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.995
-    """Decay of the weights' moving average, once an optimiser step; 0 switches it off."""
-    ema_per: Literal["step", "micro_batch"] = "step"
-    """When the average moves: once an optimiser step, or, as published, once a micro-batch."""
-    accumulate: Positive = 1
-    """Micro-batches that a step's batch is cut into, to save memory; the gradient is the same."""
-    compile: bool = False
-    """torch.compile; minutes of compilation first, and a C++ compiler on the CPU."""
-    checkpoint_every: Positive = 100
-    """Steps between resumable checkpoints and validations."""
-    patience: Annotated[int, Field(ge=0)] = 0
-    """Validations without a better validation loss after which training ends, with the best
-    averaged weights; 0 trains to the last step."""
-    pictures_every: Annotated[int, Field(ge=0)] = 0
-    """Validations between pictures of samples and reconstructions (stages 1 and 2); 0 is none."""
-    log_to: tuple[Literal["tensorboard", "dvclive"], ...] = ()
-    """Where curves and pictures go beside log.csv; both are optional extras."""
-    seed: int = 0
-    """Seed of initialisation, batch order and noise."""
-
-
-class TrainAeParams(OptimParams):
-    """The compression autoencoder (MONAI AutoencoderKL)."""
-
-    steps: Positive = 800
-    batch_size: Positive = 1
-    lr: Annotated[float, Field(gt=0)] = 2e-3
-    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.985
-    channels: tuple[Positive, ...] = (32, 64)
-    """Channels a level; each level after the first halves the grid."""
-    patch: Positive = 2
-    """Voxels a side folded into channels before the first convolution; 1 is none."""
-    latent_channels: Positive = 3
-    """Channels of the latent."""
-    num_res_blocks: Positive = 1
-    """Residual blocks a level."""
-    norm_groups: Positive = 8
-    """Groups of GroupNorm; divides every entry of channels."""
-    kl_weight: float = 3e-8
-    """Weight of the KL divergence (summed over the latent, mean over scans)."""
-    ssim_weight: Annotated[float, Field(ge=0)] = 0.2
-    """Weight of 1 - SSIM, mean inside the brain; 0 leaves it out."""
-    flip: bool = False
-    """Left-right flips as augmentation (mixes hemispheres)."""
 
 
 class EncodeParams(Section):
@@ -313,7 +243,9 @@ class EmbedParams(Section):
 class ProbeParams(Section):
     """Linear probes on y_sem."""
 
-    classification: dict[str, tuple[str, str]] = {"diagnosis": ("CN", "AD"), "sex": ("F", "M")}
+    classification: dict[str, tuple[str, str]] = Field(
+        {"diagnosis": ("CN", "AD"), "sex": ("F", "M")}
+    )
     """Label column to (negative, positive) class; other values are left out."""
     regression: tuple[str, ...] = ("age_years",)
     """Label columns to regress."""
@@ -368,10 +300,11 @@ class ReportParams(Section):
 
 
 class Params(Section):
-    """All sections; each is also the name of a stage and of a command."""
+    """All sections; each is the name of a stage and of a command, but for `autoencoder`."""
 
     cohort: CohortParams = CohortParams()
     preprocess: PreprocessParams = PreprocessParams()
+    autoencoder: AutoencoderParams = AutoencoderParams()
     train_ae: TrainAeParams = TrainAeParams()
     encode: EncodeParams = EncodeParams()
     train_ldm: TrainLdmParams = TrainLdmParams()

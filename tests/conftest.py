@@ -10,7 +10,7 @@ import torch
 from scipy.ndimage import gaussian_filter
 
 from pipeline.stores.volumes import VolumeRow, VolumeStore, open_volumes, write_volumes
-from schemas.params import TrainAeParams
+from schemas.autoencoder import TrainAeParams
 from schemas.stores import StoreAttributes
 
 SHAPE = (16, 24, 20)
