@@ -20,7 +20,7 @@ from stages.cli import main
 from tests.conftest import make_volumes, subjects
 
 CPU = torch.device("cpu")
-PARAMS = EncodeParams(chunk_scans=8)
+PARAMS = EncodeParams(chunk_scans=8, precision="fp32")
 
 
 @pytest.fixture

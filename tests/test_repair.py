@@ -16,7 +16,7 @@ from schemas.params import EncodeParams
 from tests.conftest import make_volumes, subjects
 
 CPU = torch.device("cpu")
-PARAMS = EncodeParams(chunk_scans=8)
+PARAMS = EncodeParams(chunk_scans=8, precision="fp32")
 CHUNK = "posterior_logvar/c/1/0/0/0/0"
 
 

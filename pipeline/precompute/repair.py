@@ -9,7 +9,8 @@ import torch
 from pipeline.compute import write_atomic
 from pipeline.frozen import FrozenAutoencoder
 from pipeline.precompute.encode import encode_volumes, latent_shape, plan_latents
-from pipeline.precompute.fill import Work, fill
+from pipeline.precompute.fill import Previous, Work, begin
+from pipeline.precompute.spread import Site, fill
 from pipeline.stores.builder import StoreBuilder, lock_store, writing_to
 from pipeline.stores.latents import LatentStore, latent_arrays
 from pipeline.stores.reading import RecordError, hurt_metadata, read_record
@@ -17,6 +18,9 @@ from pipeline.stores.verify import verify_store
 from pipeline.stores.volumes import VolumeStore
 from schemas.errors import ContractError
 from schemas.params import EncodeParams
+
+DEFAULT_BATCH = 4
+"""Where a store does not say."""
 
 
 def repair_latents(
@@ -55,7 +59,7 @@ def _encode_hurt(
     devices: Sequence[torch.device],
 ) -> int:
     recorded = EncodeParams(**store.attributes.params["encode"])
-    planned = plan_latents(volumes, autoencoder, recorded)
+    planned = plan_latents(volumes, autoencoder, recorded, recorded.precision)
     for what, differs in (
         ("--ae", planned.digests["autoencoder"] != store.attributes.digests["autoencoder"]),
         ("--volumes", planned.fingerprints != store.attributes.fingerprints),
@@ -69,26 +73,25 @@ def _encode_hurt(
     if not hurt:
         return 0
     attributes = store.attributes.model_copy(update={"complete": False})
+    held = {
+        fingerprint: (0, row)
+        for fingerprint, row in store.fingerprint_rows().items()
+        if store.attributes.scan_ids[row] not in hurt
+    }
     work = Work(
-        volumes=volumes.path,
-        autoencoder=autoencoder.path,
+        volumes=volumes.path.absolute(),
+        autoencoder=autoencoder.path.absolute(),
         autoencoder_digest=autoencoder.digest,
         out=store.path,
         attributes=attributes,
         latent_shape=store.latent_shape,
         chunk_scans=store.unit_rows,
         precision=recorded.precision,
-        previous=store.path,
-        previous_rows={
-            fingerprint: row
-            for fingerprint, row in store.fingerprint_rows().items()
-            if store.attributes.scan_ids[row] not in hurt
-        },
+        previous=Previous((store.path,), held),
+        batch_sizes=store.batch_sizes or [DEFAULT_BATCH] * len(store),
     )
-    builder = work.builder()
-    sizes = store.batch_sizes or [recorded.batch_size] * len(store.unit_digests)
-    units = {rows: sizes[rows.start // store.unit_rows] for rows in builder.pending()}
-    fill(work, units, autoencoder, devices)
+    builder = begin(store.path, attributes, store.latent_shape, store.unit_rows)
+    fill(work, builder.pending(), autoencoder, Site(devices, autoencoder, volumes))
     changed = [
         i
         for i, (old, new) in enumerate(zip(store.unit_digests, builder.unit_digests(), strict=True))

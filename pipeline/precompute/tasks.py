@@ -114,7 +114,7 @@ def run_all(
         for task in tasks:
             yield run_task(task, dumped, str(out))
         return
-    with _client(workers, scheduler) as client:
+    with dask_client(workers, scheduler) as client:
         yield from _dispatch(client, tasks, dumped, str(out.absolute()))
 
 
@@ -151,7 +151,7 @@ def _dispatch(client: Any, tasks: list[Task], params: dict[str, Any], out: str) 
 
 
 @contextmanager
-def _client(workers: int, scheduler: str | None) -> Iterator[Any]:
+def dask_client(workers: int, scheduler: str | None) -> Iterator[Any]:
     """Yield a dask client on worker processes of our own or on the scheduler given."""
     import dask
     from distributed import Client, LocalCluster

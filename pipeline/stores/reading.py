@@ -1,6 +1,8 @@
 """Open a store of any kind, and check it."""
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +87,7 @@ class OpenStore:
         self.path = path
         self.unit_rows: int = units["rows"]
         self.unit_digests: list[str] = units["sha256"]
-        self.batch_sizes: list[int] | None = units.get("batch_size")
+        self.batch_sizes: list[int] | None = units.get("batch_sizes")
         self.digest = digest_of([self.attributes.fingerprints, self.unit_digests])
         self.row_of = {scan_id: i for i, scan_id in enumerate(self.attributes.scan_ids)}
 
@@ -100,8 +102,14 @@ class OpenStore:
 
     def read(self, name: str, rows: slice | int = slice(None)) -> np.ndarray:
         """Read rows of one array into memory."""
-        try:
+        with self.reading(name):
             return np.asarray(self.array(name)[rows])
+
+    @contextmanager
+    def reading(self, name: str) -> Iterator[None]:
+        """Turn what goes wrong while an array is read into one clear line."""
+        try:
+            yield
         except (ValueError, RuntimeError, OSError) as error:
             raise ContractError(
                 f"{self.path}: {name} is damaged ({error!s:.100}); run `pipeline verify`"
