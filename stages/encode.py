@@ -20,7 +20,7 @@ def encode(
         "models/ae"
     ),
     replace: Annotated[
-        bool, typer.Option(help="Remake a store that another autoencoder made.")
+        bool, typer.Option(help="Remake a store made otherwise; drop scans not in the input.")
     ] = False,
     strict: Annotated[bool, typer.Option(help="Exit with 1 if any scan is refused.")] = False,
 ) -> None:
@@ -29,13 +29,14 @@ def encode(
     Example: pipeline encode --input nifti/ --ae models/ae --out latents.zarr
     """
     from pipeline.frozen import load_autoencoder
-    from pipeline.precompute.encode import encode_volumes
+    from pipeline.precompute.encode import check_out, encode_volumes
     from pipeline.precompute.volumes_of import volumes_of
     from pipeline.stores.volumes import open_volumes
 
     params = settings.params()
     devices = settings.devices()
     autoencoder = load_autoencoder(ae, device=devices[0])
+    check_out(out, autoencoder, params.encode, replace=replace)
     made = volumes_of(
         input_path,
         out,
@@ -53,6 +54,8 @@ def encode(
         params.encode,
         device=devices,
         replace=replace,
+        scheduler=settings.scheduler,
+        device_name=settings.device_name,
     )
     typer.echo(
         f"{out}: {summary.scans} scans, {summary.encoded} encoded now, {summary.reused} from"

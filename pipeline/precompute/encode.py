@@ -15,7 +15,7 @@ from pipeline.frozen import FrozenAutoencoder
 from pipeline.precompute.fill import Work, begin
 from pipeline.precompute.previous import find_previous, open_previous, refuse_change, refuse_loss
 from pipeline.precompute.spread import Site, fill
-from pipeline.stores.builder import lock_store, real_path
+from pipeline.stores.builder import check_target, lock_store, real_path
 from pipeline.stores.reading import is_current
 from pipeline.stores.verify import missing_chunks
 from pipeline.stores.volumes import VolumeStore
@@ -103,6 +103,24 @@ def encode_volumes(
         encoded = fill(work, builder.pending(), autoencoder, site)
         builder.finish()
     return EncodeSummary(total, encoded, total - encoded, time.monotonic() - started)
+
+
+def check_out(
+    out: Path, autoencoder: FrozenAutoencoder, params: EncodeParams, *, replace: bool
+) -> None:
+    """Refuse what `encode_volumes` would refuse, before scans are preprocessed for it.
+
+    Raises
+    ------
+    ContractError
+        If `out` is something else, is being written, or was made otherwise and `replace` is off.
+    """
+    out = real_path(out)
+    check_target(out, "latents")
+    with lock_store(out):
+        store = open_previous(out, replace=replace)
+    if not replace:
+        refuse_change(store, autoencoder.digest, params.precision)
 
 
 def latent_shape(volumes: VolumeStore, autoencoder: FrozenAutoencoder) -> tuple[int, ...]:

@@ -212,13 +212,11 @@ def _fill_on_workers(
         except PipelineError:
             raise
         except Exception as error:
-            scan, first = (
-                work.attributes.scan_ids[part[0].start],
-                (str(error) or "?").splitlines()[0],
-            )
+            scan = work.attributes.scan_ids[part[0].start]
+            reason = f"{type(error).__name__}: {error}".splitlines()[0]
             raise ContractError(
-                f"{work.out}: a worker failed on scans from {scan} on"
-                f" ({type(error).__name__}: {first:.120}); finished chunks are kept, run the same command again"
+                f"{work.out}: a worker failed on scans from {scan} on ({reason:.150}); finished"
+                " chunks are kept, run the same command again"
             ) from error
         bar.add(sum(len(work.fresh_rows(unit)) for unit in part))
         futures.update(more())
