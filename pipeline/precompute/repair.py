@@ -10,6 +10,7 @@ from pipeline.compute import write_atomic
 from pipeline.frozen import FrozenAutoencoder
 from pipeline.precompute.encode import encode_volumes, latent_shape, plan_latents
 from pipeline.precompute.fill import Previous, Work, begin
+from pipeline.precompute.record import DEFAULT_BATCH, restore_record
 from pipeline.precompute.spread import Site, fill
 from pipeline.stores.builder import StoreBuilder, lock_store, writing_to
 from pipeline.stores.latents import LatentStore, latent_arrays
@@ -18,9 +19,6 @@ from pipeline.stores.verify import verify_store
 from pipeline.stores.volumes import VolumeStore
 from schemas.errors import ContractError
 from schemas.params import EncodeParams
-
-DEFAULT_BATCH = 4
-"""Where a store does not say."""
 
 
 def repair_latents(
@@ -34,7 +32,8 @@ def repair_latents(
     """Encode the hurt scans of a store again and return how many they were.
 
     The healed store has the very bytes of the undisturbed one. Where the store's own record is
-    damaged, nothing in it can be trusted: every scan is encoded again, with `params`.
+    damaged and cannot be made again from what is left (`restore_record`), nothing in the store can
+    be trusted: every scan is encoded again, with `params`.
 
     Raises
     ------
@@ -43,11 +42,14 @@ def repair_latents(
         out otherwise than recorded; the store then stays as it is.
     """
     with lock_store(path):
+        shape = latent_shape(volumes, autoencoder)
         try:
-            _restore_array_metadata(path, latent_shape(volumes, autoencoder))
+            read_record(path)
+            sound = True
         except RecordError:
-            pass
-        else:
+            sound = restore_record(path, volumes, autoencoder, shape)
+        if sound:
+            _restore_array_metadata(path, shape)
             return _encode_hurt(LatentStore(path), volumes, autoencoder, devices)
     return encode_volumes(volumes, autoencoder, path, params, device=devices, replace=True).encoded
 

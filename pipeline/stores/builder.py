@@ -251,8 +251,8 @@ class StoreBuilder:
         num_units = -(-self.num_rows // self.unit_rows)
         return [json.loads(mark_path(self.work, i).read_text()) for i in range(num_units)]
 
-    def metadata(self, name: str) -> bytes:
-        """Return the zarr.json of one array."""
+    def metadata(self, name: str = "") -> bytes:
+        """Return the zarr.json of one array, or of the group."""
         return (self._partial / name / "zarr.json").read_bytes()
 
     def discard(self) -> None:
@@ -277,11 +277,15 @@ class StoreBuilder:
         units: dict[str, Any] = {"rows": self.unit_rows, "sha256": [m["sha256"] for m in marks]}
         if all("batch_sizes" in mark for mark in marks):
             units["batch_sizes"] = [size for mark in marks for size in mark["batch_sizes"]]
-        units["metadata_sha256"] = {
+        return self.sealed(self.attributes, units)
+
+    def sealed(self, attributes: StoreAttributes, units: dict[str, Any]) -> dict[str, Any]:
+        """Return the attributes of a complete store with these units."""
+        metadata = {
             name: digest_file(self._partial / name / "zarr.json")
             for name in sorted(self.group.array_keys())
         }
-        attributes = self.attributes.model_copy(update={"complete": True}).model_dump()
-        attributes["units"] = units
-        plain = json.loads(json.dumps(attributes))
+        record = attributes.model_copy(update={"complete": True}).model_dump()
+        record["units"] = units | {"metadata_sha256": metadata}
+        plain = json.loads(json.dumps(record))
         return {**plain, "record_sha256": digest_of(plain)}

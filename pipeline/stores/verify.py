@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.stores.reading import OpenStore
+from pipeline.stores.reading import OpenStore, hurt_metadata, read_record
 from pipeline.stores.units import chunk_file, content_digest, rows_per_file
 from schemas.errors import ContractError
 
@@ -17,9 +17,16 @@ def verify_store(path: Path) -> dict[str, str]:
 
     Raises
     ------
+    RecordError
+        If its own record is damaged: then no scan can be trusted.
     ContractError
-        If the store does not open, or its own record is damaged: then no scan can be trusted.
+        If the path is no store.
     """
+    _, attributes, units = read_record(path)
+    without = hurt_metadata(path, units)
+    if without:
+        reason = f"{without[0]}/zarr.json, which describes its array, is damaged or missing"
+        return dict.fromkeys(attributes.scan_ids, reason)
     store = OpenStore(path)
     hurt: dict[str, str] = {}
     for unit, expected in enumerate(store.unit_digests):
