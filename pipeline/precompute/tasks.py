@@ -15,7 +15,7 @@ from pipeline.compute import digest_image, digest_of
 from pipeline.precompute.slurm import read_slurm, slurm_cluster
 from pipeline.precompute.staging import Record, Staging
 from pipeline.stores.volumes import VolumeRow
-from schemas.errors import ScanError
+from schemas.errors import ContractError, ScanError
 from schemas.params import PreprocessParams
 
 log = logging.getLogger(__name__)
@@ -165,7 +165,11 @@ def dask_client(workers: int, scheduler: str | None) -> Iterator[Any]:
             yield client
         return
     if scheduler is not None:
-        with Client(scheduler, timeout="30s") as client:
+        try:
+            there = Client(scheduler, timeout="30s")
+        except (OSError, ValueError) as error:
+            raise ContractError(f"--scheduler {scheduler}: no dask scheduler answers") from error
+        with there as client:
             yield client
         return
     # Pausing a worker above its target would stall a scan that needs the memory for a moment.

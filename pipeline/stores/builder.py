@@ -165,8 +165,10 @@ class StoreBuilder:
         join: bool,
     ) -> tuple[dict[str, Any], zarr.Group]:
         plan = read_plan(self.work)
-        if plan is not None and plan["digest"] == self.plan_digest and self._partial.exists():
-            return plan["settings"], zarr.open_group(self._partial, mode="r+")
+        if plan is not None and plan["digest"] == self.plan_digest:
+            group = self._begun(arrays)
+            if group is not None:
+                return plan["settings"], group
         if join:
             raise ContractError(
                 f"{self.work}: the store that is being built is not there; every machine and"
@@ -200,6 +202,15 @@ class StoreBuilder:
         }
         write_json(self.work / PLAN, plan)
         return dict(settings), group
+
+    def _begun(self, arrays: Sequence[ArraySpec]) -> zarr.Group | None:
+        """Return the store that was begun, if all its arrays can still be opened."""
+        try:
+            group = zarr.open_group(self._partial, mode="r+")
+            whole = all(isinstance(group[a.name], zarr.Array) for a in arrays)
+        except (ValueError, KeyError, TypeError, OSError):
+            return None
+        return group if whole else None
 
     def pending(self) -> list[range]:
         """Return the units not yet written, or no longer as they were, as ranges of rows."""
