@@ -110,7 +110,9 @@ def latents_path(
     device = torch.device("cpu")
     out = tmp_path_factory.mktemp("latents") / "latents.zarr"
     autoencoder = load_autoencoder(autoencoder_path, device=device)
-    encode_volumes(volumes, autoencoder, out, EncodeParams(chunk_scans=8), device=device)
+    encode_volumes(
+        volumes, autoencoder, out, EncodeParams(chunk_scans=8, precision="fp32"), device=device
+    )
     return out
 
 
