@@ -155,7 +155,7 @@ class LatentStore(OpenStore):
             If a chunk is damaged or missing, or a value is not finite.
         """
         values = self.read(name, rows)
-        bad = np.flatnonzero(~np.isfinite(values).reshape(len(values), -1).all(axis=1))
+        bad = np.flatnonzero(~np.isfinite(values).all(axis=tuple(range(1, values.ndim))))
         if bad.size:
             raise ContractError(
                 f"{self.path}: {name} of {self.attributes.scan_ids[rows.start + bad[0]]} is not"
