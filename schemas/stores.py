@@ -41,7 +41,7 @@ class UnitRecord(BaseModel):
     sha256: list[str]
     """One a unit: digest of its content over all arrays, in order of their names."""
     batch_size: list[int] | None = None
-    """One a unit (latents): scans a forward pass, which may decide the last bit."""
+    """One a unit of a latent store. Scans a forward pass, which may decide the last bit."""
     metadata_sha256: dict[str, str] = {}
     """Digest of each array's zarr.json."""
 
