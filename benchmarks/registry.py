@@ -13,7 +13,7 @@ from pathlib import Path
 import benchmarks
 from benchmarks.harness import Timed
 
-AT_MOST = {"s", "CPU-s", "MB", "GB", "evaluations", "%/doubling"}
+AT_MOST = {"s", "CPU-s", "MB", "GB", "evaluations", "× linear"}
 """Units of which less is better; of all others more is."""
 
 
@@ -63,10 +63,15 @@ class Row:
 def compare(
     timed: Sequence[Timed], *, ours: str, against: str, note: str = "", **numbers: float
 ) -> Measurement:
-    """Return how many times faster `ours` is than `against`: the ratio of the medians (×)."""
+    """Return how many times faster `ours` is than `against`: the ratio of the medians (×).
+
+    `numbers` also get the lowest and highest ratio of one round, both ways timed side by side.
+    """
     rounds = {way.name: way.seconds for way in timed}
+    ratios = [a / b for a, b in zip(rounds[against], rounds[ours], strict=True)]
     ratio = statistics.median(rounds[against]) / statistics.median(rounds[ours])
-    return Measurement(value=ratio, rounds=rounds, numbers=numbers, note=note)
+    spread = {"lowest of a round": min(ratios), "highest of a round": max(ratios)}
+    return Measurement(value=ratio, rounds=rounds, numbers=spread | numbers, note=note)
 
 
 def all_rows() -> list[Row]:

@@ -7,6 +7,7 @@ DOCS = Path(__file__).parent
 sys.path[:0] = [str(DOCS.parent), str(DOCS)]
 
 from cli_reference import cli_markdown  # noqa: E402
+
 from pipeline import __version__  # noqa: E402
 
 project = "ldae-pipeline"

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from stages import (
+    bench,
     cohort,
     doctor,
     embed,
@@ -54,6 +55,7 @@ STAGES: dict[str, Callable[..., None]] = {
     "report": report.report,
 }
 TOOLS: dict[str, Callable[..., None]] = {
+    "bench": bench.bench,
     "doctor": doctor.doctor,
     "reconstruct": reconstruct.reconstruct,
     "vary": vary.vary,
@@ -65,6 +67,7 @@ TOOLS: dict[str, Callable[..., None]] = {
     "info": info.info,
     "verify": verify.verify,
 }
+
 
 def _print_version(wanted: bool) -> None:
     if wanted:

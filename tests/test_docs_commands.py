@@ -126,9 +126,11 @@ def _furnish(folder: Path, tiny_study: Path, *, finished: bool) -> None:
 def _name_a_diagnosis(directions: Path) -> None:
     """Let the direction of age stand for one of the diagnosis: six subjects are too few for it."""
     text = directions.read_text()
-    directions.write_text(text.replace('"age_years"', '"diagnosis:AD"', 2).replace(
-        '"diagnosis:AD":', '"diagnosis":', 1
-    ))
+    directions.write_text(
+        text.replace('"age_years"', '"diagnosis:AD"', 2).replace(
+            '"diagnosis:AD":', '"diagnosis":', 1
+        )
+    )
 
 
 @pytest.mark.slow

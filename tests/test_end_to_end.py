@@ -11,6 +11,7 @@ from pipeline.stores.latents import open_latents
 from stages.cli import STAGES
 from tests.tiny_study import FIRST_RUN, repro, run
 
+
 def stages_run(output: str) -> list[str]:
     return [
         name.replace("-", "_")
