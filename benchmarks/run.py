@@ -25,19 +25,18 @@ NO_GPU = "not measured: no GPU at hand"
 
 
 def chosen_rows(what: Sequence[str]) -> list[Row]:
-    """Return the rows of these names; none named is all.
+    """Return the rows of these names; in that order; none named is all.
 
     Raises
     ------
     ParamsError
         If there is no such row.
     """
-    rows = all_rows()
-    unknown = set(what) - {row.name for row in rows}
+    rows = {row.name: row for row in all_rows()}
+    unknown = set(what) - set(rows)
     if unknown:
-        known = ", ".join(row.name for row in rows)
-        raise ParamsError(f"--what {min(unknown)}: expected some of {known}")
-    return [row for row in rows if not what or row.name in what]
+        raise ParamsError(f"--what {min(unknown)}: expected some of {', '.join(rows)}")
+    return [rows[name] for name in what] or list(rows.values())
 
 
 def kind_of_machine() -> str:
