@@ -8,14 +8,17 @@ import torch
 
 from pipeline.artefact import load_strict, read_artefact
 from pipeline.ldae import LatentDiffusion, Ldae, build_diffusion, build_ldae
-from pipeline.nets.autoencoder import Autoencoder
+from pipeline.nets.autoencoder import Autoencoder, Voxels
+
+VOXELS = "voxels"
+"""Stands where the autoencoder's digest would, for models of volumes themselves."""
 
 
 @dataclass(frozen=True, slots=True)
 class FrozenAutoencoder:
     """A trained autoencoder and where it came from."""
 
-    net: Autoencoder
+    net: Autoencoder | Voxels
     digest: str
     grid: dict[str, Any]
     config: dict[str, Any]
@@ -36,6 +39,11 @@ def load_autoencoder(path: Path, *, device: torch.device) -> FrozenAutoencoder:
     net.requires_grad_(False).eval().to(device)
     config = artefact.config
     return FrozenAutoencoder(net, artefact.digest, config["grid"], config, path)
+
+
+def voxels_as_latents(grid: dict[str, Any], path: Path) -> FrozenAutoencoder:
+    """Return what stands in for the autoencoder where volumes are their own latents."""
+    return FrozenAutoencoder(Voxels(), VOXELS, grid, {}, path)
 
 
 def architecture(config: dict[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,14 @@ from torch import Tensor
 from pipeline import __version__
 from pipeline.compute import seed_from
 from pipeline.diffusion.samplers import Sampler, invert, sample
-from pipeline.frozen import FrozenAutoencoder, FrozenLdae, load_autoencoder, load_ldae
+from pipeline.frozen import (
+    VOXELS,
+    FrozenAutoencoder,
+    FrozenLdae,
+    load_autoencoder,
+    load_ldae,
+    voxels_as_latents,
+)
 from schemas.errors import ContractError, ParamsError
 
 
@@ -55,14 +62,20 @@ class Models:
     def take_apart(self, z_0: Float[Tensor, "B C X Y Z"]) -> Codes:
         """Return y_sem and the inverted x_T."""
         y_sem = self.ldae.net.embed(z_0)
-        x_T = invert(
+        return Codes(y_sem, self.invert(y_sem, z_0))
+
+    @torch.inference_mode()
+    def invert(
+        self, y_sem: Float[Tensor, "B D"] | None, z_0: Float[Tensor, "B C X Y Z"]
+    ) -> Float[Tensor, "B C X Y Z"]:
+        """Return x_T that `sample` turns into z_0; without y_sem, of the denoiser alone."""
+        return invert(
             self.ldae.net.model(y_sem),
             z_0,
             self.ldae.net.diffusion.schedule,
             sampler=self.sampler,
             num_inference_steps=self.num_inference_steps,
         )
-        return Codes(y_sem, x_T)
 
     @torch.inference_mode()
     def sample(
@@ -148,3 +161,31 @@ def load_models(
     if not 1 <= num_inference_steps <= last:
         raise ParamsError(f"--steps {num_inference_steps}: expected 1 to {last}")
     return models
+
+
+def load_voxel_models(
+    voxel_dae: Path,
+    *,
+    device: torch.device,
+    sampler: Sampler,
+    num_inference_steps: int,
+    batch_size: int,
+) -> Models:
+    """Load a voxel-space diffusion autoencoder (`pipeline train-voxel-dae`): no autoencoder.
+
+    Raises
+    ------
+    ContractError
+        If the folder holds no such model.
+    """
+    ldae = load_ldae(voxel_dae, device=device)
+    if ldae.config["autoencoder_digest"] != VOXELS:
+        raise ContractError(f"{voxel_dae}: an LDAE of latents; give the model of train-voxel-dae")
+    return Models(
+        autoencoder=voxels_as_latents(ldae.config["grid"], voxel_dae),
+        ldae=ldae,
+        device=device,
+        sampler=sampler,
+        num_inference_steps=num_inference_steps,
+        batch_size=batch_size,
+    )

@@ -14,6 +14,11 @@ from schemas.errors import ContractError
 MAX_COMPONENTS = 50
 
 
+def fit_pca(flat: NDArray[np.floating]) -> PCA:
+    """Fit at most MAX_COMPONENTS components to rows of training scans (scan, dim)."""
+    return PCA(min(MAX_COMPONENTS, len(flat) - 1), svd_solver="full").fit(flat)
+
+
 def collect_features(
     semantics: Path, latents: LatentStore | None, manifest: pd.DataFrame
 ) -> tuple[dict[str, NDArray[np.floating]], pd.DataFrame]:
@@ -37,8 +42,6 @@ def collect_features(
         flat = mean.reshape(len(mean), -1)
         fit = (table["split"] == "train").to_numpy()
         if fit.sum() > 1:
-            components = min(MAX_COMPONENTS, int(fit.sum()) - 1)
-            pca = PCA(components, svd_solver="full").fit(flat[fit])
-            features["pca_latents"] = pca.transform(flat)
+            features["pca_latents"] = fit_pca(flat[fit]).transform(flat)
         features["mean_latents"] = mean.mean(axis=(2, 3, 4))
     return features, table

@@ -258,22 +258,34 @@ def _describe(target: Target, results: ProbeResults) -> dict[str, Any]:
     return results.targets.setdefault(target.name, entry)
 
 
+def direction_of(
+    probe: LinearProbe, features: NDArray[np.floating], towards: str
+) -> Direction | None:
+    """Return the direction of a probe and the features (scan, dim) that it was fitted on.
+
+    None where all weights are zero.
+    """
+    length = float(np.linalg.norm(probe.coef))
+    if length == 0:
+        return None
+    weight = probe.coef / length
+    standardised = (np.asarray(features, dtype=np.float64) - probe.mean) / probe.std
+    return Direction(weight, probe.mean, probe.std, float(np.std(standardised @ weight)), towards)
+
+
 def _add_direction(
     target: Target, fits: dict[str, LinearProbe], fit_rows: Rows, results: ProbeResults
 ) -> None:
     probe = fits.get(DIRECTION_FEATURES)
     if probe is None:
         return
-    length = float(np.linalg.norm(probe.coef))
-    if length == 0:
+    towards = target.name if target.classes is None else f"{target.name}:{target.classes[1]}"
+    direction = direction_of(probe, target.features[DIRECTION_FEATURES][fit_rows], towards)
+    if direction is None:
         reason = f"{target.name}: the probe's weights are all zero, so it has no direction"
         results.skipped[f"{target.name}/direction"] = reason
         return
-    towards = target.name if target.classes is None else f"{target.name}:{target.classes[1]}"
-    weight = probe.coef / length
-    features = target.features[DIRECTION_FEATURES][fit_rows].astype(np.float64)
-    spread = float(np.std((features - probe.mean) / probe.std @ weight))
-    results.directions[target.name] = Direction(weight, probe.mean, probe.std, spread, towards)
+    results.directions[target.name] = direction
 
 
 def _predictions(

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from monai.networks.nets.autoencoderkl import AutoencoderKL
 from monai.networks.utils import pixelshuffle, pixelunshuffle
@@ -10,6 +11,26 @@ from torch import Tensor, nn
 INITIAL_LOGVAR = -4.0
 """Posterior log-variance at the start. MONAI starts at 0: noise as large as the signal, through
 which nothing passes for hundreds of steps."""
+EXACT_LOGVAR = -30.0
+"""Log-variance of a value without any uncertainty."""
+
+
+class Voxels(nn.Module):
+    """No compression: the latent is the volume itself. For the voxel-space baseline."""
+
+    def latent_shape(self, grid: tuple[int, ...]) -> tuple[int, ...]:
+        """Return (channel, x, y, z) of the latent for a volume grid."""
+        return (1, *grid)
+
+    def encode(
+        self, volume: Float[Tensor, "B 1 X Y Z"]
+    ) -> tuple[Float[Tensor, "B 1 X Y Z"], Float[Tensor, "B 1 X Y Z"]]:
+        """Return the volume and the log-variance of what is known exactly."""
+        return volume, torch.full_like(volume, EXACT_LOGVAR)
+
+    def decode(self, latent: Float[Tensor, "B 1 X Y Z"]) -> Float[Tensor, "B 1 X Y Z"]:
+        """Return the volume."""
+        return latent
 
 
 class Autoencoder(nn.Module):
