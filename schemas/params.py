@@ -296,7 +296,7 @@ class ProbeParams(Section):
     """Folds of the inner, subject-grouped cross-validation that picks C, alpha or k."""
     heads: tuple[Literal["knn", "mlp"], ...] = ("knn", "mlp")
     """What reads y_sem beside the linear layer: nearest neighbours, a small perceptron."""
-    permutations: Annotated[int, Field(ge=0)] = 200
+    permutations: Annotated[int, Field(ge=0)] = 100
     """Refits on labels permuted over subjects, for the p-value of y_sem; 0 skips it."""
     supervised_steps: Annotated[int, Field(ge=0)] = 0
     """Steps of a semantic encoder trained on the labels themselves, a fold and target each; costs

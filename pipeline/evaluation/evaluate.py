@@ -5,9 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
-from pipeline.compute import write_json
+from pipeline.compute import write_json, write_parquet
 from pipeline.evaluation.generation import evaluate_generation
 from pipeline.evaluation.interpolation import evaluate_interpolation
 from pipeline.evaluation.manipulation import evaluate_manipulation
@@ -37,17 +36,10 @@ def evaluate_study(study: Study, out: Path) -> dict[str, Any]:
     for name, evaluate in PARTS.items():
         part = evaluate(study)
         metrics |= part.metrics if name == "reconstruction" else {name: part.metrics}
-        _write_table(out / "per_scan" / f"{name}.parquet", part.per_scan)
+        write_parquet(out / "per_scan" / f"{name}.parquet", part.per_scan)
         _write_arrays(out / "pictures" / f"{name}.npz", dict(part.pictures))
     write_json(out / "metrics.json", metrics)
     return metrics
-
-
-def _write_table(path: Path, table: pd.DataFrame) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.stem}.partial.parquet")
-    table.to_parquet(partial, index=False)
-    partial.replace(path)
 
 
 def _write_arrays(path: Path, arrays: dict[str, Any]) -> None:

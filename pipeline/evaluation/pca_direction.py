@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.evaluation.features import fit_pca
+from pipeline.evaluation.linear import LinearProbe
 from pipeline.evaluation.probes import FIT_SPLITS, direction_of
 from pipeline.evaluation.study import MAX_LATENTS, Study, spread
 from pipeline.evaluation.targets import make_target
@@ -63,7 +64,9 @@ def fit_pca_direction(study: Study, name: str) -> PcaDirection | None:
     rows = target.rows_in(FIT_SPLITS)
     if target.unfit_reason(rows, "train and val") is not None:
         return None
-    direction = direction_of(target.fit(FEATURES, rows), target.features[FEATURES][rows], column)
+    probe = target.fit(FEATURES, rows)
+    assert isinstance(probe, LinearProbe)
+    direction = direction_of(probe, target.features[FEATURES][rows], column)
     if direction is None:
         return None
     reader = (direction.weight / direction.std / direction.spread) @ pca.components_
