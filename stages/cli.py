@@ -27,6 +27,7 @@ from stages import (
     train_ae,
     train_ldae,
     train_ldm,
+    train_voxel_dae,
     vary,
     verify,
 )
@@ -61,6 +62,7 @@ TOOLS: dict[str, Callable[..., None]] = {
     "generate": generate.generate,
     "manipulate": manipulate.manipulate,
     "interpolate": interpolate.interpolate,
+    "train-voxel-dae": train_voxel_dae.train_voxel_dae,
     "init": init.init,
     "qc": qc.qc,
     "info": info.info,

@@ -47,15 +47,18 @@ def evaluate(
         "num_inference_steps": params.evaluate.num_inference_steps,
         "batch_size": params.evaluate.batch_size,
     }
+    volume_store = open_volumes(volumes)
     study = Study(
         models=load_models(ae, ldae, **how),
-        volumes=open_volumes(volumes),
+        volumes=volume_store,
         latents=open_latents(latents),
         manifest=read_manifest(manifest),
         params=params.evaluate,
         probe=params.probe,
         directions=directions,
-        voxel_dae=None if voxel_dae is None else load_voxel_models(voxel_dae, **how),
+        voxel_dae=None
+        if voxel_dae is None
+        else load_voxel_models(voxel_dae, volume_store.attributes.grid, **how),
     )
     check_latents(study.latents, study.models)
     evaluate_study(study, out)

@@ -165,24 +165,30 @@ def load_models(
 
 def load_voxel_models(
     voxel_dae: Path,
+    grid: dict[str, Any],
     *,
     device: torch.device,
     sampler: Sampler,
     num_inference_steps: int,
     batch_size: int,
 ) -> Models:
-    """Load a voxel-space diffusion autoencoder (`pipeline train-voxel-dae`): no autoencoder.
+    """Load a voxel-space diffusion autoencoder (`pipeline train-voxel-dae`) of volumes on a grid.
 
     Raises
     ------
     ContractError
-        If the folder holds no such model.
+        If the folder holds no such model, or it was trained on another grid.
     """
     ldae = load_ldae(voxel_dae, device=device)
     if ldae.config["autoencoder_digest"] != VOXELS:
         raise ContractError(f"{voxel_dae}: an LDAE of latents; give the model of train-voxel-dae")
+    if tuple(ldae.config["latent_shape"]) != (1, *grid["shape"]):
+        raise ContractError(
+            f"{voxel_dae}: trained on volumes of {ldae.config['latent_shape'][1:]}, these are of"
+            f" {list(grid['shape'])}; run `pipeline train-voxel-dae` on this store"
+        )
     return Models(
-        autoencoder=voxels_as_latents(ldae.config["grid"], voxel_dae),
+        autoencoder=voxels_as_latents(grid, voxel_dae),
         ldae=ldae,
         device=device,
         sampler=sampler,
