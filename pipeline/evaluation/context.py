@@ -88,7 +88,7 @@ def load_context(
     """Read what there is; a path that is None or absent leaves its section `not run`.
 
     `models` holds `ae/log.csv`, `ldm/log.csv`, `ldae/log.csv`. `evaluate` holds `metrics.json`,
-    `per_scan.csv`, `examples.npz`; `probe` holds `metrics.json`, `predictions.csv` or `.parquet`.
+    `per_scan/*.parquet`, `pictures/*.npz`; `probe` holds `metrics.json`, `predictions.parquet`.
 
     Raises
     ------
@@ -179,7 +179,9 @@ def _read_parquet(path: Path) -> pd.DataFrame:
     try:
         return pd.read_parquet(path)
     except (ValueError, OSError) as error:
-        raise ContractError(f"{path}: not readable ({error!s:.100}); run its stage again") from error
+        raise ContractError(
+            f"{path}: not readable ({error!s:.100}); run its stage again"
+        ) from error
 
 
 def _read_json(path: Path | None) -> dict[str, Any] | None:

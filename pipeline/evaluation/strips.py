@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from pipeline.evaluation.brains import DIFFERENCE_LIMIT, brain_box, plane_slice
+from pipeline.evaluation.brains import DIFFERENCE_LIMIT, brain_box, plane_slice, unit
 from pipeline.evaluation.style import BRAIN_BACKGROUND, BRAIN_INK, DIFFERENCE_MAP
 
 Image = NDArray[np.float32]
@@ -44,16 +44,13 @@ def ventricle_slices(
     )
 
 
-def cut(
-    volume: NDArray[Any], place: tuple[str, int], around: NDArray[Any] | None = None
-) -> Image:
+def cut(volume: NDArray[Any], place: tuple[str, int], around: NDArray[Any] | None = None) -> Image:
     """Return a slice in [0, 1], cropped to the brain of `around` (or of the volume itself)."""
     plane, index = place
     box = brain_box(volume if around is None else around)
     axes = {"axial": (box[0], box[1]), "coronal": (box[0], box[2]), "sagittal": (box[1], box[2])}
     columns, rows = axes[plane]
-    values = np.asarray(volume, dtype=np.float32) / (255 if volume.dtype == np.uint8 else 1)
-    image = plane_slice(values, plane, index)
+    image = plane_slice(unit(volume), plane, index)
     # plane_slice turns the rows round: superior and anterior are at the top.
     height = image.shape[0]
     return image[height - rows.stop : height - rows.start, columns]

@@ -29,12 +29,7 @@ def write_tables(context: ReportContext, folder: Path) -> None:
 def latex(table: pd.DataFrame) -> str:
     """Return a wide booktabs table: a row a case, a column a measure, intervals in brackets."""
     keys = [c for c in table.columns if c not in ("measure", "value", "low", "high", "subjects")]
-    cells = table.assign(
-        cell=[
-            f"{row.value:.3g}" + (f" [{row.low:.3g}, {row.high:.3g}]" if row.subjects > 1 else "")
-            for row in table.itertuples()
-        ]
-    )
+    cells = table.assign(cell=[_cell(row) for row in table.to_dict("records")])
     measures = list(dict.fromkeys(table["measure"]))
     wide = cells.pivot_table(
         index=keys, columns="measure", values="cell", aggfunc="first", sort=False
@@ -43,6 +38,11 @@ def latex(table: pd.DataFrame) -> str:
     wide.columns.name = None
     text: str = wide.to_latex(index=False, escape=True)
     return text
+
+
+def _cell(row: Mapping[Any, Any]) -> str:
+    interval = f" [{row['low']:.3g}, {row['high']:.3g}]" if row["subjects"] > 1 else ""
+    return f"{row['value']:.3g}{interval}"
 
 
 def _tables(context: ReportContext) -> Iterator[tuple[str, list[dict[str, Any]]]]:
