@@ -50,9 +50,12 @@ def evaluate(
         "batch_size": params.evaluate.batch_size,
     }
     volume_store = open_volumes(volumes)
-    chosen = {"clip_x0": params.evaluate.clip_x0, "stop_percent": params.evaluate.stop_percent}
     study = Study(
-        models=replace(load_models(ae, ldae, **how), **chosen),
+        models=replace(
+            load_models(ae, ldae, **how),
+            clip_x0=params.evaluate.clip_x0,
+            stop_percent=params.evaluate.stop_percent,
+        ),
         volumes=volume_store,
         latents=open_latents(latents),
         manifest=read_manifest(manifest),
