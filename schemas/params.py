@@ -97,6 +97,8 @@ class QcParams(Section):
     """Share of the template brain inside the field of view, below which a scan is suspicious."""
     coverage_fail: Fraction = 0.80
     """Share of the template brain inside the field of view, below which a scan fails."""
+    turned_warn: float = 45.0
+    """Rotation from the template's pose (degrees) above which the header is suspicious."""
 
 
 class PreprocessParams(Section):
