@@ -16,9 +16,10 @@ def encode(
         typer.Option("--input", help="volumes.zarr, folder of NIfTI, BIDS root, or manifest."),
     ],
     out: Annotated[Path, typer.Option(help="latents.zarr to write.")],
-    ae: Annotated[Path, typer.Option(help="Autoencoder folder.", show_default=True)] = Path(
-        "models/ae"
-    ),
+    ae: Annotated[
+        Path | None,
+        typer.Option(help="Autoencoder folder; default: models/ae, else the bundled one."),
+    ] = None,
     replace: Annotated[
         bool, typer.Option(help="Remake a store made otherwise; drop scans not in the input.")
     ] = False,
@@ -26,17 +27,20 @@ def encode(
 ) -> None:
     """Encode scans into a latent store; images are preprocessed first, finished work is kept.
 
-    Example: pipeline encode --input nifti/ --ae models/ae --out latents.zarr
+    Example: pipeline encode --input nifti/ --out latents.zarr
     """
-    from pipeline.frozen import load_autoencoder
+    from pipeline.bundled import find_autoencoder
+    from pipeline.frozen import load_autoencoder, on_grid
     from pipeline.precompute.encode import check_out, encode_volumes
     from pipeline.precompute.volumes_of import volumes_of
     from pipeline.stores.volumes import open_volumes
 
     params = settings.params()
     devices = settings.devices()
-    autoencoder = load_autoencoder(ae, device=devices[0])
+    folder, which = find_autoencoder(ae)
+    autoencoder = load_autoencoder(folder, device=devices[0])
     check_out(out, autoencoder, params.encode, replace=replace)
+    typer.echo(f"autoencoder: {which}")
     made = volumes_of(
         input_path,
         out,
@@ -47,8 +51,11 @@ def encode(
     )
     if made.quarantined:
         typer.echo(f"{made.quarantined} scans quarantined, reasons in {made.quarantine}", err=True)
+    store = open_volumes(made.volumes)
+    if autoencoder.config.get("portable"):
+        autoencoder = on_grid(autoencoder, store.attributes.grid)
     summary = encode_volumes(
-        open_volumes(made.volumes),
+        store,
         autoencoder,
         out,
         params.encode,

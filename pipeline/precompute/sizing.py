@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from pipeline.compute import available_memory
 from pipeline.frozen import FrozenAutoencoder
 from pipeline.stores.latents import MEMORY_SHARE
-from schemas.params import Precision
+from schemas.section import Precision
 
 log = logging.getLogger(__name__)
 
