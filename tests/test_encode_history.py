@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -167,6 +168,7 @@ def test_what_was_hurt_while_it_was_built_is_done_again(
 def test_a_kill_at_any_step_of_the_swap_loses_nothing(tmp_path, encode, monkeypatch):
     """Every rename, deletion and folder removal of finish() may be the last."""
     few, more = (make_volumes(tmp_path / f"{n}.zarr", subjects(n)) for n in (5, 7))
+    encode = partial(encode, params=PARAMS.model_copy(update={"chunk_scans": 8}))
     encode(more, tmp_path / "calm.zarr")
     calm, encoded = contents(tmp_path / "calm.zarr"), []
     read = fill._read
