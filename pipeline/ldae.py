@@ -152,8 +152,15 @@ def build_ldae(config: dict[str, Any]) -> Ldae:
     """Build both stages from a config that also has `encoder`."""
     diffusion = build_diffusion(config)
     unet = diffusion.denoiser.config
-    encoder = build_encoder(**_tuples(config["encoder"]))
-    return Ldae(diffusion, encoder, GradientEstimator(unet, semantic_dim=encoder.dim))
+    architecture = _tuples(config["encoder"])
+    encoder = build_encoder(**architecture)
+    estimator = GradientEstimator(
+        unet,
+        semantic_dim=encoder.dim,
+        modes=architecture.get("modes", 0),
+        grid=architecture.get("grid", ()),
+    )
+    return Ldae(diffusion, encoder, estimator)
 
 
 def unet_config(params: DenoiserParams, *, in_channels: int) -> dict[str, Any]:
@@ -168,12 +175,14 @@ def encoder_config(
     volume_shape: tuple[int, ...] | None = None,
 ) -> dict[str, Any]:
     """Return the semantic encoder's architecture as JSON-able arguments."""
-    config = params.model_dump(include={"kind", "channels", "dim", "num_heads"})
+    shared = {"kind", "channels", "dim", "num_heads"}
     if params.kind == "slices":
         assert volume_shape is not None
         depth = min(params.num_slices or volume_shape[-1], volume_shape[-1])
+        config = params.model_dump(include=shared)
         return config | {"depths": params.depths, "num_slices": depth}
     channels, *grid = latent_shape
+    config = params.model_dump(include=shared | {"modes"})
     return config | {"in_channels": channels, "grid": tuple(grid)}
 
 

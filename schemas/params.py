@@ -6,23 +6,14 @@ The defaults are the `demo` preset. Unknown keys are refused.
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[int, Field(gt=0)]
-Triple = tuple[Positive, Positive, Positive]
-Precision = Literal["fp32", "bf16"]
+from schemas.autoencoder import AutoencoderParams, TrainAeParams
+from schemas.section import Fraction, OptimParams, Positive, Precision, Section, Triple
+
 Prediction = Literal["epsilon", "v"]
 Shift = Literal["posterior_mean", "score"]
 Posterior = Literal["sample", "mean", "stored_draw"]
-
-
-class Section(BaseModel):
-    """A params section: frozen once parsed, and closed to unknown keys."""
-
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, use_attribute_docstrings=True, validate_default=True
-    )
 
 
 class SplitParams(Section):
@@ -68,7 +59,7 @@ class CohortParams(Section):
     """Kind of input. `folder` takes every image below the input folder, `dicom` series folders."""
     input: Path | None = None
     """BIDS root, folder, or CSV/TSV/Parquet table. Not used by `phantom`."""
-    columns: dict[str, str] = {}
+    columns: dict[str, str] = Field({})
     """Rename label columns, for example {age_years: AGE, diagnosis: DX}."""
     phantom: PhantomParams = PhantomParams()
     """The phantom cohort, used when source is `phantom`."""
@@ -132,72 +123,15 @@ class PreprocessParams(Section):
     """Quality control."""
 
 
-class OptimParams(Section):
-    """What every trained model shares."""
-
-    steps: Positive
-    """Optimiser steps."""
-    batch_size: Positive
-    """Scans a step."""
-    lr: Annotated[float, Field(gt=0)]
-    """Peak learning rate (Adam), reached after the warm-up."""
-    warmup_steps: int = 20
-    """Steps of linear warm-up; then cosine decay to 5 % of the peak."""
-    grad_clip: float = 1.0
-    """Largest gradient norm."""
-    precision: Precision = "bf16"
-    """Arithmetic of the forward pass."""
-    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.995
-    """Decay of the weights' moving average, once an optimiser step; 0 switches it off."""
-    ema_per: Literal["step", "micro_batch"] = "step"
-    """When the average moves: once an optimiser step, or, as published, once a micro-batch."""
-    accumulate: Positive = 1
-    """Micro-batches that a step's batch is cut into, to save memory; the gradient is the same."""
-    compile: bool = False
-    """torch.compile; minutes of compilation first, and a C++ compiler on the CPU."""
-    checkpoint_every: Positive = 100
-    """Steps between resumable checkpoints and validations."""
-    patience: Annotated[int, Field(ge=0)] = 0
-    """Validations without a better validation loss after which training ends, with the best
-    averaged weights; 0 trains to the last step."""
-    pictures_every: Annotated[int, Field(ge=0)] = 0
-    """Validations between pictures of samples and reconstructions (stages 1 and 2); 0 is none."""
-    log_to: tuple[Literal["tensorboard", "dvclive"], ...] = ()
-    """Where curves and pictures go beside log.csv; both are optional extras."""
-    seed: int = 0
-    """Seed of initialisation, batch order and noise."""
-
-
-class TrainAeParams(OptimParams):
-    """The compression autoencoder (MONAI AutoencoderKL)."""
-
-    steps: Positive = 800
-    batch_size: Positive = 1
-    lr: Annotated[float, Field(gt=0)] = 2e-3
-    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.985
-    channels: tuple[Positive, ...] = (32, 64)
-    """Channels a level; each level after the first halves the grid."""
-    patch: Positive = 2
-    """Voxels a side folded into channels before the first convolution; 1 is none."""
-    latent_channels: Positive = 3
-    """Channels of the latent."""
-    num_res_blocks: Positive = 1
-    """Residual blocks a level."""
-    norm_groups: Positive = 8
-    """Groups of GroupNorm; divides every entry of channels."""
-    kl_weight: float = 3e-8
-    """Weight of the KL divergence (summed over the latent, mean over scans)."""
-    flip: bool = False
-    """Left-right flips as augmentation (mixes hemispheres)."""
-
-
 class EncodeParams(Section):
     """Frozen autoencoder over every volume, once."""
 
-    batch_size: Positive = 4
-    """Scans a forward pass."""
-    precision: Precision = "fp32"
-    """Arithmetic of the encoder."""
+    batch_size: Positive | Literal["auto"] = 4
+    """Scans a forward pass; halved when memory ends. `auto`: what half of the free memory holds,
+    at most 16 on a GPU and 4 on the CPU."""
+    precision: Precision | Literal["auto"] = "auto"
+    """Arithmetic of the encoder. `auto`: bf16 where the device computes it natively and it gives
+    the latents of fp32 to 2 %, else fp32; an existing store keeps its own."""
     chunk_scans: Positive = 64
     """Scans a Zarr chunk."""
 
@@ -266,6 +200,9 @@ class SemanticEncoderParams(Section):
     """Length of y_sem."""
     num_heads: Positive = 4
     """Heads of the attention pooling."""
+    modes: Annotated[int, Field(ge=0)] = 32
+    """Principal modes of the training latents that y_sem is told and that tell G where things are;
+    0 is as published. Not used by `slices`."""
     depths: tuple[Positive, ...] = (3, 3, 27, 3)
     """Blocks a level of `slices`; (3, 3, 27, 3) is ConvNeXt-Small."""
     num_slices: Positive | None = None
@@ -290,6 +227,8 @@ class TrainLdaeParams(OptimParams):
     lr: Annotated[float, Field(gt=0)] = 5e-4
     encoder: SemanticEncoderParams = SemanticEncoderParams()
     """Semantic encoder."""
+    rough_weight: Annotated[float, Field(ge=0)] = 0.02
+    """Weight of the squared error of the rough latent made of y_sem alone (encoder.modes)."""
     shift: Shift = "posterior_mean"
     """Coefficient of G in the training loss: as published, or the one used when sampling."""
     weighting: Literal["pdae", "uniform"] = "pdae"
@@ -304,9 +243,11 @@ class EmbedParams(Section):
 
 
 class ProbeParams(Section):
-    """Linear probes on y_sem."""
+    """Probes on y_sem and on what it must beat."""
 
-    classification: dict[str, tuple[str, str]] = {"diagnosis": ("CN", "AD"), "sex": ("F", "M")}
+    classification: dict[str, tuple[str, str]] = Field(
+        {"diagnosis": ("CN", "AD"), "sex": ("F", "M")}
+    )
     """Label column to (negative, positive) class; other values are left out."""
     regression: tuple[str, ...] = ("age_years",)
     """Label columns to regress."""
@@ -320,15 +261,63 @@ class ProbeParams(Section):
     )
     """Columns of true volumes (phantoms) for a probe that bounds what y_sem can reach."""
     folds: Annotated[int, Field(ge=2)] = 5
-    """Folds of the inner, subject-grouped cross-validation that picks C and alpha."""
+    """Folds of the subject-grouped, stratified cross-validation."""
+    repeats: Positive = 3
+    """How often the cross-validation is repeated with other folds."""
+    inner_folds: Annotated[int, Field(ge=2)] = 3
+    """Folds of the inner, subject-grouped cross-validation that picks C, alpha or k."""
+    heads: tuple[Literal["knn", "mlp"], ...] = ("knn", "mlp")
+    """What reads y_sem beside the linear layer: nearest neighbours, a small perceptron."""
+    permutations: Annotated[int, Field(ge=0)] = 100
+    """Refits on labels permuted over subjects, for the p-value of y_sem; 0 skips it."""
+    supervised_steps: Annotated[int, Field(ge=0)] = 0
+    """Steps of a semantic encoder trained on the labels themselves, a fold and target each; costs
+    minutes, so 0 (the default) leaves this baseline out."""
+    supervised_lr: Annotated[float, Field(gt=0)] = 1e-3
+    """Peak learning rate of that encoder (Adam)."""
     bootstrap: Positive = 1000
     """Subject-level bootstrap draws for the 95 % intervals."""
     seed: int = 0
-    """Seed of folds and bootstrap."""
+    """Seed of folds, permutations, networks and bootstrap."""
+
+
+class ManipulationParams(Section):
+    """Dose-response of a manipulation."""
+
+    direction: str = "diagnosis:AD"
+    """A direction that the probe stage saves."""
+    scales: tuple[float, ...] = (-2.0, -1.0, 0.0, 1.0, 2.0)
+    """How far, in standard deviations of y_sem along the direction."""
+    max_subjects: Annotated[int, Field(ge=0)] = 3
+    """At most so many subjects, the first scan of each; 0 skips it."""
+
+
+class GenerationParams(Section):
+    """Brains made from noise."""
+
+    count: Annotated[int, Field(ge=0)] = 4
+    """Brains of each kind; 0 skips it."""
+    medicalnet: Path | None = None
+    """MedicalNet ResNet-10 weights (.pth), for MMD and FID in its feature space."""
+
+
+class VoxelDaeParams(Section):
+    """The voxel-space diffusion autoencoder of `pipeline train-voxel-dae`, a baseline."""
+
+    train_ldm: TrainLdmParams = TrainLdmParams(
+        batch_size=2,
+        posterior="mean",
+        denoiser=DenoiserParams(base_channels=16, multipliers=(1, 2, 4, 4), attention_levels=(3,)),
+    )
+    """Stage 1 on voxels: the same code and training, a network that fits the grid."""
+    train_ldae: TrainLdaeParams = TrainLdaeParams(
+        batch_size=2, encoder=SemanticEncoderParams(channels=(8, 16, 32, 64, 128))
+    )
+    """Stage 2 on voxels."""
 
 
 class EvaluateParams(Section):
-    """Reconstruction quality on subjects never trained on."""
+    """What subjects never trained on show."""
 
     split: Literal["test", "val", "train"] = "test"
     """Which subjects."""
@@ -343,8 +332,20 @@ class EvaluateParams(Section):
     """Share of the timesteps, those next to the data, in which G is left out."""
     batch_size: Positive = 4
     """Scans reconstructed at a time."""
-    max_scans: Positive = 24
-    """At most this many scans (the first in manifest order)."""
+    max_scans: Positive = 5
+    """At most this many scans (the first in manifest order) are reconstructed."""
+    other_steps: tuple[Positive, ...] = (5, 10)
+    """Further numbers of steps at which reconstruction is judged."""
+    other_steps_scans: Annotated[int, Field(ge=0)] = 2
+    """Scans judged at each of them."""
+    manipulation: ManipulationParams = ManipulationParams()
+    """Dose-response."""
+    max_middle_visits: Annotated[int, Field(ge=0)] = 4
+    """At most this many held-out middle visits are filled in; 0 skips it."""
+    generation: GenerationParams = GenerationParams()
+    """Generated brains."""
+    voxel_dae: VoxelDaeParams = VoxelDaeParams()
+    """A baseline trained by `pipeline train-voxel-dae`; the demo leaves it out."""
     bootstrap: Positive = 1000
     """Subject-level bootstrap draws for the 95 % intervals."""
     seed: int = 0
@@ -356,15 +357,24 @@ class ReportParams(Section):
 
     title: str = "Latent diffusion autoencoder on T1w brain MRI"
     """Heading."""
-    max_examples: Positive = 6
-    """Reconstruction strips shown."""
+    max_examples: Positive = 3
+    """Scans shown of each kind of strip."""
+    mosaic_scans: Positive = 16
+    """Scans in the mosaic of quality control."""
+    viewer_slices: Annotated[int, Field(ge=4, le=48)] = 28
+    """Slices of each plane in the viewer."""
+    viewer_pixels: Annotated[int, Field(ge=32, le=260)] = 190
+    """Width of one panel of the viewer (pixels)."""
+    picture_quality: Annotated[int, Field(ge=1, le=100)] = 72
+    """WebP quality of brains inside the page; the files beside it are lossless."""
 
 
 class Params(Section):
-    """All sections; each is also the name of a stage and of a command."""
+    """All sections; each is the name of a stage and of a command, but for `autoencoder`."""
 
     cohort: CohortParams = CohortParams()
     preprocess: PreprocessParams = PreprocessParams()
+    autoencoder: AutoencoderParams = AutoencoderParams()
     train_ae: TrainAeParams = TrainAeParams()
     encode: EncodeParams = EncodeParams()
     train_ldm: TrainLdmParams = TrainLdmParams()

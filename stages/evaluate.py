@@ -1,7 +1,7 @@
-"""Stage 9: how well scans never trained on are reconstructed."""
+"""Stage 9: what scans never trained on show."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -16,34 +16,57 @@ def evaluate(
     latents: Annotated[Path, typer.Option(help="latents.zarr of the encode stage.")],
     ae: Annotated[Path, typer.Option(help="Autoencoder folder.")],
     ldae: Annotated[Path, typer.Option(help="Model of train-ldae.")],
-    out: Annotated[Path, typer.Option(help="Folder for metrics, per-scan table and examples.")],
+    out: Annotated[Path, typer.Option(help="Folder for metrics, tables a scan, and pictures.")],
+    directions: Annotated[
+        Path | None,
+        typer.Option(help="directions.json of the probe stage, for the dose-response."),
+    ] = None,
+    voxel_dae: Annotated[
+        Path | None, typer.Option(help="Model of train-voxel-dae, as a baseline.")
+    ] = None,
 ) -> None:
-    """Judge AE and LDAE reconstructions against the preprocessed scans.
+    """Judge reconstruction, manipulation, interpolation and generation on held-out subjects.
 
     Example: pipeline evaluate --manifest data/cohort/manifest.csv --volumes data/volumes.zarr
-    --latents data/latents.zarr --ae models/ae --ldae models/ldae --out reports/evaluate
+    --latents data/latents.zarr --ae models/ae --ldae models/ldae
+    --directions reports/probe/directions.json --out reports/evaluate
     """
+    from dataclasses import replace
+
+    from pipeline.applications.models import load_models, load_voxel_models
+    from pipeline.applications.sources import check_latents
     from pipeline.cohort.manifest import read_manifest
+    from pipeline.evaluation.evaluate import evaluate_study
     from pipeline.evaluation.headline import read_headline
-    from pipeline.evaluation.reconstruction import Reconstructor, evaluate_reconstruction
-    from pipeline.frozen import load_autoencoder, load_ldae
-    from pipeline.precompute.embed import check_same_autoencoder
+    from pipeline.evaluation.study import Study
     from pipeline.stores.latents import open_latents
     from pipeline.stores.volumes import open_volumes
-    from schemas.errors import ContractError
 
-    device = settings.device()
-    reconstructor = Reconstructor(
-        volumes=open_volumes(volumes),
+    params = settings.params()
+    how: dict[str, Any] = {
+        "device": settings.device(),
+        "sampler": params.evaluate.sampler,
+        "num_inference_steps": params.evaluate.num_inference_steps,
+        "batch_size": params.evaluate.batch_size,
+    }
+    volume_store = open_volumes(volumes)
+    study = Study(
+        models=replace(
+            load_models(ae, ldae, **how),
+            clip_x0=params.evaluate.clip_x0,
+            stop_percent=params.evaluate.stop_percent,
+        ),
+        volumes=volume_store,
         latents=open_latents(latents),
-        autoencoder=load_autoencoder(ae, device=device),
-        ldae=load_ldae(ldae, device=device),
-        params=settings.params().evaluate,
-        device=device,
+        manifest=read_manifest(manifest),
+        params=params.evaluate,
+        probe=params.probe,
+        directions=directions,
+        voxel_dae=None
+        if voxel_dae is None
+        else load_voxel_models(voxel_dae, volume_store.attributes.grid, **how),
     )
-    check_same_autoencoder(reconstructor.latents, reconstructor.ldae)
-    if reconstructor.autoencoder.digest != reconstructor.latents.attributes.digests["autoencoder"]:
-        raise ContractError(f"{latents}: encoded by another autoencoder than {ae}; run encode")
-    evaluate_reconstruction(reconstructor, read_manifest(manifest), out)
+    check_latents(study.latents, study.models)
+    evaluate_study(study, out)
     for line in read_headline(evaluate=out):
         typer.echo(line)

@@ -19,7 +19,8 @@ from pipeline.training.autoencoder import AutoencoderModule, train_autoencoder
 from pipeline.training.batches import batch_rows
 from pipeline.training.module import StepModule
 from schemas.errors import ContractError, TrainingError
-from schemas.params import OptimParams, TrainLdaeParams, TrainLdmParams
+from schemas.params import TrainLdaeParams, TrainLdmParams
+from schemas.section import OptimParams
 from tests.conftest import TINY_AE
 
 CPU = torch.device("cpu")

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from pipeline.nets.blocks import Conv3d, Resample, ResBlock, group_norm
 from pipeline.nets.convnext import ConvNext
+from pipeline.nets.modes import Modes
 
 
 class SemanticEncoder(nn.Module):
@@ -43,14 +44,21 @@ class DeviationEncoder(SemanticEncoder):
     all, and stage 2 learns to use what is common and to ignore the rest. So the input is centred
     (`centre`, the mean training latent, and `spread`, the size of the deviations), and y_sem is
     standardised: each of its numbers has mean 0 and variance 1 over training scans.
+
+    With `modes`, the amounts of that many principal modes of the training latents are mixed into
+    y_sem: what a few hundred scans would take thousands of steps to teach the network.
     """
 
     mixes_batch = True
     centre: Tensor
     spread: Tensor
 
-    def __init__(self, *, in_channels: int, grid: tuple[int, ...], dim: int) -> None:
+    def __init__(
+        self, *, in_channels: int, grid: tuple[int, ...], dim: int, modes: int = 0
+    ) -> None:
         super().__init__(dim)
+        self.modes = Modes(count=modes, shape=(in_channels, *grid)) if modes else None
+        self.from_modes = nn.Linear(modes, dim, bias=False) if modes else None
         self.register_buffer("centre", torch.zeros(in_channels, *grid))
         self.register_buffer("spread", torch.ones(in_channels, 1, 1, 1))
         self.standardise = nn.BatchNorm1d(dim, affine=False, momentum=0.05)
@@ -62,8 +70,17 @@ class DeviationEncoder(SemanticEncoder):
 
     def forward(self, z_0: Float[Tensor, "B C X Y Z"]) -> Float[Tensor, "B D"]:
         """Return y_sem of standardised latents."""
-        y_sem: Tensor = self.standardise(self.summarise((z_0 - self.centre) / self.spread))
+        deviation = self.deviation(z_0)
+        summary = self.summarise(deviation)
+        if self.modes is not None and self.from_modes is not None:
+            with torch.autocast(z_0.device.type, enabled=False):
+                summary = summary + self.from_modes(self.modes.project(deviation))
+        y_sem: Tensor = self.standardise(summary)
         return y_sem
+
+    def deviation(self, z_0: Float[Tensor, "B C X Y Z"]) -> Float[Tensor, "B C X Y Z"]:
+        """Return what sets latents apart from the mean training latent, of unit variance."""
+        return (z_0 - self.centre) / self.spread
 
     def summarise(self, deviation: Float[Tensor, "B C X Y Z"]) -> Float[Tensor, "B D"]:
         """Return y_sem before it is standardised, in float32."""
@@ -99,8 +116,9 @@ class LatentEncoder(DeviationEncoder):
         channels: tuple[int, ...],
         dim: int,
         num_heads: int,
+        modes: int = 0,
     ) -> None:
-        super().__init__(in_channels=in_channels, grid=grid, dim=dim)
+        super().__init__(in_channels=in_channels, grid=grid, dim=dim, modes=modes)
         self.stem = Conv3d(in_channels, channels[0], 3, padding=1)
         body: list[nn.Module] = []
         width = channels[0]
@@ -162,8 +180,9 @@ class LatentSlicesEncoder(DeviationEncoder):
         channels: tuple[int, ...],
         dim: int,
         num_heads: int,
+        modes: int = 0,
     ) -> None:
-        super().__init__(in_channels=in_channels, grid=grid, dim=dim)
+        super().__init__(in_channels=in_channels, grid=grid, dim=dim, modes=modes)
         body: list[nn.Module] = []
         width = in_channels
         for out in channels:

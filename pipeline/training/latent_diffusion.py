@@ -11,7 +11,7 @@ from pipeline.artefact import finished_metrics, write_artefact
 from pipeline.compute import available_memory, digest_of
 from pipeline.frozen import FrozenAutoencoder, FrozenDiffusion
 from pipeline.ldae import Ldae, build_diffusion, build_ldae, encoder_config, unet_config
-from pipeline.nets.semantic import SemanticEncoder, VolumeSlicesEncoder
+from pipeline.nets.semantic import DeviationEncoder, SemanticEncoder, VolumeSlicesEncoder
 from pipeline.stores.latents import MEMORY_SHARE, LatentStore
 from pipeline.stores.streaming import StreamedLatents
 from pipeline.stores.verify import refuse_hurt
@@ -26,9 +26,13 @@ from pipeline.training.processes import join, processes, wait
 from pipeline.training.scan_volumes import ScanVolumes
 from pipeline.training.standardisation import AnyLatents, fit_deviations, fit_standardisation
 from schemas.errors import ContractError, ParamsError
-from schemas.params import OptimParams, TrainLdaeParams, TrainLdmParams
+from schemas.params import TrainLdaeParams, TrainLdmParams
+from schemas.section import OptimParams
 
 log = logging.getLogger(__name__)
+
+MAX_MODE_SCANS = 1024
+"""Training scans, evenly spread, whose principal modes are taken."""
 
 
 def train_denoiser(
@@ -176,6 +180,11 @@ def _prepare_encoder(ldae: Ldae, train: AnyLatents, params: TrainLdaeParams) -> 
     centre, spread = fit_deviations(train)
     standardise = ldae.diffusion.standardise.cpu()
     encoder.fit_input(standardise(centre), spread * standardise.scale.flatten())
+    if isinstance(encoder, DeviationEncoder) and encoder.modes is not None:
+        index = torch.linspace(0, len(train) - 1, min(len(train), MAX_MODE_SCANS)).long()
+        encoder.modes.fit(encoder.deviation(standardise(train.take_mean(index))))
+        assert ldae.estimator.modes is not None
+        ldae.estimator.modes.load_state_dict(encoder.modes.state_dict())
 
 
 def _check_autoencoder(store: LatentStore, autoencoder: FrozenAutoencoder | None) -> None:

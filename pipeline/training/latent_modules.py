@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pipeline.compute import seed_from
@@ -27,7 +28,8 @@ from pipeline.training.batches import batch_rows, step_generator
 from pipeline.training.module import StepModule
 from pipeline.training.scan_volumes import ScanVolumes
 from pipeline.training.standardisation import AnyLatents
-from schemas.params import OptimParams, Posterior, TrainLdaeParams, TrainLdmParams
+from schemas.params import Posterior, TrainLdaeParams, TrainLdmParams
+from schemas.section import OptimParams
 
 log = logging.getLogger(__name__)
 
@@ -268,7 +270,12 @@ class SemanticModule(LatentModule):
             y_sem = net["encoder"](self.semantic_input("train", self.own(drawn.index)))
         trunk, noise = self._noise(drawn.x_t, drawn.t)
         gradient = net["estimator"](trunk, y_sem).float()
-        return {"loss": self._loss(noise, gradient, drawn.t, drawn.eps)}
+        loss = self._loss(noise, gradient, drawn.t, drawn.eps)
+        if net["estimator"].modes is None:
+            return {"loss": loss}
+        wanted = net["encoder"].deviation(self.clean("train", self.own(drawn.index)))
+        rough = F.mse_loss(net["estimator"].rough_latent(y_sem), wanted)
+        return {"loss": loss + self.params.rough_weight * rough, "rough": rough}
 
     @property
     def _nets(self) -> Any:

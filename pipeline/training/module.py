@@ -12,7 +12,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from pipeline.training.processes import mean_over_processes, processes
 from schemas.errors import ParamsError, TrainingError
-from schemas.params import OptimParams
+from schemas.section import OptimParams
 
 LOG_EVERY = 10
 """Steps averaged into one row of the log."""
@@ -27,6 +27,9 @@ class StepModule(lightning.LightningModule):
     `net` holds trained weights only; its exponential moving average is updated once an optimiser
     step. The log rows travel inside the checkpoint, so a resumed run continues its own curve.
     """
+
+    judged_by = "loss"
+    """The validation figure that early stopping watches."""
 
     def __init__(self, net: nn.Module, params: OptimParams) -> None:
         super().__init__()
@@ -44,7 +47,7 @@ class StepModule(lightning.LightningModule):
         self._part = self._processes.rank
 
     def compute_losses(self, step: int) -> dict[str, Tensor]:
-        """Return the terms of a training step; `loss` is minimised, the others are logged."""
+        """Return the terms of a training batch; `loss` is minimised, the others are logged."""
         raise NotImplementedError
 
     def compute_validation(self) -> dict[str, float]:
@@ -114,8 +117,9 @@ class StepModule(lightning.LightningModule):
             return
         named = {f"val_{name}": value for name, value in figures.items()}
         self.rows.append({"step": self.global_step, "seconds": self.seconds, **named})
-        if self.params.patience and "loss" in figures:
-            curve = [row["val_loss"] for row in self.rows if "val_loss" in row]
+        if self.params.patience and self.judged_by in figures:
+            judged = f"val_{self.judged_by}"
+            curve = [row[judged] for row in self.rows if judged in row]
             since_best = len(curve) - 1 - curve.index(min(curve))
             if since_best == 0:
                 self.best = {k: v.cpu().clone() for k, v in self.averaged.state_dict().items()}
@@ -151,10 +155,14 @@ class StepModule(lightning.LightningModule):
         if self.params.ema_per == "micro_batch":
             self.ema.update_parameters(self.net)
 
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Return what is trained, in groups whose gradients are clipped apart."""
+        return [{"params": list(self.net.parameters())}]
+
     def configure_optimizers(self) -> Any:
         """Return Adam (fused) with linear warm-up and cosine decay."""
         optimizer = torch.optim.Adam(
-            self.net.parameters(), lr=self.params.lr, betas=ADAM_BETAS, fused=True
+            self.parameter_groups(), lr=self.params.lr, betas=ADAM_BETAS, fused=True
         )
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self._learning_rate)
         return {
@@ -164,7 +172,8 @@ class StepModule(lightning.LightningModule):
 
     def configure_gradient_clipping(self, *_: Any, **__: Any) -> None:
         """Clip by norm here: Lightning refuses fused optimisers under mixed precision."""
-        nn.utils.clip_grad_norm_(self.net.parameters(), self.params.grad_clip)
+        for group in self.parameter_groups():
+            nn.utils.clip_grad_norm_(group["params"], self.params.grad_clip)
 
     def _learning_rate(self, step: int) -> float:
         warmup = min(1.0, (step + 1) / max(1, self.params.warmup_steps))
