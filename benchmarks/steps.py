@@ -8,10 +8,19 @@ from torch import Tensor, nn
 
 from benchmarks.harness import race
 from benchmarks.registry import Measurement, Row, compare
-from benchmarks.train_steps import LATENT, demo_ldae, our_step, plain_step
+from benchmarks.train_steps import (
+    LATENT,
+    demo_ldae,
+    our_step,
+    plain_step,
+    published_encoder,
+    stage_2_step,
+)
 
 BATCH = 8
 BASE = 64
+FEW = 2
+"""Batch of stage 2: the published encoder needs the room."""
 
 
 def _inputs(device: str) -> tuple[Tensor, Tensor]:
@@ -38,6 +47,18 @@ def measure_stage_1(folder: Path) -> Measurement:  # noqa: ARG001
         rounds=7,
     )
     return compare(timed, ours=ours, against=theirs, note=_sizes())
+
+
+def measure_stage_2(folder: Path) -> Measurement:  # noqa: ARG001
+    """Time a stage-2 step with the latent encoder and with the published one on slices."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    ldae = demo_ldae(BASE).to(device)
+    theirs, ours = "slices: ConvNeXt-Small over 32 slices of 64×80", "latent encoder"
+    encoders = {theirs: published_encoder(256), ours: ldae.encoder}
+    timed = race({n: stage_2_step(ldae, e, FEW, device) for n, e in encoders.items()}, rounds=3)
+    return compare(
+        timed, ours=ours, against=theirs, note=f"Latents of {LATENT}, batch {FEW}, base {BASE}."
+    )
 
 
 def measure_shared_trunk(folder: Path) -> Measurement:  # noqa: ARG001
@@ -72,6 +93,15 @@ ROWS = [
         measure=measure_stage_1,
         target=1.5,
         seconds=60,
+    ),
+    Row(
+        name="stage-2",
+        what="stage-2 step, latent encoder",
+        against="the same step with ConvNeXt-Small over a quarter of the 128 slices",
+        measure=measure_stage_2,
+        target=2.5,
+        target_gpu=4,
+        seconds=90,
     ),
     Row(
         name="shared-trunk",
