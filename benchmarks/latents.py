@@ -90,7 +90,13 @@ def measure_share(folder: Path) -> Measurement:
                 ae.net.encode(batch)
 
     ours, theirs = "pipeline encode, fp32", "bare forward on resident data"
-    timed = race({theirs: bare, ours: lambda: encode(volumes, ae, folder / "fp32.zarr")}, rounds=5)
+    timed = race(
+        {
+            theirs: bare,
+            ours: lambda: encode(volumes, ae, folder / "fp32.zarr"),
+        },
+        rounds=5,
+    )
     result = compare(timed, ours=ours, against=theirs)
     return Measurement(
         value=100 * result.value,
