@@ -107,9 +107,10 @@ def untrained(path: Path, *, channels: tuple[int, ...], patch: int) -> FrozenAut
 
 
 def encode(volumes: VolumeStore, ae: FrozenAutoencoder, out: Path, **params: object) -> None:
-    """Encode into a store that is not there yet."""
+    """Encode into a store that is not there yet, in fp32 unless told otherwise."""
     shutil.rmtree(out, ignore_errors=True)
-    encode_volumes(volumes, ae, out, EncodeParams(**params), device=torch.device("cpu"))
+    chosen = EncodeParams.model_validate({"precision": "fp32"} | params)
+    encode_volumes(volumes, ae, out, chosen, device=torch.device("cpu"))
 
 
 def encode_one_by_one(images: list[Path], ae: FrozenAutoencoder, out: Path) -> None:
