@@ -70,18 +70,15 @@ class TrainAeParams(OptimParams):
     """Groups of GroupNorm; divides every entry of channels."""
     kl_weight: float = 3e-8
     """Weight of the KL divergence (summed over the latent, mean over scans)."""
+    ssim_weight: NonNegative = 0.2
+    """Weight of 1 - SSIM, mean inside the brain; 0 leaves it out."""
     flip: bool = False
     """Left-right flips as augmentation (mixes hemispheres)."""
     crop: Triple | None = None
     """Train on random boxes of so many voxels (small GPUs); none takes whole volumes."""
     checkpointing: bool = False
     """Compute activations again in the backward pass: less memory, about a third more time."""
-    patience: Positive | None = None
-    """Stop after so many validations without a lower L1; none runs all steps."""
     perceptual: PerceptualParams = PerceptualParams()
     """Perceptual term."""
     adversarial: AdversarialParams = AdversarialParams()
     """Patch-adversarial term (least squares)."""
-    loggers: tuple[Literal["dvclive", "tensorboard"], ...] = ()
-    """Also write the curves for these, into a folder beside the model; log.csv is always written.
-    dvclive is an optional extra."""

@@ -13,6 +13,7 @@ from schemas.section import Fraction, OptimParams, Positive, Precision, Section,
 
 Prediction = Literal["epsilon", "v"]
 Shift = Literal["posterior_mean", "score"]
+Posterior = Literal["sample", "mean", "stored_draw"]
 
 
 class SplitParams(Section):
@@ -169,8 +170,9 @@ class TrainLdmParams(OptimParams):
     steps: Positive = 160
     batch_size: Positive = 8
     lr: Annotated[float, Field(gt=0)] = 5e-4
-    posterior: Literal["sample", "mean"] = "sample"
-    """Train on posterior draws (fresh each step) or on the posterior mean."""
+    posterior: Posterior = "sample"
+    """Train on posterior draws (fresh each step), on the posterior mean, or, as published, on one
+    draw a scan that never changes; both stages."""
     scale: Literal["channel", "scalar"] | float = "channel"
     """Latent standardisation fitted on the training split, or a given scale factor."""
     prediction: Prediction = "epsilon"
@@ -184,16 +186,35 @@ class TrainLdmParams(OptimParams):
 
 
 class SemanticEncoderParams(Section):
-    """The network that reads a latent and gives y_sem."""
+    """The network that gives y_sem."""
 
-    kind: Literal["latent"] = "latent"
-    """`latent`: 3D convolutions and attention pooling over the latent."""
+    kind: Literal["latent", "latent-2.5d", "slices"] = "latent"
+    """`latent`: 3D convolutions and attention pooling over the latent. `latent-2.5d`: 2D
+    convolutions over the latent's axial slices, attention over slices. `slices`: the published
+    ConvNeXt over the axial slices of volumes.zarr."""
     channels: tuple[Positive, ...] = (48, 96, 192)
-    """Channels a level; each level after the first halves the grid."""
+    """Channels a level; each level after the first halves the grid. Four for `slices`."""
     dim: Positive = 256
     """Length of y_sem."""
     num_heads: Positive = 4
     """Heads of the attention pooling."""
+    modes: Annotated[int, Field(ge=0)] = 32
+    """Principal modes of the training latents that y_sem is told and that tell G where things are;
+    0 is as published. Not used by `slices`."""
+    depths: tuple[Positive, ...] = (3, 3, 27, 3)
+    """Blocks a level of `slices`; (3, 3, 27, 3) is ConvNeXt-Small."""
+    num_slices: Positive | None = None
+    """Evenly spread slices that `slices` reads; none is all."""
+    weights: Path | None = None
+    """ImageNet weights of `slices`: a ConvNeXt of torchvision (.pth or .safetensors)."""
+
+    @model_validator(mode="after")
+    def _fits_its_kind(self) -> "SemanticEncoderParams":
+        if self.kind == "slices" and len(self.channels) != len(self.depths):
+            raise ValueError(f"channels: {len(self.channels)} levels, depths {len(self.depths)}")
+        if self.kind != "latent" and self.channels[-1] % self.num_heads:
+            raise ValueError(f"num_heads {self.num_heads} must divide {self.channels[-1]} channels")
+        return self
 
 
 class TrainLdaeParams(OptimParams):
@@ -204,6 +225,8 @@ class TrainLdaeParams(OptimParams):
     lr: Annotated[float, Field(gt=0)] = 5e-4
     encoder: SemanticEncoderParams = SemanticEncoderParams()
     """Semantic encoder."""
+    rough_weight: Annotated[float, Field(ge=0)] = 0.02
+    """Weight of the squared error of the rough latent made of y_sem alone (encoder.modes)."""
     shift: Shift = "posterior_mean"
     """Coefficient of G in the training loss: as published, or the one used when sampling."""
     weighting: Literal["pdae", "uniform"] = "pdae"
@@ -250,8 +273,13 @@ class EvaluateParams(Section):
     """Which subjects."""
     num_inference_steps: Positive = 20
     """Steps of sampler and inversion."""
-    sampler: Literal["ddim", "dpm"] = "dpm"
-    """`dpm`: second-order exponential multistep in epsilon on a uniform log-SNR grid."""
+    sampler: Literal["ddim", "dpm", "dpm_data"] = "dpm"
+    """`dpm`: second-order exponential multistep in epsilon on a uniform log-SNR grid; `dpm_data`:
+    its data form, DPM-Solver++(2M)."""
+    clip_x0: Annotated[float, Field(gt=0)] | None = None
+    """Bound of the predicted z_0 in each step; 1 as published, which ruins the inversion."""
+    stop_percent: Fraction = 0.0
+    """Share of the timesteps, those next to the data, in which G is left out."""
     batch_size: Positive = 4
     """Scans reconstructed at a time."""
     max_scans: Positive = 24

@@ -31,13 +31,24 @@ class OptimParams(Section):
     """Steps of linear warm-up; then cosine decay to 5 % of the peak."""
     grad_clip: float = 1.0
     """Largest gradient norm."""
-    accumulate: Positive = 1
-    """Batches whose gradients are summed up into one optimiser step."""
     precision: Precision = "bf16"
     """Arithmetic of the forward pass."""
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.995
     """Decay of the weights' moving average, once an optimiser step; 0 switches it off."""
+    ema_per: Literal["step", "micro_batch"] = "step"
+    """When the average moves: once an optimiser step, or, as published, once a micro-batch."""
+    accumulate: Positive = 1
+    """Micro-batches that a step's batch is cut into, to save memory; the gradient is the same."""
+    compile: bool = False
+    """torch.compile; minutes of compilation first, and a C++ compiler on the CPU."""
     checkpoint_every: Positive = 100
     """Steps between resumable checkpoints and validations."""
+    patience: Annotated[int, Field(ge=0)] = 0
+    """Validations without a better validation loss after which training ends, with the best
+    averaged weights; 0 trains to the last step."""
+    pictures_every: Annotated[int, Field(ge=0)] = 0
+    """Validations between pictures of samples and reconstructions (stages 1 and 2); 0 is none."""
+    log_to: tuple[Literal["tensorboard", "dvclive"], ...] = ()
+    """Where curves and pictures go beside log.csv; both are optional extras."""
     seed: int = 0
     """Seed of initialisation, batch order and noise."""

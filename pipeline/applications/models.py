@@ -48,13 +48,13 @@ class Models:
 
     @torch.inference_mode()
     def embed(self, z_0: Float[Tensor, "B C X Y Z"]) -> Float[Tensor, "B D"]:
-        """Return y_sem."""
-        return self.ldae.net.embed(z_0)
+        """Return y_sem. An encoder that reads volumes is given the decoded ones."""
+        return self.ldae.net.embed(z_0, lambda: self.decode(z_0)[:, None].float().to(self.device))
 
     @torch.inference_mode()
     def take_apart(self, z_0: Float[Tensor, "B C X Y Z"]) -> Codes:
         """Return y_sem and the inverted x_T."""
-        y_sem = self.ldae.net.embed(z_0)
+        y_sem = self.embed(z_0)
         x_T = invert(
             self.ldae.net.model(y_sem),
             z_0,

@@ -50,6 +50,7 @@ class Reconstructor:
             diffusion.schedule,
             sampler=self.params.sampler,
             num_inference_steps=self.params.num_inference_steps,
+            clip_x0=self.params.clip_x0,
         )
         return self._decode(z_0)
 
@@ -63,7 +64,17 @@ class Reconstructor:
             self.ldae.net.diffusion.schedule,
             sampler=self.params.sampler,
             num_inference_steps=self.params.num_inference_steps,
+            clip_x0=self.params.clip_x0,
         )
+
+    def embed(self, scan_ids: list[str]) -> Float[Tensor, "B D"]:
+        """Return y_sem of scans."""
+        return self.ldae.net.embed(
+            self.z_0(scan_ids), lambda: self.volumes.load_unit_interval(scan_ids).to(self.device)
+        )
+
+    def _model(self, y_sem: Tensor) -> Model:
+        return self.ldae.net.model(y_sem, stop_percent=self.params.stop_percent)
 
     def reference(self, scan_id: str) -> Float[Tensor, "1 1 X Y Z"]:
         """Return the preprocessed volume."""
@@ -95,14 +106,14 @@ class Reconstructor:
         `other_ids` are scans of other subjects, or None where there is one subject only.
         """
         net, z_0 = self.ldae.net, self.z_0(scan_ids)
-        y_sem = net.embed(z_0)
-        x_T = self._invert(net.model(y_sem), z_0)
+        y_sem = self.embed(scan_ids)
+        x_T = self._invert(self._model(y_sem), z_0)
         noise = self.random_noise(scan_ids, z_0.shape)
         starts = {"ldae": (x_T, y_sem), "ldae_y_sem_only": (noise, y_sem)}
         if other_ids is not None:
-            starts["ldae_other_y_sem"] = (noise, net.embed(self.z_0(other_ids)))
+            starts["ldae_other_y_sem"] = (noise, self.embed(other_ids))
         conditions = torch.cat([y for _, y in starts.values()])
-        sampled = self._sample(net.model(conditions), torch.cat([x for x, _ in starts.values()]))
+        sampled = self._sample(self._model(conditions), torch.cat([x for x, _ in starts.values()]))
         made = {
             "ae": self._decode(z_0),
             "lddim": self._sample(net.model(None), self._invert(net.model(None), z_0)),

@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -56,7 +57,7 @@ def run_task(task: Task, params: dict[str, Any], out: str) -> Record:
     the next run.
     """
     staging = Staging(Path(out))
-    record: Record = {"scan_id": task.scan_id, "fingerprint": task.fingerprint}
+    record: Record = _provenance(task)
     try:
         row, more = _preprocess(task, PreprocessParams.model_validate(params))
         staging.write_scan(row, record | more)
@@ -76,6 +77,27 @@ def run_task(task: Task, params: dict[str, Any], out: str) -> Record:
         record |= {"error": f"preprocessing failed: {type(error).__name__}: {first}"}
         staging.write_error(record)
         return record
+
+
+def _provenance(task: Task) -> Record:
+    """Return which file a scan came from, and the versions of all that changes its voxels."""
+    from pipeline.imaging.chain import METHOD_VERSION
+
+    packages = ("ldae-pipeline", "antspyx", "deepbet", "nilearn", "numpy", "scipy")
+    return {
+        "scan_id": task.scan_id,
+        "fingerprint": task.fingerprint,
+        "source_digest": task.source_digest,
+        "method_version": METHOD_VERSION,
+        "versions": {name: _version(name) for name in packages},
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def _preprocess(task: Task, params: PreprocessParams) -> tuple[VolumeRow, Record]:
@@ -143,8 +165,7 @@ def _dispatch(client: Any, tasks: list[Task], params: dict[str, Any], out: str) 
             # A worker died over this scan, and so did those that tried it again.
             log.debug("%s", task.path, exc_info=True)
             text = f"worker died on this scan ({type(error).__name__}); is memory short?"
-            record = {"scan_id": task.scan_id, "fingerprint": task.fingerprint}
-            record |= {"error": text, "transient": True}
+            record = _provenance(task) | {"error": text, "transient": True}
         future.release()
         running.update(more())
         yield record

@@ -10,13 +10,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pipeline.artefact import finished_metrics, write_artefact
-from pipeline.compute import digest_file, digest_of
+from pipeline.compute import digest_file, digest_of, seed_from
 from pipeline.nets.autoencoder import Autoencoder
 from pipeline.perceptual import load_lpips
 from pipeline.stores.volumes import VolumeStore
 from pipeline.training.batches import batch_rows, step_generator
 from pipeline.training.fit import fit
 from pipeline.training.module import StepModule
+from pipeline.training.ssim import ssim_map
 from pipeline.training.terms import Adversary, perceptual_distance
 from schemas.autoencoder import TrainAeParams
 from schemas.errors import ContractError
@@ -28,7 +29,9 @@ MAX_VAL_SCANS = 8
 
 
 class AutoencoderModule(StepModule):
-    """L1, KL, and where asked for perceptual and patch-adversarial terms."""
+    """L1, SSIM inside the brain, KL, and where asked for perceptual and adversarial terms."""
+
+    judged_by = "l1"
 
     net: Autoencoder
     params: TrainAeParams
@@ -56,12 +59,9 @@ class AutoencoderModule(StepModule):
 
     def on_fit_start(self) -> None:
         """Bring what is not trained, so not checkpointed either, to the device."""
+        super().on_fit_start()
         for lpips in self._lpips:
             lpips.to(self.device)
-
-    def on_train_start(self) -> None:
-        """Do not go on with a run that had stopped early when it was killed."""
-        self.trainer.should_stop = self.exhausted
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Return the autoencoder's weights and the discriminator's."""
@@ -71,12 +71,12 @@ class AutoencoderModule(StepModule):
             groups.append({"params": weights, "lr": self.params.adversarial.lr})
         return groups
 
-    def _batch(self, batch: int, generator: torch.Generator) -> Float[Tensor, "B 1 X Y Z"]:
+    def _batch(self, step: int, generator: torch.Generator) -> Float[Tensor, "B 1 X Y Z"]:
         params = self.params
         picked = batch_rows(
-            batch, num_rows=len(self.train_rows), batch_size=params.batch_size, seed=params.seed
+            step, num_rows=len(self.train_rows), batch_size=params.batch_size, seed=params.seed
         )
-        x = self._read([self.train_rows[i] for i in picked])
+        x = self._read([self.train_rows[i] for i in self.own(picked)])
         if params.flip:
             flips = torch.rand(len(x), generator=generator, device=self.device) < 0.5
             x = torch.where(flips[:, None, None, None, None], x.flip(2), x)
@@ -90,7 +90,9 @@ class AutoencoderModule(StepModule):
     def compute_losses(self, step: int) -> dict[str, Tensor]:
         """Return every term, and as `loss` their weighted sum, the discriminator's own included."""
         params = self.params
-        generator = step_generator(step, seed=params.seed, device=self.device)
+        # Other noise in each part of the batch; the first draws what a whole batch would.
+        seed = params.seed if self._part == 0 else seed_from("part", self._part, params.seed)
+        generator = step_generator(step, seed=seed, device=self.device)
         x = self._batch(step, generator)
         mean, logvar = self.net.encode(x)
         mean, logvar = mean.float(), logvar.float()
@@ -100,6 +102,10 @@ class AutoencoderModule(StepModule):
         kl = 0.5 * (mean.square() + logvar.exp() - logvar - 1).flatten(1).sum(1).mean()
         terms = {"l1": l1, "kl": kl}
         loss = l1 + params.kl_weight * kl
+        if params.ssim_weight > 0:
+            # The store holds 0 outside the brain and there alone.
+            terms["dssim"] = 1 - ssim_map(x, made)[x > 0].mean()
+            loss = loss + params.ssim_weight * terms["dssim"]
         for lpips in self._lpips:
             share = params.perceptual.slices
             terms["perceptual"] = perceptual_distance(
@@ -114,28 +120,13 @@ class AutoencoderModule(StepModule):
         """Return what the discriminator adds to the loss, and log its parts."""
         assert self.adversary is not None
         params = self.params.adversarial
-        if step // self.params.accumulate < params.warmup_steps:
+        if step < params.warmup_steps:
             idle = self.adversary.idle()
             terms |= {"adversarial": idle, "discriminator": idle}
             return idle
         terms["adversarial"] = self.adversary.fooled(made)
         terms["discriminator"] = self.adversary.mistaken(made, x)
         return params.weight * terms["adversarial"] + terms["discriminator"]
-
-    def validation_step(self, step: int) -> None:
-        """Validate, and stop when `patience` validations have brought nothing."""
-        super().validation_step(step)
-        if self.exhausted:
-            self.trainer.should_stop = True
-
-    @property
-    def exhausted(self) -> bool:
-        """Whether the last `patience` validations were no better than an earlier one."""
-        curve = [row["val_l1"] for row in self.rows if "val_l1" in row]
-        patience = self.params.patience
-        if patience is None or not curve:
-            return False
-        return len(curve) - 1 - curve.index(min(curve)) >= patience
 
     @torch.no_grad()
     def compute_validation(self) -> dict[str, float]:
@@ -167,7 +158,7 @@ def train_autoencoder(
     """
     weights = params.perceptual.weights
     made_from = [digest_file(weights) if weights and weights.is_file() else None]
-    plan = params.model_dump(exclude={"loggers": True, "perceptual": {"weights"}})
+    plan = params.model_dump(exclude={"log_to": True, "perceptual": {"weights"}})
     fingerprint = digest_of([plan, made_from, volumes.digest, scan_ids])
     finished = finished_metrics(out, kind="ae", fingerprint=fingerprint)
     if finished is not None:
@@ -237,7 +228,7 @@ def final_metrics(module: StepModule) -> dict[str, Any]:
 def _card(config: dict[str, Any]) -> str:
     figures = "\n".join(f"- {k}: {v}" for k, v in config["metrics"].items())
     params = config["params"]
-    terms = ["L1", "KL"]
+    terms = ["L1"] + (["SSIM"] if params["ssim_weight"] else []) + ["KL"]
     terms += ["LPIPS"] if params["perceptual"]["weights"] else []
     terms += ["patch-adversarial"] if params["adversarial"]["weight"] else []
     return f"""# Compression autoencoder
