@@ -126,10 +126,12 @@ class PreprocessParams(Section):
 class EncodeParams(Section):
     """Frozen autoencoder over every volume, once."""
 
-    batch_size: Positive = 4
-    """Scans a forward pass."""
-    precision: Precision = "fp32"
-    """Arithmetic of the encoder."""
+    batch_size: Positive | Literal["auto"] = 4
+    """Scans a forward pass; halved when memory ends. `auto`: what half of the free memory holds,
+    at most 16 on a GPU and 4 on the CPU."""
+    precision: Precision | Literal["auto"] = "auto"
+    """Arithmetic of the encoder. `auto`: bf16 where the device computes it natively and it gives
+    the latents of fp32 to 2 %, else fp32; an existing store keeps its own."""
     chunk_scans: Positive = 64
     """Scans a Zarr chunk."""
 

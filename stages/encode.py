@@ -21,7 +21,7 @@ def encode(
         typer.Option(help="Autoencoder folder; default: models/ae, else the bundled one."),
     ] = None,
     replace: Annotated[
-        bool, typer.Option(help="Remake a store that another autoencoder made.")
+        bool, typer.Option(help="Remake a store made otherwise; drop scans not in the input.")
     ] = False,
     strict: Annotated[bool, typer.Option(help="Exit with 1 if any scan is refused.")] = False,
 ) -> None:
@@ -31,7 +31,7 @@ def encode(
     """
     from pipeline.bundled import find_autoencoder
     from pipeline.frozen import load_autoencoder, on_grid
-    from pipeline.precompute.encode import encode_volumes
+    from pipeline.precompute.encode import check_out, encode_volumes
     from pipeline.precompute.volumes_of import volumes_of
     from pipeline.stores.volumes import open_volumes
 
@@ -39,6 +39,7 @@ def encode(
     devices = settings.devices()
     folder, which = find_autoencoder(ae)
     autoencoder = load_autoencoder(folder, device=devices[0])
+    check_out(out, autoencoder, params.encode, replace=replace)
     typer.echo(f"autoencoder: {which}")
     made = volumes_of(
         input_path,
@@ -60,6 +61,8 @@ def encode(
         params.encode,
         device=devices,
         replace=replace,
+        scheduler=settings.scheduler,
+        device_name=settings.device_name,
     )
     typer.echo(
         f"{out}: {summary.scans} scans, {summary.encoded} encoded now, {summary.reused} from"

@@ -16,7 +16,7 @@ from pipeline.compute import digest_image, digest_of
 from pipeline.precompute.slurm import read_slurm, slurm_cluster
 from pipeline.precompute.staging import Record, Staging
 from pipeline.stores.volumes import VolumeRow
-from schemas.errors import ScanError
+from schemas.errors import ContractError, ScanError
 from schemas.params import PreprocessParams
 
 log = logging.getLogger(__name__)
@@ -136,7 +136,7 @@ def run_all(
         for task in tasks:
             yield run_task(task, dumped, str(out))
         return
-    with _client(workers, scheduler) as client:
+    with dask_client(workers, scheduler) as client:
         yield from _dispatch(client, tasks, dumped, str(out.absolute()))
 
 
@@ -172,7 +172,7 @@ def _dispatch(client: Any, tasks: list[Task], params: dict[str, Any], out: str) 
 
 
 @contextmanager
-def _client(workers: int, scheduler: str | None) -> Iterator[Any]:
+def dask_client(workers: int, scheduler: str | None) -> Iterator[Any]:
     """Yield a dask client on worker processes of our own or on the scheduler given."""
     import dask
     from distributed import Client, LocalCluster
@@ -186,7 +186,11 @@ def _client(workers: int, scheduler: str | None) -> Iterator[Any]:
             yield client
         return
     if scheduler is not None:
-        with Client(scheduler, timeout="30s") as client:
+        try:
+            there = Client(scheduler, timeout="30s")
+        except (OSError, ValueError) as error:
+            raise ContractError(f"--scheduler {scheduler}: no dask scheduler answers") from error
+        with there as client:
             yield client
         return
     # Pausing a worker above its target would stall a scan that needs the memory for a moment.

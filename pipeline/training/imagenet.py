@@ -1,11 +1,9 @@
 """ImageNet weights for the published encoder, from a file."""
 
 import logging
-import pickle
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from pipeline.artefact import load_strict
@@ -34,8 +32,8 @@ def load_imagenet(backbone: ConvNext, weights: Path | None) -> None:
             tensors = load_file(weights)
         else:
             tensors = torch.load(weights, map_location="cpu", weights_only=True)
-    except (OSError, SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        reason = str(error).splitlines()[0]
+    except Exception as error:
+        reason = f"{type(error).__name__} {error}".splitlines()[0]
         raise ContractError(
             f"{weights}: expected ConvNeXt weights of torchvision (.pth or .safetensors):"
             f" {reason:.120}"
