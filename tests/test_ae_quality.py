@@ -1,6 +1,7 @@
-"""The autoencoder judged: MS-SSIM against MONAI's, latents that collapse, ventricles that shrink."""
+"""The autoencoder judged: MS-SSIM against MONAI's, collapsed latents, shrunken ventricles."""
 
 import json
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -14,7 +15,9 @@ from pipeline.artefact import read_artefact
 from pipeline.evaluation.ae_quality import AeJudge, image_figures
 from pipeline.evaluation.latent_statistics import LatentStatistics
 from pipeline.evaluation.ms_ssim import ms_ssim, num_scales
+from pipeline.evaluation.report import load_context, render_report
 from pipeline.frozen import load_autoencoder
+from schemas.params import Params
 from stages.cli import app
 from tests.conftest import make_volumes, smooth_volume, subjects
 
@@ -102,19 +105,21 @@ def test_drift_grows_pass_by_pass_and_a_filled_ventricle_is_an_error(tmp_path, a
     judge = AeJudge(autoencoder=frozen, volumes=store, device=CPU)
     figures = judge.judge("sub-001")
     drift = [figures[f"drift_mse_brain_{i}"] for i in range(1, 6)]
-    assert all(a < b for a, b in zip(drift, drift[1:], strict=False))
+    assert all(a < b for a, b in pairwise(drift))
     assert drift[0] == pytest.approx(figures["mse_brain"])
     grid = store.attributes.grid
     affine = np.array(grid["affine"])
     affine[:3, 3] = [-24, -36, -10]
     grid["affine"] = affine.tolist()
-    row = store.read("volume", 0).astype(np.float32) / 255
-    hole = row.copy()
-    hole[6:10, 8:14, 6:10] = 0.02
-    filled = torch.from_numpy(np.maximum(hole, 0.6 * (hole > 0)))[None, None]
-    error = judge._ventricles(torch.from_numpy(hole)[None, None], filled)
-    assert error["ventricle_error"] < -0.5
-    assert error["ventricle_ml"] > 0
+    tissue = torch.full((1, 1, *grid["shape"]), 0.8)
+    ventricles = tissue.clone()
+    ventricles[..., 6:10, 8:14, 6:10] = 0.05
+    half = ventricles.clone()
+    half[..., 6:10, 8:14, 6:8] = 0.8
+    for made, expected in ((ventricles, 0), (half, -0.5), (tissue, -1)):
+        figures = judge._ventricles(ventricles, made)
+        assert figures["ventricle_error"] == pytest.approx(expected)
+        assert figures["ventricle_ml"] == pytest.approx(4 * 6 * 4 * 0.027, rel=1e-3)
 
 
 def test_the_command_writes_parquet_json_and_a_picture(
@@ -130,13 +135,13 @@ def test_the_command_writes_parquet_json_and_a_picture(
     result = CliRunner().invoke(
         app,
         ["evaluate", "--what", "ae", "--manifest", "manifest.csv", "--volumes", str(volumes.path),
-         "--ae", str(autoencoder_path), "--out", "reports", "--device", "cpu",
+         "--ae", str(autoencoder_path), "--out", "reports/ae", "--device", "cpu",
          "--set", "evaluate.max_scans=3", "--set", "evaluate.bootstrap=50"],
     )  # fmt: skip
     assert result.exit_code == 0, (result.output, result.exception)
     assert "LPIPS: left out" in result.output
-    metrics = json.loads((tmp_path / "reports" / "metrics.json").read_text())
-    per_scan = pd.read_parquet(tmp_path / "reports" / "per_scan.parquet")
+    metrics = json.loads((tmp_path / "reports" / "ae" / "metrics.json").read_text())
+    per_scan = pd.read_parquet(tmp_path / "reports" / "ae" / "per_scan.parquet")
     assert list(per_scan["scan_id"]) == split["test"][:3]
     for name in ("ssim", "ms_ssim", "psnr", "mse"):
         for where in ("brain", "whole"):
@@ -149,7 +154,14 @@ def test_the_command_writes_parquet_json_and_a_picture(
     assert metrics["speed"]["encode_scans_per_second"] > 0
     assert metrics["peak_memory_gib"] > 0
     assert metrics["autoencoder"] == read_artefact(autoencoder_path, kind="ae").digest
-    assert (tmp_path / "reports" / "error_map.png").read_bytes()[:4] == b"\x89PNG"
+    assert (tmp_path / "reports" / "ae" / "error_map.png").read_bytes()[:4] == b"\x89PNG"
+    context = load_context(
+        params=Params(), manifest=tmp_path / "manifest.csv", evaluate=tmp_path / "reports" / "none"
+    )
+    render_report(context, tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text()
+    assert "The autoencoder alone" in page
+    assert "Mean error of the autoencoder" in page
 
 
 def test_the_study_needs_its_latents(tmp_path, volumes, autoencoder_path):

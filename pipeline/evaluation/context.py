@@ -65,6 +65,10 @@ class ReportContext:
     """scan_id, subject_id, method and the metrics of each."""
     examples: Mapping[str, np.ndarray] | None = None
     """scan_id (n,), reference and one array (n, X, Y, Z) a method."""
+    ae_quality: Mapping[str, Any] | None = None
+    """ae_quality.summarise."""
+    ae_error_map: bytes | None = None
+    """PNG."""
     probe: Mapping[str, Any] | None = None
     """probes.ProbeResults.document()."""
     predictions: pd.DataFrame | None = None
@@ -89,7 +93,8 @@ def load_context(
     """Read what there is; a path that is None or absent leaves its section `not run`.
 
     `models` holds `ae/log.csv`, `ldm/log.csv`, `ldae/log.csv`. `evaluate` holds `metrics.json`,
-    `per_scan.csv`, `examples.npz`; `probe` holds `metrics.json`, `predictions.csv` or `.parquet`.
+    `per_scan.csv`, `examples.npz`; `probe` holds `metrics.json`, `predictions.csv` or `.parquet`;
+    `ae`, beside `evaluate`, what `evaluate --what ae` wrote.
 
     Raises
     ------
@@ -123,6 +128,8 @@ def load_context(
         evaluate=_read_json(evaluate and evaluate / "metrics.json"),
         per_scan=_numbers(_read_table(evaluate and evaluate / "per_scan.csv")),
         examples=_read_arrays(evaluate and evaluate / "examples.npz"),
+        ae_quality=_read_json(evaluate and evaluate.parent / "ae" / "metrics.json"),
+        ae_error_map=_read_bytes(evaluate and evaluate.parent / "ae" / "error_map.png"),
         probe=_read_json(probe and probe / "metrics.json"),
         predictions=_numbers(_read_predictions(probe)),
         versions=installed_versions(),
@@ -190,6 +197,10 @@ def _read_json(path: Path | None) -> dict[str, Any] | None:
     except ValueError as error:
         raise ContractError(f"{path}: not JSON ({error}); run its stage again") from error
     return value if isinstance(value, dict) else None
+
+
+def _read_bytes(path: Path | None) -> bytes | None:
+    return path.read_bytes() if path is not None and path.is_file() else None
 
 
 def _read_arrays(path: Path | None) -> dict[str, np.ndarray] | None:

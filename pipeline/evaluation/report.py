@@ -6,6 +6,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from pipeline.compute import write_atomic
+from pipeline.evaluation.ae_section import ae_section
 from pipeline.evaluation.context import ReportContext, load_context
 from pipeline.evaluation.gallery import FigureFolder
 from pipeline.evaluation.sections import (
@@ -36,6 +37,7 @@ def render_report(context: ReportContext, out: Path) -> None:
         "quality": quality_section(context, figures),
         "training": training_section(context, figures),
         "reconstruction": reconstruction_section(context, figures),
+        "autoencoder": ae_section(context),
         "inversion": inversion_section(context, figures),
         "probe": probe_section(context, figures),
         "parameters": parameter_section(context),
