@@ -1,6 +1,7 @@
 """Where the work runs: device, seeds, threads, digests, progress."""
 
 import hashlib
+import io
 import json
 import logging
 import os
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from schemas.errors import ParamsError
 
 if TYPE_CHECKING:
+    import pandas as pd
     import torch
 
 
@@ -128,6 +130,13 @@ def write_atomic(path: Path, data: str | bytes) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write indented JSON atomically."""
     write_atomic(path, json.dumps(value, indent=2, default=str) + "\n")
+
+
+def write_parquet(path: Path, table: "pd.DataFrame") -> None:
+    """Write a table as Parquet, whole or not at all."""
+    buffer = io.BytesIO()
+    table.to_parquet(buffer, index=False)
+    write_atomic(path, buffer.getvalue())
 
 
 def progress(items: Iterable[T], *, total: int, label: str) -> Iterator[T]:

@@ -9,17 +9,20 @@ import torch
 
 from pipeline.artefact import load_strict, read_artefact
 from pipeline.ldae import LatentDiffusion, Ldae, build_diffusion, build_ldae
-from pipeline.nets.autoencoder import Autoencoder
+from pipeline.nets.autoencoder import Autoencoder, Voxels
 from schemas.errors import ContractError
 
 log = logging.getLogger(__name__)
+
+VOXELS = "voxels"
+"""Stands where the autoencoder's digest would, for models of volumes themselves."""
 
 
 @dataclass(frozen=True, slots=True)
 class FrozenAutoencoder:
     """A trained autoencoder and where it came from."""
 
-    net: Autoencoder
+    net: Autoencoder | Voxels
     digest: str
     grid: dict[str, Any]
     config: dict[str, Any]
@@ -69,6 +72,11 @@ def on_grid(autoencoder: FrozenAutoencoder, grid: dict[str, Any]) -> FrozenAutoe
 
 def _zooms(grid: dict[str, Any]) -> list[float]:
     return [sum(float(row[axis]) ** 2 for row in grid["affine"][:3]) ** 0.5 for axis in range(3)]
+
+
+def voxels_as_latents(grid: dict[str, Any], path: Path) -> FrozenAutoencoder:
+    """Return what stands in for the autoencoder where volumes are their own latents."""
+    return FrozenAutoencoder(Voxels(), VOXELS, grid, {}, path)
 
 
 def architecture(config: dict[str, Any]) -> dict[str, Any]:

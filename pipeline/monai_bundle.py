@@ -11,6 +11,7 @@ from pipeline import __version__
 from pipeline.artefact import CARD
 from pipeline.compute import write_atomic, write_json
 from pipeline.frozen import load_autoencoder
+from pipeline.nets.autoencoder import Autoencoder
 
 SCHEMA = (
     "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/"
@@ -30,6 +31,7 @@ def export_monai_bundle(ae: Path, out: Path) -> None:
         If `ae` holds no autoencoder or its weights do not fit.
     """
     frozen = load_autoencoder(ae, device=torch.device("cpu"))
+    assert isinstance(frozen.net, Autoencoder)  # the other kind is no file of its own
     weights = out / "models" / "model.pt"
     weights.parent.mkdir(parents=True, exist_ok=True)
     torch.save(frozen.net.net.state_dict(), weights)

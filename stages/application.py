@@ -1,9 +1,11 @@
 """What the application commands share: their options, and opening models and stores."""
 
+import functools
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -75,6 +77,25 @@ Seed = Annotated[
 ]
 
 
+_SCANS: dict[str, tuple[Any, Any]] = {
+    "scans": (Scans, None),
+    "inputs": (Inputs, None),
+    "list_file": (ListFile, None),
+}
+_STORES: dict[str, tuple[Any, Any]] = {
+    "latents": (Latents, None),
+    "volumes": (Volumes, None),
+    "space": (SpaceOption, "mni"),
+}
+_MODELS: dict[str, tuple[Any, Any]] = {
+    "ae": (Ae, Path("models/ae")),
+    "ldae": (LdaeFolder, Path("models/ldae")),
+    "out": (Out, inspect.Parameter.empty),
+    "steps": (Steps, None),
+    "sampler": (SamplerName, None),
+}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bench:
     """Models, the stores' door and the writer of one invocation."""
@@ -94,43 +115,91 @@ class Bench:
             raise typer.Exit(1)
 
 
-def open_bench(
-    settings: Settings,
-    command: str,
-    *,
-    ae: Path,
-    ldae: Path,
-    out: Path,
-    latents: Path | None = None,
-    volumes: Path | None = None,
-    space: Literal["mni", "native"] = "mni",
-    steps: int | None = None,
-    sampler: Literal["ddim", "dpm", "dpm_data"] | None = None,
-) -> Bench:
-    """Load the models and open the stores."""
-    from pipeline.applications.batch import Opener
-    from pipeline.applications.models import load_models
-    from pipeline.applications.writing import Writer
-    from pipeline.stores.latents import open_latents
-    from pipeline.stores.volumes import open_volumes
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """The shared options of one invocation."""
 
-    params = settings.params()
-    models = load_models(
-        ae,
-        ldae,
-        device=settings.device(),
-        sampler=sampler or params.evaluate.sampler,
-        num_inference_steps=params.evaluate.num_inference_steps if steps is None else steps,
-        batch_size=params.evaluate.batch_size,
-    )
-    opener = Opener(
-        models=models,
-        latents=open_latents(latents) if latents else None,
-        volumes=open_volumes(volumes) if volumes else None,
-        preprocess=params.preprocess,
-    )
-    writer = Writer(out=out, command=command, space=space, models=models)
-    return Bench(models=models, opener=opener, writer=writer)
+    settings: Settings
+    command: str
+    options: dict[str, Any]
+
+    def scan_names(self) -> list[str]:
+        """Return every scan asked for, ids and files alike.
+
+        Raises
+        ------
+        ParamsError
+            If there is none, or the list is missing or an input is no image file.
+        """
+        return scan_names(*(self.options[name] for name in _SCANS))
+
+    def open(self) -> Bench:
+        """Load the models and open the stores."""
+        from pipeline.applications.batch import Opener
+        from pipeline.applications.models import load_models
+        from pipeline.applications.writing import Writer
+        from pipeline.stores.latents import open_latents
+        from pipeline.stores.volumes import open_volumes
+
+        params, given = self.settings.params(), self.options
+        steps = given["steps"]
+        models = load_models(
+            given["ae"],
+            given["ldae"],
+            device=self.settings.device(),
+            sampler=given["sampler"] or params.evaluate.sampler,
+            num_inference_steps=params.evaluate.num_inference_steps if steps is None else steps,
+            batch_size=params.evaluate.batch_size,
+        )
+        latents, volumes = given.get("latents"), given.get("volumes")
+        opener = Opener(
+            models=models,
+            latents=open_latents(latents) if latents else None,
+            volumes=open_volumes(volumes) if volumes else None,
+            preprocess=params.preprocess,
+        )
+        space = given.get("space", "mni")
+        writer = Writer(out=given["out"], command=self.command, space=space, models=models)
+        return Bench(models=models, opener=opener, writer=writer)
+
+
+def application(
+    takes: Literal["scans", "stores", "models"],
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give f(request, *, own options) the options that application commands share.
+
+    `scans` are all of them; `stores` leaves out the list of scans, `models` the stores too.
+    """
+    shared = _MODELS
+    if takes != "models":
+        shared = _STORES | shared
+    if takes == "scans":
+        shared = _SCANS | shared
+
+    def decorate(function: Callable[..., None]) -> Callable[..., None]:
+        own = list(inspect.signature(function).parameters.values())[1:]
+        names = [(name, *option) for name, option in shared.items()]
+        parameters = [
+            inspect.Parameter("settings", inspect.Parameter.POSITIONAL_OR_KEYWORD),
+            *own,
+            *(
+                inspect.Parameter(
+                    name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation
+                )
+                for name, annotation, default in names
+            ),
+        ]
+
+        @functools.wraps(function)
+        def wrapper(settings: Settings, **options: Any) -> None:
+            given = {name: options.pop(name) for name in shared}
+            request = Request(settings=settings, command=function.__name__, options=given)
+            function(request, **options)
+
+        wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        return wrapper
+
+    return decorate
 
 
 def scan_names(

@@ -31,6 +31,7 @@ from stages import (
     train_ae,
     train_ldae,
     train_ldm,
+    train_voxel_dae,
     vary,
     verify,
 )
@@ -66,6 +67,7 @@ TOOLS: dict[str, Callable[..., None]] = {
     "interpolate": interpolate.interpolate,
     "export-ae": export_ae.export_ae,
     "import-ae": import_ae.import_ae,
+    "train-voxel-dae": train_voxel_dae.train_voxel_dae,
     "init": init.init,
     "qc": qc.qc,
     "info": info.info,

@@ -1,7 +1,7 @@
-"""Stage 9: how well scans never trained on are reconstructed."""
+"""Stage 9: what scans never trained on show."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -13,7 +13,7 @@ def evaluate(
     *,
     manifest: Annotated[Path, typer.Option(help="manifest.csv with the split.")],
     volumes: Annotated[Path, typer.Option(help="volumes.zarr of the preprocess stage.")],
-    out: Annotated[Path, typer.Option(help="Folder for metrics, per-scan table and examples.")],
+    out: Annotated[Path, typer.Option(help="Folder for metrics, tables a scan, and pictures.")],
     ae: Annotated[
         Path | None,
         typer.Option(help="Autoencoder folder; default: models/ae, else the bundled one."),
@@ -22,83 +22,75 @@ def evaluate(
         Path | None, typer.Option(help="latents.zarr of the encode stage (study).")
     ] = None,
     ldae: Annotated[Path | None, typer.Option(help="Model of train-ldae (study).")] = None,
+    directions: Annotated[
+        Path | None,
+        typer.Option(help="directions.json of the probe stage, for the dose-response."),
+    ] = None,
+    voxel_dae: Annotated[
+        Path | None, typer.Option(help="Model of train-voxel-dae, as a baseline.")
+    ] = None,
     what: Annotated[
-        Literal["study", "ae"],
-        typer.Option(help="The study's reconstructions, or the autoencoder alone in depth."),
+        Literal["study", "ae"], typer.Option(help="The study, or the autoencoder alone in depth.")
     ] = "study",
 ) -> None:
-    """Judge AE and LDAE reconstructions against the preprocessed scans, or the AE alone.
+    """Judge reconstruction, manipulation, interpolation and generation on held-out subjects.
 
     `--what ae`: SSIM, MS-SSIM, PSNR, MSE, ventricle volumes, five round trips in a row, what each
     latent channel carries, speed and memory.
 
     Example: pipeline evaluate --manifest data/cohort/manifest.csv --volumes data/volumes.zarr
-    --latents data/latents.zarr --ae models/ae --ldae models/ldae --out reports/evaluate
+    --latents data/latents.zarr --ae models/ae --ldae models/ldae
+    --directions reports/probe/directions.json --out reports/evaluate
     """
     from pipeline.bundled import find_autoencoder
     from schemas.errors import ParamsError
 
     folder, which = find_autoencoder(ae)
     if what == "ae":
+        from stages.evaluate_ae import judge_autoencoder
+
         typer.echo(f"autoencoder: {which}")
-        _judge_autoencoder(settings, manifest, volumes, folder, out)
+        judge_autoencoder(settings, manifest, volumes, folder, out)
         return
     if latents is None or ldae is None:
         raise ParamsError("evaluate: --latents and --ldae are needed, or --what ae")
 
+    from dataclasses import replace
+
+    from pipeline.applications.models import load_models, load_voxel_models
+    from pipeline.applications.sources import check_latents
     from pipeline.cohort.manifest import read_manifest
+    from pipeline.evaluation.evaluate import evaluate_study
     from pipeline.evaluation.headline import read_headline
-    from pipeline.evaluation.reconstruction import Reconstructor, evaluate_reconstruction
-    from pipeline.frozen import load_autoencoder, load_ldae
-    from pipeline.precompute.embed import check_same_autoencoder
+    from pipeline.evaluation.study import Study
     from pipeline.stores.latents import open_latents
     from pipeline.stores.volumes import open_volumes
-    from schemas.errors import ContractError
 
-    device = settings.device()
-    reconstructor = Reconstructor(
-        volumes=open_volumes(volumes),
+    params = settings.params()
+    how: dict[str, Any] = {
+        "device": settings.device(),
+        "sampler": params.evaluate.sampler,
+        "num_inference_steps": params.evaluate.num_inference_steps,
+        "batch_size": params.evaluate.batch_size,
+    }
+    volume_store = open_volumes(volumes)
+    study = Study(
+        models=replace(
+            load_models(folder, ldae, **how),
+            clip_x0=params.evaluate.clip_x0,
+            stop_percent=params.evaluate.stop_percent,
+        ),
+        volumes=volume_store,
         latents=open_latents(latents),
-        autoencoder=load_autoencoder(folder, device=device),
-        ldae=load_ldae(ldae, device=device),
-        params=settings.params().evaluate,
-        device=device,
+        manifest=read_manifest(manifest),
+        params=params.evaluate,
+        probe=params.probe,
+        directions=directions,
+        voxel_dae=None
+        if voxel_dae is None
+        else load_voxel_models(voxel_dae, volume_store.attributes.grid, **how),
     )
-    check_same_autoencoder(reconstructor.latents, reconstructor.ldae)
-    if reconstructor.autoencoder.digest != reconstructor.latents.attributes.digests["autoencoder"]:
-        raise ContractError(f"{latents}: encoded by another autoencoder than {folder}; run encode")
-    evaluate_reconstruction(reconstructor, read_manifest(manifest), out)
+    check_latents(study.latents, study.models)
+    evaluate_study(study, out)
     for line in read_headline(evaluate=out):
         typer.echo(line)
-
-
-def _judge_autoencoder(
-    settings: Settings, manifest: Path, volumes: Path, ae: Path, out: Path
-) -> None:
-    from pipeline.cohort.manifest import read_manifest
-    from pipeline.evaluation.ae_quality import AeJudge, evaluate_autoencoder
-    from pipeline.frozen import load_autoencoder, on_grid
-    from pipeline.perceptual import load_lpips
-    from pipeline.stores.volumes import open_volumes
-    from schemas.metrics import Estimate
-
-    params, device = settings.params().evaluate, settings.device()
-    store, weights = open_volumes(volumes), params.lpips_weights
-    table = read_manifest(manifest)
-    judge = AeJudge(
-        autoencoder=on_grid(load_autoencoder(ae, device=device), store.attributes.grid),
-        volumes=store,
-        device=device,
-        lpips=load_lpips(weights, device=device) if weights else None,
-    )
-    if weights is None:
-        typer.echo("LPIPS: left out, no evaluate.lpips_weights was given")
-    metrics = evaluate_autoencoder(judge, table[table["split"] == params.split], params, out)
-    for name in ("ssim_brain", "ms_ssim_brain", "psnr_brain", "mse_brain", "ssim_whole", "lpips"):
-        if name in metrics["reconstruction"]:
-            typer.echo(f"{name}: {Estimate(**metrics['reconstruction'][name])}")
-    error = metrics["ventricles"].get("median_absolute_relative_error")
-    if error:
-        typer.echo(f"ventricle volume, median relative error: {Estimate(**error)}")
-    collapsed = [str(c["channel"]) for c in metrics["latent"] if c["collapsed"]]
-    typer.echo(f"collapsed latent channels: {', '.join(collapsed) or 'none'}")

@@ -5,14 +5,13 @@ from typing import Annotated, Literal
 
 import typer
 
-from stages.application import Ae, LdaeFolder, Out, SamplerName, Seed, Steps, open_bench
-from stages.settings import Settings
+from stages.application import Request, Seed, application
 
 
+@application("models")
 def generate(
-    settings: Settings,
+    request: Request,
     *,
-    out: Out,
     count: Annotated[int, typer.Option(min=1, max=10_000, help="How many.")] = 8,
     method: Annotated[
         Literal["denoiser", "prior"],
@@ -27,11 +26,7 @@ def generate(
     manifest: Annotated[
         Path | None, typer.Option(help="manifest.csv: which scans are training scans.")
     ] = None,
-    ae: Ae = Path("models/ae"),
-    ldae: LdaeFolder = Path("models/ldae"),
     seed: Seed = 0,
-    steps: Steps = None,
-    sampler: SamplerName = None,
 ) -> None:
     """Generate brains in MNI space; brain k of a seed is the same whatever the count.
 
@@ -41,9 +36,7 @@ def generate(
 
     if method == "prior" and (semantics is None or manifest is None):
         raise ParamsError("--method prior: give --semantics and --manifest, to fit the prior to")
-    bench = open_bench(
-        settings, "generate", ae=ae, ldae=ldae, out=out, steps=steps, sampler=sampler
-    )
+    bench = request.open()
     from pipeline.applications.generate import generate as apply
     from pipeline.applications.generate import prior_of
 

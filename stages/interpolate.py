@@ -5,22 +5,12 @@ from typing import Annotated
 
 import typer
 
-from stages.application import (
-    Ae,
-    Latents,
-    LdaeFolder,
-    Out,
-    SamplerName,
-    SpaceOption,
-    Steps,
-    Volumes,
-    open_bench,
-)
-from stages.settings import Settings
+from stages.application import Request, application
 
 
+@application("stores")
 def interpolate(
-    settings: Settings,
+    request: Request,
     *,
     a: Annotated[str, typer.Option("--a", help="First scan: an id in --latents, or a file.")],
     b: Annotated[str, typer.Option("--b", help="Second scan: an id in --latents, or a file.")],
@@ -42,14 +32,6 @@ def interpolate(
         Path | None, typer.Option(help="manifest.csv with the visits' months_from_first.")
     ] = None,
     extrapolate: Annotated[bool, typer.Option(help="Allow places outside the two scans.")] = False,
-    latents: Latents = None,
-    volumes: Volumes = None,
-    ae: Ae = Path("models/ae"),
-    ldae: LdaeFolder = Path("models/ldae"),
-    out: Out,
-    space: SpaceOption = "mni",
-    steps: Steps = None,
-    sampler: SamplerName = None,
 ) -> None:
     """Interpolate between two scans; `--space native` writes on the grid of scan a.
 
@@ -61,18 +43,7 @@ def interpolate(
     places = places_between(
         a, b, alpha=alpha, months=months, manifest=manifest, extrapolate=extrapolate
     )
-    bench = open_bench(
-        settings,
-        "interpolate",
-        ae=ae,
-        ldae=ldae,
-        out=out,
-        latents=latents,
-        volumes=volumes,
-        space=space,
-        steps=steps,
-        sampler=sampler,
-    )
+    bench = request.open()
     from pipeline.applications.batch import run_pair
 
     path = run_pair(a, b, bench.opener, bench.writer, places)

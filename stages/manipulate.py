@@ -5,26 +5,12 @@ from typing import Annotated
 
 import typer
 
-from stages.application import (
-    Ae,
-    Inputs,
-    Latents,
-    LdaeFolder,
-    ListFile,
-    Out,
-    SamplerName,
-    Scans,
-    SpaceOption,
-    Steps,
-    Volumes,
-    open_bench,
-    scan_names,
-)
-from stages.settings import Settings
+from stages.application import Request, application
 
 
+@application("scans")
 def manipulate(
-    settings: Settings,
+    request: Request,
     *,
     direction: Annotated[
         str, typer.Option(help="What to move towards: diagnosis:AD, or a column, age_years.")
@@ -40,17 +26,6 @@ def manipulate(
             " fitted on (train and val, never test)."
         ),
     ] = "-3:3:7",
-    scans: Scans = None,
-    inputs: Inputs = None,
-    list_file: ListFile = None,
-    latents: Latents = None,
-    volumes: Volumes = None,
-    ae: Ae = Path("models/ae"),
-    ldae: LdaeFolder = Path("models/ldae"),
-    out: Out,
-    space: SpaceOption = "mni",
-    steps: Steps = None,
-    sampler: SamplerName = None,
 ) -> None:
     """Move scans along a direction in y_sem space and keep their x_T. Scale 0 is the scan's own.
 
@@ -59,20 +34,9 @@ def manipulate(
     """
     from pipeline.applications.ranges import parse_numbers
 
-    names = scan_names(scans, inputs, list_file)
+    names = request.scan_names()
     scales = parse_numbers(scale, option="--scale")
-    bench = open_bench(
-        settings,
-        "manipulate",
-        ae=ae,
-        ldae=ldae,
-        out=out,
-        latents=latents,
-        volumes=volumes,
-        space=space,
-        steps=steps,
-        sampler=sampler,
-    )
+    bench = request.open()
     from pipeline.applications.manipulate import manipulate as apply
     from pipeline.evaluation.directions import read_direction
 

@@ -1,4 +1,4 @@
-"""Stage 8: what linear probes find in y_sem."""
+"""Stage 8: what probes find in y_sem, and in what it must beat."""
 
 from pathlib import Path
 from typing import Annotated
@@ -17,29 +17,48 @@ def probe(
     latents: Annotated[
         Path | None, typer.Option(help="latents.zarr, for the baselines on latents.")
     ] = None,
+    volumes: Annotated[
+        Path | None, typer.Option(help="volumes.zarr, for the baselines on voxels.")
+    ] = None,
+    ldae: Annotated[
+        Path | None,
+        typer.Option(help="Model of train-ldae, for its encoder with random weights."),
+    ] = None,
 ) -> None:
-    """Fit linear probes on y_sem, beside baselines, judged on subjects never trained on.
+    """Fit probes on y_sem, beside baselines, judged on subjects never trained on.
 
     Example: pipeline probe --manifest data/cohort/manifest.csv --semantics data/semantics.zarr
-    --latents data/latents.zarr --out reports/probe
+    --latents data/latents.zarr --volumes data/volumes.zarr --ldae models/ldae --out reports/probe
     """
     from pipeline.cohort.manifest import read_manifest
-    from pipeline.compute import write_atomic, write_json
+    from pipeline.compute import write_json, write_parquet
     from pipeline.evaluation.directions import write_directions
-    from pipeline.evaluation.features import collect_features
+    from pipeline.evaluation.encoder_baselines import encoder_baselines
+    from pipeline.evaluation.features import collect_features, volume_features
     from pipeline.evaluation.headline import read_headline
+    from pipeline.evaluation.heads import Head
     from pipeline.evaluation.probes import fit_probes
     from pipeline.stores.latents import open_latents
     from pipeline.stores.reading import OpenStore
+    from pipeline.stores.volumes import open_volumes
 
+    params = settings.params().probe
     store = open_latents(latents) if latents else None
     features, table = collect_features(semantics, store, read_manifest(manifest))
-    results = fit_probes(features, table, settings.params().probe)
+    if volumes is not None:
+        features |= volume_features(open_volumes(volumes), table)
+    heads: dict[str, Head] = {}
+    if store is not None and ldae is not None:
+        more, heads = encoder_baselines(ldae, store, table, params, settings.device())
+        features |= more
+    results = fit_probes(features, table, params, heads=heads)
     write_json(out / "metrics.json", results.document())
-    write_atomic(out / "predictions.csv", results.predictions.to_csv(index=False))
+    write_parquet(out / "predictions.parquet", results.predictions)
     digests = OpenStore(semantics, kind="semantics").attributes.digests
     write_directions(out / "directions.json", results.directions, digests=digests)
     for line in read_headline(probe=out):
         typer.echo(line)
+    for remark in results.remarks.values():
+        typer.echo(remark, err=True)
     for target, reason in results.skipped.items():
         typer.echo(f"skipped {target}: {reason}", err=True)

@@ -6,11 +6,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from sklearn import metrics as sk
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.preprocessing import StandardScaler
 
-from pipeline.evaluation.linear import C_GRID, fit_linear, grouped_folds
+from pipeline.evaluation.bootstrap import subject_draws, subject_weights
+from pipeline.evaluation.linear import C_GRID, Kind, fit_linear, grouped_folds
 from pipeline.evaluation.probes import PREDICTION_COLUMNS, ProbeResults, fit_probes
-from pipeline.evaluation.scores import classification_scores, regression_scores
+from pipeline.evaluation.scores import classification_scores, rank_areas, regression_scores
+from pipeline.evaluation.supervised import random_encoder_codes, supervised_head
 from schemas.errors import ContractError
 from schemas.params import ProbeParams
 
@@ -20,9 +25,13 @@ PARAMS = ProbeParams(
     oracle=("ventricle_ml",),
     bootstrap=60,
     folds=3,
+    repeats=2,
+    permutations=20,
 )
 
-QUICK = PARAMS.model_copy(update={"bootstrap": 10, "folds": 2})
+QUICK = PARAMS.model_copy(
+    update={"bootstrap": 10, "folds": 2, "repeats": 1, "permutations": 0, "heads": ()}
+)
 
 
 def cohort(subjects: int = 36, seed: int = 0) -> tuple[dict[str, np.ndarray], pd.DataFrame]:
@@ -51,7 +60,7 @@ def cohort(subjects: int = 36, seed: int = 0) -> tuple[dict[str, np.ndarray], pd
 
 def fitted_numbers(results: ProbeResults) -> dict[str, Any]:
     return {
-        f"{target}/{name}": (p.mean, p.std, p.coef, p.intercept, p.strength)
+        f"{target}/{name}": p.numbers()
         for target, fits in results.fits.items()
         for name, p in fits.items()
     } | {
@@ -104,7 +113,7 @@ def test_predictions_reproduce_the_metrics(results: ProbeResults) -> None:
     assert list(table.columns) == list(PREDICTION_COLUMNS)
     assert set(table[table.protocol == "test"].split) == {"test"}
     assert set(table[table.protocol == "cv"].split) == {"val", "test"}
-    assert not table.duplicated(["scan_id", "target", "feature_set", "protocol"]).any()
+    assert not table.duplicated(["scan_id", "target", "feature_set", "protocol", "repeat"]).any()
     rows = table[
         (table.target == "diagnosis") & (table.feature_set == "y_sem") & (table.protocol == "test")
     ]
@@ -247,28 +256,142 @@ def test_scores_equal_scikit_learn() -> None:
     generator = np.random.default_rng(0)
     truth = (generator.random(40) < 0.3).astype(float)
     score = np.round(generator.random(40), 1)
-    called = score >= 0.5
-    expected = {
-        "roc_auc": sk.roc_auc_score(truth, score),
-        "balanced_accuracy": sk.balanced_accuracy_score(truth, called),
-        "accuracy": sk.accuracy_score(truth, called),
-        "sensitivity": sk.recall_score(truth, called),
-        "specificity": sk.recall_score(truth, called, pos_label=0),
-        "f1": sk.f1_score(truth, called),
-    }
-    assert classification_scores(truth, score) == pytest.approx(expected)
+    weights = generator.integers(0, 4, size=(3, 40)).astype(float)
+    found = classification_scores(truth, score, np.concatenate([np.ones((1, 40)), weights]))
+    for draw, weight in enumerate([np.ones(40), *weights]):
+        rows = np.repeat(np.arange(40), weight.astype(int))
+        t, s, called = truth[rows], score[rows], score[rows] >= 0.5
+        bins = np.minimum((s * 10).astype(int), 9)
+        gaps = [abs((s - t)[bins == b].sum()) for b in range(10)]
+        expected = {
+            "roc_auc": sk.roc_auc_score(t, s),
+            "pr_auc": sk.average_precision_score(t, s),
+            "balanced_accuracy": sk.balanced_accuracy_score(t, called),
+            "accuracy": sk.accuracy_score(t, called),
+            "sensitivity": sk.recall_score(t, called),
+            "specificity": sk.recall_score(t, called, pos_label=0),
+            "f1": sk.f1_score(t, called),
+            "mcc": sk.matthews_corrcoef(t, called),
+            "brier": sk.brier_score_loss(t, s),
+            "calibration_error": sum(gaps) / len(rows),
+        }
+        assert {name: values[draw] for name, values in found.items()} == pytest.approx(expected)
+
+
+def test_areas_compare_within_folds() -> None:
+    generator = np.random.default_rng(1)
+    truth = (generator.random(40) < 0.4).astype(float)
+    score = generator.random(40).round(1)
     fold = np.arange(40) % 3
     shifted = score + fold
     pairs = [(f == g) & (t > u) for t, f in zip(truth, fold, strict=True)
              for u, g in zip(truth, fold, strict=True)]  # fmt: skip
     wins = [(s > r) + 0.5 * (s == r) for s in shifted for r in shifted]
-    within = classification_scores(truth, shifted, fold)["roc_auc"]
-    assert within == pytest.approx(np.array(wins)[np.array(pairs)].mean())
+    within = classification_scores(truth, np.clip(shifted, 0, 1), None, fold)
+    roc, pr = rank_areas(truth == 1, shifted, np.ones((1, 40)), fold)
+    assert roc[0] == pytest.approx(np.array(wins)[np.array(pairs)].mean())
+    each = [sk.average_precision_score(truth[fold == f], shifted[fold == f]) for f in range(3)]
+    share = [truth[fold == f].sum() for f in range(3)]
+    assert pr[0] == pytest.approx(np.average(each, weights=share))
+    assert set(within) >= {"roc_auc", "pr_auc"}
+
+
+def test_regression_scores_equal_scikit_learn() -> None:
+    generator = np.random.default_rng(2)
     target, guess = generator.normal(size=30), generator.normal(size=30)
-    assert regression_scores(target, guess) == pytest.approx(
+    weight = generator.integers(0, 3, size=30)
+    rows = np.repeat(np.arange(30), weight)
+    found = regression_scores(target, guess, weight[None].astype(float))
+    assert {name: values[0] for name, values in found.items()} == pytest.approx(
         {
-            "mae": sk.mean_absolute_error(target, guess),
-            "rmse": sk.root_mean_squared_error(target, guess),
-            "r2": sk.r2_score(target, guess),
+            "mae": sk.mean_absolute_error(target[rows], guess[rows]),
+            "rmse": sk.root_mean_squared_error(target[rows], guess[rows]),
+            "r2": sk.r2_score(target[rows], guess[rows]),
         }
     )
+
+
+def test_weights_are_the_draws_of_whole_subjects() -> None:
+    subjects = np.repeat(["a", "b", "c"], [1, 2, 3])
+    weights = subject_weights(subjects, draws=20, seed=3)
+    assert (weights[0] == 1).all()
+    drawn = subject_draws(subjects, draws=20, seed=3)
+    np.testing.assert_array_equal(weights[7], np.bincount(drawn[6], minlength=6))
+    assert (weights[:, 1] == weights[:, 2]).all()
+
+
+@pytest.mark.parametrize("kind", ["classification", "regression"])
+def test_fitting_in_the_span_of_few_scans_changes_no_probe(kind: Kind) -> None:
+    """A penalised layer on 30 features of 12 scans, fitted on 12 numbers or on all 30."""
+    generator = np.random.default_rng(0)
+    x = generator.normal(size=(12, 30)) * generator.uniform(0.1, 9, 30)
+    truth = (np.arange(12) % 2).astype(float)
+    probe = fit_linear(x, truth, np.arange(12), kind, folds=2, seed=0, strength=0.7)
+    z = StandardScaler().fit_transform(x)
+    layer = (
+        LogisticRegression(C=0.7, class_weight="balanced", tol=1e-8, max_iter=5000)
+        if kind == "classification"
+        else Ridge(alpha=0.7)
+    )
+    layer.fit(z, truth)
+    np.testing.assert_allclose(probe.coef, np.ravel(layer.coef_), atol=2e-4)
+
+
+def test_other_heads_find_signal_and_are_judged_alike(results: ProbeResults) -> None:
+    for head in ("y_sem_knn", "y_sem_mlp"):
+        assert results.metrics["diagnosis"][head]["roc_auc"]["value"] > 0.75
+        assert results.cv_metrics["age_years"][head]["mae"]["subjects"] == 18
+    assert results.targets["diagnosis"]["cv"]["repeats"] == 2
+
+
+def test_signal_is_rare_among_permuted_labels(results: ProbeResults) -> None:
+    for protocol in ("test", "cv"):
+        assert results.targets["diagnosis"][protocol]["permutation"]["p"] == pytest.approx(1 / 21)
+    features, table = cohort()
+    noise = {"y_sem": features["noise"]}
+    params = QUICK.model_copy(update={"permutations": 20})
+    p = fit_probes(noise, table, params).targets["diagnosis"]["cv"]["permutation"]["p"]
+    assert p > 0.1
+
+
+def test_a_label_that_the_split_gives_away_is_named() -> None:
+    features, table = cohort(12)
+    label = np.where(table.split == "test", "AD", "CN")
+    results = fit_probes(features, table.assign(diagnosis=label), QUICK)
+    assert "the split gives the label away" in results.skipped["diagnosis"]
+    assert "test: AD" in results.skipped["diagnosis"]
+
+
+def test_scans_without_a_label_are_counted() -> None:
+    features, table = cohort()
+    table = table.assign(diagnosis=table.diagnosis.where(table.index % 6 > 1, "MCI"))
+    table.loc[:3, "diagnosis"] = np.nan
+    remark = fit_probes(features, table, QUICK).remarks["diagnosis"]
+    assert remark.startswith("diagnosis: 26 of 72 scans carry no CN or AD (22 MCI, 4 empty)")
+
+
+def test_no_head_sees_the_test_subjects() -> None:
+    """As for the linear probe: neighbours, perceptron and an encoder trained on labels."""
+    features, table = cohort(18)
+    params = QUICK.model_copy(update={"heads": ("knn", "mlp"), "supervised_steps": 3})
+    config = {"in_channels": 1, "grid": (4, 4, 4), "channels": (4, 8), "dim": 6, "num_heads": 2}
+    z_0 = np.random.default_rng(0).normal(size=(36, 64)).astype(np.float32)
+    heads = {"supervised": supervised_head(config, torch.device("cpu"))}
+    sets = {"y_sem": features["y_sem"], "supervised": z_0}
+    results = fit_probes(sets, table, params, heads=heads)
+    test = (table.split == "test").to_numpy()
+    shuffled = table.copy()
+    for column in ("diagnosis", "age_years"):
+        shuffled.loc[test, column] = np.roll(shuffled.loc[test, column].to_numpy(), 3)
+    moved = {name: values + np.float32(9) * test[:, None] for name, values in sets.items()}
+    assert_same_fit(results, fit_probes(moved, shuffled, params, heads=heads))
+
+
+def test_random_encoder_is_standardised_over_training_scans() -> None:
+    config = {"in_channels": 1, "grid": (4, 6, 4), "channels": (4, 8), "dim": 6, "num_heads": 2}
+    z_0 = np.random.default_rng(0).normal(size=(40, 96)).astype(np.float32)
+    train = np.arange(40) < 30
+    codes = random_encoder_codes(config, z_0, train, seed=0)
+    np.testing.assert_allclose(codes[train].mean(axis=0), 0, atol=1e-3)
+    np.testing.assert_array_equal(codes, random_encoder_codes(config, z_0, train, seed=0))
+    assert not np.allclose(codes, random_encoder_codes(config, z_0, train, seed=1))

@@ -10,8 +10,15 @@ from torch import Tensor
 
 from pipeline import __version__
 from pipeline.compute import seed_from
-from pipeline.diffusion.samplers import Sampler, invert, sample
-from pipeline.frozen import FrozenAutoencoder, FrozenLdae, load_autoencoder, load_ldae
+from pipeline.diffusion.samplers import Model, Sampler, invert, sample
+from pipeline.frozen import (
+    VOXELS,
+    FrozenAutoencoder,
+    FrozenLdae,
+    load_autoencoder,
+    load_ldae,
+    voxels_as_latents,
+)
 from schemas.errors import ContractError, ParamsError
 
 
@@ -35,6 +42,10 @@ class Models:
     num_inference_steps: int
     batch_size: int
     """Volumes made at a time."""
+    clip_x0: float | None = None
+    """Bound of the predicted z_0 in each step."""
+    stop_percent: float = 0.0
+    """Share of the timesteps, those next to the data, in which G is left out."""
 
     @property
     def latent_shape(self) -> tuple[int, ...]:
@@ -55,14 +66,24 @@ class Models:
     def take_apart(self, z_0: Float[Tensor, "B C X Y Z"]) -> Codes:
         """Return y_sem and the inverted x_T."""
         y_sem = self.embed(z_0)
-        x_T = invert(
-            self.ldae.net.model(y_sem),
+        return Codes(y_sem, self.invert(y_sem, z_0))
+
+    @torch.inference_mode()
+    def invert(
+        self, y_sem: Float[Tensor, "B D"] | None, z_0: Float[Tensor, "B C X Y Z"]
+    ) -> Float[Tensor, "B C X Y Z"]:
+        """Return x_T that `sample` turns into z_0; without y_sem, of the denoiser alone."""
+        return invert(
+            self._model(y_sem),
             z_0,
             self.ldae.net.diffusion.schedule,
             sampler=self.sampler,
             num_inference_steps=self.num_inference_steps,
+            clip_x0=self.clip_x0,
         )
-        return Codes(y_sem, x_T)
+
+    def _model(self, y_sem: Float[Tensor, "B D"] | None) -> Model:
+        return self.ldae.net.model(y_sem, stop_percent=self.stop_percent)
 
     @torch.inference_mode()
     def sample(
@@ -72,13 +93,14 @@ class Models:
         made = []
         for start in range(0, len(x_T), self.batch_size):
             rows = slice(start, start + self.batch_size)
-            model = self.ldae.net.model(None if y_sem is None else y_sem[rows])
+            model = self._model(None if y_sem is None else y_sem[rows])
             z_0 = sample(
                 model,
                 x_T[rows],
                 self.ldae.net.diffusion.schedule,
                 sampler=self.sampler,
                 num_inference_steps=self.num_inference_steps,
+                clip_x0=self.clip_x0,
             )
             made.append(z_0)
         return torch.cat(made)
@@ -148,3 +170,37 @@ def load_models(
     if not 1 <= num_inference_steps <= last:
         raise ParamsError(f"--steps {num_inference_steps}: expected 1 to {last}")
     return models
+
+
+def load_voxel_models(
+    voxel_dae: Path,
+    grid: dict[str, Any],
+    *,
+    device: torch.device,
+    sampler: Sampler,
+    num_inference_steps: int,
+    batch_size: int,
+) -> Models:
+    """Load a voxel-space diffusion autoencoder (`pipeline train-voxel-dae`) of volumes on a grid.
+
+    Raises
+    ------
+    ContractError
+        If the folder holds no such model, or it was trained on another grid.
+    """
+    ldae = load_ldae(voxel_dae, device=device)
+    if ldae.config["autoencoder_digest"] != VOXELS:
+        raise ContractError(f"{voxel_dae}: an LDAE of latents; give the model of train-voxel-dae")
+    if tuple(ldae.config["latent_shape"]) != (1, *grid["shape"]):
+        raise ContractError(
+            f"{voxel_dae}: trained on volumes of {ldae.config['latent_shape'][1:]}, these are of"
+            f" {list(grid['shape'])}; run `pipeline train-voxel-dae` on this store"
+        )
+    return Models(
+        autoencoder=voxels_as_latents(grid, voxel_dae),
+        ldae=ldae,
+        device=device,
+        sampler=sampler,
+        num_inference_steps=num_inference_steps,
+        batch_size=batch_size,
+    )

@@ -61,6 +61,39 @@ def bootstrap_intervals(
     return estimates
 
 
+def subject_weights(subjects: ArrayLike, *, draws: int, seed: int) -> NDArray[np.float64]:
+    """Return how often each scan is in each draw, (1 + draws, scan); the first row is all once.
+
+    The draws are those of `subject_draws`. With one subject there is the first row alone.
+    """
+    names = np.asarray(subjects, dtype=str)
+    rows = [np.arange(len(names))]
+    if len(np.unique(names)) > 1:
+        rows += subject_draws(names, draws=draws, seed=seed)
+    return np.stack([np.bincount(row, minlength=len(names)) for row in rows]).astype(np.float64)
+
+
+def intervals_over_draws(
+    figures: Mapping[str, NDArray[np.float64]], *, subjects: int
+) -> dict[str, Estimate]:
+    """Return value and 95 % interval of figures (1 + draws,) made with `subject_weights`.
+
+    As in `bootstrap_intervals`, a figure that is NaN on all rows or on more than half of the draws
+    is left out.
+    """
+    estimates = {}
+    for key, values in figures.items():
+        drawn = values[1:] if len(values) > 1 else values
+        sample = drawn[np.isfinite(drawn)]
+        if not np.isfinite(values[0]) or len(sample) < MIN_SHARE_OF_DRAWS * len(drawn):
+            continue
+        low, high = np.quantile(sample, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+        estimates[key] = Estimate(
+            value=float(values[0]), low=float(low), high=float(high), subjects=subjects
+        )
+    return estimates
+
+
 def bootstrap_interval(
     values: ArrayLike | Statistic, subjects: ArrayLike, *, draws: int, seed: int
 ) -> Estimate:

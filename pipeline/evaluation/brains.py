@@ -1,6 +1,6 @@
 """Pictures of volumes: slices on black, left of the picture is left of the patient.
 
-Volumes are RAS (X, Y, Z) with intensities in [0, 1].
+Volumes are RAS (X, Y, Z), in [0, 1] or as 256 grey levels (uint8).
 """
 
 import io
@@ -26,6 +26,12 @@ DIFFERENCE_LIMIT = 0.3
 """Difference (in units of intensity) shown in the strongest colour."""
 WARN_COLOUR = "#e0a03c"
 FRAME_COLOUR = "#2c333c"
+
+
+def unit(volume: NDArray[Any]) -> Volume:
+    """Return a volume in [0, 1] as float32; grey levels (uint8) are divided by 255."""
+    scale = 255 if volume.dtype == np.uint8 else 1
+    return np.asarray(volume, dtype=np.float32) / np.float32(scale)
 
 
 def plane_slice(volume: NDArray[Any], plane: str, index: int) -> NDArray[Any]:
@@ -64,15 +70,15 @@ def reconstruction_strip(
     """
     names = names or {}
     box = brain_box(reference)
-    reference = np.asarray(reference, dtype=np.float32)[box]
+    reference = unit(reference)[box]
     indices = middle(reference)
     widths = [plane_slice(reference, plane, 0).shape[1] for plane in PLANES]
     height = max(plane_slice(reference, plane, 0).shape[0] for plane in PLANES)
     rows = {"reference": reference} | {
-        name: np.asarray(volume, dtype=np.float32)[box] for name, volume in predictions.items()
+        name: unit(volume)[box] for name, volume in predictions.items()
     }
-    unit = 9.6 / (2 * sum(widths) + 12)
-    figure = Figure(figsize=(9.6, unit * (height + 3) * len(rows)), facecolor=BRAIN_BACKGROUND)
+    inch = 9.6 / (2 * sum(widths) + 12)
+    figure = Figure(figsize=(9.6, inch * (height + 3) * len(rows)), facecolor=BRAIN_BACKGROUND)
     grid = figure.add_gridspec(
         len(rows), 7, width_ratios=[*widths, 6, *widths],
         left=0.035, right=0.995, top=0.965, bottom=0.01, wspace=0.03, hspace=0.06,
@@ -187,18 +193,23 @@ def _padded(image: NDArray[Any], height: int) -> NDArray[np.float32]:
 class Sprite:
     """Slices of several volumes side by side, one frame below the other."""
 
-    jpeg: bytes
+    webp: bytes
     frames: int
     aspect: float
     """Width over height of one frame."""
 
 
 def slice_sprite(
-    volumes: Sequence[Volume], plane: str, *, frames: int = 32, panel_pixels: int = 260
+    volumes: Sequence[Volume],
+    plane: str,
+    *,
+    frames: int = 32,
+    panel_pixels: int = 260,
+    quality: int = 80,
 ) -> Sprite:
     """Return a sprite that runs through the brain of the first volume in one plane."""
     box = brain_box(volumes[0])
-    cropped = [np.asarray(volume, dtype=np.float32)[box] for volume in volumes]
+    cropped = [unit(volume)[box] for volume in volumes]
     depth = cropped[0].shape[PLANES[plane]]
     indices = np.unique(np.linspace(2, depth - 3, min(frames, max(1, depth - 4))).round())
     strips = []
@@ -209,6 +220,6 @@ def slice_sprite(
         size = (round(image.shape[1] * scale), round(image.shape[0] * scale))
         strips.append(np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC)))
     buffer = io.BytesIO()
-    Image.fromarray(np.concatenate(strips)).save(buffer, format="JPEG", quality=85)
+    Image.fromarray(np.concatenate(strips)).save(buffer, format="WEBP", quality=quality, method=6)
     height, width = strips[0].shape
     return Sprite(buffer.getvalue(), len(strips), width / height)

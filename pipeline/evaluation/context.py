@@ -2,7 +2,7 @@
 
 import datetime
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -17,7 +17,6 @@ from schemas.manifest import NUMERIC_COLUMNS
 from schemas.params import Params
 
 MODELS = ("ae", "ldm", "ldae")
-MOSAIC_SCANS = 24
 
 PACKAGES = (
     "ldae-pipeline",
@@ -61,10 +60,10 @@ class ReportContext:
     """`ae`, `ldm`, `ldae` to their training log."""
     evaluate: Mapping[str, Any] | None = None
     """`reconstruction` (metrics.summarise_reconstruction) and `inversion` (latent_health)."""
-    per_scan: pd.DataFrame | None = None
-    """scan_id, subject_id, method and the metrics of each."""
-    examples: Mapping[str, np.ndarray] | None = None
-    """scan_id (n,), reference and one array (n, X, Y, Z) a method."""
+    per_scan: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+    """Part of the evaluation to its table, one row a scan and whatever else was varied."""
+    pictures: Mapping[str, Mapping[str, np.ndarray]] = field(default_factory=dict)
+    """Part of the evaluation to its arrays: scan_id (n,), and volumes (n, …, X, Y, Z), uint8."""
     ae_quality: Mapping[str, Any] | None = None
     """ae_quality.summarise."""
     ae_error_map: bytes | None = None
@@ -93,7 +92,7 @@ def load_context(
     """Read what there is; a path that is None or absent leaves its section `not run`.
 
     `models` holds `ae/log.csv`, `ldm/log.csv`, `ldae/log.csv`. `evaluate` holds `metrics.json`,
-    `per_scan.csv`, `examples.npz`; `probe` holds `metrics.json`, `predictions.csv` or `.parquet`;
+    `per_scan/*.parquet`, `pictures/*.npz`; `probe` holds `metrics.json`, `predictions.parquet`;
     `ae`, beside `evaluate`, what `evaluate --what ae` wrote.
 
     Raises
@@ -109,7 +108,7 @@ def load_context(
         if column in table:
             table[column] = pd.to_numeric(table[column], errors="coerce")
     quality = _read_table(qc)
-    tiles, num_volumes, grid = _read_tiles(volumes, quality)
+    tiles, num_volumes, grid = _read_tiles(volumes, quality, params.report.mosaic_scans)
     logs = {name: _read_table(models / name / "log.csv") for name in MODELS} if models else {}
     return ReportContext(
         params=params,
@@ -126,12 +125,12 @@ def load_context(
             if log is not None and len(log)
         },
         evaluate=_read_json(evaluate and evaluate / "metrics.json"),
-        per_scan=_numbers(_read_table(evaluate and evaluate / "per_scan.csv")),
-        examples=_read_arrays(evaluate and evaluate / "examples.npz"),
+        per_scan=_read_parts(evaluate, "per_scan", ".parquet", _read_parquet),
+        pictures=_read_parts(evaluate, "pictures", ".npz", _read_arrays),
         ae_quality=_read_json(evaluate and evaluate.parent / "ae" / "metrics.json"),
         ae_error_map=_read_bytes(evaluate and evaluate.parent / "ae" / "error_map.png"),
         probe=_read_json(probe and probe / "metrics.json"),
-        predictions=_numbers(_read_predictions(probe)),
+        predictions=_read_predictions(probe),
         versions=installed_versions(),
         date=datetime.datetime.now(tz=datetime.UTC).date().isoformat(),
     )
@@ -170,23 +169,26 @@ def _read_table(path: Path | None) -> pd.DataFrame | None:
 
 
 def _read_predictions(folder: Path | None) -> pd.DataFrame | None:
-    if folder is None:
-        return None
-    parquet = folder / "predictions.parquet"
-    return (
-        pd.read_parquet(parquet) if parquet.is_file() else _read_table(folder / "predictions.csv")
-    )
+    path = None if folder is None else folder / "predictions.parquet"
+    return _read_parquet(path) if path is not None and path.is_file() else None
 
 
-def _numbers(table: pd.DataFrame | None) -> pd.DataFrame | None:
-    """Turn every column into numbers that is numbers throughout, ids excepted."""
-    if table is None:
-        return None
-    for column in table.columns.difference(["scan_id", "subject_id", "method", "target"]):
-        numbers = pd.to_numeric(table[column], errors="coerce")
-        if (numbers.isna() == table[column].isna()).all():
-            table[column] = numbers
-    return table
+def _read_parts(
+    folder: Path | None, name: str, suffix: str, read: Callable[[Path], Any]
+) -> dict[str, Any]:
+    """Return every file of a subfolder of the evaluation, by its stem; empty ones are left out."""
+    files = [] if folder is None else sorted((folder / name).glob(f"[!.]*{suffix}"))
+    found = {path.stem: read(path) for path in files}
+    return {stem: value for stem, value in found.items() if len(value)}
+
+
+def _read_parquet(path: Path) -> pd.DataFrame:
+    try:
+        return pd.read_parquet(path)
+    except (ValueError, OSError) as error:
+        raise ContractError(
+            f"{path}: not readable ({error!s:.100}); run its stage again"
+        ) from error
 
 
 def _read_json(path: Path | None) -> dict[str, Any] | None:
@@ -203,9 +205,7 @@ def _read_bytes(path: Path | None) -> bytes | None:
     return path.read_bytes() if path is not None and path.is_file() else None
 
 
-def _read_arrays(path: Path | None) -> dict[str, np.ndarray] | None:
-    if path is None or not path.is_file():
-        return None
+def _read_arrays(path: Path) -> dict[str, np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
@@ -214,7 +214,7 @@ def _read_arrays(path: Path | None) -> dict[str, np.ndarray] | None:
 
 
 def _read_tiles(
-    path: Path | None, quality: pd.DataFrame | None
+    path: Path | None, quality: pd.DataFrame | None, count: int
 ) -> tuple[tuple[Tile, ...], int | None, dict[str, Any]]:
     """Return tiles of the scans with a warning first, then of others spread over the store."""
     if path is None or not path.exists():
@@ -226,9 +226,9 @@ def _read_tiles(
     warned: set[str] = set()
     if quality is not None and "status" in quality:
         warned = set(quality.loc[quality["status"] != "pass", "scan_id"])
-    suspicious = [i for i, scan_id in enumerate(ids) if scan_id in warned][: MOSAIC_SCANS // 2]
+    suspicious = [i for i, scan_id in enumerate(ids) if scan_id in warned][: count // 2]
     others = [i for i, scan_id in enumerate(ids) if scan_id not in warned]
-    room = min(len(others), MOSAIC_SCANS - len(suspicious))
+    room = min(len(others), count - len(suspicious))
     spread = [others[i] for i in np.linspace(0, len(others) - 1, room).astype(int)] if room else []
     tiles = tuple(
         Tile(ids[i], store.read_row(i).volume, warn=ids[i] in warned)

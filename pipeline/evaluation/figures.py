@@ -20,6 +20,12 @@ FEATURE_NAMES = {
     "age_sex": "age and sex",
     "pca_latents": "PCA of latents",
     "mean_latents": "mean-pooled latents",
+    "pca_voxels": "PCA of voxels",
+    "measured_volumes": "measured brain and ventricles",
+    "random_encoder": "encoder, random weights",
+    "supervised_encoder": "encoder, trained on labels",
+    "y_sem_knn": "y_sem, nearest neighbours",
+    "y_sem_mlp": "y_sem, perceptron",
 }
 MODEL_NAMES = {
     "ae": "Autoencoder",

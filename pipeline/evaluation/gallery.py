@@ -16,6 +16,9 @@ from pipeline.evaluation.style import (
     save_figure,
 )
 
+PAGE_DPI = 120
+"""Brains inside the page; the files beside it are finer."""
+
 
 @dataclass(frozen=True, slots=True)
 class Picture:
@@ -31,6 +34,8 @@ class FigureFolder:
     """The folder beside the report that keeps every figure as a file."""
 
     path: Path
+    quality: int = 80
+    """WebP quality of the brains inside the page."""
 
     def plot(self, name: str, draw: Callable[[Palette], Figure]) -> Picture:
         """Draw a plot for light and dark pages; the light one is kept as `name`.svg."""
@@ -41,8 +46,9 @@ class FigureFolder:
         return Picture(data_uri(light, "svg"), data_uri(dark, "svg"))
 
     def brains(self, name: str, draw: Callable[[], Figure]) -> Picture:
-        """Draw slices; kept as `name`.png, and carried in the page as a smaller JPEG."""
+        """Draw slices; kept as `name`.png, and carried in the page as a smaller WebP."""
         with figure_style():
             figure = draw()
             save_figure(figure, self.path / f"{name}.png")
-            return Picture(data_uri(figure_bytes(figure, "jpeg"), "jpeg"), None)
+            small = figure_bytes(figure, "webp", quality=self.quality, dpi=PAGE_DPI)
+            return Picture(data_uri(small, "webp"), None)

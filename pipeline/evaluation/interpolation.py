@@ -2,6 +2,7 @@
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,11 +12,25 @@ from numpy.typing import NDArray
 from pipeline.applications.interpolate import interpolate
 from pipeline.applications.models import Models
 from pipeline.applications.sources import Source
+from pipeline.compute import Progress
+from pipeline.evaluation.bootstrap import bootstrap_interval, paired_difference
 from pipeline.evaluation.metrics import reconstruction_metrics
+from pipeline.evaluation.study import Part, Study, levels
 from pipeline.evaluation.ventricles import brain_median, ventricle_ml
 
-METHODS = ("ldae", "blend", "nearest")
-"""LDAE interpolation; linear voxel blend of the two scans; the scan nearer in time."""
+METHODS = ("ldae", "ldae_detail", "latent_blend", "blend", "nearest")
+"""LDAE interpolation; the same plus the two scans' detail that the autoencoder cannot hold; the
+decoded linear blend of the two latents (what PCA of latents does, for PCA and what it leaves out
+are both linear); linear voxel blend of the two scans; the scan nearer in time."""
+TARGETS = ("scan", "decoded")
+"""The preprocessed middle visit; and what the autoencoder makes of it, where blend and nearest
+are those of decoded neighbours, so that the autoencoder's blur is on both sides."""
+MEASURES = ("mse_brain", "ssim_brain", "ventricle_error_ml")
+GAPS = (6.0, 12.0, 24.0, 36.0, np.inf)
+"""Upper ends (months) of the groups of gaps between the two neighbours."""
+EXAMPLES = 6
+
+Volume = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,45 +65,184 @@ def middle_visits(manifest: pd.DataFrame, scan_ids: Collection[str]) -> list[Mid
     return found
 
 
-def judge_middle_visit(
-    models: Models, visit: MiddleVisit, before: Source, middle: Source, after: Source
-) -> pd.DataFrame:
-    """Return one row a method and target: how close each comes to the middle visit.
-
-    Targets: `scan`, the preprocessed middle visit, and `decoded`, what the autoencoder alone makes
-    of it. Columns: those of `reconstruction_metrics`, and ventricle_error_ml (absolute).
+def fill_in(
+    models: Models, visit: MiddleVisit, before: Source, after: Source
+) -> dict[str, dict[str, Volume]]:
+    """Return {target: {method: volume}}: a middle visit made from its two neighbours alone.
 
     Raises
     ------
     ValueError
         If a source comes without its volume.
     """
-    real = [source.volume for source in (before, middle, after)]
-    if any(volume is None for volume in real):
+    if before.volume is None or after.volume is None:
         raise ValueError("middle visits are judged on volumes; open the sources with them")
-    first, scan, last = (np.asarray(volume, dtype=np.float32) for volume in real)
-    outcome = interpolate(models, before.z_0, after.z_0, [visit.alpha])
-    made = {
-        "ldae": outcome.volumes[0].numpy(),
-        "blend": (1 - visit.alpha) * first + visit.alpha * last,
-        "nearest": first if visit.alpha <= 0.5 else last,
+    alpha = visit.alpha
+    latents = torch.cat([before.z_0, torch.lerp(before.z_0, after.z_0, alpha), after.z_0])
+    first, latent_blend, last = models.decode(latents).numpy()
+    ldae = interpolate(models, before.z_0, after.z_0, [alpha]).volumes[0].numpy()
+    both = {"ldae": ldae, "latent_blend": latent_blend}
+    detail = _blend(before.volume - first, after.volume - last, alpha)
+    return {
+        "scan": both
+        | {"ldae_detail": np.clip(ldae + detail, 0, 1)}
+        | _without_model(before.volume, after.volume, alpha),
+        "decoded": both | _without_model(first, last, alpha),
     }
-    targets = {"scan": scan, "decoded": models.decode(middle.z_0)[0].numpy()}
+
+
+def _without_model(first: Volume, last: Volume, alpha: float) -> dict[str, Volume]:
+    return {"blend": _blend(first, last, alpha), "nearest": first if alpha <= 0.5 else last}
+
+
+def _blend(first: Volume, last: Volume, alpha: float) -> Volume:
+    return np.float32(1 - alpha) * first + np.float32(alpha) * last
+
+
+def judge_middle_visit(
+    models: Models, visit: MiddleVisit, before: Source, middle: Source, after: Source
+) -> pd.DataFrame:
+    """Return one row a method and target: how close each comes to the middle visit.
+
+    Columns: those of `reconstruction_metrics`, and ventricle_error_ml (absolute).
+
+    Raises
+    ------
+    ValueError
+        If a source comes without its volume.
+    """
+    made = fill_in(models, visit, before, after)
+    return _judge(models, visit, middle, made)
+
+
+def _judge(
+    models: Models, visit: MiddleVisit, middle: Source, made: dict[str, dict[str, Volume]]
+) -> pd.DataFrame:
+    if middle.volume is None:
+        raise ValueError("middle visits are judged on volumes; open the sources with them")
+    scan = middle.volume
+    targets = dict(zip(TARGETS, (scan, models.decode(middle.z_0)[0].numpy()), strict=True))
     affine = np.asarray(models.autoencoder.grid["affine"], dtype=np.float64)
     median = brain_median(scan)
     mask = _tensor(scan) > 0
     rows = []
     for target_name, target in targets.items():
         truth_ml = ventricle_ml(target, affine, median=median)
-        for method in METHODS:
-            figures = reconstruction_metrics(_tensor(target), _tensor(made[method]), mask).iloc[0]
-            error = abs(ventricle_ml(made[method], affine, median=median) - truth_ml)
+        for method, volume in made[target_name].items():
+            figures = reconstruction_metrics(_tensor(target), _tensor(volume), mask).iloc[0]
+            error = abs(ventricle_ml(volume, affine, median=median) - truth_ml)
             about = {"scan_id": visit.scan_id, "subject_id": visit.subject_id}
             about |= {"method": method, "target": target_name}
             numbers = {str(name): float(value) for name, value in figures.items()}
             gap = {"gap_months": visit.gap_months, "alpha": visit.alpha}
             rows.append(about | gap | numbers | {"ventricle_error_ml": error})
     return pd.DataFrame(rows)
+
+
+def evaluate_interpolation(study: Study) -> Part:
+    """Fill in the middle visits of the judged subjects; says why where there is none."""
+    if not study.params.max_middle_visits:
+        return Part(metrics={"skipped": "evaluate.max_middle_visits is 0"})
+    judged = study.judged
+    visits = middle_visits(judged, set(judged["scan_id"]))[: study.params.max_middle_visits]
+    if not visits:
+        reason = f"no subject of the {study.params.split} split has three dated visits"
+        return Part(metrics={"skipped": reason})
+    tables = []
+    pictures: dict[str, list[Any]] = {}
+    with Progress("interpolation", total=len(visits)) as bar:
+        for visit in visits:
+            before, middle, after = map(study.source, (visit.before, visit.scan_id, visit.after))
+            made = fill_in(study.models, visit, before, after)
+            tables.append(_judge(study.models, visit, middle, made))
+            if len(pictures.get("scan_id", [])) < EXAMPLES:
+                shown = {"before": before.volume, "scan": middle.volume, "after": after.volume}
+                pictures.setdefault("scan_id", []).append(np.asarray(visit.scan_id))
+                pictures.setdefault("gap_months", []).append(np.asarray(visit.gap_months))
+                for name, volume in (shown | made["scan"]).items():
+                    assert volume is not None
+                    pictures.setdefault(name, []).append(levels(volume))
+            bar.advance()
+    per_scan = pd.concat(tables, ignore_index=True)
+    metrics = {"visits": len(visits)} | summarise_interpolation(
+        per_scan, draws=study.params.bootstrap, seed=study.params.seed
+    )
+    stacked = {name: np.stack(values) for name, values in pictures.items()}
+    return Part(metrics=metrics, per_scan=per_scan, pictures=stacked)
+
+
+def summarise_interpolation(per_scan: pd.DataFrame, *, draws: int, seed: int) -> dict[str, Any]:
+    """Return figures with subject-bootstrap intervals.
+
+    `all` and `by_gap` (`≤12 months` and so on): {target: {method: {measure: Estimate}}}.
+    `ldae_minus` and `ldae_detail_minus`: {target: {method: {measure: Estimate}}}, paired by visit;
+    below 0 the LDAE is nearer for errors, above 0 for SSIM.
+    """
+
+    def figures(rows: pd.DataFrame) -> dict[str, Any]:
+        return {
+            str(target): {
+                str(method): {
+                    measure: bootstrap_interval(
+                        group[measure].to_numpy(),
+                        group["subject_id"].to_numpy(),
+                        draws=draws,
+                        seed=seed,
+                    ).model_dump()
+                    for measure in MEASURES
+                }
+                for method, group in of_target.groupby("method", sort=False)
+            }
+            for target, of_target in rows.groupby("target", sort=False)
+        }
+
+    def differences(rows: pd.DataFrame, ours: str) -> dict[str, Any]:
+        wide = rows.pivot_table(
+            index=["subject_id", "scan_id"], columns="method", values=list(MEASURES)
+        )
+        subjects = wide.index.get_level_values("subject_id").to_numpy()
+        return {
+            method: {
+                measure: paired_difference(
+                    wide[measure][ours].to_numpy(),
+                    wide[measure][method].to_numpy(),
+                    subjects,
+                    draws=draws,
+                    seed=seed,
+                ).model_dump()
+                for measure in MEASURES
+            }
+            for method in METHODS
+            if method not in ("ldae", "ldae_detail") and method in wide["mse_brain"]
+        }
+
+    groups = per_scan["gap_months"].map(gap_group)
+    order = sorted(groups.unique(), key=[name for _, name in _GROUPS].index)
+    return {
+        "all": figures(per_scan),
+        "by_gap": {name: figures(per_scan[groups == name]) for name in order},
+        "visits_by_gap": {
+            name: int(per_scan.loc[groups == name, "scan_id"].nunique()) for name in order
+        },
+        "ldae_minus": {
+            str(target): differences(rows, "ldae")
+            for target, rows in per_scan.groupby("target", sort=False)
+        },
+        "ldae_detail_minus": {
+            "scan": differences(per_scan[per_scan["target"] == "scan"], "ldae_detail")
+        },
+    }
+
+
+_GROUPS = [
+    (high, f"up to {high:g} months" if np.isfinite(high) else f"over {GAPS[-2]:g} months")
+    for high in GAPS
+]
+
+
+def gap_group(months: float) -> str:
+    """Return the group of a gap between two visits."""
+    return next(name for high, name in _GROUPS if months <= high)
 
 
 def _tensor(volume: NDArray[np.floating]) -> torch.Tensor:

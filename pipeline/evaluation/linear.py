@@ -1,6 +1,6 @@
 """One standardised linear layer, its strength picked by cross-validation over subjects."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -8,9 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, logit
 from sklearn.linear_model import LogisticRegression, Ridge
-from sklearn.model_selection import GridSearchCV, GroupKFold, StratifiedGroupKFold
-from sklearn.pipeline import Pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
 
 Floats = NDArray[np.float64]
 Rows = NDArray[np.intp]
@@ -46,6 +44,11 @@ class LinearProbe:
             value = standardised @ self.coef + self.intercept
         return np.asarray(expit(value)) if self.kind == "classification" else value
 
+    def numbers(self) -> list[Floats]:
+        """Return every fitted number."""
+        rest = np.array([self.intercept, np.nan if self.strength is None else self.strength])
+        return [self.mean, self.std, self.coef, rest]
+
 
 def fit_chance(truth: Floats, kind: Kind) -> LinearProbe:
     """Return the probe that knows the fitting labels alone: the majority class, or the mean."""
@@ -63,36 +66,88 @@ def fit_linear(
     *,
     folds: int,
     seed: int,
+    strength: float | None = None,
 ) -> LinearProbe:
     """Fit a logistic (classes weighted equally) or ridge layer on standardised features.
 
-    C or alpha is the one with the best mean score over inner folds of subjects: log-likelihood
-    with equal class weights, or squared error. The middle of the grid where no fold can be made.
+    Without a strength, C or alpha is the one with the best mean score over inner folds of
+    subjects: log-likelihood with equal class weights, or squared error. The middle of the grid
+    where no fold can be made.
     """
-    classify = kind == "classification"
-    layer = LogisticRegression(class_weight="balanced", max_iter=5000) if classify else Ridge()
-    grid = {"layer__C": C_GRID} if classify else {"layer__alpha": ALPHA_GRID}
-    (parameter, strengths), *_ = grid.items()
-    model = Pipeline([("scaler", StandardScaler()), ("layer", layer)])
     x = np.asarray(features, dtype=np.float64)
-    splits = list(grouped_folds(truth, subjects, kind, folds=folds, seed=seed))
-    if splits:
-        scoring = _balanced_log_likelihood if classify else "neg_mean_squared_error"
-        search = GridSearchCV(model, grid, cv=splits, scoring=scoring)
-        model = search.fit(x, truth).best_estimator_
-        strength = float(search.best_params_[parameter])
-    else:
-        strength = float(strengths[len(strengths) // 2])
-        model.set_params(**{parameter: strength}).fit(x, truth)
-    scaler, layer = model["scaler"], model["layer"]
+    if strength is None:
+        strength = _pick_strength(x, truth, subjects, kind, folds=folds, seed=seed)
+    space = Space.of(x)
+    layer = next(_fitted(space.reduce(x), truth, kind, [strength]))
     return LinearProbe(
         kind,
-        scaler.mean_,
-        scaler.scale_,
-        np.ravel(layer.coef_),
+        space.mean,
+        space.std,
+        space.expand(np.ravel(layer.coef_)),
         float(np.ravel(layer.intercept_)[0]),
         strength,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Space:
+    """Standardised features, turned onto the axes that the fitting scans span.
+
+    Where there are more features than scans, a penalised layer lies in that span, so that it can
+    be fitted on as many numbers as there are scans: the same probe in a fraction of the time.
+    """
+
+    mean: Floats
+    std: Floats
+    """1 where a feature is constant."""
+    axes: Floats | None
+    """(rank, dim), orthonormal rows."""
+
+    @classmethod
+    def of(cls, x: Floats) -> "Space":
+        """Return the space of fitting scans (scan, dim)."""
+        mean, std = x.mean(axis=0), x.std(axis=0)
+        std = np.where(std > np.finfo(float).eps * np.abs(mean), std, 1.0)
+        axes = None
+        if x.shape[1] > len(x):
+            axes = np.linalg.svd((x - mean) / std, full_matrices=False)[2]
+        return cls(mean, std, axes)
+
+    def reduce(self, x: Floats) -> Floats:
+        """Return what a layer is fitted on."""
+        z = (x - self.mean) / self.std
+        return z if self.axes is None else z @ self.axes.T
+
+    def expand(self, coef: Floats) -> Floats:
+        """Return a layer's weights on the standardised features."""
+        return coef if self.axes is None else coef @ self.axes
+
+
+def _fitted(x: Floats, truth: Floats, kind: Kind, strengths: Iterable[float]) -> Iterator[Any]:
+    """Yield the layer fitted at each strength; the next one starts from the last."""
+    if kind == "regression":
+        for strength in strengths:
+            yield Ridge(alpha=strength).fit(x, truth)
+        return
+    layer = LogisticRegression(class_weight="balanced", max_iter=5000, warm_start=True)
+    for strength in strengths:
+        yield layer.set_params(C=strength).fit(x, truth)
+
+
+def _pick_strength(
+    x: Floats, truth: Floats, subjects: NDArray[Any], kind: Kind, *, folds: int, seed: int
+) -> float:
+    strengths = C_GRID if kind == "classification" else ALPHA_GRID
+    gain = np.zeros(len(strengths))
+    for fit, held_out in grouped_folds(truth, subjects, kind, folds=folds, seed=seed):
+        space = Space.of(x[fit])
+        judged = space.reduce(x[held_out])
+        for i, layer in enumerate(_fitted(space.reduce(x[fit]), truth[fit], kind, strengths)):
+            if kind == "classification":
+                gain[i] += _balanced_log_likelihood(layer, judged, truth[held_out])
+            else:
+                gain[i] -= np.square(layer.predict(judged) - truth[held_out]).mean()
+    return float(strengths[np.argmax(gain) if gain.any() else len(strengths) // 2])
 
 
 def grouped_folds(
@@ -117,7 +172,7 @@ def grouped_folds(
             yield fit, held_out
 
 
-def _balanced_log_likelihood(model: Pipeline, x: Floats, truth: Floats) -> float:
+def _balanced_log_likelihood(model: LogisticRegression, x: Floats, truth: Floats) -> float:
     probability = np.clip(model.predict_proba(x)[:, 1], 1e-12, 1 - 1e-12)
     likelihood = np.where(truth == 1, np.log(probability), np.log1p(-probability))
     return float(np.mean([likelihood[truth == label].mean() for label in np.unique(truth)]))

@@ -1,20 +1,74 @@
-"""Does moving y_sem move the brain? Scores and ventricles against the scale, a scan at a time."""
+"""Does moving y_sem move the brain, and that brain alone? Measured scale by scale."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from jaxtyping import Float
+from numpy.typing import NDArray
 from scipy.stats import spearmanr
 from torch import Tensor
 
 from pipeline.applications.manipulate import manipulate
 from pipeline.applications.models import Models
-from pipeline.evaluation.directions import SavedDirection
+from pipeline.compute import Progress
+from pipeline.evaluation.bootstrap import bootstrap_interval
+from pipeline.evaluation.directions import SavedDirection, read_direction
+from pipeline.evaluation.neighbours import Neighbours
+from pipeline.evaluation.pca_direction import PcaDirection, fit_pca_direction
+from pipeline.evaluation.study import Part, Study, levels
 from pipeline.evaluation.ventricles import brain_median, ventricle_box, ventricle_ml
+from schemas.errors import ContractError
 
-MEASURES = ("score", "ventricle_ml")
+MEASURES = ("score", "pca_score", "ventricle_ml")
+"""Place of the made volume, encoded anew, along the probe's direction in y_sem; along the same
+target's direction in PCA of latents; fluid in its ventricle box."""
+EXAMPLES = 6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judge:
+    """What manipulated volumes are measured with."""
+
+    models: Models
+    direction: SavedDirection
+    pca: PcaDirection | None = None
+    neighbours: Neighbours | None = None
+
+    def measure(
+        self,
+        own: NDArray[np.float32],
+        volumes: Float[Tensor, "S X Y Z"],
+        scales: Sequence[float],
+        subject_id: str = "",
+    ) -> pd.DataFrame:
+        """Return one row a scale: `scale`, MEASURES, `identity` and `same_subject`.
+
+        `own` is the scan's decoded latent. `identity` is the correlation with it inside its brain
+        and outside the ventricle box; `same_subject` tells whether the nearest latent of all
+        belongs to the subject.
+        """
+        affine = np.asarray(self.models.autoencoder.grid["affine"], dtype=np.float64)
+        median = brain_median(own)
+        kept = (own > 0.1) & ~ventricle_box(own.shape, affine)
+        z_0 = self.models.encode(volumes)
+        made = volumes.numpy()
+        table: dict[str, Any] = {
+            "scale": list(scales),
+            "score": self.direction.position(self.models.embed(z_0).double().cpu().numpy()),
+            "ventricle_ml": [ventricle_ml(v, affine, median=median) for v in made],
+            "identity": [float(np.corrcoef(own[kept], v[kept])[0, 1]) for v in made],
+        }
+        flat = z_0.flatten(1).cpu().numpy()
+        if self.pca is not None:
+            table["pca_score"] = self.pca.position(flat)
+        if self.neighbours is not None:
+            nearest = self.neighbours.nearest(flat)
+            table["same_subject"] = [subject == subject_id for subject in nearest]
+        return pd.DataFrame(table)
 
 
 def dose_response(
@@ -23,55 +77,105 @@ def dose_response(
     direction: SavedDirection,
     scales: Sequence[float],
 ) -> pd.DataFrame:
-    """Return one row a scale of one scan.
-
-    Columns
-    -------
-    scale
-        As given, in standard deviations along the direction.
-    score
-        Where the *made volume* lies along the direction once it is encoded and embedded again.
-    ventricle_ml
-        Fluid in the ventricle box of the made volume.
-    identity
-        Correlation with the scan's decoded latent, inside its brain and outside the box.
-    """
-    outcome = manipulate(models, z_0, direction, scales)
-    volumes = outcome.volumes.numpy()
+    """Return one row a scale of one scan moved by the LDAE; see `Judge.measure`."""
     own = models.decode(z_0)[0].numpy()
-    affine = np.asarray(models.autoencoder.grid["affine"], dtype=np.float64)
-    median = brain_median(own)
-    kept = (own > 0.1) & ~ventricle_box(own.shape, affine)
-    y_sem = models.embed(models.encode(outcome.volumes)).double().cpu().numpy()
-    return pd.DataFrame(
-        {
-            "scale": list(scales),
-            "score": direction.position(y_sem),
-            "ventricle_ml": [ventricle_ml(v, affine, median=median) for v in volumes],
-            "identity": [float(np.corrcoef(own[kept], v[kept])[0, 1]) for v in volumes],
-        }
-    )
+    volumes = manipulate(models, z_0, direction, scales).volumes
+    return Judge(models=models, direction=direction).measure(own, volumes, scales)
 
 
-def summarise_dose(responses: pd.DataFrame) -> dict[str, dict[str, Any]]:
-    """Return, for each measure, the median Spearman correlation with the scale over scans.
+def evaluate_manipulation(study: Study) -> Part:
+    """Judge manipulation by the LDAE and, beside it, along PCA of latents.
 
-    `responses` has the columns of `dose_response` and scan_id. `rising` is the share of scans
-    whose measure rises with the scale. A scan whose measure never changes counts as 0.
+    The first scan of each subject is moved. Without directions the part says why it was left out.
     """
-    summary = {}
-    for measure in MEASURES:
-        monotonic = pd.Series(
-            {
-                scan: spearman(rows["scale"].to_numpy(float), rows[measure].to_numpy(float))
-                for scan, rows in responses.groupby("scan_id")
+    params = study.params.manipulation
+    if not params.max_subjects:
+        return Part(metrics={"skipped": "evaluate.manipulation.max_subjects is 0"})
+    if study.directions is None:
+        return Part(metrics={"skipped": "no --directions of the probe stage were given"})
+    ldae_digest = study.models.ldae.digest
+    try:
+        direction = read_direction(study.directions, params.direction, ldae_digest=ldae_digest)
+    except ContractError as error:
+        return Part(metrics={"skipped": str(error)})
+    pca = fit_pca_direction(study, params.direction)
+    judge = Judge(
+        models=study.models,
+        direction=direction,
+        pca=pca,
+        neighbours=Neighbours.of(study, study.scans),
+    )
+    chosen = study.judged.drop_duplicates("subject_id").head(params.max_subjects)
+    tables = []
+    pictures: dict[str, list[Any]] = {}
+    with Progress("manipulation", total=len(chosen)) as bar:
+        for scan_id, subject_id in zip(chosen["scan_id"], chosen["subject_id"], strict=True):
+            source = study.source(str(scan_id))
+            own = study.models.decode(source.z_0)[0].numpy()
+            made = {"ldae": manipulate(study.models, source.z_0, direction, params.scales).volumes}
+            if pca is not None:
+                moved = source.z_0 + pca.moves(params.scales).to(source.z_0)
+                made["pca"] = study.models.decode(moved)
+            for method, volumes in made.items():
+                table = judge.measure(own, volumes, params.scales, str(subject_id))
+                about = {"scan_id": scan_id, "subject_id": subject_id, "method": method}
+                tables.append(table.assign(**about))
+            if len(pictures.get("scan_id", [])) < EXAMPLES:
+                _keep_example(pictures, str(scan_id), own, made)
+            bar.advance()
+    per_scan = pd.concat(tables, ignore_index=True)
+    summary = summarise_dose(per_scan, draws=study.params.bootstrap, seed=study.params.seed)
+    metrics = {
+        "direction": direction.towards,
+        "scales": list(params.scales),
+        "subjects": len(chosen),
+        "methods": summary,
+    }
+    stacked = {name: np.stack(values) for name, values in pictures.items()}
+    return Part(metrics=metrics, per_scan=per_scan, pictures=stacked)
+
+
+def summarise_dose(
+    responses: pd.DataFrame, *, draws: int = 1000, seed: int = 0
+) -> dict[str, dict[str, Any]]:
+    """Return, for each method and measure, what rising scales do, with intervals over subjects.
+
+    `responses` has the columns of `Judge.measure`, subject_id and method.
+
+    `spearman` is the median over subjects of the rank correlation with the scale (a measure that
+    never changes counts as 0), `rising` the share of subjects in whom it is positive, `per_scale`
+    the mean slope. `identity` is the mean over subjects of their lowest, `same_subject` the share
+    of volumes whose nearest latent is the subject's.
+    """
+    summary: dict[str, dict[str, Any]] = {}
+    for method, rows in responses.groupby("method", sort=False):
+        groups = [group for _, group in rows.groupby("subject_id")]
+        subjects = [str(group["subject_id"].iloc[0]) for group in groups]
+
+        def interval(
+            values: list[float], statistic: Any = np.mean, subjects: list[str] = subjects
+        ) -> dict[str, Any]:
+            array = np.asarray(values, dtype=float)
+            return bootstrap_interval(
+                lambda drawn: float(statistic(array[drawn])), subjects, draws=draws, seed=seed
+            ).model_dump()
+
+        found: dict[str, Any] = {}
+        for measure in MEASURES:
+            if measure not in rows or rows[measure].isna().any():
+                continue
+            pairs = [(g["scale"].to_numpy(float), g[measure].to_numpy(float)) for g in groups]
+            correlations = [spearman(scale, values) for scale, values in pairs]
+            found[measure] = {
+                "spearman": interval(correlations, np.median),
+                "rising": interval([float(rho > 0) for rho in correlations]),
+                "per_scale": interval([slope(scale, values) for scale, values in pairs]),
             }
-        )
-        summary[measure] = {
-            "spearman_median": float(monotonic.median()),
-            "rising": float((monotonic > 0).mean()),
-            "scans": len(monotonic),
-        }
+        if "identity" in rows:
+            found["identity"] = interval([float(g["identity"].min()) for g in groups])
+        if "same_subject" in rows and rows["same_subject"].notna().all():
+            found["same_subject"] = interval([float(g["same_subject"].mean()) for g in groups])
+        summary[str(method)] = found
     return summary
 
 
@@ -80,3 +184,21 @@ def spearman(scale: np.ndarray, measure: np.ndarray) -> float:
     if np.ptp(scale) == 0 or np.ptp(measure) == 0:
         return 0.0
     return float(spearmanr(scale, measure).statistic)
+
+
+def slope(scale: np.ndarray, measure: np.ndarray) -> float:
+    """Return the least-squares slope; 0 where the scale does not change."""
+    centred = scale - scale.mean()
+    return float(centred @ measure / (centred @ centred)) if centred.any() else 0.0
+
+
+def _keep_example(
+    pictures: dict[str, list[Any]],
+    scan_id: str,
+    own: NDArray[np.float32],
+    made: dict[str, torch.Tensor],
+) -> None:
+    pictures.setdefault("scan_id", []).append(np.asarray(scan_id))
+    pictures.setdefault("own", []).append(levels(own))
+    for method, volumes in made.items():
+        pictures.setdefault(method, []).append(levels(volumes.numpy()))

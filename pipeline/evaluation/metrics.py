@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Bool, Float
-from monai.metrics.regression import compute_ssim_and_cs
 from torch import Tensor
 
 from pipeline.diffusion.health import latent_health as latent_health
@@ -17,6 +16,7 @@ from pipeline.evaluation.bootstrap import bootstrap_interval
 
 SSIM_WINDOW = 11
 SSIM_SIGMA = 1.5
+SSIM_K1, SSIM_K2 = 0.01, 0.03
 PSNR_CEILING_DB = 100.0
 
 RECONSTRUCTION_METRICS = (
@@ -44,10 +44,11 @@ def reconstruction_metrics(
     """Return one row a scan with the columns of RECONSTRUCTION_METRICS.
 
     Intensities are in [0, 1]; predictions are clipped to that range first, as they are when
-    written. SSIM (Wang et al. 2004) is MONAI's, 3D, Gaussian window of 11 voxels and sigma 1.5,
-    data range 1. Window and sigma shrink together on grids with a side below 22 voxels.
+    written. SSIM (Wang et al. 2004) is 3D with a Gaussian window of 11 voxels, sigma 1.5 and data
+    range 1; it equals MONAI's. Window and sigma shrink together on grids with a side below 22
+    voxels.
 
-    MONAI's map has a value only where the whole window lies inside the grid: its voxel i belongs
+    The map has a value only where the whole window lies inside the grid: its voxel i belongs
     to voxel i + window // 2 of the volume. `ssim_whole` is the mean of that map, MONAI's own
     figure. `ssim_brain` is its mean over the mask cropped by window // 2 on each side, so a mask
     voxel nearer to the border than that is left out. PSNR is at most 100 dB.
@@ -94,17 +95,41 @@ def reconstruction_metrics(
 
 def _ssim_map(
     reference: Float[Tensor, "B 1 X Y Z"], prediction: Float[Tensor, "B 1 X Y Z"], window: int
-) -> Tensor:
-    sigma = SSIM_SIGMA * window / SSIM_WINDOW
-    ssim, _ = compute_ssim_and_cs(
-        y_pred=prediction,
-        y=reference,
-        spatial_dims=3,
-        kernel_size=(window,) * 3,
-        kernel_sigma=(sigma,) * 3,
-        data_range=1.0,
+) -> Float[Tensor, "B 1 x y z"]:
+    return ssim_and_contrast(reference, prediction, window)[0]
+
+
+def ssim_and_contrast(
+    reference: Float[Tensor, "B 1 X Y Z"], prediction: Float[Tensor, "B 1 X Y Z"], window: int
+) -> tuple[Float[Tensor, "B 1 x y z"], Float[Tensor, "B 1 x y z"]]:
+    """Return the maps of SSIM and of its contrast-structure part, where the window fits.
+
+    The Gaussian window is a product of one window an axis: applied as three matrices, it costs a
+    tenth of the convolution with window³ weights and gives the same map.
+    """
+    maps = torch.cat(
+        [reference, prediction, reference**2, prediction**2, reference * prediction], dim=1
     )
-    return ssim
+    for axis, side in enumerate(maps.shape[2:], start=2):
+        maps = torch.tensordot(maps, _blur(side, window).to(maps), dims=([axis], [1]))
+        maps = maps.movedim(-1, axis)
+    mu_x, mu_y, xx, yy, xy = torch.chunk(maps, 5, dim=1)
+    c1, c2 = SSIM_K1**2, SSIM_K2**2
+    covariance = xy - mu_x * mu_y
+    contrast = (2 * covariance + c2) / (xx - mu_x**2 + yy - mu_y**2 + c2)
+    return (2 * mu_x * mu_y + c1) / (mu_x**2 + mu_y**2 + c1) * contrast, contrast
+
+
+def _blur(side: int, window: int) -> Float[Tensor, "S T"]:
+    """Return the matrix that weighs every whole window of an axis with a Gaussian."""
+    sigma = SSIM_SIGMA * window / SSIM_WINDOW
+    offsets = torch.arange(window, dtype=torch.float64) - window // 2
+    weights = torch.exp(-0.5 * (offsets / sigma) ** 2)
+    places = torch.arange(side - window + 1)
+    matrix = torch.zeros(len(places), side, dtype=torch.float64)
+    for offset, weight in enumerate(weights / weights.sum()):
+        matrix[places, places + offset] = weight
+    return matrix
 
 
 def _psnr(mse: float) -> float:

@@ -1,4 +1,4 @@
-"""Linear probes: how much of a label a frozen representation carries, read out by one layer.
+"""Probes: how much of a label a frozen representation carries, and what its rivals carry.
 
 Two protocols, side by side:
 
@@ -8,10 +8,11 @@ Two protocols, side by side:
     so val serves the probes as further training subjects.
 `cv`
     Grouped cross-validation over the subjects of val and test alone, whom no network was trained
-    on. More subjects are judged, so intervals are tighter in small cohorts, but fewer are fitted
-    on. Figures are those of all out-of-fold scores together; ROC-AUC compares within folds.
+    on, stratified and repeated with other folds. More subjects are judged, so intervals are
+    tighter in small cohorts, but fewer are fitted on. Figures are those of all out-of-fold scores
+    together, the mean over repeats; ROC-AUC and PR-AUC compare within folds.
 
-C and alpha are picked by inner cross-validation over subjects, within the fitting rows.
+C, alpha and k are picked by inner cross-validation over subjects, within the fitting rows.
 """
 
 from collections.abc import Mapping
@@ -20,12 +21,15 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import sklearn
 from numpy.typing import NDArray
 
-from pipeline.evaluation.bootstrap import Rows, bootstrap_intervals
+from pipeline.evaluation.bootstrap import Rows, intervals_over_draws, subject_weights
+from pipeline.evaluation.heads import HEADS, Head, Probe
 from pipeline.evaluation.linear import LinearProbe, grouped_folds
+from pipeline.evaluation.permutation import permutation_p
 from pipeline.evaluation.scores import classification_scores, regression_scores
-from pipeline.evaluation.targets import Target, make_target
+from pipeline.evaluation.targets import Target, make_target, unlabelled
 from schemas.errors import ContractError
 from schemas.params import ProbeParams
 
@@ -42,6 +46,7 @@ PREDICTION_COLUMNS = (
     "target",
     "feature_set",
     "protocol",
+    "repeat",
     "split",
     "truth",
     "score",
@@ -86,7 +91,9 @@ class ProbeResults:
     """One row a scan, target, feature set and protocol: PREDICTION_COLUMNS."""
     directions: dict[str, Direction] = field(default_factory=dict)
     """One a target, from the `test` protocol's probe on y_sem."""
-    fits: dict[str, dict[str, LinearProbe]] = field(default_factory=dict)
+    remarks: dict[str, str] = field(default_factory=dict)
+    """Target to a line on the scans that carry no such label."""
+    fits: dict[str, dict[str, Probe]] = field(default_factory=dict)
     """Protocol `test`: every fitted number. Depends on the rows of train and val alone."""
 
     def document(self) -> dict[str, Any]:
@@ -96,6 +103,7 @@ class ProbeResults:
             "cv": self.cv_metrics,
             "targets": self.targets,
             "skipped": self.skipped,
+            "remarks": self.remarks,
         }
 
     def add_predictions(self, rows: pd.DataFrame) -> None:
@@ -105,7 +113,11 @@ class ProbeResults:
 
 
 def fit_probes(
-    feature_sets: Mapping[str, NDArray[np.floating]], table: pd.DataFrame, params: ProbeParams
+    feature_sets: Mapping[str, NDArray[np.floating]],
+    table: pd.DataFrame,
+    params: ProbeParams,
+    *,
+    heads: Mapping[str, Head] | None = None,
 ) -> ProbeResults:
     """Return metrics, predictions and directions of every target and feature set.
 
@@ -122,7 +134,10 @@ def fit_probes(
     table
         Manifest rows aligned with the features: scan_id, subject_id, split and the label columns.
     params
-        Targets, oracle columns, folds, bootstrap draws, seed.
+        Targets, oracle columns, folds, bootstrap draws, seed. `heads` there read y_sem in further
+        ways (`y_sem_knn`, `y_sem_mlp`).
+    heads
+        What reads a feature set, where it is not the linear layer.
 
     Raises
     ------
@@ -134,14 +149,24 @@ def fit_probes(
     order = np.argsort(table["scan_id"].to_numpy(dtype=str), kind="stable")
     table = table.iloc[order].reset_index(drop=True)
     features = {name: np.asarray(values)[order] for name, values in feature_sets.items()}
+    all_heads = dict(heads or {})
+    for head in params.heads if DIRECTION_FEATURES in features else ():
+        features[f"{DIRECTION_FEATURES}_{head}"] = features[DIRECTION_FEATURES]
+        all_heads[f"{DIRECTION_FEATURES}_{head}"] = HEADS[head]
     results = ProbeResults()
     wanted: dict[str, tuple[str, str] | None] = {**params.classification}
     wanted |= dict.fromkeys(params.regression)
     for name, classes in wanted.items():
-        target = make_target(name, classes, features, table, params, results.skipped)
+        target = make_target(
+            name, classes, features, table, params, results.skipped, heads=all_heads
+        )
         if target is not None:
-            _judge_on_test(target, results)
-            _judge_by_cv(target, results)
+            remark = unlabelled(name, classes, table, target)
+            results.remarks |= {} if remark is None else {name: remark}
+            # Thousands of small fits: scikit-learn's checks would take longer than the fits.
+            with sklearn.config_context(assume_finite=True, skip_parameter_validation=True):
+                _judge_on_test(target, results)
+                _judge_by_cv(target, results)
     return results
 
 
@@ -160,7 +185,7 @@ def _check(feature_sets: Mapping[str, NDArray[np.floating]], table: pd.DataFrame
 
 def _judge_on_test(target: Target, results: ProbeResults) -> None:
     fit_rows, test_rows = target.rows_in(FIT_SPLITS), target.rows_in(("test",))
-    reason = target.unfit_reason(fit_rows, "train and val")
+    reason = target.split_reason() or target.unfit_reason(fit_rows, "train and val")
     if reason is not None:
         results.skipped[target.name] = reason
         return
@@ -170,85 +195,141 @@ def _judge_on_test(target: Target, results: ProbeResults) -> None:
     if not len(test_rows):
         results.skipped[target.name] = f"{target.name}: no labelled scan in test"
         return
-    scores = {name: probe.score(target.features[name][test_rows]) for name, probe in fits.items()}
+    scores = {
+        name: probe.score(target.features[name][test_rows])[None] for name, probe in fits.items()
+    }
     results.metrics[target.name] = _metrics(target, test_rows, scores)
     _describe(target, results)["test"] = {
         "fitted_on": target.size(fit_rows),
         "judged_on": target.size(test_rows),
     }
     results.add_predictions(_predictions(target, test_rows, scores, "test"))
-    if target.classes is not None and len(np.unique(target.truth[test_rows])) < 2:
+    one_class = target.classes is not None and len(np.unique(target.truth[test_rows])) < 2
+    if target.classes is not None and one_class:
         only = target.classes[int(target.truth[test_rows][0])]
         results.skipped[f"{target.name}/roc_auc"] = (
             f"{target.name}: only {only} in test, so ROC-AUC and balanced accuracy are undefined"
         )
+        return
+    _add_p_value(target, "test", [(fit_rows, test_rows)], [fits], results)
 
 
 def _judge_by_cv(target: Target, results: ProbeResults) -> None:
+    """Judge every scan of val and test once a repeat, by a probe that never saw its subject."""
     rows = target.rows_in(UNSEEN_SPLITS)
-    splits = [
-        (rows[fit], rows[held_out])
-        for fit, held_out in grouped_folds(
-            target.truth[rows],
-            target.subjects[rows],
-            target.kind,
-            folds=target.params.folds,
-            seed=target.params.seed,
-        )
-    ]
     where = "a fold of val and test"
-    reasons = [target.unfit_reason(fit, where) for fit, _ in splits]
-    reason = next(filter(None, reasons), None) if splits else target.unfit_reason(rows, where)
-    if reason is not None or not splits:
-        results.skipped[f"{target.name}/cv"] = reason or f"{target.name}: too few subjects to fold"
+    repeats = [_splits(target, rows, repeat) for repeat in range(target.params.repeats)]
+    fitted_on = [fit for splits in repeats for fit, _ in splits]
+    reason = next(filter(None, (target.unfit_reason(fit, where) for fit in fitted_on)), None)
+    if not fitted_on:
+        reason = target.unfit_reason(rows, where) or f"{target.name}: too few subjects to fold"
+    if reason is not None:
+        results.skipped[f"{target.name}/cv"] = reason
         return
-    judged = np.concatenate([held_out for _, held_out in splits])
-    scores = {
-        name: np.concatenate(
-            [target.fit(name, fit).score(values[held_out]) for fit, held_out in splits]
-        )
-        for name, values in target.features.items()
+    scores = {name: np.full((len(repeats), len(rows)), np.nan) for name in target.features}
+    fold = np.full((len(repeats), len(rows)), -1)
+    first: list[dict[str, Probe]] = []
+    for repeat, splits in enumerate(repeats):
+        for number, (fit, held_out) in enumerate(splits):
+            fits = {name: target.fit(name, fit) for name in target.features}
+            at = np.searchsorted(rows, held_out)
+            fold[repeat, at] = number
+            for name, probe in fits.items():
+                scores[name][repeat, at] = probe.score(target.features[name][held_out])
+            first += [fits] if repeat == 0 else []
+    judged = (fold >= 0).all(axis=0)
+    scores = {name: values[:, judged] for name, values in scores.items()}
+    results.cv_metrics[target.name] = _metrics(target, rows[judged], scores, fold[:, judged])
+    _describe(target, results)["cv"] = {
+        "folds": len(repeats[0]),
+        "repeats": len(repeats),
+        "judged_on": target.size(rows[judged]),
     }
-    fold = np.repeat(np.arange(len(splits)), [len(held_out) for _, held_out in splits])
-    results.cv_metrics[target.name] = _metrics(target, judged, scores, fold)
-    _describe(target, results)["cv"] = {"folds": len(splits), "judged_on": target.size(judged)}
-    results.add_predictions(_predictions(target, judged, scores, "cv"))
+    results.add_predictions(_predictions(target, rows[judged], scores, "cv"))
+    _add_p_value(target, "cv", repeats[0], first, results)
+
+
+def _splits(target: Target, rows: Rows, repeat: int) -> list[tuple[Rows, Rows]]:
+    folds = grouped_folds(
+        target.truth[rows],
+        target.subjects[rows],
+        target.kind,
+        folds=target.params.folds,
+        seed=target.params.seed + repeat,
+    )
+    return [(rows[fit], rows[held_out]) for fit, held_out in folds]
+
+
+def _add_p_value(
+    target: Target,
+    protocol: str,
+    splits: list[tuple[Rows, Rows]],
+    fits: list[dict[str, Probe]],
+    results: ProbeResults,
+) -> None:
+    probes = [fit.get(DIRECTION_FEATURES) for fit in fits]
+    strengths = [p.strength for p in probes if isinstance(p, LinearProbe) and p.strength]
+    if not target.params.permutations or len(strengths) < len(splits):
+        return
+    _describe(target, results)[protocol]["permutation"] = {
+        "p": permutation_p(
+            target.features[DIRECTION_FEATURES],
+            target.truth,
+            target.subjects,
+            target.kind,
+            splits=splits,
+            strengths=strengths,
+            permutations=target.params.permutations,
+            seed=target.params.seed,
+        ),
+        "permutations": target.params.permutations,
+    }
 
 
 def _metrics(
     target: Target, rows: Rows, scores: dict[str, Floats], fold: Rows | None = None
 ) -> dict[str, dict[str, Any]]:
-    """Return {feature_set: {metric: Estimate as a dict}}; every set on the same draws."""
+    """Return {feature_set: {metric: Estimate as a dict}}; every set on the same draws.
+
+    `scores` and `fold` are (repeat, scan); a figure is its mean over the repeats.
+    """
     truth, subjects = target.truth[rows], target.subjects[rows]
-    metrics = {}
-    for name, score in scores.items():
-
-        def statistics(drawn: Rows, name: str = name, score: Floats = score) -> dict[str, float]:
-            if target.kind == "classification":
-                folds = None if fold is None else fold[drawn]
-                return classification_scores(truth[drawn], score[drawn], folds)
-            figures = regression_scores(truth[drawn], score[drawn])
-            if "oracle" in scores and name not in ("chance", "oracle"):
+    params = target.params
+    weights = subject_weights(subjects, draws=params.bootstrap, seed=params.seed)
+    found: dict[str, dict[str, Floats]] = {}
+    for name, repeats in scores.items():
+        each = [
+            classification_scores(truth, score, weights, None if fold is None else fold[repeat])
+            if target.kind == "classification"
+            else regression_scores(truth, score, weights)
+            for repeat, score in enumerate(repeats)
+        ]
+        found[name] = {metric: np.mean([one[metric] for one in each], axis=0) for metric in each[0]}
+    if target.kind == "regression" and "oracle" in found:
+        for name, figures in found.items():
+            if name not in ("chance", "oracle"):
                 figures["gap_closed"] = gap_closed(
-                    figures["mae"], truth[drawn], scores["chance"][drawn], scores["oracle"][drawn]
+                    figures["mae"], found["chance"]["mae"], found["oracle"]["mae"]
                 )
-            return figures
+    count = len(np.unique(subjects))
+    return {
+        name: {
+            metric: estimate.model_dump()
+            for metric, estimate in intervals_over_draws(figures, subjects=count).items()
+        }
+        for name, figures in found.items()
+    }
 
-        estimates = bootstrap_intervals(
-            statistics, subjects, draws=target.params.bootstrap, seed=target.params.seed
-        )
-        metrics[name] = {metric: estimate.model_dump() for metric, estimate in estimates.items()}
-    return metrics
 
-
-def gap_closed(mae: float, truth: Floats, chance: Floats, oracle: Floats) -> float:
+def gap_closed(mae: Floats, guess_mae: Floats, oracle_mae: Floats) -> Floats:
     """Return how much of the way from guessing the mean to the oracle an MAE goes (1 is all).
 
     NaN where the oracle is no better than the guess.
     """
-    guess_mae, oracle_mae = np.abs(chance - truth).mean(), np.abs(oracle - truth).mean()
     gap = guess_mae - oracle_mae
-    return float((guess_mae - mae) / gap) if gap > 0 else float("nan")
+    closed = np.full(len(gap), np.nan)
+    np.divide(guess_mae - mae, gap, out=closed, where=gap > 0)
+    return closed
 
 
 def _describe(target: Target, results: ProbeResults) -> dict[str, Any]:
@@ -258,22 +339,34 @@ def _describe(target: Target, results: ProbeResults) -> dict[str, Any]:
     return results.targets.setdefault(target.name, entry)
 
 
-def _add_direction(
-    target: Target, fits: dict[str, LinearProbe], fit_rows: Rows, results: ProbeResults
-) -> None:
-    probe = fits.get(DIRECTION_FEATURES)
-    if probe is None:
-        return
+def direction_of(
+    probe: LinearProbe, features: NDArray[np.floating], towards: str
+) -> Direction | None:
+    """Return the direction of a probe and the features (scan, dim) that it was fitted on.
+
+    None where all weights are zero.
+    """
     length = float(np.linalg.norm(probe.coef))
     if length == 0:
+        return None
+    weight = probe.coef / length
+    standardised = (np.asarray(features, dtype=np.float64) - probe.mean) / probe.std
+    return Direction(weight, probe.mean, probe.std, float(np.std(standardised @ weight)), towards)
+
+
+def _add_direction(
+    target: Target, fits: dict[str, Probe], fit_rows: Rows, results: ProbeResults
+) -> None:
+    probe = fits.get(DIRECTION_FEATURES)
+    if not isinstance(probe, LinearProbe):
+        return
+    towards = target.name if target.classes is None else f"{target.name}:{target.classes[1]}"
+    direction = direction_of(probe, target.features[DIRECTION_FEATURES][fit_rows], towards)
+    if direction is None:
         reason = f"{target.name}: the probe's weights are all zero, so it has no direction"
         results.skipped[f"{target.name}/direction"] = reason
         return
-    towards = target.name if target.classes is None else f"{target.name}:{target.classes[1]}"
-    weight = probe.coef / length
-    features = target.features[DIRECTION_FEATURES][fit_rows].astype(np.float64)
-    spread = float(np.std((features - probe.mean) / probe.std @ weight))
-    results.directions[target.name] = Direction(weight, probe.mean, probe.std, spread, towards)
+    results.directions[target.name] = direction
 
 
 def _predictions(
@@ -286,9 +379,11 @@ def _predictions(
                 target=target.name,
                 feature_set=name,
                 protocol=protocol,
+                repeat=repeat,
                 truth=target.truth[rows],
                 score=score,
             )
-            for name, score in scores.items()
+            for name, repeats in scores.items()
+            for repeat, score in enumerate(repeats)
         ]
     )[list(PREDICTION_COLUMNS)]

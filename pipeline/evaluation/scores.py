@@ -1,79 +1,135 @@
-"""Figures of a probe from truth and score, written for a thousand bootstrap draws.
+"""Figures of a probe from truth and score, for all bootstrap draws at once.
 
-The tests hold each against scikit-learn. Undefined figures are NaN, never an exception.
+A draw of subjects with replacement is a weight for each scan: how often it was drawn. So every
+figure takes weights (draw, scan) and gives one number a draw. The tests hold each against
+scikit-learn. Undefined figures are NaN, never an exception.
 """
+
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 
 Floats = NDArray[np.float64]
+Folds = NDArray[np.intp]
 
 THRESHOLD = 0.5
 """Probability from which a scan is called positive."""
+CALIBRATION_BINS = 10
+"""Bins of equal width that the calibration error is taken over."""
 
 CLASSIFICATION_METRICS = (
     "roc_auc",
+    "pr_auc",
     "balanced_accuracy",
     "accuracy",
     "sensitivity",
     "specificity",
     "f1",
+    "mcc",
+    "brier",
+    "calibration_error",
 )
 REGRESSION_METRICS = ("mae", "rmse", "r2")
 
 
 def classification_scores(
-    truth: Floats, score: Floats, fold: NDArray[np.intp] | None = None
-) -> dict[str, float]:
-    """Return CLASSIFICATION_METRICS; truth is 0 or 1, score the probability of the positive.
+    truth: Floats, score: Floats, weights: Floats | None = None, fold: Folds | None = None
+) -> dict[str, Floats]:
+    """Return CLASSIFICATION_METRICS, each (draw,); without weights of one draw, every scan once.
 
-    With `fold`, ROC-AUC compares scans of one fold only: scores of two folds come from two fits,
-    whose intercepts differ, and ranking them against each other would push chance below 0.5.
+    Truth is 0 or 1, score the probability of the positive. With `fold`, ROC-AUC and PR-AUC compare
+    scans of one fold only: scores of two folds come from two fits, whose intercepts differ, and
+    ranking them against each other would push chance below 0.5.
+
+    `pr_auc` is average precision, `mcc` Matthews's correlation, `brier` the mean squared error of
+    the probability, `calibration_error` the mean distance of observed share and probability.
     """
-    positive = truth == 1
-    called = score >= THRESHOLD
-    hits, misses = int((called & positive).sum()), int((~called & positive).sum())
-    false_alarms, rejections = int((called & ~positive).sum()), int((~called & ~positive).sum())
-    sensitivity = _ratio(hits, hits + misses)
-    specificity = _ratio(rejections, rejections + false_alarms)
+    weight = _weights(truth, weights)
+    positive, called = truth == 1, score >= THRESHOLD
+    tp, fn = weight @ (called & positive), weight @ (~called & positive)
+    fp, tn = weight @ (called & ~positive), weight @ (~called & ~positive)
+    sensitivity, specificity = _ratio(tp, tp + fn), _ratio(tn, tn + fp)
+    roc_auc, pr_auc = rank_areas(positive, score, weight, fold)
+    total = weight.sum(axis=1)
+    bins = np.minimum((score * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
+    gaps = [np.abs(weight @ ((score - truth) * (bins == number))) for number in np.unique(bins)]
     return {
-        "roc_auc": roc_auc(positive, score, fold),
+        "roc_auc": roc_auc,
+        "pr_auc": pr_auc,
         "balanced_accuracy": (sensitivity + specificity) / 2,
-        "accuracy": _ratio(hits + rejections, len(truth)),
+        "accuracy": _ratio(tp + tn, total),
         "sensitivity": sensitivity,
         "specificity": specificity,
-        "f1": _ratio(2 * hits, 2 * hits + misses + false_alarms),
+        "f1": _ratio(2 * tp, 2 * tp + fn + fp),
+        "mcc": _matthews(tp, fn, fp, tn),
+        "brier": _ratio(weight @ np.square(score - truth), total),
+        "calibration_error": _ratio(np.sum(gaps, axis=0), total),
     }
 
 
-def roc_auc(
-    positive: NDArray[np.bool_], score: Floats, fold: NDArray[np.intp] | None = None
-) -> float:
-    """Return the probability that a positive outranks a negative (of its fold); ties count half."""
-    groups = [slice(None)] if fold is None else [fold == number for number in np.unique(fold)]
-    wins, pairs = 0.0, 0
-    for group in groups:
-        chosen = positive[group]
-        num_positive = int(chosen.sum())
-        num_pairs = num_positive * (len(chosen) - num_positive)
-        if num_pairs:
-            rank_sum = float(rankdata(score[group])[chosen].sum())
-            wins += rank_sum - num_positive * (num_positive + 1) / 2
-            pairs += num_pairs
-    return wins / pairs if pairs else float("nan")
+def rank_areas(
+    positive: NDArray[np.bool_], score: Floats, weight: Floats, fold: Folds | None = None
+) -> tuple[Floats, Floats]:
+    """Return the areas under the ROC and the precision-recall curve, each (draw,).
+
+    ROC-AUC is the probability that a positive outranks a negative (of its fold), ties count half.
+    PR-AUC is average precision, the mean over folds weighted by their positives.
+    """
+    wins = pairs = precision = positives = np.zeros(len(weight))
+    for rows in _groups(len(score), fold):
+        order = rows[np.argsort(-score[rows], kind="stable")]
+        starts = np.flatnonzero(np.diff(score[order], prepend=np.inf))
+        hits = np.add.reduceat(weight[:, order] * positive[order], starts, axis=1)
+        alarms = np.add.reduceat(weight[:, order] * ~positive[order], starts, axis=1)
+        hits_before = np.cumsum(hits, axis=1)
+        alarms_before = np.cumsum(alarms, axis=1)
+        num_positive, num_negative = hits_before[:, -1], alarms_before[:, -1]
+        below = num_negative[:, None] - alarms_before + 0.5 * alarms
+        wins = wins + (hits * below).sum(axis=1)
+        pairs = pairs + num_positive * num_negative
+        here = _ratio(hits_before, hits_before + alarms_before)
+        precision = precision + np.nansum(hits * here, axis=1)
+        positives = positives + num_positive
+    return _ratio(wins, pairs), np.where(pairs > 0, _ratio(precision, positives), np.nan)
 
 
-def regression_scores(truth: Floats, score: Floats) -> dict[str, float]:
-    """Return REGRESSION_METRICS: mae and rmse in the unit of the truth, r2 at most 1."""
+def regression_scores(
+    truth: Floats, score: Floats, weights: Floats | None = None
+) -> dict[str, Floats]:
+    """Return REGRESSION_METRICS, each (draw,): mae and rmse in the unit of the truth, r2 ≤ 1."""
+    weight = _weights(truth, weights)
+    total = weight.sum(axis=1)
     error = score - truth
-    spread = float(np.square(truth - truth.mean()).sum())
+    mean = _ratio(weight @ truth, total)
+    spread = (weight * np.square(truth - mean[:, None])).sum(axis=1)
+    squares = weight @ np.square(error)
     return {
-        "mae": float(np.abs(error).mean()),
-        "rmse": float(np.sqrt(np.square(error).mean())),
-        "r2": 1 - _ratio(float(np.square(error).sum()), spread),
+        "mae": _ratio(weight @ np.abs(error), total),
+        "rmse": np.sqrt(_ratio(squares, total)),
+        "r2": 1 - _ratio(squares, spread),
     }
 
 
-def _ratio(part: float | int, whole: float | int) -> float:
-    return part / whole if whole > 0 else float("nan")
+def _weights(truth: Floats, weights: Floats | None) -> Floats:
+    return np.ones((1, len(truth))) if weights is None else np.asarray(weights, dtype=np.float64)
+
+
+def _groups(count: int, fold: Folds | None) -> Iterator[NDArray[np.intp]]:
+    if fold is None:
+        yield np.arange(count)
+    else:
+        yield from (np.flatnonzero(fold == number) for number in np.unique(fold))
+
+
+def _matthews(tp: Floats, fn: Floats, fp: Floats, tn: Floats) -> Floats:
+    """Return the correlation of truth and call; 0 where one of them is constant."""
+    spread = np.sqrt((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn))
+    return np.where(spread > 0, _ratio(tp * tn - fp * fn, spread), 0.0)
+
+
+def _ratio(part: Floats, whole: Floats) -> Floats:
+    """Return part / whole, NaN where the whole is 0."""
+    ratio = np.full(np.shape(part), np.nan)
+    np.divide(part, whole, out=ratio, where=whole > 0)
+    return ratio

@@ -15,12 +15,12 @@ from pipeline.evaluation.figures import (
     SPLIT_ORDER,
     cohort_ages,
     curve_term,
-    feature_name,
     health_plot,
-    roc_and_scatter,
     training_curves,
 )
-from pipeline.evaluation.gallery import FigureFolder
+from pipeline.evaluation.gallery import FigureFolder, Picture
+from pipeline.evaluation.plots import steps_plot
+from pipeline.evaluation.probe_sections import PROBE_COLUMNS, target_name
 from pipeline.evaluation.style import data_uri
 
 METHOD_NAMES = {
@@ -29,9 +29,13 @@ METHOD_NAMES = {
     "lddim": "Denoiser alone, inverted x_T",
     "ldae_y_sem_only": "LDAE, y_sem only (random x_T)",
     "ldae_other_y_sem": "Control: another subject’s y_sem",
+    "voxel_dae": "Voxel-space diffusion autoencoder",
+    "voxel_dae_y_sem_only": "Voxel-space, y_sem only",
 }
 DIFFERENCE_NAMES = {
     "ldae_minus_ae": "LDAE minus autoencoder",
+    "ldae_minus_lddim": "LDAE minus denoiser alone (what y_sem adds)",
+    "ldae_minus_voxel_dae": "LDAE minus voxel-space diffusion autoencoder",
     "own_minus_other_y_sem": "own y_sem minus another subject’s, same random x_T",
 }
 SHORT_METHOD_NAMES = {
@@ -39,6 +43,7 @@ SHORT_METHOD_NAMES = {
     "ae": "AE",
     "ldae": "LDAE",
     "ldae_y_sem_only": "y_sem only",
+    "voxel_dae": "voxel DAE",
 }
 RECONSTRUCTION_COLUMNS = {
     "ssim_brain": ("SSIM, brain", 3),
@@ -48,32 +53,12 @@ RECONSTRUCTION_COLUMNS = {
     "mae_brain": ("MAE, brain", 4),
 }
 """Metric to its heading and decimals."""
-PROBE_COLUMNS = {
-    "roc_auc": ("ROC-AUC", 3),
-    "balanced_accuracy": ("Balanced accuracy", 3),
-    "accuracy": ("Accuracy", 3),
-    "sensitivity": ("Sensitivity", 3),
-    "specificity": ("Specificity", 3),
-    "f1": ("F1", 3),
-    "mae": ("MAE", 2),
-    "rmse": ("RMSE", 2),
-    "r2": ("R²", 2),
-    "gap_closed": ("Gap closed", 2),
-}
-FEATURE_ORDER = ("y_sem", "oracle", "chance", "age_sex")
-"""y_sem first, then what to hold it against, then other feature sets."""
-
 Metrics = Mapping[str, Mapping[str, Any]]
 
 
 def method_name(method: str) -> str:
     """Return how a reconstruction is called in the table."""
     return METHOD_NAMES.get(method, method.replace("_", " "))
-
-
-def target_name(target: str) -> str:
-    """Return how a label column is called in headings."""
-    return target.removesuffix("_years").replace("_", " ").capitalize()
 
 
 def number(value: float, digits: int = 3, sign: str = "") -> str:
@@ -99,6 +84,17 @@ def headline_section(context: ReportContext) -> list[dict[str, Any]]:
         if "ssim_brain" in reconstruction.get(method, {}):
             estimate = reconstruction[method]["ssim_brain"]
             cards.append({"label": label, "estimate": estimate, "note": "inside the brain"})
+    manipulation = (context.evaluate or {}).get("manipulation", {})
+    dose = manipulation.get("methods", {}).get("ldae", {})
+    if "ventricle_ml" in dose:
+        cards.append(
+            {
+                "label": f"Ventricles along {manipulation['direction'].split(':')[-1]}, ρ",
+                "estimate": dose["ventricle_ml"]["spearman"],
+                "digits": 2,
+                "note": "median rank correlation",
+            }
+        )
     probe = context.probe or {}
     for target, metrics in probe.get("test", {}).items():
         cards.extend(_probe_card(target, metrics, probe["targets"][target]))
@@ -222,7 +218,7 @@ def training_section(context: ReportContext, figures: FigureFolder) -> dict[str,
 def reconstruction_section(context: ReportContext, figures: FigureFolder) -> dict[str, Any] | None:
     """Return the table with intervals, strips with difference maps, and the slice viewer."""
     summary: Mapping[str, Metrics] = (context.evaluate or {}).get("reconstruction", {})
-    if not summary and context.examples is None:
+    if not summary:
         return None
     columns = {
         metric: heading
@@ -235,15 +231,23 @@ def reconstruction_section(context: ReportContext, figures: FigureFolder) -> dic
         "rows": [(method_name(method), metrics) for method, metrics in summary.items()],
         "subjects": max(subjects, default=0),
         "differences": [
-            (DIFFERENCE_NAMES.get(name, name.replace("_", " ")), estimate)
-            for name, estimate in (context.evaluate or {}).get("differences", {}).items()
+            (DIFFERENCE_NAMES.get(name, name.replace("_", " ")), estimates)
+            for name, estimates in (context.evaluate or {}).get("differences", {}).items()
         ],
+        "steps": _steps_picture(context, figures),
         **_examples(context, figures),
     }
 
 
+def _steps_picture(context: ReportContext, figures: FigureFolder) -> Picture | None:
+    steps = (context.evaluate or {}).get("steps", {})
+    if not steps:
+        return None
+    return figures.plot("steps", lambda palette: steps_plot(steps, METHOD_NAMES, palette))
+
+
 def _examples(context: ReportContext, figures: FigureFolder) -> dict[str, Any]:
-    examples = context.examples or {}
+    examples = context.pictures.get("reconstruction", {})
     if not len(examples.get("scan_id", ())):
         return {"strips": [], "viewer": None}
     methods = [name for name in examples if name not in ("scan_id", "reference")]
@@ -257,8 +261,14 @@ def _examples(context: ReportContext, figures: FigureFolder) -> dict[str, Any]:
     panels = ["reference", *methods]
     sprites = []
     for plane in PLANES:
-        sprite = slice_sprite([examples[panel][0] for panel in panels], plane)
-        uri = data_uri(sprite.jpeg, "jpeg")
+        sprite = slice_sprite(
+            [examples[panel][0] for panel in panels],
+            plane,
+            frames=context.params.report.viewer_slices,
+            panel_pixels=context.params.report.viewer_pixels,
+            quality=context.params.report.picture_quality,
+        )
+        uri = data_uri(sprite.webp, "webp")
         sprites.append(
             {"plane": plane, "uri": uri, "frames": sprite.frames, "aspect": sprite.aspect}
         )
@@ -277,8 +287,9 @@ def inversion_section(context: ReportContext, figures: FigureFolder) -> dict[str
         return None
     columns = {f"x_T_{name}": name for name in ("mean", "std", "kurtosis")}
     table = pd.DataFrame([{name: health[name] for name in columns.values()}])
-    if context.per_scan is not None and set(columns) <= set(context.per_scan):
-        scans = context.per_scan[list(columns)].rename(columns=columns).dropna()
+    per_scan = context.per_scan.get("reconstruction")
+    if per_scan is not None and set(columns) <= set(per_scan):
+        scans = per_scan[list(columns)].rename(columns=columns).dropna()
         table = scans if len(scans) else table
     sound = abs(health["mean"]) < 0.1 and abs(health["std"] - 1) < 0.1
     return {
@@ -286,52 +297,6 @@ def inversion_section(context: ReportContext, figures: FigureFolder) -> dict[str
         "sound": sound and abs(health["kurtosis"] - 3) < 0.5,
         "picture": figures.plot("inversion", lambda palette: health_plot(table, palette)),
     }
-
-
-def probe_section(context: ReportContext, figures: FigureFolder) -> dict[str, Any] | None:
-    """Return a table for each protocol and target, and the plots, or None."""
-    probe = context.probe
-    if probe is None:
-        return None
-    return {
-        "protocols": [
-            _protocol(name, probe, context.predictions, figures) for name in ("test", "cv")
-        ],
-        "skipped": list(probe.get("skipped", {}).values()),
-    }
-
-
-def _protocol(
-    protocol: str,
-    probe: Mapping[str, Any],
-    predictions: pd.DataFrame | None,
-    figures: FigureFolder,
-) -> dict[str, Any]:
-    targets = []
-    for target, metrics in probe.get(protocol, {}).items():
-        about = probe["targets"][target]
-        present = {metric for figures_of in metrics.values() for metric in figures_of}
-        order = [name for name in FEATURE_ORDER if name in metrics]
-        order += [name for name in metrics if name not in order]
-        targets.append(
-            {
-                "name": target_name(target),
-                "about": about,
-                "sizes": about.get(protocol, {}),
-                "unit": "years" if target.endswith("_years") else "",
-                "columns": {k: v for k, v in PROBE_COLUMNS.items() if k in present},
-                "rows": [(name, feature_name(name, target), metrics[name]) for name in order],
-            }
-        )
-    picture = None
-    if predictions is not None and targets:
-        rows = predictions[predictions["protocol"] == protocol]
-        if len(rows):
-            picture = figures.plot(
-                f"probes_{protocol}",
-                lambda palette: roc_and_scatter(rows, probe["targets"], palette),
-            )
-    return {"name": protocol, "targets": targets, "picture": picture}
 
 
 def parameter_section(context: ReportContext) -> list[dict[str, Any]]:

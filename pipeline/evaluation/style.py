@@ -102,15 +102,15 @@ def figure_style(palette: Palette = LIGHT) -> Iterator[Palette]:
         yield palette
 
 
-def figure_bytes(figure: Figure, kind: str) -> bytes:
-    """Return a figure as `svg`, `png` or `jpeg`; the same figure gives the same bytes."""
+def figure_bytes(figure: Figure, kind: str, *, quality: int = 80, dpi: int = DPI) -> bytes:
+    """Return a figure as `svg`, `png` or `webp`; the same figure gives the same bytes."""
     buffer = io.BytesIO()
     options: dict[str, dict[str, Any]] = {
         "svg": {"metadata": {"Date": None, "Creator": None}},
         "png": {"metadata": {"Software": None}},
-        "jpeg": {"pil_kwargs": {"quality": 88}},
+        "webp": {"pil_kwargs": {"quality": quality, "method": 6}},
     }
-    figure.savefig(buffer, format=kind, dpi=DPI, **options[kind])
+    figure.savefig(buffer, format=kind, dpi=dpi, **options[kind])
     return buffer.getvalue()
 
 
@@ -122,6 +122,6 @@ def save_figure(figure: Figure, path: Path) -> bytes:
 
 
 def data_uri(data: bytes, kind: str) -> str:
-    """Return an image (`svg`, `png`, `jpeg`) as a data URI, so that a page can carry it."""
+    """Return an image (`svg`, `png`, `webp`) as a data URI, so that a page can carry it."""
     mime = "image/svg+xml" if kind == "svg" else f"image/{kind}"
     return f"data:{mime};base64,{base64.b64encode(data).decode()}"

@@ -1,6 +1,7 @@
 """What a probe is asked to read: a label column, its scans, and the features judged on them."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pipeline.evaluation.bootstrap import Rows
-from pipeline.evaluation.linear import Kind, LinearProbe, fit_chance, fit_linear
+from pipeline.evaluation.heads import Head, Probe, chance_head, linear_head
+from pipeline.evaluation.linear import Kind
 from schemas.params import ProbeParams
 
 Floats = NDArray[np.float64]
@@ -27,6 +29,8 @@ class Target:
     table: pd.DataFrame
     features: dict[str, NDArray[np.floating]]
     params: ProbeParams
+    heads: Mapping[str, Head] = field(default_factory=dict)
+    """What reads a feature set, where it is not the linear layer."""
 
     @property
     def kind(self) -> Kind:
@@ -57,18 +61,30 @@ class Target:
                 return f"{self.name}: {count} subject(s) of class {name} {need}"
         return None
 
-    def fit(self, feature_set: str, rows: Rows) -> LinearProbe:
-        """Fit one probe on these rows alone."""
-        if feature_set == "chance":
-            return fit_chance(self.truth[rows], self.kind)
-        return fit_linear(
-            self.features[feature_set][rows],
-            self.truth[rows],
-            self.subjects[rows],
-            self.kind,
-            folds=self.params.folds,
-            seed=self.params.seed,
+    def split_reason(self) -> str | None:
+        """Return why a label that the split gives away cannot be judged, or None."""
+        values = {
+            str(split): np.unique(self.truth[self.rows_in((str(split),))])
+            for split in self.table["split"].dropna().unique()
+        }
+        constant = all(len(found) == 1 for found in values.values())
+        if not constant or len(np.unique(self.truth)) < 2:
+            return None
+        names = {s: self._name_of(float(found[0])) for s, found in sorted(values.items())}
+        told = ", ".join(f"{split}: {value}" for split, value in names.items())
+        return (
+            f"{self.name}: the split gives the label away ({told}); make a split in which each"
+            " part holds every class (`pipeline cohort` does, by diagnosis)"
         )
+
+    def _name_of(self, value: float) -> str:
+        return f"{value:g}" if self.classes is None else self.classes[int(value)]
+
+    def fit(self, feature_set: str, rows: Rows) -> Probe:
+        """Fit one probe on these rows alone."""
+        head = chance_head if feature_set == "chance" else self.heads.get(feature_set, linear_head)
+        features = self.features[feature_set][rows]
+        return head(features, self.truth[rows], self.subjects[rows], self.kind, self.params)
 
     def size(self, rows: Rows) -> dict[str, Any]:
         """Return scans and subjects, for each class where there are classes."""
@@ -88,6 +104,8 @@ def make_target(
     table: pd.DataFrame,
     params: ProbeParams,
     skipped: dict[str, str],
+    *,
+    heads: Mapping[str, Head] | None = None,
 ) -> Target | None:
     """Return the target with its labelled scans, or None with the reason added to `skipped`."""
     if name not in table:
@@ -122,6 +140,29 @@ def make_target(
         table.iloc[rows].reset_index(drop=True),
         {feature_set: values[rows] for feature_set, values in features.items()},
         params,
+        heads or {},
+    )
+
+
+def unlabelled(
+    name: str, classes: tuple[str, str] | None, table: pd.DataFrame, target: Target
+) -> str | None:
+    """Return a line on the scans that take no part in a target, or None where there is none."""
+    left_out = len(table) - len(target.table)
+    if not left_out:
+        return None
+    missing = int(table[name].isna().sum())
+    others = ""
+    if classes is not None:
+        values = table[name].astype(object)
+        counts = values[values.notna() & ~values.isin(classes)].value_counts()
+        others = ", ".join(f"{count} {value}" for value, count in counts.head(3).items())
+    parts = ", ".join(filter(None, [others, f"{missing} empty" if missing else ""]))
+    expected = "a number" if classes is None else f"{classes[0]} or {classes[1]}"
+    many = " (more than half!)" if left_out > len(table) / 2 else ""
+    return (
+        f"{name}: {left_out} of {len(table)} scans{many} carry no {expected}"
+        f"{f' ({parts})' if parts else ''} and take no part"
     )
 
 

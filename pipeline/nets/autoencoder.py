@@ -15,6 +15,26 @@ INITIAL_LOGVAR = -4.0
 which nothing passes for hundreds of steps."""
 LOGVAR_LIMITS = (-30.0, 20.0)
 """MONAI's own clamp of the posterior log-variance."""
+EXACT_LOGVAR = -30.0
+"""Log-variance of a value without any uncertainty."""
+
+
+class Voxels(nn.Module):
+    """No compression: the latent is the volume itself. For the voxel-space baseline."""
+
+    def latent_shape(self, grid: tuple[int, ...]) -> tuple[int, ...]:
+        """Return (channel, x, y, z) of the latent for a volume grid."""
+        return (1, *grid)
+
+    def encode(
+        self, volume: Float[Tensor, "B 1 X Y Z"]
+    ) -> tuple[Float[Tensor, "B 1 X Y Z"], Float[Tensor, "B 1 X Y Z"]]:
+        """Return the volume and the log-variance of what is known exactly."""
+        return volume, torch.full_like(volume, EXACT_LOGVAR)
+
+    def decode(self, latent: Float[Tensor, "B 1 X Y Z"]) -> Float[Tensor, "B 1 X Y Z"]:
+        """Return the volume."""
+        return latent
 
 
 class Autoencoder(nn.Module):

@@ -1,0 +1,131 @@
+"""Whole reconstruction of a scan: LDAE against a voxel-space diffusion autoencoder, side by side.
+
+Both have the same grid, sampler and number of steps, and random weights, which change no time.
+Reconstruction is everything from volume to volume: encode, y_sem, inversion, sampling, decode.
+
+python -m benchmarks.voxel_dae --preset params/phantom.yaml --out benchmarks/results/voxel_dae.md
+"""
+
+import argparse
+import platform
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from benchmarks.harness import machine, race, table
+from pipeline.applications.models import Models
+from pipeline.frozen import FrozenAutoencoder, FrozenLdae, voxels_as_latents
+from pipeline.ldae import build_ldae, encoder_config, unet_config
+from pipeline.nets.autoencoder import Autoencoder
+from schemas.params import DenoiserParams, Params, SemanticEncoderParams
+from stages.params_file import load_params
+
+
+def networks(
+    shape: tuple[int, ...], denoiser: DenoiserParams, encoder: SemanticEncoderParams
+) -> FrozenLdae:
+    """Return an untrained diffusion autoencoder on (channel, x, y, z)."""
+    config: dict[str, Any] = {
+        "unet": unet_config(denoiser, in_channels=shape[0]),
+        "encoder": encoder_config(encoder, latent_shape=shape),
+        "diffusion": {},
+        "prediction": "epsilon",
+        "shift": [0.0] * shape[0],
+        "scale": [1.0] * shape[0],
+    }
+    return FrozenLdae(frozen(build_ldae(config)), "", config)
+
+
+def frozen(net: Any) -> Any:
+    """Return a network as it is used: no gradients, evaluation mode, on the device."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return net.requires_grad_(False).eval().to(device)
+
+
+def machines(params: Params, steps: int) -> dict[str, Models]:
+    """Return the LDAE, and voxel-space rivals of its own size and of the baseline's."""
+    torch.manual_seed(0)
+    ae = params.train_ae
+    autoencoder = frozen(
+        Autoencoder(
+            channels=ae.channels,
+            latent_channels=ae.latent_channels,
+            num_res_blocks=ae.num_res_blocks,
+            norm_groups=ae.norm_groups,
+            patch=ae.patch,
+        )
+    )
+    shape = params.preprocess.grid.shape
+    grid = {"shape": list(shape)}
+    common: dict[str, Any] = {
+        "device": next(autoencoder.parameters()).device,
+        "sampler": params.evaluate.sampler,
+        "num_inference_steps": steps,
+        "batch_size": 1,
+    }
+    latent = networks(
+        autoencoder.latent_shape(shape), params.train_ldm.denoiser, params.train_ldae.encoder
+    )
+    voxel = params.evaluate.voxel_dae
+    voxels = voxels_as_latents(grid, Path())
+    small = networks((1, *shape), voxel.train_ldm.denoiser, voxel.train_ldae.encoder)
+    same = networks((1, *shape), params.train_ldm.denoiser, voxel.train_ldae.encoder)
+    of_latents = FrozenAutoencoder(autoencoder, "", grid, {}, Path())
+    return {
+        "voxel DAE, the LDAE's denoiser": Models(autoencoder=voxels, ldae=same, **common),
+        "voxel DAE, as `train-voxel-dae` makes it": Models(
+            autoencoder=voxels, ldae=small, **common
+        ),
+        "LDAE": Models(autoencoder=of_latents, ldae=latent, **common),
+    }
+
+
+def reconstruct(models: Models, volume: torch.Tensor) -> torch.Tensor:
+    """Return the volume taken apart and put together again."""
+    codes = models.take_apart(models.encode(volume))
+    return models.decode(models.sample(codes.y_sem, codes.x_T))
+
+
+def size_of(models: Models) -> str:
+    """Return parameters in millions."""
+    nets: list[nn.Module] = [models.ldae.net, models.autoencoder.net]
+    return f"{sum(p.numel() for net in nets for p in net.parameters()) / 1e6:.1f} M"
+
+
+def main() -> None:
+    """Measure and write the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--preset", type=Path)
+    parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int)
+    options = parser.parse_args()
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    params = load_params(options.preset, [])
+    shape = params.preprocess.grid.shape
+    volume = torch.rand(1, *shape)
+    ways = machines(params, options.steps)
+    timed = race(
+        {name: lambda m=models: reconstruct(m, volume) for name, models in ways.items()},
+        rounds=options.rounds,
+        warmup=0 if options.rounds == 1 else 1,
+    )
+    sizes = "\n".join(f"- {name}: {size_of(models)} parameters" for name, models in ways.items())
+    ratios = "\n".join(
+        f"- LDAE against {way.name}: {way.median / timed[-1].median:.1f}×" for way in timed[:-1]
+    )
+    title = f"Whole reconstruction of one scan, grid {tuple(shape)}, {options.steps} steps each way"
+    text = f"# Voxel-space diffusion autoencoder\n\n{machine()}, {torch.get_num_threads()} threads"
+    text += f" ({platform.system()}). The machine may have been shared: trust ratios.\n\n"
+    text += f"{table(title, timed)}\n{ratios}\n\n{sizes}\n"
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(text)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,45 @@
+"""The semantic encoder untrained, and trained on labels: what stage 2 must beat."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from pipeline.evaluation.features import Features
+from pipeline.evaluation.heads import Head
+from pipeline.evaluation.supervised import random_encoder_codes, supervised_head
+from pipeline.frozen import load_ldae
+from pipeline.stores.latents import LatentStore
+from schemas.params import ProbeParams
+
+
+def encoder_baselines(
+    path: Path,
+    latents: LatentStore,
+    table: pd.DataFrame,
+    params: ProbeParams,
+    device: torch.device,
+) -> tuple[Features, dict[str, Head]]:
+    """Return `random_encoder` and, where params ask for it, `supervised_encoder` with its head.
+
+    Both have the architecture of the LDAE's semantic encoder and read the same latents. What is
+    not trained, the standardisation of input and output, is fitted on the training split.
+
+    Raises
+    ------
+    ContractError
+        If the folder holds no LDAE, or a scan is not in the store.
+    """
+    ldae = load_ldae(path, device=torch.device("cpu"))
+    config = ldae.config["encoder"]
+    standardise = ldae.net.diffusion.standardise
+    z_0 = standardise(latents.load(list(table["scan_id"])).mean.float()).flatten(1).numpy()
+    train = (table["split"] == "train").to_numpy()
+    features: Features = {}
+    if np.count_nonzero(train) > 1:
+        features["random_encoder"] = random_encoder_codes(config, z_0, train, seed=params.seed)
+    if not params.supervised_steps:
+        return features, {}
+    features["supervised_encoder"] = z_0
+    return features, {"supervised_encoder": supervised_head(config, device)}

@@ -1,0 +1,49 @@
+"""The whole evaluation: every part, its figures, its table a scan, its pictures."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.compute import write_json, write_parquet
+from pipeline.evaluation.generation import evaluate_generation
+from pipeline.evaluation.interpolation import evaluate_interpolation
+from pipeline.evaluation.manipulation import evaluate_manipulation
+from pipeline.evaluation.reconstruction import evaluate_reconstruction
+from pipeline.evaluation.study import Part, Study
+
+PARTS: dict[str, Callable[[Study], Part]] = {
+    "reconstruction": evaluate_reconstruction,
+    "manipulation": evaluate_manipulation,
+    "interpolation": evaluate_interpolation,
+    "generation": evaluate_generation,
+}
+
+
+def evaluate_study(study: Study, out: Path) -> dict[str, Any]:
+    """Write metrics.json, and `per_scan/<part>.parquet` and `pictures/<part>.npz` of each part.
+
+    Returns the metrics. Those of reconstruction stand at the top level, the other parts' under
+    their names; a part that could not be run has `skipped` with the reason.
+
+    Raises
+    ------
+    ContractError
+        If the split holds no scan of the stores.
+    """
+    metrics: dict[str, Any] = {}
+    for name, evaluate in PARTS.items():
+        part = evaluate(study)
+        metrics |= part.metrics if name == "reconstruction" else {name: part.metrics}
+        write_parquet(out / "per_scan" / f"{name}.parquet", part.per_scan)
+        _write_arrays(out / "pictures" / f"{name}.npz", dict(part.pictures))
+    write_json(out / "metrics.json", metrics)
+    return metrics
+
+
+def _write_arrays(path: Path, arrays: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.stem}.partial.npz")
+    np.savez_compressed(partial, **arrays)
+    partial.replace(path)

@@ -1,0 +1,157 @@
+"""Brains made from noise: as varied as real ones, as real, and no copies."""
+
+from collections.abc import Iterator
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pipeline.applications.generate import fit_prior, generate
+from pipeline.evaluation.medicalnet import frechet_distance, load_medicalnet, medicalnet_features
+from pipeline.evaluation.metrics import ssim_and_contrast
+from pipeline.evaluation.neighbours import Neighbours
+from pipeline.evaluation.study import MAX_LATENTS, Part, Study, levels, spread
+
+MAX_PAIRS = 28
+"""Pairs of brains whose likeness is judged."""
+MS_SSIM_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
+"""Of the scales, finest first (Wang et al. 2003); small grids use the first few, renormalised."""
+MS_SSIM_WINDOW = 7
+EXAMPLES = 6
+
+Floats = NDArray[np.float64]
+
+
+def evaluate_generation(study: Study) -> Part:
+    """Judge brains of the denoiser alone, and of the LDAE with y_sem from a Gaussian prior.
+
+    Real brains stand beside them as the AE decodes them, so that its blur does not count.
+    """
+    params = study.params.generation
+    if params.count < 2:
+        return Part(metrics={"skipped": "evaluate.generation.count is below 2"})
+    models = study.models
+    train = study.scans[study.scans["split"] == "train"]
+    if len(train) < 2 or len(study.judged) < 2:
+        return Part(metrics={"skipped": "fewer than two training or two judged scans"})
+    known, held_out = Neighbours.of(study, train), Neighbours.of(study, study.judged)
+    shape = models.latent_shape
+    codes = models.embed(study.z_0(spread(train, MAX_LATENTS)["scan_id"].astype(str)))
+    prior = fit_prior(codes.cpu().numpy())
+    seed, count = study.params.seed, params.count
+    made = {
+        "denoiser": generate(models, count=count, seed=seed, prior=None).volumes,
+        "prior": generate(models, count=count, seed=seed, prior=prior).volumes,
+    }
+    real = _decoded(study, held_out.z_0[: max(count, 2)], shape)
+    real_train = _decoded(study, known.z_0[: max(count, 2)], shape)
+    net = None if params.medicalnet is None else load_medicalnet(params.medicalnet, models.device)
+    rows = [pd.DataFrame(_nearest(known, held_out.z_0)).assign(method="held-out scans")]
+    sets: dict[str, Any] = {
+        "held_out": _diversity(real)
+        | {"mmd_latent": mmd(known.z_0, held_out.z_0), "brains": len(held_out.z_0)}
+        | _nearest_summary(known, held_out.z_0)
+    }
+    if net is not None:
+        truth = medicalnet_features(net, real, models.device)
+        sets["held_out"] |= _in_features(truth, medicalnet_features(net, real_train, models.device))
+    for name, volumes in made.items():
+        z_0 = models.encode(volumes).flatten(1).cpu().numpy()
+        rows.append(pd.DataFrame(_nearest(known, z_0)).assign(method=name))
+        sets[name] = _diversity(volumes) | {
+            "mmd_latent": mmd(held_out.z_0, z_0),
+            "brains": len(volumes),
+        }
+        sets[name] |= _nearest_summary(known, z_0)
+        if net is not None:
+            sets[name] |= _in_features(truth, medicalnet_features(net, volumes, models.device))
+    pictures = {name: levels(volumes[:EXAMPLES].numpy()) for name, volumes in made.items()}
+    metrics = {"brains": count, "medicalnet": net is not None, "sets": sets}
+    return Part(
+        metrics=metrics,
+        per_scan=pd.concat(rows, ignore_index=True),
+        pictures=pictures | {"held_out": levels(real[:EXAMPLES].numpy())},
+    )
+
+
+def _decoded(
+    study: Study, z_0: NDArray[np.float32], shape: tuple[int, ...]
+) -> Float[Tensor, "N X Y Z"]:
+    return study.models.decode(torch.from_numpy(z_0).reshape(-1, *shape).to(study.models.device))
+
+
+def _nearest(known: Neighbours, z_0: NDArray[np.float32]) -> Iterator[dict[str, Any]]:
+    """Yield the nearest training scan of each latent and how far it is."""
+    distances = known.distances(z_0)
+    for number, i in enumerate(distances.argmin(axis=1)):
+        yield {
+            "number": number,
+            "nearest_training_scan": known.scan_ids[i],
+            "distance": float(distances[number, i]),
+        }
+
+
+def _nearest_summary(known: Neighbours, z_0: NDArray[np.float32]) -> dict[str, float]:
+    nearest = known.distances(z_0).min(axis=1)
+    return {
+        "nearest_training_median": float(np.median(nearest)),
+        "nearest_training_min": float(nearest.min()),
+    }
+
+
+def _diversity(volumes: Float[Tensor, "N X Y Z"]) -> dict[str, float]:
+    """Return the mean likeness of pairs; real brains set the mark."""
+    pairs = list(combinations(range(len(volumes)), 2))
+    chosen = np.unique(np.linspace(0, len(pairs) - 1, min(len(pairs), MAX_PAIRS)).astype(int))
+    values = [
+        ms_ssim(volumes[pairs[i][0]][None, None], volumes[pairs[i][1]][None, None]) for i in chosen
+    ]
+    return {"ms_ssim_between": float(np.mean(values))}
+
+
+def ms_ssim(x: Float[Tensor, "1 1 X Y Z"], y: Float[Tensor, "1 1 X Y Z"]) -> float:
+    """Return multi-scale SSIM (Wang et al. 2003) of volumes in [0, 1].
+
+    Window of 7 voxels; as many of the five scales as the grid has room for. Negative terms count
+    as 0.
+    """
+    scales = 0
+    while scales < len(MS_SSIM_WEIGHTS) and min(x.shape[2:]) >> scales >= MS_SSIM_WINDOW:
+        scales += 1
+    if not scales:
+        raise ValueError(f"grid {tuple(x.shape[2:])}: MS-SSIM needs {MS_SSIM_WINDOW} voxels a side")
+    weights = np.array(MS_SSIM_WEIGHTS[:scales])
+    result = 1.0
+    for scale, weight in enumerate(weights / weights.sum()):
+        ssim, contrast = ssim_and_contrast(x, y, MS_SSIM_WINDOW)
+        term = ssim if scale + 1 == scales else contrast
+        result *= max(float(term.mean()), 0.0) ** float(weight)
+        if scale + 1 < scales:
+            x, y = (torch.nn.functional.avg_pool3d(volume, 2) for volume in (x, y))
+    return result
+
+
+def mmd(x: NDArray[np.floating], y: NDArray[np.floating]) -> float:
+    """Return the unbiased squared maximum mean discrepancy (Gretton et al. 2012, eq. 3).
+
+    Gaussian kernel; its width is the median distance between rows of x and y together. Around 0,
+    also below, where both come from one distribution.
+    """
+    both = np.concatenate([x, y]).astype(np.float64)
+    squares = (both**2).sum(axis=1)
+    distances = np.maximum(squares[:, None] + squares - 2 * both @ both.T, 0)
+    width = np.median(distances[np.triu_indices(len(both), 1)])
+    kernel = np.exp(-distances / max(width, 1e-12))
+    n, m = len(x), len(y)
+    within_x = (kernel[:n, :n].sum() - n) / (n * (n - 1))
+    within_y = (kernel[n:, n:].sum() - m) / (m * (m - 1))
+    return float(within_x + within_y - 2 * kernel[:n, n:].mean())
+
+
+def _in_features(truth: Floats, made: Floats) -> dict[str, float]:
+    return {"mmd_medicalnet": mmd(truth, made), "fid_medicalnet": frechet_distance(truth, made)}

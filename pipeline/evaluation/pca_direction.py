@@ -1,0 +1,77 @@
+"""The plain rival of manipulation: the same probe on PCA of latents, and a step along it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pipeline.evaluation.features import fit_pca
+from pipeline.evaluation.linear import LinearProbe
+from pipeline.evaluation.probes import FIT_SPLITS, direction_of
+from pipeline.evaluation.study import MAX_LATENTS, Study, spread
+from pipeline.evaluation.targets import make_target
+
+Floats = NDArray[np.float64]
+FEATURES = "pca_latents"
+
+
+@dataclass(frozen=True, slots=True)
+class PcaDirection:
+    """A direction in the space of latents; what PCA leaves out of a scan stays as it is."""
+
+    step: Floats
+    """(latent,): what scale 1 adds to a flattened z_0."""
+    reader: Floats
+    """(latent,): the probe's score, in standard deviations of the fitting scans, is z_0 @ reader
+    plus offset."""
+    offset: float
+    shape: tuple[int, ...]
+    """(channel, x, y, z)."""
+
+    def position(self, z_0: NDArray[np.floating]) -> Floats:
+        """Return where flattened latents (scan, latent) lie along the direction."""
+        return np.asarray(z_0, dtype=np.float64) @ self.reader + self.offset
+
+    def moves(self, scales: Sequence[float]) -> Float[Tensor, "S C X Y Z"]:
+        """Return what each scale adds to z_0."""
+        moves = np.asarray(scales, dtype=np.float64)[:, None] * self.step
+        return torch.from_numpy(moves).float().reshape(len(scales), *self.shape)
+
+
+def fit_pca_direction(study: Study, name: str) -> PcaDirection | None:
+    """Return the direction of a target (`diagnosis:AD`) in PCA of latents, as the probe finds it.
+
+    Fitted on train and val alone, like y_sem's. None where the probe cannot be fitted.
+    """
+    scans = study.scans
+    scans = spread(scans[scans["split"].isin(FIT_SPLITS)], MAX_LATENTS).reset_index(drop=True)
+    train = (scans["split"] == "train").to_numpy()
+    if train.sum() < 2:
+        return None
+    z_0 = study.z_0(scans["scan_id"].astype(str))
+    flat = z_0.flatten(1).cpu().numpy()
+    pca = fit_pca(flat[train])
+    features = {FEATURES: pca.transform(flat)}
+    column = name.split(":")[0]
+    classes = study.probe.classification.get(column)
+    target = make_target(column, classes, features, scans, study.probe, {})
+    if target is None:
+        return None
+    rows = target.rows_in(FIT_SPLITS)
+    if target.unfit_reason(rows, "train and val") is not None:
+        return None
+    probe = target.fit(FEATURES, rows)
+    assert isinstance(probe, LinearProbe)
+    direction = direction_of(probe, target.features[FEATURES][rows], column)
+    if direction is None:
+        return None
+    reader = (direction.weight / direction.std / direction.spread) @ pca.components_
+    centre = (pca.mean_ @ pca.components_.T + direction.mean) @ (
+        direction.weight / direction.std / direction.spread
+    )
+    step = (direction.spread * direction.weight * direction.std) @ pca.components_
+    return PcaDirection(step, reader, -float(centre), tuple(z_0.shape[1:]))

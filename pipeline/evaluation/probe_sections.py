@@ -1,0 +1,108 @@
+"""What the report says of the probes, for the template."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from pipeline.evaluation.context import ReportContext
+from pipeline.evaluation.figures import FEATURE_NAMES, feature_name, roc_and_scatter
+from pipeline.evaluation.gallery import FigureFolder
+from pipeline.evaluation.plots import calibration_plot
+
+PROBE_COLUMNS = {
+    "roc_auc": ("ROC-AUC", 3),
+    "pr_auc": ("PR-AUC", 3),
+    "balanced_accuracy": ("Balanced acc.", 3),
+    "accuracy": ("Accuracy", 3),
+    "sensitivity": ("Sensitivity", 3),
+    "specificity": ("Specificity", 3),
+    "f1": ("F1", 3),
+    "mcc": ("MCC", 3),
+    "brier": ("Brier", 3),
+    "calibration_error": ("Calibration error", 3),
+    "mae": ("MAE", 2),
+    "rmse": ("RMSE", 2),
+    "r2": ("R²", 2),
+    "gap_closed": ("Gap closed", 2),
+}
+FEATURE_ORDER = (
+    "y_sem",
+    "y_sem_knn",
+    "y_sem_mlp",
+    "supervised_encoder",
+    "oracle",
+    "measured_volumes",
+    "age_sex",
+    "chance",
+)
+"""y_sem first, then what to hold it against, then other feature sets."""
+CALIBRATED = ("y_sem", "pca_latents", "measured_volumes")
+"""Feature sets whose calibration is drawn."""
+
+
+def target_name(target: str) -> str:
+    """Return how a label column is called in headings."""
+    return target.removesuffix("_years").replace("_", " ").capitalize()
+
+
+def probe_section(context: ReportContext, figures: FigureFolder) -> dict[str, Any] | None:
+    """Return a table for each protocol and target, and the plots, or None."""
+    probe = context.probe
+    if probe is None:
+        return None
+    return {
+        "protocols": [
+            _protocol(name, probe, context.predictions, figures) for name in ("test", "cv")
+        ],
+        "known": {name for sets in probe.get("test", {}).values() for name in sets},
+        "skipped": list(probe.get("skipped", {}).values()),
+        "remarks": list(probe.get("remarks", {}).values()),
+    }
+
+
+def _protocol(
+    protocol: str,
+    probe: Mapping[str, Any],
+    predictions: pd.DataFrame | None,
+    figures: FigureFolder,
+) -> dict[str, Any]:
+    targets = []
+    for target, metrics in probe.get(protocol, {}).items():
+        about = probe["targets"][target]
+        present = {metric for figures_of in metrics.values() for metric in figures_of}
+        order = [name for name in FEATURE_ORDER if name in metrics]
+        order += [name for name in metrics if name not in order]
+        targets.append(
+            {
+                "name": target_name(target),
+                "about": about,
+                "sizes": about.get(protocol, {}),
+                "unit": "years" if target.endswith("_years") else "",
+                "columns": {k: v for k, v in PROBE_COLUMNS.items() if k in present},
+                "rows": [(name, feature_name(name, target), metrics[name]) for name in order],
+            }
+        )
+    picture = calibration = None
+    if predictions is not None and targets:
+        chosen = predictions["protocol"].eq(protocol) & predictions["repeat"].eq(0)
+        rows = predictions[chosen]
+        if len(rows):
+            picture = figures.plot(
+                f"probes_{protocol}",
+                lambda palette: roc_and_scatter(rows, probe["targets"], palette),
+            )
+        if any(t["about"]["kind"] == "classification" for t in targets) and len(rows):
+            calibration = figures.plot(
+                f"calibration_{protocol}",
+                lambda palette: calibration_plot(
+                    rows, probe["targets"], CALIBRATED, FEATURE_NAMES, palette
+                ),
+            )
+    return {
+        "name": protocol,
+        "targets": targets,
+        "picture": picture,
+        "calibration": calibration,
+        "repeats": max((t["sizes"].get("repeats", 1) for t in targets), default=1),
+    }

@@ -1,0 +1,98 @@
+"""What every part of the evaluation reads: models, stores, subjects never trained on."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pipeline.applications.models import Models
+from pipeline.applications.sources import Source, source_from_store
+from pipeline.stores.latents import LatentStore
+from pipeline.stores.volumes import VolumeStore
+from schemas.errors import ContractError
+from schemas.params import EvaluateParams, ProbeParams
+
+MAX_LATENTS = 1000
+"""Scans, evenly spread, whose latents are kept in memory to compare with."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Study:
+    """Everything that an evaluation is made from."""
+
+    models: Models
+    volumes: VolumeStore
+    latents: LatentStore
+    manifest: pd.DataFrame
+    params: EvaluateParams
+    probe: ProbeParams
+    directions: Path | None = None
+    """directions.json of the probe stage."""
+    voxel_dae: Models | None = None
+    """The baseline whose latents are voxels."""
+
+    @property
+    def scans(self) -> pd.DataFrame:
+        """Return the manifest's scans that both stores hold."""
+        known = self.manifest["scan_id"].isin(self.latents.row_of)
+        return self.manifest[known & self.manifest["scan_id"].isin(self.volumes.row_of)]
+
+    @property
+    def judged(self) -> pd.DataFrame:
+        """Return the scans of the split that is judged.
+
+        Raises
+        ------
+        ContractError
+            If there is none.
+        """
+        scans = self.scans
+        chosen = scans[scans["split"] == self.params.split]
+        if chosen.empty:
+            raise ContractError(
+                f"{self.latents.path}: no scan of the {self.params.split} split; check the"
+                " manifest and the quarantine list, or set evaluate.split"
+            )
+        return chosen
+
+    @property
+    def affine(self) -> NDArray[np.float64]:
+        """Return voxel to MNI152 world (mm), (4, 4)."""
+        return np.asarray(self.models.autoencoder.grid["affine"], dtype=np.float64)
+
+    def source(self, scan_id: str) -> Source:
+        """Return a scan with its latent and its preprocessed volume."""
+        return source_from_store(scan_id, self.models, self.latents, self.volumes)
+
+    def z_0(self, scan_ids: Iterable[str]) -> Float[Tensor, "B C X Y Z"]:
+        """Return the standardised posterior means of scans."""
+        return self.models.standardise(self.latents.load(list(scan_ids)).mean)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """What one part of the evaluation found."""
+
+    metrics: dict[str, Any]
+    per_scan: pd.DataFrame = field(default_factory=pd.DataFrame)
+    """One row a scan and whatever else was varied."""
+    pictures: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    """Arrays whose first axis is the example; volumes as uint8."""
+
+
+def spread(table: pd.DataFrame, limit: int) -> pd.DataFrame:
+    """Return at most `limit` rows, evenly spread."""
+    if len(table) <= limit:
+        return table
+    return table.iloc[np.linspace(0, len(table) - 1, limit).astype(int)]
+
+
+def levels(volume: NDArray[np.floating]) -> NDArray[np.uint8]:
+    """Return a volume in [0, 1] as 256 grey levels."""
+    return (np.clip(volume, 0, 1) * 255).round().astype(np.uint8)
