@@ -352,6 +352,8 @@ class EvaluateParams(Section):
     """Subject-level bootstrap draws for the 95 % intervals."""
     seed: int = 0
     """Seed of random x_T and bootstrap."""
+    lpips_weights: Path | None = None
+    """State dict of lpips.LPIPS(net="squeeze"), for LPIPS in `--what ae`; none leaves it out."""
 
 
 class ReportParams(Section):
