@@ -6,18 +6,26 @@ READY := $(VENV)/.ready
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test lint fast install clean
+.PHONY: help demo demo-train test lint fast docs bench install clean
 
 help:
 	@echo "make demo    install, then run all ten stages on the embedded phantom cohort"
+	@echo "make demo-train   the same in studies/demo-train, with an autoencoder trained on the spot"
 	@echo "make test    install, then lint, types, import rule and every test"
 	@echo "make fast    the fast tests alone"
 	@echo "make lint    ruff, mypy, import rule"
+	@echo "make docs    the documentation as a site, docs/_build/html; warnings are errors"
+	@echo "make bench   measure every row of the table of targets; writes benchmarks/results"
 	@echo "make clean   remove the environment and everything the demo made"
 
 demo: install
 	dvc repro
 	@pipeline info reports
+
+# The demo with its own autoencoder, minutes of training instead of the bundled one.
+demo-train: install
+	pipeline init studies/demo-train --force --set autoencoder.source=train
+	cd studies/demo-train && dvc repro && pipeline info reports
 
 test: lint
 	pytest -n 2 --dist worksteal
@@ -31,6 +39,13 @@ lint: install
 	mypy
 	lint-imports
 
+docs: install
+	$(BIN)/python -m sphinx -W --keep-going -q -E -b html docs docs/_build/html
+	@echo "docs/_build/html/index.html"
+
+bench: install
+	pipeline bench --readme README.md
+
 # A half-made or broken environment is rebuilt: the mark is only trusted while the command runs.
 install:
 	@$(BIN)/pipeline --help >/dev/null 2>&1 && $(BIN)/dvc --version >/dev/null 2>&1 || rm -f $(READY)
@@ -40,8 +55,8 @@ $(READY): pyproject.toml requirements.lock
 	@$(PYTHON) -c 'import sys, venv; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "Python 3.11 or newer with venv is needed; say which: make PYTHON=/path/to/python3.11"; exit 1; }
 	$(PYTHON) -m venv --clear $(VENV)
-	$(BIN)/python -m pip install --quiet -c requirements.lock -e '.[dev]'
+	$(BIN)/python -m pip install --quiet -c requirements.lock -e '.[dev,docs]'
 	@touch $(READY)
 
 clean:
-	rm -rf $(VENV) data models reports dvc.lock .dvc/cache .dvc/tmp
+	rm -rf $(VENV) data models reports docs/_build docs/reference dvc.lock .dvc/cache .dvc/tmp

@@ -103,14 +103,20 @@ def encode_one_by_one(images: list[Path], ae: FrozenAutoencoder, out: Path) -> N
         )
 
 
-def rates(folder: Path, volumes: VolumeStore) -> str:
-    """Encode scans in four ways, and load them in three."""
-    ae = untrained(folder / "narrow", **NARROW)
+def write_images(volumes: VolumeStore, folder: Path) -> list[Path]:
+    """Write every volume of a store as NIfTI."""
     images = []
     for row, scan_id in enumerate(volumes.attributes.scan_ids):
         images.append(folder / f"{scan_id}.nii.gz")
         image = volumes.read_unit_interval(slice(row, row + 1))[0, 0]
         nib.save(nib.Nifti1Image(image, np.eye(4)), images[-1])
+    return images
+
+
+def rates(folder: Path, volumes: VolumeStore) -> str:
+    """Encode scans in four ways, and load them in three."""
+    ae = untrained(folder / "narrow", **NARROW)
+    images = write_images(volumes, folder)
     resident = torch.from_numpy(volumes.read_unit_interval(slice(0, len(volumes))))
 
     def bare() -> None:

@@ -7,16 +7,23 @@ import argparse
 import copy
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from benchmarks.harness import machine, race, table
+from pipeline.diffusion.losses import noise_loss, pdae_weight, shift_coefficient
+from pipeline.diffusion.schedule import per_sample
 from pipeline.ldae import Ldae, build_ldae
+from pipeline.nets.semantic import SemanticEncoder, build_encoder
 from pipeline.training.module import ADAM_BETAS, moving_average
 
 LATENT = (3, 16, 20, 16)
+VOLUME = (64, 80, 64)
+SLICES = 32
+CONVNEXT_SMALL = {"channels": (96, 192, 384, 768), "depths": (3, 3, 27, 3)}
 DECAY = 0.999
 
 
@@ -83,6 +90,35 @@ def our_step(
     return step
 
 
+def published_encoder(dim: int) -> SemanticEncoder:
+    """Return ConvNeXt-Small over half of the axial slices of a 3 mm volume, random weights."""
+    return build_encoder(kind="slices", **CONVNEXT_SMALL, num_slices=SLICES, dim=dim, num_heads=8)
+
+
+def stage_2_step(
+    ldae: Ldae, encoder: SemanticEncoder, batch_size: int, device: str
+) -> Callable[[], None]:
+    """Return a stage-2 step of the pipeline with this semantic encoder."""
+    frozen = ldae.diffusion.requires_grad_(False)
+    net: Any = nn.ModuleDict({"encoder": encoder, "estimator": copy.deepcopy(ldae.estimator)})
+    net.to(device).train()
+    z_0 = torch.randn(batch_size, *LATENT, device=device)
+    t = torch.randint(0, 1000, (batch_size,), device=device)
+    eps = torch.randn_like(z_0)
+    x_t = frozen.schedule.add_noise(z_0, eps, t)
+    c_t = per_sample(shift_coefficient(frozen.schedule, t, "posterior_mean"), z_0)
+    read = z_0 if encoder.reads == "latent" else torch.rand(batch_size, 1, *VOLUME, device=device)
+
+    def loss_of(trained: Any) -> Tensor:
+        with torch.no_grad():
+            trunk = frozen.denoiser.trunk(x_t, t.float())
+            noise = frozen.noise(trunk, x_t, t.float()).float()
+        gradient = trained["estimator"](trunk, trained["encoder"](read)).float()
+        return noise_loss(noise + c_t * gradient, eps, pdae_weight(frozen.schedule, t))
+
+    return our_step(net, loss_of, device)
+
+
 def main() -> None:
     """Measure and write the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -111,6 +147,19 @@ def main() -> None:
     }
     first = table("Stage-1 step", race(ways, rounds=options.rounds))
 
+    few = max(2, options.batch_size // 4)
+    encoders = {
+        "slices: ConvNeXt-Small over 32 slices of 64×80": published_encoder(256),
+        "latent": ldae.encoder,
+    }
+    semantic = table(
+        f"Stage-2 step, batch {few}",
+        race(
+            {name: stage_2_step(ldae, e, few, device) for name, e in encoders.items()},
+            rounds=min(options.rounds, 3),
+        ),
+    )
+
     y_a, y_b = torch.randn(2, len(x), 256, device=device)
 
     @torch.inference_mode()
@@ -128,7 +177,7 @@ def main() -> None:
     )
     sizes = f"latent {LATENT}, batch {options.batch_size}, base {options.base_channels}"
     about = f"{machine()}; {sizes}"
-    options.out.write_text(f"{about}\n\n{first}\n{second}")
+    options.out.write_text(f"{about}\n\n{first}\n{semantic}\n{second}")
     print(options.out.read_text())
 
 

@@ -99,12 +99,18 @@ def digest_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def other_half(path: Path) -> Path | None:
+    """Return the file that belongs to a `.hdr` or `.img` (in its letter case), there or not."""
+    partner = {".hdr": ".img", ".img": ".hdr", ".HDR": ".IMG", ".IMG": ".HDR"}.get(path.suffix)
+    return path.with_suffix(partner) if partner else None
+
+
 def digest_image(path: Path) -> str:
     """Return the digest of an image: of both files where it is a `.hdr/.img` pair."""
-    partner = {".hdr": ".img", ".img": ".hdr"}.get(path.suffix.lower())
-    if partner is None or not path.with_suffix(partner).is_file():
+    partner = other_half(path)
+    if partner is None or not partner.is_file():
         return digest_file(path)
-    return digest_of(sorted(digest_file(p) for p in (path, path.with_suffix(partner))))
+    return digest_of(sorted(digest_file(p) for p in (path, partner)))
 
 
 def write_atomic(path: Path, data: str | bytes) -> None:

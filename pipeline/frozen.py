@@ -1,6 +1,7 @@
 """Load frozen models for use: weights from their artefact, gradients off, evaluation mode."""
 
-from dataclasses import dataclass
+import logging
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,9 @@ import torch
 from pipeline.artefact import load_strict, read_artefact
 from pipeline.ldae import LatentDiffusion, Ldae, build_diffusion, build_ldae
 from pipeline.nets.autoencoder import Autoencoder, Voxels
+from schemas.errors import ContractError
+
+log = logging.getLogger(__name__)
 
 VOXELS = "voxels"
 """Stands where the autoencoder's digest would, for models of volumes themselves."""
@@ -39,6 +43,35 @@ def load_autoencoder(path: Path, *, device: torch.device) -> FrozenAutoencoder:
     net.requires_grad_(False).eval().to(device)
     config = artefact.config
     return FrozenAutoencoder(net, artefact.digest, config["grid"], config, path)
+
+
+def on_grid(autoencoder: FrozenAutoencoder, grid: dict[str, Any]) -> FrozenAutoencoder:
+    """Return the autoencoder for volumes on another grid than it was trained on.
+
+    It is convolutional, so the shape is free; another voxel size it has never seen, and says so.
+
+    Raises
+    ------
+    ContractError
+        If an axis is no multiple of the downsampling factor.
+    """
+    try:
+        autoencoder.net.latent_shape(tuple(grid["shape"]))
+    except ValueError as error:
+        raise ContractError(f"{autoencoder.path}: {error}; set preprocess.grid.shape") from error
+    trained, wanted = _zooms(autoencoder.grid), _zooms(grid)
+    if any(abs(a - b) > 0.01 for a, b in zip(trained, wanted, strict=True)):
+        log.warning(
+            "%s: trained on voxels of %s mm, used on %s mm; expect a worse reconstruction",
+            autoencoder.path,
+            "×".join(f"{zoom:g}" for zoom in trained),
+            "×".join(f"{zoom:g}" for zoom in wanted),
+        )
+    return replace(autoencoder, grid=grid)
+
+
+def _zooms(grid: dict[str, Any]) -> list[float]:
+    return [sum(float(row[axis]) ** 2 for row in grid["affine"][:3]) ** 0.5 for axis in range(3)]
 
 
 def voxels_as_latents(grid: dict[str, Any], path: Path) -> FrozenAutoencoder:

@@ -4,7 +4,7 @@ Works on standardised latents z_0 = (latent − shift) · scale; `standardise` a
 go between them and what the store holds.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from pipeline.diffusion.samplers import Model
 from pipeline.diffusion.schedule import Schedule, alpha_sigma, per_sample
 from pipeline.nets.denoiser import Denoiser, GradientEstimator, Trunk, UnetConfig
-from pipeline.nets.semantic import LatentEncoder
+from pipeline.nets.semantic import SemanticEncoder, build_encoder
+from schemas.errors import ContractError
 from schemas.params import DenoiserParams, Prediction, SemanticEncoderParams
 
 
@@ -66,21 +67,46 @@ class LatentDiffusion(nn.Module):
         alpha, sigma = alpha_sigma(self.schedule.lambda_at(t))
         return per_sample(sigma, x_t) * x_t + per_sample(alpha, x_t) * field
 
+    def eps(
+        self, x_t: Float[Tensor, "B C X Y Z"], t: Float[Tensor, " B"]
+    ) -> Float[Tensor, "B C X Y Z"]:
+        """Return eps_theta(x_t, t): the denoiser alone as a model for the samplers (LDDIM)."""
+        return self.noise(self.denoiser.trunk(x_t, t), x_t, t)
+
 
 class Ldae(nn.Module):
     """Stage 2 on top of stage 1."""
 
     def __init__(
-        self, diffusion: LatentDiffusion, encoder: LatentEncoder, estimator: GradientEstimator
+        self, diffusion: LatentDiffusion, encoder: SemanticEncoder, estimator: GradientEstimator
     ) -> None:
         super().__init__()
         self.diffusion = diffusion
         self.encoder = encoder
         self.estimator = estimator
 
-    def embed(self, z_0: Float[Tensor, "B C X Y Z"]) -> Float[Tensor, "B D"]:
-        """Return y_sem."""
-        y_sem: Tensor = self.encoder(z_0)
+    def embed(
+        self,
+        z_0: Float[Tensor, "B C X Y Z"],
+        volume: Callable[[], Float[Tensor, "B 1 x y z"]] | None = None,
+    ) -> Float[Tensor, "B D"]:
+        """Return y_sem of latents.
+
+        `volume` gives their volumes in [0, 1] to an encoder that reads those.
+
+        Raises
+        ------
+        ContractError
+            If the encoder reads volumes and there are none.
+        """
+        if self.encoder.reads == "latent":
+            y_sem: Tensor = self.encoder(z_0)
+            return y_sem
+        if volume is None:
+            raise ContractError(
+                "this LDAE's semantic encoder (`slices`) reads volumes; give them with --volumes"
+            )
+        y_sem = self.encoder(volume())
         return y_sem
 
     def noises(
@@ -96,12 +122,20 @@ class Ldae(nn.Module):
         _, sigma = alpha_sigma(diffusion.schedule.lambda_at(t))
         return [noise - per_sample(sigma, noise) * self.estimator(trunk, y) for y in codes]
 
-    def model(self, y_sem: Float[Tensor, "B D"] | None) -> Model:
-        """Return eps(x_t, t) for the samplers; without y_sem the denoiser alone (LDDIM)."""
-        diffusion = self.diffusion
+    def model(self, y_sem: Float[Tensor, "B D"] | None, *, stop_percent: float = 0.0) -> Model:
+        """Return eps(x_t, t) for the samplers; without y_sem the denoiser alone (LDDIM).
+
+        `stop_percent` is the share of the timesteps, those next to the data, in which G is left out
+        (Zhang et al. 2022).
+        """
         if y_sem is None:
-            return lambda x_t, t: diffusion.noise(diffusion.denoiser.trunk(x_t, t), x_t, t)
-        return lambda x_t, t: self.noises(x_t, t, [y_sem])[0]
+            return self.diffusion.eps
+        stop = stop_percent * self.diffusion.schedule.num_train_timesteps
+
+        def eps(x_t: Tensor, t: Tensor) -> Tensor:
+            return self.diffusion.eps(x_t, t) if t[0] < stop else self.noises(x_t, t, [y_sem])[0]
+
+        return eps
 
 
 def build_diffusion(config: dict[str, Any]) -> LatentDiffusion:
@@ -118,12 +152,15 @@ def build_ldae(config: dict[str, Any]) -> Ldae:
     """Build both stages from a config that also has `encoder`."""
     diffusion = build_diffusion(config)
     unet = diffusion.denoiser.config
-    encoder = _tuples(config["encoder"])
-    return Ldae(
-        diffusion,
-        LatentEncoder(**encoder),
-        GradientEstimator(unet, semantic_dim=encoder["dim"]),
+    architecture = _tuples(config["encoder"])
+    encoder = build_encoder(**architecture)
+    estimator = GradientEstimator(
+        unet,
+        semantic_dim=encoder.dim,
+        modes=architecture.get("modes", 0),
+        grid=architecture.get("grid", ()),
     )
+    return Ldae(diffusion, encoder, estimator)
 
 
 def unet_config(params: DenoiserParams, *, in_channels: int) -> dict[str, Any]:
@@ -132,11 +169,21 @@ def unet_config(params: DenoiserParams, *, in_channels: int) -> dict[str, Any]:
 
 
 def encoder_config(
-    params: SemanticEncoderParams, *, latent_shape: tuple[int, ...]
+    params: SemanticEncoderParams,
+    *,
+    latent_shape: tuple[int, ...],
+    volume_shape: tuple[int, ...] | None = None,
 ) -> dict[str, Any]:
     """Return the semantic encoder's architecture as JSON-able arguments."""
+    shared = {"kind", "channels", "dim", "num_heads"}
+    if params.kind == "slices":
+        assert volume_shape is not None
+        depth = min(params.num_slices or volume_shape[-1], volume_shape[-1])
+        config = params.model_dump(include=shared)
+        return config | {"depths": params.depths, "num_slices": depth}
     channels, *grid = latent_shape
-    return {"in_channels": channels, "grid": tuple(grid)} | params.model_dump(exclude={"kind"})
+    config = params.model_dump(include=shared | {"modes"})
+    return config | {"in_channels": channels, "grid": tuple(grid)}
 
 
 def _tuples(config: dict[str, Any]) -> dict[str, Any]:

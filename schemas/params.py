@@ -6,22 +6,14 @@ The defaults are the `demo` preset. Unknown keys are refused.
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[int, Field(gt=0)]
-Triple = tuple[Positive, Positive, Positive]
-Precision = Literal["fp32", "bf16"]
+from schemas.autoencoder import AutoencoderParams, TrainAeParams
+from schemas.section import Fraction, OptimParams, Positive, Precision, Section, Triple
+
 Prediction = Literal["epsilon", "v"]
 Shift = Literal["posterior_mean", "score"]
-
-
-class Section(BaseModel):
-    """A params section: frozen once parsed, and closed to unknown keys."""
-
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, use_attribute_docstrings=True, validate_default=True
-    )
+Posterior = Literal["sample", "mean", "stored_draw"]
 
 
 class SplitParams(Section):
@@ -67,7 +59,7 @@ class CohortParams(Section):
     """Kind of input. `folder` takes every image below the input folder, `dicom` series folders."""
     input: Path | None = None
     """BIDS root, folder, or CSV/TSV/Parquet table. Not used by `phantom`."""
-    columns: dict[str, str] = {}
+    columns: dict[str, str] = Field({})
     """Rename label columns, for example {age_years: AGE, diagnosis: DX}."""
     phantom: PhantomParams = PhantomParams()
     """The phantom cohort, used when source is `phantom`."""
@@ -131,59 +123,15 @@ class PreprocessParams(Section):
     """Quality control."""
 
 
-class OptimParams(Section):
-    """What every trained model shares."""
-
-    steps: Positive
-    """Optimiser steps."""
-    batch_size: Positive
-    """Scans a step."""
-    lr: Annotated[float, Field(gt=0)]
-    """Peak learning rate (Adam), reached after the warm-up."""
-    warmup_steps: int = 20
-    """Steps of linear warm-up; then cosine decay to 5 % of the peak."""
-    grad_clip: float = 1.0
-    """Largest gradient norm."""
-    precision: Precision = "bf16"
-    """Arithmetic of the forward pass."""
-    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.995
-    """Decay of the weights' moving average, once an optimiser step; 0 switches it off."""
-    checkpoint_every: Positive = 100
-    """Steps between resumable checkpoints and validations."""
-    seed: int = 0
-    """Seed of initialisation, batch order and noise."""
-
-
-class TrainAeParams(OptimParams):
-    """The compression autoencoder (MONAI AutoencoderKL)."""
-
-    steps: Positive = 800
-    batch_size: Positive = 1
-    lr: Annotated[float, Field(gt=0)] = 2e-3
-    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.985
-    channels: tuple[Positive, ...] = (32, 64)
-    """Channels a level; each level after the first halves the grid."""
-    patch: Positive = 2
-    """Voxels a side folded into channels before the first convolution; 1 is none."""
-    latent_channels: Positive = 3
-    """Channels of the latent."""
-    num_res_blocks: Positive = 1
-    """Residual blocks a level."""
-    norm_groups: Positive = 8
-    """Groups of GroupNorm; divides every entry of channels."""
-    kl_weight: float = 3e-8
-    """Weight of the KL divergence (summed over the latent, mean over scans)."""
-    flip: bool = False
-    """Left-right flips as augmentation (mixes hemispheres)."""
-
-
 class EncodeParams(Section):
     """Frozen autoencoder over every volume, once."""
 
-    batch_size: Positive = 4
-    """Scans a forward pass."""
-    precision: Precision = "fp32"
-    """Arithmetic of the encoder."""
+    batch_size: Positive | Literal["auto"] = 4
+    """Scans a forward pass; halved when memory ends. `auto`: what half of the free memory holds,
+    at most 16 on a GPU and 4 on the CPU."""
+    precision: Precision | Literal["auto"] = "auto"
+    """Arithmetic of the encoder. `auto`: bf16 where the device computes it natively and it gives
+    the latents of fp32 to 2 %, else fp32; an existing store keeps its own."""
     chunk_scans: Positive = 64
     """Scans a Zarr chunk."""
 
@@ -224,8 +172,9 @@ class TrainLdmParams(OptimParams):
     steps: Positive = 160
     batch_size: Positive = 8
     lr: Annotated[float, Field(gt=0)] = 5e-4
-    posterior: Literal["sample", "mean"] = "sample"
-    """Train on posterior draws (fresh each step) or on the posterior mean."""
+    posterior: Posterior = "sample"
+    """Train on posterior draws (fresh each step), on the posterior mean, or, as published, on one
+    draw a scan that never changes; both stages."""
     scale: Literal["channel", "scalar"] | float = "channel"
     """Latent standardisation fitted on the training split, or a given scale factor."""
     prediction: Prediction = "epsilon"
@@ -239,16 +188,35 @@ class TrainLdmParams(OptimParams):
 
 
 class SemanticEncoderParams(Section):
-    """The network that reads a latent and gives y_sem."""
+    """The network that gives y_sem."""
 
-    kind: Literal["latent"] = "latent"
-    """`latent`: 3D convolutions and attention pooling over the latent."""
+    kind: Literal["latent", "latent-2.5d", "slices"] = "latent"
+    """`latent`: 3D convolutions and attention pooling over the latent. `latent-2.5d`: 2D
+    convolutions over the latent's axial slices, attention over slices. `slices`: the published
+    ConvNeXt over the axial slices of volumes.zarr."""
     channels: tuple[Positive, ...] = (48, 96, 192)
-    """Channels a level; each level after the first halves the grid."""
+    """Channels a level; each level after the first halves the grid. Four for `slices`."""
     dim: Positive = 256
     """Length of y_sem."""
     num_heads: Positive = 4
     """Heads of the attention pooling."""
+    modes: Annotated[int, Field(ge=0)] = 32
+    """Principal modes of the training latents that y_sem is told and that tell G where things are;
+    0 is as published. Not used by `slices`."""
+    depths: tuple[Positive, ...] = (3, 3, 27, 3)
+    """Blocks a level of `slices`; (3, 3, 27, 3) is ConvNeXt-Small."""
+    num_slices: Positive | None = None
+    """Evenly spread slices that `slices` reads; none is all."""
+    weights: Path | None = None
+    """ImageNet weights of `slices`: a ConvNeXt of torchvision (.pth or .safetensors)."""
+
+    @model_validator(mode="after")
+    def _fits_its_kind(self) -> "SemanticEncoderParams":
+        if self.kind == "slices" and len(self.channels) != len(self.depths):
+            raise ValueError(f"channels: {len(self.channels)} levels, depths {len(self.depths)}")
+        if self.kind != "latent" and self.channels[-1] % self.num_heads:
+            raise ValueError(f"num_heads {self.num_heads} must divide {self.channels[-1]} channels")
+        return self
 
 
 class TrainLdaeParams(OptimParams):
@@ -259,6 +227,8 @@ class TrainLdaeParams(OptimParams):
     lr: Annotated[float, Field(gt=0)] = 5e-4
     encoder: SemanticEncoderParams = SemanticEncoderParams()
     """Semantic encoder."""
+    rough_weight: Annotated[float, Field(ge=0)] = 0.02
+    """Weight of the squared error of the rough latent made of y_sem alone (encoder.modes)."""
     shift: Shift = "posterior_mean"
     """Coefficient of G in the training loss: as published, or the one used when sampling."""
     weighting: Literal["pdae", "uniform"] = "pdae"
@@ -275,7 +245,9 @@ class EmbedParams(Section):
 class ProbeParams(Section):
     """Probes on y_sem and on what it must beat."""
 
-    classification: dict[str, tuple[str, str]] = {"diagnosis": ("CN", "AD"), "sex": ("F", "M")}
+    classification: dict[str, tuple[str, str]] = Field(
+        {"diagnosis": ("CN", "AD"), "sex": ("F", "M")}
+    )
     """Label column to (negative, positive) class; other values are left out."""
     regression: tuple[str, ...] = ("age_years",)
     """Label columns to regress."""
@@ -374,8 +346,13 @@ class EvaluateParams(Section):
     """Which subjects."""
     num_inference_steps: Positive = 20
     """Steps of sampler and inversion."""
-    sampler: Literal["ddim", "dpm"] = "dpm"
-    """`dpm`: second-order exponential multistep in epsilon on a uniform log-SNR grid."""
+    sampler: Literal["ddim", "dpm", "dpm_data"] = "dpm"
+    """`dpm`: second-order exponential multistep in epsilon on a uniform log-SNR grid; `dpm_data`:
+    its data form, DPM-Solver++(2M)."""
+    clip_x0: Annotated[float, Field(gt=0)] | None = None
+    """Bound of the predicted z_0 in each step; 1 as published, which ruins the inversion."""
+    stop_percent: Fraction = 0.0
+    """Share of the timesteps, those next to the data, in which G is left out."""
     batch_size: Positive = 4
     """Scans reconstructed at a time."""
     max_scans: Positive = 5
@@ -416,10 +393,11 @@ class ReportParams(Section):
 
 
 class Params(Section):
-    """All sections; each is also the name of a stage and of a command."""
+    """All sections; each is the name of a stage and of a command, but for `autoencoder`."""
 
     cohort: CohortParams = CohortParams()
     preprocess: PreprocessParams = PreprocessParams()
+    autoencoder: AutoencoderParams = AutoencoderParams()
     train_ae: TrainAeParams = TrainAeParams()
     encode: EncodeParams = EncodeParams()
     train_ldm: TrainLdmParams = TrainLdmParams()

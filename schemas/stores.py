@@ -40,8 +40,8 @@ class UnitRecord(BaseModel):
     """Scans a unit; the last may hold fewer."""
     sha256: list[str]
     """One a unit: digest of its content over all arrays, in order of their names."""
-    batch_size: list[int] | None = None
-    """One a unit (latents): scans a forward pass, which may decide the last bit."""
+    batch_sizes: list[int] | None = None
+    """One a scan (latents): scans of its forward pass, which may decide the last bit."""
     metadata_sha256: dict[str, str] = {}
     """Digest of each array's zarr.json."""
 

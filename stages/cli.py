@@ -5,16 +5,20 @@ Only typer is imported here; a command's own work is imported when it runs.
 
 import sys
 from collections.abc import Callable
+from typing import Annotated
 
 import typer
 
 from stages import (
+    bench,
     cohort,
     doctor,
     embed,
     encode,
     evaluate,
+    export_ae,
     generate,
+    import_ae,
     info,
     init,
     interpolate,
@@ -35,8 +39,6 @@ from stages.settings import command
 
 app = typer.Typer(
     name="pipeline",
-    help="Learn from 3D brain MRI: precompute latents once, train from them for ever after.\n\n"
-    "Example: pipeline encode --input nifti/ --out latents.zarr",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -56,18 +58,46 @@ STAGES: dict[str, Callable[..., None]] = {
     "report": report.report,
 }
 TOOLS: dict[str, Callable[..., None]] = {
+    "bench": bench.bench,
     "doctor": doctor.doctor,
     "reconstruct": reconstruct.reconstruct,
     "vary": vary.vary,
     "generate": generate.generate,
     "manipulate": manipulate.manipulate,
     "interpolate": interpolate.interpolate,
+    "export-ae": export_ae.export_ae,
+    "import-ae": import_ae.import_ae,
     "train-voxel-dae": train_voxel_dae.train_voxel_dae,
     "init": init.init,
     "qc": qc.qc,
     "info": info.info,
     "verify": verify.verify,
 }
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from pipeline import __version__
+
+        typer.echo(f"ldae-pipeline {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    *,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print the version.", is_eager=True, callback=_print_version
+        ),
+    ] = False,
+) -> None:
+    """Learn from 3D brain MRI: precompute latents once, train from them for ever after.
+
+    Example: pipeline encode --input nifti/ --out latents.zarr
+    """
+
 
 for _panel, _commands in (("Stages, in order", STAGES), ("Tools", TOOLS)):
     for _name, _function in _commands.items():

@@ -14,6 +14,10 @@ def embed(
     latents: Annotated[Path, typer.Option(help="latents.zarr of the encode stage.")],
     ldae: Annotated[Path, typer.Option(help="Model of train-ldae.")],
     out: Annotated[Path, typer.Option(help="semantics.zarr to write.")],
+    volumes: Annotated[
+        Path | None,
+        typer.Option(help="volumes.zarr; read where the model has the `slices` encoder."),
+    ] = None,
 ) -> None:
     """Write y_sem of every scan.
 
@@ -22,13 +26,17 @@ def embed(
     from pipeline.frozen import load_ldae
     from pipeline.precompute.embed import embed_latents
     from pipeline.stores.latents import open_latents
+    from pipeline.stores.volumes import open_volumes
 
     device = settings.device()
+    model = load_ldae(ldae, device=device)
+    reads_volumes = model.net.encoder.reads == "volume"
     scans = embed_latents(
         open_latents(latents),
-        load_ldae(ldae, device=device),
+        model,
         out,
         settings.params().embed,
         device=device,
+        volumes=open_volumes(volumes) if volumes and reads_volumes else None,
     )
     typer.echo(f"{out}: y_sem of {scans} scans")

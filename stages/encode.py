@@ -16,26 +16,31 @@ def encode(
         typer.Option("--input", help="volumes.zarr, folder of NIfTI, BIDS root, or manifest."),
     ],
     out: Annotated[Path, typer.Option(help="latents.zarr to write.")],
-    ae: Annotated[Path, typer.Option(help="Autoencoder folder.", show_default=True)] = Path(
-        "models/ae"
-    ),
+    ae: Annotated[
+        Path | None,
+        typer.Option(help="Autoencoder folder; default: models/ae, else the bundled one."),
+    ] = None,
     replace: Annotated[
-        bool, typer.Option(help="Remake a store that another autoencoder made.")
+        bool, typer.Option(help="Remake a store made otherwise; drop scans not in the input.")
     ] = False,
     strict: Annotated[bool, typer.Option(help="Exit with 1 if any scan is refused.")] = False,
 ) -> None:
     """Encode scans into a latent store; images are preprocessed first, finished work is kept.
 
-    Example: pipeline encode --input nifti/ --ae models/ae --out latents.zarr
+    Example: pipeline encode --input nifti/ --out latents.zarr
     """
-    from pipeline.frozen import load_autoencoder
-    from pipeline.precompute.encode import encode_volumes
+    from pipeline.bundled import find_autoencoder
+    from pipeline.frozen import load_autoencoder, on_grid
+    from pipeline.precompute.encode import check_out, encode_volumes
     from pipeline.precompute.volumes_of import volumes_of
     from pipeline.stores.volumes import open_volumes
 
     params = settings.params()
     devices = settings.devices()
-    autoencoder = load_autoencoder(ae, device=devices[0])
+    folder, which = find_autoencoder(ae)
+    autoencoder = load_autoencoder(folder, device=devices[0])
+    check_out(out, autoencoder, params.encode, replace=replace)
+    typer.echo(f"autoencoder: {which}")
     made = volumes_of(
         input_path,
         out,
@@ -46,13 +51,18 @@ def encode(
     )
     if made.quarantined:
         typer.echo(f"{made.quarantined} scans quarantined, reasons in {made.quarantine}", err=True)
+    store = open_volumes(made.volumes)
+    if autoencoder.config.get("portable"):
+        autoencoder = on_grid(autoencoder, store.attributes.grid)
     summary = encode_volumes(
-        open_volumes(made.volumes),
+        store,
         autoencoder,
         out,
         params.encode,
         device=devices,
         replace=replace,
+        scheduler=settings.scheduler,
+        device_name=settings.device_name,
     )
     typer.echo(
         f"{out}: {summary.scans} scans, {summary.encoded} encoded now, {summary.reused} from"

@@ -31,6 +31,8 @@ def evaluate(
     --latents data/latents.zarr --ae models/ae --ldae models/ldae
     --directions reports/probe/directions.json --out reports/evaluate
     """
+    from dataclasses import replace
+
     from pipeline.applications.models import load_models, load_voxel_models
     from pipeline.applications.sources import check_latents
     from pipeline.cohort.manifest import read_manifest
@@ -49,7 +51,11 @@ def evaluate(
     }
     volume_store = open_volumes(volumes)
     study = Study(
-        models=load_models(ae, ldae, **how),
+        models=replace(
+            load_models(ae, ldae, **how),
+            clip_x0=params.evaluate.clip_x0,
+            stop_percent=params.evaluate.stop_percent,
+        ),
         volumes=volume_store,
         latents=open_latents(latents),
         manifest=read_manifest(manifest),

@@ -12,8 +12,15 @@ def info(
     settings: Settings,  # noqa: ARG001 (every command takes the common options)
     *,
     path: Annotated[Path, typer.Argument(help="A store, a model folder, or a reports folder.")],
+    manifest: Annotated[
+        Path | None,
+        typer.Option(help="Of a store: count splits by this manifest.csv; else the one beside it."),
+    ] = None,
 ) -> None:
     """Say what a store or model is and what made it, or the headline figures of a study.
+
+    Of a latent store also the statistics of each channel: mean and std of the posterior means, and
+    sigma, the root of the mean posterior variance.
 
     Example: pipeline info data/latents.zarr
     """
@@ -31,19 +38,33 @@ def info(
         typer.echo(f"report: {(path / 'report.html').resolve()}")
         return
     else:
-        facts = _store_facts(path)
+        facts = _store_facts(path, manifest)
     for name, value in facts.items():
         typer.echo(f"{name:16} {json.dumps(value) if isinstance(value, dict) else value}")
     size = sum(f.stat().st_size for f in path.rglob("*") if f.is_file())
     typer.echo(f"{'size':16} {size / 1e6:.1f} MB")
 
 
-def _store_facts(path: Path) -> dict[str, Any]:
+def _store_facts(path: Path, manifest: Path | None) -> dict[str, Any]:
+    from pipeline.cohort.manifest import read_manifest
+    from pipeline.stores.describe import find_manifest, latent_statistics, split_counts
+    from pipeline.stores.latents import open_latents
     from pipeline.stores.reading import OpenStore
 
     store = OpenStore(path)
     facts = store.attributes.model_dump(exclude={"scan_ids", "fingerprints"})
-    return facts | {
+    facts |= {
         "scans": len(store),
         "arrays": {name: str(array.shape) for name, array in store.group.arrays()},
     }
+    manifest = manifest or find_manifest(path)
+    if manifest is not None:
+        counts = split_counts(store, read_manifest(manifest))
+        listed = ", ".join(f"{name} {count}" for name, count in counts.items())
+        facts["splits"] = f"{listed} ({manifest})"
+    if store.attributes.kind == "latents":
+        count, channels = latent_statistics(open_latents(path))
+        for i, channel in enumerate(channels):
+            numbers = ", ".join(f"{name} {value:.4g}" for name, value in channel.items())
+            facts[f"channel {i}"] = f"{numbers} ({count} scans)"
+    return facts

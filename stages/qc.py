@@ -28,6 +28,9 @@ def qc(
     sheets: Annotated[
         Path | None, typer.Option(help="Folder for a contact sheet (PNG) of each doubted scan.")
     ] = None,
+    every: Annotated[
+        bool, typer.Option("--every", help="A sheet of every scan, not of the doubted alone.")
+    ] = False,
     volumes: Annotated[Path, typer.Option(help="volumes.zarr, for the sheets.")] = Path(
         "data/volumes.zarr"
     ),
@@ -58,7 +61,8 @@ def qc(
         typer.echo(line)
     if sheets is not None:
         limit = settings.params().preprocess.max_bytes
-        written = draw_sheets(scans, open_volumes(volumes), sheets, max_bytes=limit)
+        store = open_volumes(volumes)
+        written = draw_sheets(scans, store, sheets, max_bytes=limit, every=every)
         typer.echo(f"\n{sheets}: {len(written)} contact sheets")
 
 

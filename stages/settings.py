@@ -42,7 +42,7 @@ _COMMON: dict[str, Any] = {
     "workers": Annotated[
         int | None,
         typer.Option(
-            "--workers", help="Worker processes; default: one a core.", rich_help_panel=PANEL
+            "--workers", min=1, help="Worker processes; default: one a core.", rich_help_panel=PANEL
         ),
     ],
     "scheduler": Annotated[

@@ -1,4 +1,4 @@
-"""Stage 3: the compression autoencoder."""
+"""Stage 3: the frozen autoencoder."""
 
 from pathlib import Path
 from typing import Annotated
@@ -15,20 +15,32 @@ def train_ae(
     volumes: Annotated[Path, typer.Option(help="volumes.zarr of the preprocess stage.")],
     out: Annotated[Path, typer.Option(help="Model folder to write.")],
 ) -> None:
-    """Train the autoencoder on the training split and freeze it.
+    """Obtain the frozen autoencoder: train it, or take the bundled or another one (autoencoder.*).
 
     Example: pipeline train-ae --manifest data/cohort/manifest.csv --volumes data/volumes.zarr
     --out models/ae
     """
+    from pipeline.stores.volumes import open_volumes
+
+    params = settings.params()
+    store = open_volumes(volumes)
+    chosen = params.autoencoder
+    if chosen.source != "train":
+        from pipeline.bundled import adopt_autoencoder, bundled_autoencoder
+
+        source = chosen.path or bundled_autoencoder()
+        adopt_autoencoder(source, out, grid=store.attributes.grid)
+        typer.echo(f"{out}: the {chosen.source} autoencoder of {source}; nothing was trained")
+        return
+
     from pipeline.cohort.manifest import read_manifest
     from pipeline.cohort.scan_splits import scans_by_split
-    from pipeline.stores.volumes import open_volumes
     from pipeline.training.autoencoder import train_autoencoder
 
     metrics = train_autoencoder(
-        open_volumes(volumes),
+        store,
         scans_by_split(read_manifest(manifest)),
-        settings.params().train_ae,
+        params.train_ae,
         out,
         device=settings.device(),
     )

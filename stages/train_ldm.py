@@ -17,6 +17,9 @@ def train_ldm(
         Path | None,
         typer.Option(help="manifest.csv with the split; without it, subjects are split anew."),
     ] = None,
+    ae: Annotated[
+        Path | None, typer.Option(help="Autoencoder folder, to make pictures of brains.")
+    ] = None,
 ) -> None:
     """Train the unconditional denoiser on latents.
 
@@ -24,11 +27,20 @@ def train_ldm(
     --out models/ldm
     """
     from pipeline.cohort.scan_splits import split_of_store
+    from pipeline.frozen import load_autoencoder
     from pipeline.stores.latents import open_latents
     from pipeline.training.latent_diffusion import train_denoiser
 
     params = settings.params()
     store = open_latents(latents)
     scan_ids = split_of_store(store.attributes.scan_ids, manifest, params.cohort.split)
-    metrics = train_denoiser(store, scan_ids, params.train_ldm, out, device=settings.device())
+    device = settings.device()
+    metrics = train_denoiser(
+        store,
+        scan_ids,
+        params.train_ldm,
+        out,
+        device=device,
+        autoencoder=load_autoencoder(ae, device=device) if ae else None,
+    )
     typer.echo(f"{out}: loss {metrics['loss']:.4f}, {metrics['seconds']:.0f} s of training")

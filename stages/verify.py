@@ -34,7 +34,8 @@ def verify(
     try:
         hurt = verify_store(store)
     except RecordError as error:
-        typer.echo(f"every scan: {error}")
+        for scan_id in error.scan_ids or ("every scan",):
+            typer.echo(f"{scan_id}: {error}")
         typer.echo(f"{store}: all scans damaged")
         raise typer.Exit(1) from error
     for scan_id, reason in hurt.items():

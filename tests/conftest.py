@@ -10,8 +10,9 @@ import torch
 from scipy.ndimage import gaussian_filter
 
 from pipeline.stores.volumes import VolumeRow, VolumeStore, open_volumes, write_volumes
-from schemas.params import TrainAeParams
+from schemas.autoencoder import TrainAeParams
 from schemas.stores import StoreAttributes
+from tests.tiny_study import make_tiny_study
 
 SHAPE = (16, 24, 20)
 torch.set_num_threads(1)
@@ -110,8 +111,19 @@ def latents_path(
     device = torch.device("cpu")
     out = tmp_path_factory.mktemp("latents") / "latents.zarr"
     autoencoder = load_autoencoder(autoencoder_path, device=device)
-    encode_volumes(volumes, autoencoder, out, EncodeParams(chunk_scans=8), device=device)
+    encode_volumes(
+        volumes, autoencoder, out, EncodeParams(chunk_scans=8, precision="fp32"), device=device
+    )
     return out
+
+
+@pytest.fixture(scope="session")
+def tiny_study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished study, the same for all workers: copy it, never write into it."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "tiny"
+    folder.mkdir(exist_ok=True)
+    return make_tiny_study(folder)
 
 
 @pytest.fixture(scope="session")

@@ -50,7 +50,7 @@ def test_one_name_in_four_places():
     dvc = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
     names = [name.replace("-", "_") for name in STAGES]
     assert list(dvc) == names
-    assert list(Params.model_fields) == names
+    assert [name for name in Params.model_fields if name != "autoencoder"] == names
     for name in names:
         assert (ROOT / "stages" / f"{name}.py").is_file()
         assert f"stages/{name}.py" in dvc[name]["deps"]

@@ -13,7 +13,7 @@ from schemas.errors import ContractError, ParamsError
 from schemas.params import EncodeParams
 
 CPU = torch.device("cpu")
-PARAMS = EncodeParams(chunk_scans=4, batch_size=2)
+PARAMS = EncodeParams(chunk_scans=4, batch_size=2, precision="fp32")
 
 
 @pytest.fixture
@@ -47,13 +47,13 @@ def test_out_of_memory_halves_the_batch_and_goes_on(
 ):
     encode_volumes(volumes, autoencoder, tmp_path / "small.zarr", PARAMS, device=CPU)
     passed = limit_memory(autoencoder, monkeypatch, 2, error)
-    params = EncodeParams(chunk_scans=4, batch_size=8)
+    params = EncodeParams(chunk_scans=4, batch_size=8, precision="fp32")
     encode_volumes(volumes, autoencoder, tmp_path / "l.zarr", params, device=CPU)
     assert set(passed) == {2}
     assert len(passed) == 10
     halved, small = open_latents(tmp_path / "l.zarr"), open_latents(tmp_path / "small.zarr")
     assert halved.digest == small.digest
-    assert halved.batch_sizes == small.batch_sizes == [2] * 5
+    assert halved.batch_sizes == small.batch_sizes == [2] * 20
 
 
 def test_a_scan_that_does_not_fit_is_one_line(tmp_path, volumes, autoencoder, monkeypatch):

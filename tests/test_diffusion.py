@@ -199,3 +199,50 @@ def test_too_many_steps_are_refused():
         sample(
             mixture_model, noise(1, 1, 2, 2, 2), SCHEDULE, sampler="ddim", num_inference_steps=1000
         )
+
+
+ORDERS = {"ddim": 1, "dpm": 2, "dpm_data": 2}
+DOUBLE = Schedule().double()
+
+
+@pytest.mark.parametrize("walk", [sample, invert])
+@pytest.mark.parametrize("sampler", ORDERS)
+def test_each_solver_converges_at_its_order_both_ways(sampler, walk):
+    """On the mixture, whose flow is not linear: the error falls as steps to the power of -order."""
+    start = 0.8 * noise(1, 1, 10, 20, 30).double()
+
+    def end(steps, solver=sampler):
+        return walk(mixture_model, start, DOUBLE, sampler=solver, num_inference_steps=steps)
+
+    exact = end(960, "dpm")
+    errors = [float((end(steps) - exact).square().mean().sqrt()) for steps in (60, 120, 240)]
+    rates = [math.log2(a / b) for a, b in pairwise(errors)]
+    assert np.mean(rates) == pytest.approx(ORDERS[sampler], abs=0.35), (rates, errors)
+
+
+def test_samples_of_correlated_gaussian_data_have_its_mean_and_covariance():
+    """Two channels, correlated: the exact eps is linear in x_t."""
+    mean = torch.tensor([0.5, -1.0])
+    covariance = torch.tensor([[1.0, 0.6], [0.6, 0.8]])
+
+    def model(x, t):
+        alpha, sigma = alpha_sigma(SCHEDULE.lambda_at(t[0]))
+        precision = torch.linalg.inv(alpha**2 * covariance + sigma**2 * torch.eye(2))
+        centred = x.movedim(1, -1) - alpha * mean
+        return sigma * (centred @ precision).movedim(-1, 1)
+
+    options = {"sampler": "dpm", "num_inference_steps": 20}
+    made = sample(model, noise(2, 2, 30, 31, 32), SCHEDULE, **options)
+    rows = made.movedim(1, -1).reshape(-1, 2)
+    torch.testing.assert_close(rows.mean(0), mean, atol=0.02, rtol=0)
+    torch.testing.assert_close(rows.T.cov(), covariance, atol=0.03, rtol=0)
+    x_T = invert(model, made, SCHEDULE, **options).movedim(1, -1).reshape(-1, 2)
+    torch.testing.assert_close(x_T.T.cov(), torch.eye(2), atol=0.03, rtol=0)
+
+
+def test_rows_of_a_batch_are_independent():
+    x_T = noise(3, 1, 5, 6, 7)
+    options = {"sampler": "dpm", "num_inference_steps": 5}
+    together = sample(mixture_model, x_T, SCHEDULE, **options)
+    alone = sample(mixture_model, x_T[1:2], SCHEDULE, **options)
+    torch.testing.assert_close(together[1:2], alone)

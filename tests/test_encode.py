@@ -13,7 +13,7 @@ from schemas.params import EncodeParams
 from tests.conftest import make_volumes, subjects
 
 CPU = torch.device("cpu")
-PARAMS = EncodeParams(chunk_scans=8)
+PARAMS = EncodeParams(chunk_scans=8, precision="fp32")
 
 
 @pytest.fixture

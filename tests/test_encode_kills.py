@@ -18,7 +18,7 @@ from schemas.errors import ContractError
 from schemas.params import EncodeParams
 
 CPU = torch.device("cpu")
-PARAMS = EncodeParams(chunk_scans=2, batch_size=2)
+PARAMS = EncodeParams(chunk_scans=2, batch_size=2, precision="fp32")
 FORK = multiprocessing.get_context("fork")
 pytestmark = pytest.mark.slow
 

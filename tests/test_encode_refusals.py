@@ -4,7 +4,9 @@ import errno
 import os
 import resource
 import shutil
+import subprocess
 
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
@@ -12,6 +14,7 @@ import zarr
 
 from pipeline.frozen import load_autoencoder
 from pipeline.precompute.encode import encode_volumes
+from pipeline.stores.builder import lock_store
 from pipeline.stores.latents import open_latents
 from pipeline.stores.volumes import open_volumes
 from schemas.errors import ContractError
@@ -20,7 +23,8 @@ from stages.cli import main
 from tests.conftest import make_volumes, subjects
 
 CPU = torch.device("cpu")
-PARAMS = EncodeParams(chunk_scans=8)
+PARAMS = EncodeParams(chunk_scans=8, precision="fp32")
+FP32 = ("--set", "encode.precision=fp32")
 
 
 @pytest.fixture
@@ -71,6 +75,35 @@ def test_a_path_that_is_something_else_is_refused(refused, volumes, tmp_path, ki
     precious.write_text("precious")
     assert "no Zarr store" in refused(volumes.path, out)
     assert precious.read_text() == "precious"
+
+
+def test_refusals_come_before_preprocessing(refused, tmp_path, latents_path):
+    """A folder of images whose store cannot be written is not preprocessed first."""
+    images = tmp_path / "images"
+    images.mkdir()
+    (images / "sub-1.nii.gz").write_bytes(b"not read")
+    (tmp_path / "thesis").write_text("precious")
+    assert "no Zarr store" in refused(images, tmp_path / "thesis")
+    old = shutil.copytree(latents_path, tmp_path / "l.zarr")
+    attributes = dict(zarr.open_group(old).attrs)
+    del attributes["record_sha256"]
+    attributes["digests"]["autoencoder"] = "another"
+    zarr.open_group(old).attrs.put(attributes)
+    assert "another autoencoder or precision; choose a new --out" in refused(images, old)
+    with lock_store(tmp_path / "busy.zarr"):
+        assert "another process is writing it" in refused(images, tmp_path / "busy.zarr")
+    assert not list(tmp_path.glob("*.input"))
+
+
+def test_images_that_are_nan_are_refused_in_one_line(refused, tmp_path):
+    nib.save(
+        nib.Nifti1Image(np.full((20, 24, 18), np.nan, np.float32), np.diag([8, 8, 8, 1])),
+        tmp_path / "sub-1.nii.gz",
+    )
+    line = refused(tmp_path / "sub-1.nii.gz", tmp_path / "l.zarr", "--workers", "1", "--quiet")
+    assert "no scan passed" in line
+    assert "NaN" in (tmp_path / "l.input" / "quarantine.csv").read_text()
+    assert not (tmp_path / "l.zarr").exists()
 
 
 def test_another_schema_version_is_refused(refused, volumes, tmp_path):
@@ -159,6 +192,47 @@ def test_full_disk_is_one_line_and_finished_chunks_are_kept(
     monkeypatch.undo()
     assert encode_volumes(volumes, autoencoder, out, PARAMS, device=CPU).encoded == 12
     assert open_latents(out).digest == open_latents(latents_path).digest
+
+
+@pytest.fixture
+def mounted(tmp_path):
+    """Mount a small file system of its own, where this user may; (folder, remount)."""
+    folder = tmp_path / "small disk"
+    folder.mkdir()
+
+    def mount(options):
+        command = ["mount", "-t", "tmpfs", "-o", options, "none", str(folder)]
+        done = subprocess.run(command, capture_output=True, check=False)
+        if done.returncode:
+            pytest.skip("this user may not mount a file system")
+
+    try:
+        yield folder, mount
+    finally:
+        subprocess.run(["umount", str(folder)], capture_output=True, check=False)
+
+
+def test_a_disk_that_is_really_full(refused, volumes, mounted, autoencoder, latents_path):
+    folder, mount = mounted
+    mount("size=72k")
+    out = folder / "l.zarr"
+    line = refused(volumes.path, out, "--set", "encode.chunk_scans=2", *FP32)
+    assert "No space left" in line
+    assert not out.exists()
+    assert (folder / "l.zarr.building").exists()
+    mount("remount,size=4m")
+    params = EncodeParams(chunk_scans=2, precision="fp32")
+    summary = encode_volumes(volumes, autoencoder, out, params, device=CPU)
+    assert summary.encoded < 20
+    mean = open_latents(latents_path).read("posterior_mean")
+    np.testing.assert_array_equal(open_latents(out).read("posterior_mean"), mean)
+
+
+def test_a_read_only_disk_is_one_line(refused, volumes, mounted):
+    folder, mount = mounted
+    mount("size=1m,ro")
+    assert "cannot be written (Read-only" in refused(volumes.path, folder / "l.zarr")
+    assert list(folder.iterdir()) == []
 
 
 def test_read_only_folder_is_one_line(tmp_path, volumes, autoencoder):

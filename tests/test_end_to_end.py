@@ -1,10 +1,7 @@
 """The whole study on six tiny phantom subjects: run, run again, damage, run again."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pandas as pd
@@ -12,42 +9,7 @@ import pytest
 
 from pipeline.stores.latents import open_latents
 from stages.cli import STAGES
-
-BIN = Path(sys.executable).parent
-TINY = {
-    "cohort.phantom.subjects": 6,
-    "cohort.phantom.zooms": 4.0,
-    "cohort.split.train": 0.5,
-    "cohort.split.val": 0.17,
-    "preprocess.grid.shape": [32, 40, 32],
-    "preprocess.grid.zooms": 6.0,
-    "preprocess.registration_zooms": 6.0,
-    "train_ae.steps": 8,
-    "train_ae.channels": [8],
-    "train_ldm.steps": 6,
-    "train_ldm.batch_size": 2,
-    "train_ldm.denoiser.base_channels": 8,
-    "train_ldae.steps": 6,
-    "train_ldae.batch_size": 2,
-    "train_ldae.encoder.channels": [8, 16],
-    "train_ldae.encoder.dim": 16,
-    "evaluate.num_inference_steps": 3,
-    "evaluate.bootstrap": 20,
-    "probe.bootstrap": 20,
-}
-
-
-def run(*command: str, cwd: Path) -> subprocess.CompletedProcess:
-    environment = os.environ | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
-    return subprocess.run(
-        command, cwd=cwd, env=environment, capture_output=True, text=True, check=False
-    )
-
-
-def repro(study: Path) -> str:
-    result = run("dvc", "repro", cwd=study)
-    assert result.returncode == 0, result.stdout + result.stderr
-    return result.stdout
+from tests.tiny_study import FIRST_RUN, repro, run
 
 
 def stages_run(output: str) -> list[str]:
@@ -62,17 +24,15 @@ def stages_run(output: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("end-to-end")
-    overrides = [f"--set={key}={json.dumps(value)}" for key, value in TINY.items()]
-    result = run("pipeline", "init", "study", *overrides, cwd=root)
-    assert result.returncode == 0, result.stderr
-    return root / "study"
+def study(tiny_study: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    copy = tmp_path_factory.mktemp("end-to-end") / "study"
+    shutil.copytree(tiny_study, copy, symlinks=True)
+    return copy
 
 
 @pytest.mark.slow
-def test_all_ten_stages_run_then_nothing_then_only_what_is_missing(study):
-    first = repro(study)
+def test_all_ten_stages_run_then_nothing_then_only_what_is_missing(study, tiny_study):
+    first = (tiny_study.parent / FIRST_RUN).read_text()
     assert stages_run(first) == [name.replace("-", "_") for name in STAGES]
     _check_results(study)
     assert stages_run(repro(study)) == []

@@ -32,7 +32,7 @@ from pipeline.frozen import load_diffusion, load_ldae
 from pipeline.precompute.embed import embed_latents
 from pipeline.stores.latents import open_latents
 from pipeline.stores.reading import OpenStore
-from pipeline.stores.voxels import VoxelsAsLatents
+from pipeline.training.voxels import VoxelsAsLatents
 from schemas.errors import ContractError
 from schemas.params import EmbedParams, EvaluateParams, ProbeParams
 from stages.cli import app

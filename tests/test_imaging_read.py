@@ -11,7 +11,7 @@ from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, 
 from pipeline.imaging.geometry import bounding_box, crop_affine, to_ras
 from pipeline.imaging.header import nifti_geometry, zooms_of
 from pipeline.imaging.read import Scan, read_scan
-from tests.imaging_fixtures import SHAPE, head_affine, head_array, patch, save
+from tests.imaging_fixtures import SHAPE, ZOOMS, head_affine, head_array, patch, save
 
 HEAD, AFFINE = head_array(), head_affine()
 Maker = Callable[[Path], Path]
@@ -89,6 +89,27 @@ def _few_nan(folder: Path) -> Path:
     return save(folder / "a.nii", data)
 
 
+def _nan_around(folder: Path) -> Path:
+    pad = np.pad(HEAD.astype(np.float32) + 1, 20, constant_values=np.nan)
+    affine = AFFINE.copy()
+    affine[:3, 3] -= AFFINE[:3, :3] @ [20, 20, 20]
+    return save(folder / "a.nii", pad - 1, affine)
+
+
+def _upper_case_pair(folder: Path) -> Path:
+    nib.save(nib.Nifti1Pair(HEAD, AFFINE), folder / "a.img")
+    (folder / "a.img").rename(folder / "A.IMG")
+    return (folder / "a.hdr").rename(folder / "A.HDR")
+
+
+def _negative_sizes(folder: Path) -> Path:
+    image = nib.Nifti1Image(HEAD, None)
+    image.set_qform(AFFINE, 1)
+    image.header.set_xyzt_units("mm")
+    nib.save(image, folder / "a.nii")
+    return patch(folder / "a.nii", 80, np.full(3, -ZOOMS, "<f4").tobytes())
+
+
 DISGUISES: dict[str, Maker] = {
     "nii": lambda folder: save(folder / "a.nii"),
     "LPS": _as("LPS"),
@@ -106,6 +127,9 @@ DISGUISES: dict[str, Maker] = {
     "(x, y, z, 1)": _trailing_axis,
     "padding": _padded,
     "few NaN": _few_nan,
+    "NaN around": _nan_around,
+    "upper-case pair": _upper_case_pair,
+    "negative voxel sizes": _negative_sizes,
 }
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from pipeline.nets.blocks import Conv3d
+from pipeline.nets.blocks import Conv3d, Resample
 from pipeline.nets.denoiser import Denoiser, GradientEstimator, UnetConfig
 from pipeline.nets.semantic import LatentEncoder
 
@@ -101,6 +101,34 @@ def test_bf16_weight_gradients_agree_with_fp32(grid):
         conv.zero_grad()
         with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
             out = conv(x)
+        out.float().square().mean().backward()
+        gradients.append(conv.weight.grad.clone())
+    assert float((gradients[0] - gradients[1]).norm() / gradients[0].norm()) < 0.02
+
+
+@pytest.mark.parametrize("stride", [(2, 2, 2), (1, 2, 2), (2, 1, 3)])
+def test_a_convolution_of_repeated_voxels_needs_no_repetition(stride):
+    torch.manual_seed(0)
+    conv = Conv3d(5, 6, 3, padding=1)
+    x = torch.randn(2, 5, 7, 8, 9, requires_grad=True)
+    ways = []
+    for out in (conv.on_repeated(x, stride), conv(Resample("up", stride)(x))):
+        gradients = torch.autograd.grad(out.square().sum(), [x, conv.weight, conv.bias])
+        ways.append([out, *gradients])
+    for ours, plain in zip(*ways, strict=True):
+        torch.testing.assert_close(ours, plain, atol=1e-3, rtol=1e-4)
+
+
+@pytest.mark.parametrize("grid", [(2, 2, 2), (2, 3, 2), (4, 5, 4), (8, 9, 10)])
+def test_bf16_gradients_of_repeated_voxels_agree_with_fp32(grid):
+    torch.manual_seed(0)
+    conv = Conv3d(48, 48, 3, padding=1)
+    x = torch.randn(8, 48, *grid)
+    gradients = []
+    for enabled in (False, True):
+        conv.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            out = conv.on_repeated(x, (2, 2, 2))
         out.float().square().mean().backward()
         gradients.append(conv.weight.grad.clone())
     assert float((gradients[0] - gradients[1]).norm() / gradients[0].norm()) < 0.02

@@ -248,7 +248,10 @@ def test_ledger_keeps_provenance(cohort: Path, fake: Chain) -> None:
     records = json.loads((cohort.parent / "v.zarr.records.json").read_text())
     assert len(records) == NUM_SCANS
     good = next(r for r in records if r["scan_id"] == "sub-s00")
-    assert set(good) == {"scan_id", "fingerprint", "qc", "notes", "timings"}
+    assert {"qc", "notes", "timings", "method_version", "fingerprint"} < set(good)
+    manifest, _ = build_manifest(CohortParams(source="folder"), input_path=cohort)
+    assert good["source_digest"] == manifest.set_index("scan_id").loc["sub-s00", "source_digest"]
+    assert good["versions"]["antspyx"]
     store = open_volumes(cohort.parent / "v.zarr")
     assert good["fingerprint"] in store.attributes.fingerprints
     assert store.attributes.params["preprocess"]["registration"] == "affine"

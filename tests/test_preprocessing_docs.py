@@ -30,7 +30,7 @@ def test_snippet_brings_a_volume_back_to_native_space(
     native_to_mni[:3, 3] = -6, 5, -4
     mask = np.zeros(native.shape, bool)
     mask[4:-4, 9:-5, 4:-4] = True
-    attributes = volume_attributes(["sub-01_ses-02"])
+    attributes = volume_attributes(["sub-001_ses-M12"])
     grid = np.array(attributes.grid["affine"])
     volume, _ = resample_masked(
         native.astype(np.float32), mask, native_affine, np.linalg.inv(native_to_mni) @ grid, SHAPE
@@ -47,7 +47,7 @@ def test_snippet_brings_a_volume_back_to_native_space(
     snippet = re.search(r"```python\n(.*?)```", TEXT, re.DOTALL)
     assert snippet is not None
     exec(snippet[1], {})
-    back = nib.load(tmp_path / "sub-01_ses-02_native.nii.gz")
+    back = nib.load(tmp_path / "sub-001_ses-M12_native.nii.gz")
     assert back.shape == native.shape
     np.testing.assert_allclose(back.affine, native_affine)
     core = np.zeros(native.shape, bool)

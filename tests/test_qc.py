@@ -195,6 +195,9 @@ def test_sheets_for_what_is_doubted(
     assert [path.stem for path in written] == ["sub-c", "sub-d"]
     assert sorted(p.name for p in (study / "sheets").iterdir()) == ["sub-c.png", "sub-d.png"]
     assert asked == [PARAMS.grid]
+    options = {"max_bytes": 10**8, "every": True}
+    written = sheets.draw_sheets(table, store, study / "every", **options)
+    assert [path.stem for path in written] == ["sub-a", "sub-b", "sub-c", "sub-d"]
 
 
 def test_sheet_shows_the_volume_and_the_outline(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from schemas.params import EncodeParams
 from tests.conftest import make_volumes, subjects
 
 CPU = torch.device("cpu")
-PARAMS = EncodeParams(chunk_scans=8)
+PARAMS = EncodeParams(chunk_scans=8, precision="fp32")
 CHUNK = "posterior_logvar/c/1/0/0/0/0"
 
 
@@ -59,8 +59,10 @@ def test_every_flipped_byte_is_found(copy, latents_path):
             bad[at] ^= 1 << int(rng.integers(0, 8))
             file.write_bytes(bad)
             named = found(copy)
-            if file.name == "zarr.json":
+            if file == copy / "zarr.json":
                 assert named == [str(copy)], (file, at)
+            elif file.name == "zarr.json":
+                assert named == subjects(20), (file, at)
             else:
                 unit = int(file.relative_to(copy).parts[2])
                 assert named == subjects(20)[unit * 8 : unit * 8 + 8], (file, at)
@@ -68,7 +70,9 @@ def test_every_flipped_byte_is_found(copy, latents_path):
     assert verify_store(copy) == {}
 
 
-@pytest.mark.parametrize("damage", ["flipped", "deleted", "metadata", "record"])
+@pytest.mark.parametrize(
+    "damage", ["flipped", "deleted", "metadata", "record", "record and chunk", "no record"]
+)
 def test_repair_gives_back_the_very_bytes(
     copy, latents_path, volumes, autoencoder, monkeypatch, damage
 ):
@@ -79,14 +83,18 @@ def test_repair_gives_back_the_very_bytes(
         (copy / CHUNK).unlink()
     elif damage == "metadata":
         flip(copy / "posterior_mean" / "zarr.json")
+    elif damage == "no record":
+        (copy / "zarr.json").write_text("{}")
     else:
         text = (copy / "zarr.json").read_text()
         (copy / "zarr.json").write_text(text.replace("sub-003", "sub-033"))
+        if damage == "record and chunk":
+            flip(copy / CHUNK)
     original = autoencoder.net.encode
     monkeypatch.setattr(autoencoder.net, "encode", lambda x: encoded.append(len(x)) or original(x))
     count = repair_latents(copy, volumes, autoencoder, PARAMS, devices=[CPU])
-    assert count == {"metadata": 0, "record": 20}.get(damage, 8)
-    assert sum(encoded) == {"metadata": 0, "record": 20}.get(damage, 8)
+    expected_count = {"flipped": 8, "deleted": 8, "metadata": 0, "record": 0}.get(damage, 20)
+    assert count == sum(encoded) == expected_count
     assert contents(copy) == expected
     assert not copy.with_name("l.zarr.building").exists()
 
@@ -122,6 +130,27 @@ def test_training_refuses_a_hurt_store_before_it_starts(copy, tmp_path, split, d
     with pytest.raises(ContractError, match=rf"{expected}.*pipeline verify"):
         train_denoiser(store, split, TrainLdmParams(steps=1), tmp_path / "ldm", device=CPU)
     assert not (tmp_path / "ldm").exists()
+
+
+def test_any_flip_in_the_record_is_seen_and_healed_without_encoding(
+    copy, latents_path, volumes, autoencoder, monkeypatch
+):
+    monkeypatch.setattr(autoencoder.net, "encode", lambda x: pytest.fail("encoded"))
+    file = copy / "zarr.json"
+    good, expected = file.read_bytes(), contents(latents_path)
+    words = [i for i in range(len(good)) if not good[i : i + 1].isspace()]
+    for at in np.random.default_rng(3).choice(words, 12, replace=False).tolist():
+        bad = bytearray(good)
+        bad[at] ^= 255
+        file.write_bytes(bad)
+        with pytest.raises(RecordError):
+            verify_store(copy)
+        assert repair_latents(copy, volumes, autoencoder, PARAMS, devices=[CPU]) == 0
+        assert contents(copy) == expected, at
+    for key in ("zarr_format", "node_type"):
+        file.write_bytes(good.replace(key.encode(), key.upper().encode()))
+        with pytest.raises(RecordError):
+            verify_store(copy)
 
 
 def test_a_hurt_record_does_not_open(copy):

@@ -12,13 +12,15 @@ import torch
 import pipeline.training.latent_diffusion as stages
 from pipeline.artefact import read_artefact
 from pipeline.compute import digest_of
+from pipeline.diffusion.losses import noise_loss, velocity
 from pipeline.frozen import load_autoencoder, load_diffusion, load_ldae
 from pipeline.stores.latents import Latents, open_latents
 from pipeline.training.autoencoder import AutoencoderModule, train_autoencoder
 from pipeline.training.batches import batch_rows
 from pipeline.training.module import StepModule
 from schemas.errors import ContractError, TrainingError
-from schemas.params import OptimParams, TrainLdaeParams, TrainLdmParams
+from schemas.params import TrainLdaeParams, TrainLdmParams
+from schemas.section import OptimParams
 from tests.conftest import TINY_AE
 
 CPU = torch.device("cpu")
@@ -163,7 +165,7 @@ def test_one_batch_of_latents_is_overfitted(latents_path):
     x_t = diffusion.schedule.add_noise(z_0, eps, t)
     optimizer = torch.optim.Adam(diffusion.denoiser.parameters(), lr=3e-3)
     for _ in range(150):
-        loss = stages.noise_loss(diffusion.denoiser(x_t, t.float()), eps)
+        loss = noise_loss(diffusion.denoiser(x_t, t.float()), eps)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -178,7 +180,7 @@ def test_the_noise_of_a_velocity_network_follows_from_its_field(latents_path):
     z_0, eps = torch.randn(2, 2, 3, 4, 6, 5)
     t = torch.tensor([20, 900])
     x_t = diffusion.schedule.add_noise(z_0, eps, t)
-    field = stages.velocity(diffusion.schedule, z_0, eps, t)
+    field = velocity(diffusion.schedule, z_0, eps, t)
     diffusion.denoiser.decoder.forward = lambda trunk: field
     noise = diffusion.noise(diffusion.denoiser.trunk(x_t, t.float()), x_t, t.float())
     torch.testing.assert_close(noise, eps, atol=1e-4, rtol=0)

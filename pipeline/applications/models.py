@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pipeline import __version__
 from pipeline.compute import seed_from
-from pipeline.diffusion.samplers import Sampler, invert, sample
+from pipeline.diffusion.samplers import Model, Sampler, invert, sample
 from pipeline.frozen import (
     VOXELS,
     FrozenAutoencoder,
@@ -42,6 +42,10 @@ class Models:
     num_inference_steps: int
     batch_size: int
     """Volumes made at a time."""
+    clip_x0: float | None = None
+    """Bound of the predicted z_0 in each step."""
+    stop_percent: float = 0.0
+    """Share of the timesteps, those next to the data, in which G is left out."""
 
     @property
     def latent_shape(self) -> tuple[int, ...]:
@@ -55,13 +59,13 @@ class Models:
 
     @torch.inference_mode()
     def embed(self, z_0: Float[Tensor, "B C X Y Z"]) -> Float[Tensor, "B D"]:
-        """Return y_sem."""
-        return self.ldae.net.embed(z_0)
+        """Return y_sem. An encoder that reads volumes is given the decoded ones."""
+        return self.ldae.net.embed(z_0, lambda: self.decode(z_0)[:, None].float().to(self.device))
 
     @torch.inference_mode()
     def take_apart(self, z_0: Float[Tensor, "B C X Y Z"]) -> Codes:
         """Return y_sem and the inverted x_T."""
-        y_sem = self.ldae.net.embed(z_0)
+        y_sem = self.embed(z_0)
         return Codes(y_sem, self.invert(y_sem, z_0))
 
     @torch.inference_mode()
@@ -70,12 +74,16 @@ class Models:
     ) -> Float[Tensor, "B C X Y Z"]:
         """Return x_T that `sample` turns into z_0; without y_sem, of the denoiser alone."""
         return invert(
-            self.ldae.net.model(y_sem),
+            self._model(y_sem),
             z_0,
             self.ldae.net.diffusion.schedule,
             sampler=self.sampler,
             num_inference_steps=self.num_inference_steps,
+            clip_x0=self.clip_x0,
         )
+
+    def _model(self, y_sem: Float[Tensor, "B D"] | None) -> Model:
+        return self.ldae.net.model(y_sem, stop_percent=self.stop_percent)
 
     @torch.inference_mode()
     def sample(
@@ -85,13 +93,14 @@ class Models:
         made = []
         for start in range(0, len(x_T), self.batch_size):
             rows = slice(start, start + self.batch_size)
-            model = self.ldae.net.model(None if y_sem is None else y_sem[rows])
+            model = self._model(None if y_sem is None else y_sem[rows])
             z_0 = sample(
                 model,
                 x_T[rows],
                 self.ldae.net.diffusion.schedule,
                 sampler=self.sampler,
                 num_inference_steps=self.num_inference_steps,
+                clip_x0=self.clip_x0,
             )
             made.append(z_0)
         return torch.cat(made)

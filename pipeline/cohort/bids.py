@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 
 SUFFIXES = ("_T1w.nii.gz", "_T1w.nii")
 TRUTH = Path("derivatives/truth/truth.tsv")
-KEPT_ENTITIES = ("acq", "ce", "rec", "run")
+KEPT_ENTITIES = ("acq", "ce", "rec", "run", "echo", "part", "inv")
 """Entities that become part of a scan's name, in BIDS order."""
 
 
@@ -22,22 +22,28 @@ def bids_records(root: Path) -> tuple[list[Record], list[dict[str, str]]]:
     """Return one T1w a session of every subject, with its labels, and what is missing.
 
     A subject of participants.tsv without an image of its own is looked up below `derivatives/`.
-    Where a session has several T1w, the one with the fewest extra entities (acq, ce, rec, run)
-    is taken, then the lowest in natural order; the log names it and the others.
+    Where a session has several T1w, the one with the fewest entities besides sub and ses is
+    taken, then the lowest in natural order; the log names it and the others.
 
     Returns
     -------
     records, refused
-        `refused` has one row per listed participant without any T1w.
+        `refused` has a row for each listed participant without any T1w, and for each image whose
+        name and folder tell different subjects or sessions.
     """
     people = participants(root)
     raw = [p for s in sorted(root.glob("sub-*")) if s.is_dir() for p in _images(s)]
     found = {f"sub-{entities(p.name).get('sub', '')}" for p in raw}
     wanted = set(people) - found
     derived = _derived(root, wanted) if wanted else []
-    records = _one_a_session([*raw, *derived])
+    misnamed = {path: fault for path in (*raw, *derived) if (fault := _misnamed(path))}
+    records = _one_a_session([path for path in (*raw, *derived) if path not in misnamed])
     have = {record.subject_id for record in records}
     refused = [
+        {"scan_id": path.name.split(".")[0], "path": str(path), "stage": "cohort", "reason": fault}
+        for path, fault in misnamed.items()
+    ]
+    refused += [
         {"scan_id": name, "path": str(root / name), "stage": "cohort",
          "reason": "listed in participants.tsv, but no T1w image was found"}
         for name in sorted(set(people) - have)
@@ -57,6 +63,17 @@ def bids_records(root: Path) -> tuple[list[Record], list[dict[str, str]]]:
 def _images(folder: Path) -> list[Path]:
     inside = [*folder.glob("anat/*_T1w.nii*"), *folder.glob("ses-*/anat/*_T1w.nii*")]
     return sorted(p for p in inside if p.name.endswith(SUFFIXES))
+
+
+def _misnamed(path: Path) -> str | None:
+    """Return what contradicts a file's name in the folders above it, or None."""
+    parts = entities(path.name)
+    for kind in ("sub", "ses"):
+        folder = next((p for p in reversed(path.parts[:-1]) if p.startswith(f"{kind}-")), None)
+        named = f"{kind}-{parts[kind]}" if kind in parts else None
+        if folder is not None and named != folder:
+            return f"its name says {named or f'no {kind}-'}, its folder {folder}; rename one"
+    return None
 
 
 def _derived(root: Path, wanted: set[str]) -> list[Path]:
@@ -80,7 +97,7 @@ def _one_a_session(paths: list[Path]) -> list[Record]:
     for path in paths:
         parts = entities(path.name)
         session = prefixed("ses", parts["ses"]) if "ses" in parts else ""
-        extra = [f"{name}-{parts[name]}" for name in KEPT_ENTITIES if name in parts]
+        extra = [f"{name}-{value}" for name, value in parts.items() if name not in {"sub", "ses"}]
         groups[prefixed("sub", parts.get("sub", "")), session].append((extra, path))
     records = []
     for (subject, session), choices in sorted(groups.items()):
@@ -92,7 +109,8 @@ def _one_a_session(paths: list[Path]) -> list[Record]:
         if others:
             name = taken[0][1].name
             log.info("%s %s: several T1w; %s taken, not %s", subject, session, name, others)
-        scan_id = "_".join(part for part in (subject, session, *extra) if part)
+        kept = [part for part in extra if part.split("-")[0] in KEPT_ENTITIES]
+        scan_id = "_".join(part for part in (subject, session, *kept) if part)
         records += [Record(scan_id, subject, session, path) for _, path in taken]
     return records
 

@@ -18,7 +18,7 @@ from typing import Any
 import nibabel as nib
 
 from pipeline.cohort.bids import participants
-from pipeline.cohort.records import Record, natural, prefixed
+from pipeline.cohort.records import Record, natural, prefixed, walk
 from pipeline.compute import available_cpus, digest_of, progress, write_atomic
 from pipeline.imaging.header import check_shape
 from schemas.errors import ContractError, ScanError
@@ -144,10 +144,9 @@ def _record(session: Session, path: Path) -> Record:
 
 
 def _series_folders(root: Path) -> Iterator[Path]:
-    for folder, subfolders, names in os.walk(root):
-        subfolders.sort()
-        if any(is_dicom(Path(folder, name)) for name in sorted(names)):
-            yield Path(folder)
+    for folder, names in walk(root):
+        if any(is_dicom(folder / name) for name in names):
+            yield folder
 
 
 def _convert(session: Session, root: Path, cache: Path, converter: str) -> str | None:

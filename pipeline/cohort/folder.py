@@ -3,7 +3,8 @@
 import logging
 from pathlib import Path
 
-from pipeline.cohort.records import Record, bids_label, entities, prefixed
+from pipeline.cohort.records import Record, bids_label, entities, prefixed, walk
+from pipeline.compute import other_half
 
 log = logging.getLogger(__name__)
 
@@ -26,9 +27,14 @@ def folder_records(root: Path) -> list[Record]:
     """
     if root.is_file():
         return [_record(root, root.parent)]
-    files = sorted(p for p in root.rglob("*") if p.is_file() and p.name.lower().endswith(SUFFIXES))
+    files = [
+        folder / name
+        for folder, names in walk(root)
+        for name in names
+        if name.lower().endswith(SUFFIXES)
+    ]
     taken, skipped = [], 0
-    for path in files:
+    for path in sorted(files):
         if _wanted(path):
             taken.append(_record(path, root))
         else:
@@ -41,7 +47,8 @@ def folder_records(root: Path) -> list[Record]:
 def _wanted(path: Path) -> bool:
     if any(part.startswith(".") for part in path.parts[-2:]):
         return False
-    if path.suffix.lower() == ".img" and path.with_suffix(".hdr").is_file():
+    header = other_half(path)
+    if path.suffix.lower() == ".img" and header is not None and header.is_file():
         return False
     if path.parent.name == "mri" and path.suffix == ".mgz":
         best = next((n for n in FREESURFER if (path.parent / n).is_file()), None)

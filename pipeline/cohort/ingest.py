@@ -13,8 +13,9 @@ from pipeline.cohort.bids import bids_records
 from pipeline.cohort.dicom import dicom_records, is_dicom
 from pipeline.cohort.folder import SUFFIXES as IMAGES
 from pipeline.cohort.folder import folder_records
+from pipeline.cohort.labels import ages_of, sex_of
 from pipeline.cohort.manifest import typed
-from pipeline.cohort.records import Record
+from pipeline.cohort.records import Record, walk
 from pipeline.cohort.split import split_subjects
 from pipeline.cohort.table import table_records
 from pipeline.compute import available_cpus, digest_image, progress
@@ -32,7 +33,6 @@ DEFAULT_NAMES = {
 }
 """Label columns and the names they go by; cohort.columns comes first."""
 ALIASES = {"age": "age_years", "months": "months_from_first"}
-SEXES = {"f": "F", "female": "F", "w": "F", "woman": "F", "m": "M", "male": "M", "man": "M"}
 SAFE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
 TABLES = {".csv", ".tsv", ".parquet"}
 
@@ -57,7 +57,7 @@ def detect_source(path: Path) -> Literal["bids", "folder", "table", "volumes", "
     marked = (path / "participants.tsv").is_file() or (path / "dataset_description.json").is_file()
     if has_subjects and (marked or next(path.glob("sub-*/**/anat/*_T1w.nii*"), None)):
         return "bids"
-    files = [p for p in path.rglob("*") if p.is_file()]
+    files = [folder / name for folder, names in walk(path) for name in names]
     images = any(p.name.lower().endswith(IMAGES) for p in files)
     return "dicom" if not images and any(is_dicom(p) for p in files) else "folder"
 
@@ -102,9 +102,11 @@ def build_manifest(
     records, digests, more = _sound(records, dry_run=dry_run)
     refused += more
     if not records:
-        detail = f"; first refused: {refused[0]['reason']}" if refused else _hint(source)
+        first = refused[0] if refused else None
+        detail = f"; first refused: {first['path']}: {first['reason']}" if first else _hint(source)
         raise ContractError(f"{source}: no usable T1w image found{detail}")
     table = typed(_table(records, digests, columns), source)
+    _warn_of_copies(table)
     table["months_from_first"] = _months(table)
     strata = table.groupby("subject_id")["diagnosis"].first().fillna("").astype(str).to_dict()
     splits = split_subjects({str(k): str(v) for k, v in strata.items()}, params.split)
@@ -165,10 +167,20 @@ def _sound(
     return [record for record, _ in sound], [digest for _, digest in sound], refused
 
 
+def _warn_of_copies(table: pd.DataFrame) -> None:
+    """Name people who share an image: as two subjects they may end in two splits."""
+    known = table[table["source_digest"] != ""]
+    for _, same in known.groupby("source_digest", sort=False):
+        if same["subject_id"].nunique() > 1:
+            log.warning("one image under several subjects: %s", ", ".join(same["scan_id"]))
+
+
 def _fault(record: Record) -> str | None:
     if record.path == Path():
         return "no path given"
-    if not record.subject_id or not SAFE_ID.fullmatch(record.scan_id):
+    if not record.subject_id:
+        return "no subject given, or one without a letter or digit of ASCII"
+    if not SAFE_ID.fullmatch(record.scan_id):
         return f"id {record.scan_id!r}, expected letters, digits, and - _ . +"
     if not record.path.is_file():
         return "file not found"
@@ -206,7 +218,8 @@ def _table(records: list[Record], digests: list[str], columns: dict[str, str]) -
     for target, source in columns.items():
         if target not in DEFAULT_NAMES and source in labels:
             labels[target] = labels.pop(source)
-    labels["sex"] = [SEXES.get(str(cell).strip().lower()) for cell in labels["sex"]]
+    labels["sex"] = [sex_of(cell) for cell in labels["sex"]]
+    labels["age_years"] = ages_of(labels["age_years"], [record.scan_id for record in records])
     own = pd.DataFrame(
         {
             "scan_id": [r.scan_id for r in records],

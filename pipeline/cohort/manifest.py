@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from pipeline.cohort.labels import UNKNOWN
 from pipeline.cohort.records import read_table
 from pipeline.compute import write_atomic
 from schemas.errors import ContractError
@@ -52,7 +53,9 @@ def typed(table: pd.DataFrame, path: Path) -> pd.DataFrame:
     table = table.copy()
     for name in table.columns:
         cells = table[name]
+        known = cells.where(~cells.isin(UNKNOWN), None)
         if name in NUMERIC_COLUMNS:
+            cells = known
             numbers = pd.to_numeric(cells, errors="coerce")
             bad = cells.notna() & numbers.isna()
             if bad.any():
@@ -60,11 +63,11 @@ def typed(table: pd.DataFrame, path: Path) -> pd.DataFrame:
                 raise ContractError(f"{path}: {name} is {cells[bad].iloc[0]!r} for {rows}")
             table[name] = numbers.astype(float)
         elif name not in MANIFEST_COLUMNS:
-            filled = cells.dropna().astype(str)
+            filled = known.dropna().astype(str)
             numbers = pd.to_numeric(filled, errors="coerce")
             coded = filled.str.match(r"^[+-]?0\d").any()  # 007 is a code, not a number
             if len(filled) and numbers.notna().all() and not coded:
-                table[name] = pd.to_numeric(cells, errors="coerce").astype(float)
+                table[name] = pd.to_numeric(known, errors="coerce").astype(float)
     return table
 
 

@@ -1,6 +1,9 @@
 """What every source yields: one record a scan, before digests, labels and split."""
 
+import os
 import re
+import unicodedata
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,8 +28,11 @@ class Record:
 
 
 def bids_label(text: str) -> str:
-    """Return a name cut down to the letters and digits that BIDS allows (`002_S_1` → `002S1`)."""
-    return re.sub(r"[^A-Za-z0-9]", "", text)
+    """Return a name cut down to the letters and digits that BIDS allows.
+
+    `002_S_1` becomes `002S1`; accents are dropped (`zoë` becomes `zoe`).
+    """
+    return re.sub(r"[^A-Za-z0-9]", "", unicodedata.normalize("NFKD", text))
 
 
 def prefixed(kind: str, name: str) -> str:
@@ -46,6 +52,21 @@ def natural(text: str) -> list[tuple[str, int]]:
     return [(word, int(digits or 0)) for word, digits in re.findall(r"(\D*)(\d*)", text)]
 
 
+def walk(root: Path) -> Iterator[tuple[Path, list[str]]]:
+    """Yield every folder below (and with) a root and the names of what is no folder in it.
+
+    Links to folders are followed, each folder once; links that lead nowhere are named too, so that
+    they can be refused with a reason.
+    """
+    seen = {root.resolve()}
+    for folder, subfolders, names in os.walk(root, followlinks=True):
+        subfolders.sort()
+        real = {name: Path(folder, name).resolve() for name in subfolders}
+        subfolders[:] = [name for name in subfolders if real[name] not in seen]
+        seen.update(real.values())
+        yield Path(folder), sorted(names)
+
+
 def read_table(path: Path) -> pd.DataFrame:
     """Read CSV, TSV or Parquet with every cell as text, so that `001` stays `001`.
 
@@ -59,14 +80,24 @@ def read_table(path: Path) -> pd.DataFrame:
             table = pd.read_parquet(path)
             text = table.astype("string").astype(object)
             return text.where(table.notna() & ~text.isin(MISSING), None)
-        separator = "\t" if path.suffix.lower() == ".tsv" else ","
         return pd.read_csv(
-            path, sep=separator, dtype=str, keep_default_na=False, na_values=MISSING,
+            path, sep=_separator(path), dtype=str, keep_default_na=False, na_values=MISSING,
             encoding="utf-8-sig", skipinitialspace=True,
         )  # fmt: skip
+    except UnicodeDecodeError as error:
+        raise ContractError(f"{path}: not UTF-8 text; save it as CSV in UTF-8") from error
     except (OSError, ValueError, pd.errors.ParserError) as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ContractError(f"{path}: unreadable table ({first})") from error
+
+
+def _separator(path: Path) -> str:
+    """Return the commonest separator of a header line; a `.tsv` has tabs."""
+    if path.suffix.lower() == ".tsv":
+        return "\t"
+    with path.open(encoding="utf-8-sig") as file:
+        header = file.readline()
+    return max(",;\t", key=header.count)
 
 
 def labels_of(row: "pd.Series[Any]", *, drop: tuple[str, ...] = ()) -> dict[str, Any]:

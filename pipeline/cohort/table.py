@@ -28,14 +28,13 @@ def table_records(path: Path, columns: dict[str, str]) -> list[Record]:
     used = tuple(c for c in (path_column, subject_column, session_column, scan_column) if c)
     records = []
     for number, row in table.iterrows():
-        if not isinstance(row[subject_column], str):
-            raise ContractError(f"{path}: row {int(str(number)) + 2} has no {subject_column}")
-        subject = prefixed("sub", row[subject_column])
+        name = row[subject_column]
+        subject = prefixed("sub", name) if isinstance(name, str) else ""
         session = row[session_column] if session_column else None
         session = prefixed("ses", session) if isinstance(session, str) else ""
         scan_id = row[scan_column] if scan_column else None
         if not isinstance(scan_id, str):
-            scan_id = f"{subject}_{session}" if session else subject
+            scan_id = "_".join(filter(None, (subject or f"row-{int(str(number)) + 2}", session)))
         name = row[path_column] if isinstance(row[path_column], str) else ""
         file = path.parent / name if name else Path()
         records.append(Record(scan_id, subject, session, file, labels_of(row, drop=used)))

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from pipeline.diffusion.health import latent_health as latent_health
 from pipeline.evaluation.bootstrap import bootstrap_interval
 
 SSIM_WINDOW = 11
@@ -133,20 +134,6 @@ def _blur(side: int, window: int) -> Float[Tensor, "S T"]:
 
 def _psnr(mse: float) -> float:
     return min(PSNR_CEILING_DB, -10 * float(np.log10(mse))) if mse > 0 else PSNR_CEILING_DB
-
-
-def latent_health(x_T: Float[Tensor, "B C X Y Z"]) -> dict[str, float]:
-    """Return mean, std and kurtosis over all elements of inverted noise.
-
-    Noise has mean 0, std 1 and kurtosis 3 (Pearson's). A good round trip does not prove a good
-    inversion: these figures do. Non-finite x_T gives NaN.
-    """
-    values = x_T.detach().double().flatten()
-    mean = values.mean()
-    centred = values - mean
-    variance = centred.square().mean()
-    kurtosis = centred.pow(4).mean() / variance.square()
-    return {"mean": float(mean), "std": float(variance.sqrt()), "kurtosis": float(kurtosis)}
 
 
 def summarise_reconstruction(

@@ -70,7 +70,7 @@ class Direction:
     spread: float
     """Standard deviation of the fitting scans along `weight`, in standardised y_sem space."""
     towards: str
-    """What lies in its direction, for example `diagnosis:AD` or `age_years`."""
+    """What lies in its direction; `--direction` takes it by this name."""
 
 
 @dataclass(slots=True)

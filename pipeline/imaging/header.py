@@ -94,8 +94,12 @@ def nifti_geometry(header: nib.Nifti1Header) -> Geometry:
     ScanError
         If no form gives a usable affine.
     """
-    sform, qform = _form(header, "sform"), _form(header, "qform")
     notes: list[str] = []
+    sizes = header["pixdim"][1:4]
+    if (sizes < 0).any():
+        notes.append("negative voxel sizes in the header: taken as positive")
+        header["pixdim"][1:4] = np.abs(sizes)
+    sform, qform = _form(header, "sform"), _form(header, "qform")
     chosen, fault = None, None
     for name, affine in (("sform", sform), ("qform", qform)):
         if affine is None:

@@ -10,6 +10,8 @@ import numpy as np
 import numpy.typing as npt
 from isal import igzip, isal_zlib
 
+from pipeline.compute import other_half
+from pipeline.imaging.clean import clean_voxels
 from pipeline.imaging.header import Affine, Geometry, affine_fault, check_shape, nifti_geometry
 from schemas.errors import ScanError
 
@@ -17,18 +19,6 @@ SUFFIXES = (".nii", ".nii.gz", ".mgz", ".mgh", ".hdr", ".img")
 """Image files that can be read; `.hdr/.img` pairs go by either name."""
 MAX_EXTENSION_BYTES = 64_000_000
 """Largest header with extensions (bytes)."""
-MAX_NONFINITE = 0.05
-"""Largest share of NaN or infinite voxels that is set to the background and noted."""
-MIN_LEVELS = 16
-"""Fewest distinct intensities: below, the image is a mask or a label map."""
-MIN_FOREGROUND = 0.01
-"""Smallest share of voxels that differ from the background."""
-MIN_MASKED = 0.1
-"""Share of voxels at exactly the background from which on the surroundings count as masked."""
-SPIKE_FACTOR = 3.0
-"""Intensities beyond this many times the 99.9th percentile are clipped to it."""
-SPIKE_NOTED = 10.0
-"""Intensities beyond this many times the 99.9th percentile are worth a warning."""
 IsalError: Any = isal_zlib.error
 READ_ERRORS: tuple[type[Exception], ...] = (
     OSError,
@@ -89,7 +79,7 @@ def read_scan(path: Path, *, max_bytes: int) -> Scan:
             "raise preprocess.max_bytes if it is sound"
         )
     raw = _read_voxels(layout, voxels, size).reshape(shape, order="F")
-    data, notes = _clean(raw, layout)
+    data, notes = clean_voxels(raw, layout.slope, layout.inter)
     return Scan(data, layout.geometry.affine, (*layout.geometry.notes, *notes))
 
 
@@ -144,9 +134,9 @@ def _nifti_layout(path: Path) -> _Layout:
 
 def _other_layout(path: Path) -> _Layout:
     """Lay out MGH/MGZ and Analyze or NIfTI pairs through nibabel."""
-    partner = {".hdr": ".img", ".img": ".hdr"}.get(path.suffix.lower())
-    if partner and not path.with_suffix(partner).is_file():
-        raise ScanError(f"its other half {path.with_suffix(partner).name} is missing")
+    partner = other_half(path)
+    if partner is not None and not partner.is_file():
+        raise ScanError(f"its other half {partner.name} is missing")
     image: Any = nib.load(path)
     proxy, header = image.dataobj, image.header
     check_shape(tuple(int(n) for n in proxy.shape))
@@ -161,7 +151,7 @@ def _other_layout(path: Path) -> _Layout:
         geometry = Geometry(np.asarray(image.affine, dtype=np.float64), notes)
     dtype = _numeric_dtype(header)
     slope, inter = _scaling(float(proxy.slope), float(proxy.inter))
-    voxel_file = path.with_suffix(".img") if partner else path
+    voxel_file = partner if partner and path.suffix.lower() == ".hdr" else path
     shape = tuple(int(n) for n in proxy.shape)
     return _Layout(voxel_file, shape, dtype, int(proxy.offset), slope, inter, geometry)
 
@@ -236,58 +226,6 @@ def _read_voxels(layout: _Layout, voxels: int, size: int) -> npt.NDArray[Any]:
     return np.frombuffer(
         _read_range(layout.path, layout.offset, count, exact=True), dtype=layout.dtype
     )
-
-
-def _clean(raw: npt.NDArray[Any], layout: _Layout) -> tuple[npt.NDArray[np.float32], list[str]]:
-    """Scale, mend the few non-finite voxels, clip spikes, put the lowest intensity at zero."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        if (layout.slope, layout.inter) == (1.0, 0.0):
-            data = raw.astype(np.float32)
-        else:
-            data = (raw * layout.slope + layout.inter).astype(np.float32)
-    notes: list[str] = []
-    finite = np.isfinite(data)
-    num_bad = data.size - int(finite.sum())
-    if num_bad > MAX_NONFINITE * data.size:
-        raise ScanError(f"{num_bad / data.size:.0%} of the voxels are NaN or infinite")
-    background = _background(data)
-    if num_bad:
-        notes.append(f"{num_bad} NaN or infinite voxels set to the background")
-        data[~finite] = background
-    foreground = data[data != background]
-    if foreground.size == 0:
-        raise ScanError(f"every voxel is {background:g}; expected a head")
-    if foreground.size < MIN_FOREGROUND * data.size:
-        raise ScanError(
-            f"only {foreground.size} voxels differ from the background; expected a head"
-        )
-    sample = foreground[:: max(1, foreground.size // 1_000_000)]
-    if np.unique(sample).size < MIN_LEVELS:
-        raise ScanError("fewer than 16 distinct intensities: a mask or label map, expected a T1w")
-    low, high = (float(v) for v in np.percentile(sample, (0.1, 99.9)))
-    if high <= low:
-        raise ScanError("intensities without contrast; expected a T1w head")
-    masked = 1 - foreground.size / data.size >= MIN_MASKED and background < np.median(sample)
-    # Where the surroundings were set to one value, lower ones are undershoot of interpolation.
-    low = background if masked else min(low, background)
-    ceiling = low + SPIKE_FACTOR * (high - low)
-    if float(data.max()) > low + SPIKE_NOTED * (high - low):
-        num_spikes = int((data > ceiling).sum())
-        notes.append(f"{num_spikes} voxels brighter than {ceiling:.3g} clipped (spikes)")
-    np.clip(data, low, ceiling, out=data)
-    data -= np.float32(low)
-    return data, notes
-
-
-def _background(data: npt.NDArray[np.float32]) -> float:
-    """Return the commonest finite intensity on the faces of the volume."""
-    faces = [np.take(data, index, axis).ravel() for axis in range(3) for index in (0, -1)]
-    border = np.concatenate(faces)
-    border = border[np.isfinite(border)]
-    if border.size == 0:
-        return 0.0
-    values, counts = np.unique(border, return_counts=True)
-    return float(values[np.argmax(counts)])
 
 
 def _first_line(error: BaseException) -> str:

@@ -41,10 +41,30 @@ class Conv3d(nn.Conv3d):
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (torch's own argument name)
         """Return the convolution."""
-        if input.device.type == "cpu" and min(input.shape[2:]) < 4:
+        if _tiny_on_cpu(input):
             with torch.autocast("cpu", enabled=False):
                 return super().forward(input.float())
         return super().forward(input)
+
+    def on_repeated(self, x: Float[Tensor, "B C x y z"], stride: Stride) -> Tensor:
+        """Return the 3³ convolution of x repeated `stride` times along each axis.
+
+        Voxels that repetition made alike are multiplied once, by the sum of their weights: 8
+        products a voxel of a doubled grid instead of 27.
+        """
+        weight = self.weight.flip(2, 3, 4).transpose(0, 1)
+        for axis, times in enumerate(stride, start=2):
+            padding = [0, 0] * (4 - axis) + [times - 1, times - 1]
+            padded, length = F.pad(weight, padding), weight.shape[axis] + times - 1
+            weight = torch.stack([padded.narrow(axis, i, length) for i in range(times)]).sum(0)
+        if _tiny_on_cpu(x):
+            with torch.autocast("cpu", enabled=False):
+                return F.conv_transpose3d(x.float(), weight, self.bias, stride, padding=1)
+        return F.conv_transpose3d(x, weight, self.bias, stride, padding=1)
+
+
+def _tiny_on_cpu(x: Tensor) -> bool:
+    return x.device.type == "cpu" and min(x.shape[2:]) < 4
 
 
 class Resample(nn.Module):
@@ -99,7 +119,7 @@ class ResBlock(nn.Module):
         y_emb: Float[Tensor, "B E"] | None = None,
     ) -> Float[Tensor, "B D x y z"]:
         """Return the block's output, on another grid where `resample` is set."""
-        h = self.norm2(self.conv1(self.resample(F.silu(self.norm1(x)))))
+        h = self.norm2(self._first_conv(F.silu(self.norm1(x))))
         if self.time is not None:
             assert emb is not None
             scale, shift = self.time(F.silu(emb))[:, :, None, None, None].chunk(2, dim=1)
@@ -109,6 +129,14 @@ class ResBlock(nn.Module):
             scale, shift = self.semantic(F.silu(y_emb))[:, :, None, None, None].chunk(2, dim=1)
             h = h * (1 + scale) + shift
         out: Tensor = self.skip(self.resample(x)) + self.conv2(self.dropout(F.silu(h)))
+        return out
+
+    def _first_conv(self, h: Tensor) -> Tensor:
+        # Measured on the CPU: 2.3 times faster, forward and backward. Not measured on a GPU.
+        resample = self.resample
+        if isinstance(resample, Resample) and resample.direction == "up" and not h.is_cuda:
+            return self.conv1.on_repeated(h, resample.stride)
+        out: Tensor = self.conv1(resample(h))
         return out
 
 

@@ -4,9 +4,10 @@ Both decode the same encoder features. `trunk` computes them once; `Decoder` tur
 field on the latent grid. Any grid works: it is padded to a multiple of the pooling and cropped.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, cat, nn
@@ -21,6 +22,7 @@ from pipeline.nets.blocks import (
     timestep_embedding,
     zero_init,
 )
+from pipeline.nets.modes import Modes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -222,14 +224,42 @@ class Denoiser(nn.Module):
 
 
 class GradientEstimator(nn.Module):
-    """G(x_t, t, y_sem): a second decoder on the frozen denoiser's features."""
+    """G(x_t, t, y_sem): a second decoder on the frozen denoiser's features.
 
-    def __init__(self, config: UnetConfig, *, semantic_dim: int) -> None:
+    Scale and shift of channels say the same at every position. With `modes`, y_sem is also turned
+    into amounts of the training latents' principal modes, and their sum, a rough latent, is added
+    to the finest features: registered brains share their positions, so y_sem can say where.
+    """
+
+    def __init__(
+        self,
+        config: UnetConfig,
+        *,
+        semantic_dim: int,
+        modes: int = 0,
+        grid: tuple[int, ...] = (),
+    ) -> None:
         super().__init__()
         self.embed = nn.Linear(semantic_dim, config.emb_dim)
         self.decoder = Decoder(config, semantic=True)
+        self.modes = None
+        if modes:
+            self.modes = Modes(count=modes, shape=(config.in_channels, *grid))
+            self.amounts = nn.Linear(semantic_dim, modes)
+            self.place = Conv3d(config.in_channels, config.base_channels, 3, padding=1)
+
+    def rough_latent(self, y_sem: Float[Tensor, "B D"]) -> Float[Tensor, "B C X Y Z"]:
+        """Return the deviation from the mean training latent that y_sem stands for."""
+        assert self.modes is not None
+        with torch.autocast(y_sem.device.type, enabled=False):
+            return self.modes.compose(self.amounts(y_sem.float()))
 
     def forward(self, trunk: Trunk, y_sem: Float[Tensor, "B D"]) -> Float[Tensor, "B C X Y Z"]:
         """Return the estimated gradient on the latent grid."""
+        if self.modes is not None:
+            finest, *others = trunk.skips
+            rough = self.place(self.rough_latent(y_sem))
+            padding = [n for axis in (4, 3, 2) for n in (0, finest.shape[axis] - rough.shape[axis])]
+            trunk = replace(trunk, skips=(finest + F.pad(rough, padding), *others))
         field: Tensor = self.decoder(trunk, self.embed(y_sem))
         return field

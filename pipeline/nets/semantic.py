@@ -1,28 +1,112 @@
-"""Semantic encoders: a latent in, y_sem out."""
+"""Semantic encoders: a latent, or a volume, in; y_sem out.
+
+One interface: `reads` says which of the two, `dim` is the length of y_sem, `mixes_batch` whether
+training statistics are those of the whole batch, `fit_input` and `fit_output` set what the training
+scans have in common.
+"""
 
 from collections.abc import Iterable
+from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from pipeline.nets.blocks import Conv3d, Resample, ResBlock, group_norm
+from pipeline.nets.convnext import ConvNext
+from pipeline.nets.modes import Modes
 
 
-class LatentEncoder(nn.Module):
-    """3D convolutions over what sets a latent apart from the mean one, then attention pooling.
+class SemanticEncoder(nn.Module):
+    """What every semantic encoder has."""
+
+    reads: Literal["latent", "volume"] = "latent"
+    mixes_batch = False
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.dim = dim
+
+    def fit_input(self, centre: Float[Tensor, "C X Y Z"], spread: Float[Tensor, " C"]) -> None:
+        """Set the mean and the standard deviation of standardised training latents."""
+
+    @torch.no_grad()
+    def fit_output(self, batches: Iterable[Tensor]) -> None:  # noqa: ARG002 (none here)
+        """Set the statistics that standardise y_sem, where it is. Leaves evaluation mode."""
+        self.eval()
+
+
+class DeviationEncoder(SemanticEncoder):
+    """Reads what sets a latent apart from the mean one, and standardises y_sem.
 
     Registered brains are alike: most of a latent, and of anything computed from it, is common to
     all, and stage 2 learns to use what is common and to ignore the rest. So the input is centred
     (`centre`, the mean training latent, and `spread`, the size of the deviations), and y_sem is
     standardised: each of its numbers has mean 0 and variance 1 over training scans.
 
+    With `modes`, the amounts of that many principal modes of the training latents are mixed into
+    y_sem: what a few hundred scans would take thousands of steps to teach the network.
+    """
+
+    mixes_batch = True
+    centre: Tensor
+    spread: Tensor
+
+    def __init__(
+        self, *, in_channels: int, grid: tuple[int, ...], dim: int, modes: int = 0
+    ) -> None:
+        super().__init__(dim)
+        self.modes = Modes(count=modes, shape=(in_channels, *grid)) if modes else None
+        self.from_modes = nn.Linear(modes, dim, bias=False) if modes else None
+        self.register_buffer("centre", torch.zeros(in_channels, *grid))
+        self.register_buffer("spread", torch.ones(in_channels, 1, 1, 1))
+        self.standardise = nn.BatchNorm1d(dim, affine=False, momentum=0.05)
+
+    def fit_input(self, centre: Float[Tensor, "C X Y Z"], spread: Float[Tensor, " C"]) -> None:
+        """Set the mean and the standard deviation of standardised training latents."""
+        self.centre.copy_(centre)
+        self.spread.copy_(spread.reshape(-1, 1, 1, 1))
+
+    def forward(self, z_0: Float[Tensor, "B C X Y Z"]) -> Float[Tensor, "B D"]:
+        """Return y_sem of standardised latents."""
+        deviation = self.deviation(z_0)
+        summary = self.summarise(deviation)
+        if self.modes is not None and self.from_modes is not None:
+            with torch.autocast(z_0.device.type, enabled=False):
+                summary = summary + self.from_modes(self.modes.project(deviation))
+        y_sem: Tensor = self.standardise(summary)
+        return y_sem
+
+    def deviation(self, z_0: Float[Tensor, "B C X Y Z"]) -> Float[Tensor, "B C X Y Z"]:
+        """Return what sets latents apart from the mean training latent, of unit variance."""
+        return (z_0 - self.centre) / self.spread
+
+    def summarise(self, deviation: Float[Tensor, "B C X Y Z"]) -> Float[Tensor, "B D"]:
+        """Return y_sem before it is standardised, in float32."""
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def fit_output(self, batches: Iterable[Tensor]) -> None:
+        """Set the statistics that standardise y_sem to those of these latents, all alike in weight.
+
+        Leaves the encoder in evaluation mode.
+        """
+        self.eval()
+        self.standardise.reset_running_stats()
+        self.standardise.momentum = None  # the plain mean over batches
+        self.standardise.train()
+        for z_0 in batches:
+            self(z_0)
+        self.standardise.eval()
+
+
+class LatentEncoder(DeviationEncoder):
+    """3D convolutions over the latent, then attention pooling.
+
     A few learned queries attend to every position of the coarsest grid (positions carry a learned
     embedding), so that y_sem summarises places and not only averages.
     """
-
-    centre: Tensor
-    spread: Tensor
 
     def __init__(
         self,
@@ -32,11 +116,9 @@ class LatentEncoder(nn.Module):
         channels: tuple[int, ...],
         dim: int,
         num_heads: int,
+        modes: int = 0,
     ) -> None:
-        super().__init__()
-        self.dim = dim
-        self.register_buffer("centre", torch.zeros(in_channels, *grid))
-        self.register_buffer("spread", torch.ones(in_channels, 1, 1, 1))
+        super().__init__(in_channels=in_channels, grid=grid, dim=dim, modes=modes)
         self.stem = Conv3d(in_channels, channels[0], 3, padding=1)
         body: list[nn.Module] = []
         width = channels[0]
@@ -54,34 +136,119 @@ class LatentEncoder(nn.Module):
         self.head = nn.Sequential(
             nn.LayerNorm(num_heads * width), nn.Linear(num_heads * width, dim)
         )
-        self.standardise = nn.BatchNorm1d(dim, affine=False, momentum=0.05)
 
-    def fit_input(self, centre: Float[Tensor, "C X Y Z"], spread: Float[Tensor, " C"]) -> None:
-        """Set the mean and the standard deviation of standardised training latents."""
-        self.centre.copy_(centre)
-        self.spread.copy_(spread.reshape(-1, 1, 1, 1))
-
-    def forward(self, z_0: Float[Tensor, "B C X Y Z"]) -> Float[Tensor, "B D"]:
-        """Return y_sem of standardised latents."""
-        h = nn.functional.silu(self.norm(self.body(self.stem((z_0 - self.centre) / self.spread))))
+    def summarise(self, deviation: Float[Tensor, "B C X Y Z"]) -> Float[Tensor, "B D"]:
+        """Return y_sem before it is standardised."""
+        h = F.silu(self.norm(self.body(self.stem(deviation))))
         # Subjects differ by less than what bfloat16 keeps of the sum.
         with torch.autocast(h.device.type, enabled=False):
             tokens = h.float().flatten(2).transpose(1, 2) + self.position
             query = self.query.expand(len(tokens), -1, -1)
             pooled, _ = self.attention(query, tokens, tokens, need_weights=False)
-            y_sem: Tensor = self.standardise(self.head(pooled.flatten(1)))
+            y_sem: Tensor = self.head(pooled.flatten(1))
         return y_sem
 
-    @torch.no_grad()
-    def fit_output(self, batches: Iterable[Float[Tensor, "B C X Y Z"]]) -> None:
-        """Set the statistics that standardise y_sem to those of these latents, all alike in weight.
 
-        Leaves the encoder in evaluation mode.
-        """
-        self.eval()
-        self.standardise.reset_running_stats()
-        self.standardise.momentum = None  # the plain mean over batches
-        self.standardise.train()
-        for z_0 in batches:
-            self(z_0)
-        self.standardise.eval()
+class SliceAttention(nn.Module):
+    """One vector of many slices: a query from soft attention, then multi-head attention."""
+
+    def __init__(self, *, num_slices: int, width: int, num_heads: int) -> None:
+        super().__init__()
+        self.position = nn.Parameter(0.02 * torch.randn(1, num_slices, width))
+        self.score = nn.Sequential(nn.Linear(width, width), nn.Tanh(), nn.Linear(width, 1))
+        self.attention = nn.MultiheadAttention(width, num_heads, batch_first=True)
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, slices: Float[Tensor, "B S W"]) -> Float[Tensor, "B W"]:
+        """Return one vector a scan, in float32."""
+        with torch.autocast(slices.device.type, enabled=False):
+            tokens = slices.float() + self.position
+            query = (self.score(tokens).softmax(dim=1) * tokens).sum(1, keepdim=True)
+            pooled, _ = self.attention(query, tokens, tokens, need_weights=False)
+            out: Tensor = self.norm(pooled[:, 0])
+        return out
+
+
+class LatentSlicesEncoder(DeviationEncoder):
+    """The published idea on latents: 2D convolutions over axial slices, attention over slices."""
+
+    def __init__(
+        self,
+        *,
+        in_channels: int,
+        grid: tuple[int, ...],
+        channels: tuple[int, ...],
+        dim: int,
+        num_heads: int,
+        modes: int = 0,
+    ) -> None:
+        super().__init__(in_channels=in_channels, grid=grid, dim=dim, modes=modes)
+        body: list[nn.Module] = []
+        width = in_channels
+        for out in channels:
+            stride = 1 if width == in_channels else 2
+            body += [nn.Conv2d(width, out, 3, stride, padding=1), group_norm(out), nn.SiLU()]
+            body += [nn.Conv2d(out, out, 3, padding=1), group_norm(out), nn.SiLU()]
+            width = out
+        self.body = nn.Sequential(*body)
+        self.slices = SliceAttention(num_slices=grid[-1], width=width, num_heads=num_heads)
+        self.head = nn.Linear(width, dim)
+
+    def summarise(self, deviation: Float[Tensor, "B C X Y Z"]) -> Float[Tensor, "B D"]:
+        """Return y_sem before it is standardised."""
+        pooled = self.slices(_by_slice(deviation, lambda s: self.body(s).mean((2, 3))))
+        with torch.autocast(pooled.device.type, enabled=False):
+            y_sem: Tensor = self.head(pooled)
+        return y_sem
+
+
+class VolumeSlicesEncoder(SemanticEncoder):
+    """The published encoder (Lozupone et al. 2025): a 2D ConvNeXt over axial slices of the volume.
+
+    Grey slices, no standardisation of y_sem. `num_slices` of them, evenly spread.
+    """
+
+    reads = "volume"
+
+    def __init__(
+        self,
+        *,
+        channels: tuple[int, ...],
+        depths: tuple[int, ...],
+        num_slices: int,
+        dim: int,
+        num_heads: int,
+    ) -> None:
+        super().__init__(dim)
+        self.num_slices = num_slices
+        self.backbone = ConvNext(channels=channels, depths=depths)
+        width = channels[-1]
+        self.slices = SliceAttention(num_slices=num_slices, width=width, num_heads=num_heads)
+        self.head = nn.Identity() if width == dim else nn.Linear(width, dim)
+
+    def forward(self, volume: Float[Tensor, "B 1 X Y Z"]) -> Float[Tensor, "B D"]:
+        """Return y_sem of volumes in [0, 1]."""
+        depth = volume.shape[-1]
+        at = torch.linspace(0, depth - 1, self.num_slices, device=volume.device).round().long()
+        y_sem: Tensor = self.head(self.slices(_by_slice(volume[..., at], self.backbone)))
+        return y_sem
+
+
+def _by_slice(volume: Float[Tensor, "B C X Y Z"], net: Any) -> Float[Tensor, "B Z W"]:
+    """Return net's vector of each axial slice."""
+    batch, _, _, _, depth = volume.shape
+    slices = volume.movedim(-1, 1).flatten(0, 1)
+    features: Tensor = net(slices)
+    return features.reshape(batch, depth, -1)
+
+
+ENCODERS: dict[str, type[SemanticEncoder]] = {
+    "latent": LatentEncoder,
+    "latent-2.5d": LatentSlicesEncoder,
+    "slices": VolumeSlicesEncoder,
+}
+
+
+def build_encoder(*, kind: str = "latent", **architecture: Any) -> SemanticEncoder:
+    """Build a semantic encoder; models of before there was a choice have no `kind`."""
+    return ENCODERS[kind](**architecture)

@@ -1,8 +1,10 @@
 """latents.zarr → semantics.zarr: y_sem of every scan."""
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
+from torch import Tensor
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from pipeline import __version__
@@ -12,6 +14,7 @@ from pipeline.stores.builder import ArraySpec, StoreBuilder, lock_store
 from pipeline.stores.latents import LatentStore
 from pipeline.stores.reading import is_current
 from pipeline.stores.verify import refuse_hurt
+from pipeline.stores.volumes import VolumeStore
 from schemas.errors import ContractError
 from schemas.params import EmbedParams
 from schemas.stores import StoreAttributes
@@ -26,13 +29,15 @@ def embed_latents(
     params: EmbedParams,
     *,
     device: torch.device,
+    volumes: VolumeStore | None = None,
 ) -> int:
     """Write y_sem (scan, dim) float32 of posterior means, and return the number of scans.
 
     Raises
     ------
     ContractError
-        If the model was trained on latents of another autoencoder, or the store is damaged.
+        If the model was trained on latents of another autoencoder, the store is damaged, or the
+        model's encoder reads volumes and they are absent.
     """
     check_same_autoencoder(latents, ldae)
     source = latents.attributes
@@ -62,16 +67,25 @@ def embed_latents(
         pending = builder.pending()
         for unit in progress(pending, total=len(pending), label="embed"):
             ids = source.scan_ids[unit.start : unit.stop]
-            starts = range(0, len(ids), params.batch_size)
             loaded = latents.load(ids, device=device)
-            with torch.inference_mode():
-                y_sem = [
-                    ldae.net.embed(ldae.net.diffusion.standardise(mean.float()))
-                    for mean in (loaded.mean[i : i + params.batch_size] for i in starts)
-                ]
+            y_sem = []
+            for start in range(0, len(ids), params.batch_size):
+                rows = slice(start, start + params.batch_size)
+                z_0 = ldae.net.diffusion.standardise(loaded.mean[rows].float())
+                with torch.inference_mode():
+                    y_sem.append(ldae.net.embed(z_0, _reader(volumes, ids[rows], device)))
             builder.write(unit, {"y_sem": torch.cat(y_sem).cpu().numpy()})
         builder.finish()
     return len(latents)
+
+
+def _reader(
+    volumes: VolumeStore | None, scan_ids: Sequence[str], device: torch.device
+) -> Callable[[], Tensor] | None:
+    """Return what reads the volumes of these scans, should the encoder ask for them."""
+    if volumes is None:
+        return None
+    return lambda: volumes.load_unit_interval(scan_ids).to(device)
 
 
 def check_same_autoencoder(latents: LatentStore, ldae: FrozenLdae) -> None:

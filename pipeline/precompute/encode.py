@@ -12,10 +12,12 @@ import torch
 from pipeline import __version__
 from pipeline.compute import digest_of
 from pipeline.frozen import FrozenAutoencoder
-from pipeline.precompute.fill import Previous, Work, fill
-from pipeline.stores.builder import check_target, lock_store
-from pipeline.stores.latents import LatentStore
+from pipeline.precompute.fill import Work, begin
+from pipeline.precompute.previous import find_previous, open_previous, refuse_change, refuse_loss
+from pipeline.precompute.spread import Site, fill
+from pipeline.stores.builder import check_target, lock_store, real_path
 from pipeline.stores.reading import is_current
+from pipeline.stores.verify import missing_chunks
 from pipeline.stores.volumes import VolumeStore
 from schemas.errors import ContractError
 from schemas.params import EncodeParams
@@ -40,45 +42,85 @@ def encode_volumes(
     *,
     device: torch.device | Sequence[torch.device],
     replace: bool = False,
+    scheduler: str | None = None,
+    device_name: str = "auto",
 ) -> EncodeSummary:
     """Encode every scan of a volume store; scans encoded before are copied, not redone.
 
     With several devices, each has its own process and chunks; the bytes are those of one device.
-    `replace` allows a store that was made with another autoencoder or precision to be made anew.
+    With a dask `scheduler`, its workers encode, each on what `device_name` is to it. `replace`
+    allows a store to be made anew that was made with another autoencoder, precision or
+    preprocessing, and scans to be dropped that are no longer in the volumes.
 
     Raises
     ------
     ContractError
-        If `out` was made with another autoencoder or precision and `replace` is off, if it is
-        something else, or if the volumes do not fit the autoencoder.
+        If `out` would lose or change what it holds and `replace` is off, if it is something else,
+        or if the volumes do not fit the autoencoder or are damaged.
     """
     started = time.monotonic()
-    attributes = plan_latents(volumes, autoencoder, params)
     shape = latent_shape(volumes, autoencoder)
-    with lock_store(out):
-        if is_current(out, attributes):
-            return EncodeSummary(len(volumes), 0, len(volumes), time.monotonic() - started)
-        check_target(out, "latents")
-        previous = _previous_rows(out, attributes, replace=replace)
+    gap = next(missing_chunks(volumes), None)
+    if gap is not None:
+        raise ContractError(f"{volumes.path / gap}: missing; run `pipeline preprocess` again")
+    out = real_path(out).absolute()
+    total = len(volumes)
+    with (
+        lock_store(out),
+        Site(
+            [device] if isinstance(device, torch.device) else list(device),
+            autoencoder,
+            volumes,
+            scheduler=scheduler,
+            device_name=device_name,
+        ) as site,
+    ):
+        store = open_previous(out, replace=replace)
+        if not replace:
+            refuse_change(store, autoencoder.digest, params.precision)
+        precision = site.precision(params.precision, store)
+        attributes = plan_latents(volumes, autoencoder, params, precision)
+        if is_current(out, attributes) and store is not None and not any(missing_chunks(store)):
+            return EncodeSummary(total, 0, total, time.monotonic() - started)
+        if not replace:
+            refuse_loss(store, attributes)
+        settings = {"batch_size": site.batch_size(params.batch_size)}
+        builder = begin(out, attributes, shape, params.chunk_scans, settings=settings)
+        size = builder.settings["batch_size"]
+        previous, sizes = find_previous(out, store, attributes)
         work = Work(
-            volumes=volumes.path,
-            autoencoder=autoencoder.path,
+            volumes=volumes.path.absolute(),
+            autoencoder=autoencoder.path.absolute(),
             autoencoder_digest=autoencoder.digest,
             out=out,
             attributes=attributes,
             latent_shape=shape,
             chunk_scans=params.chunk_scans,
-            precision=params.precision,
-            previous=previous.store.path if previous.store else None,
-            previous_rows=previous.rows,
+            precision=precision,
+            previous=previous,
+            batch_sizes=[sizes.get(f) or size for f in attributes.fingerprints],
         )
-        builder = work.builder()
-        units = dict.fromkeys(builder.pending(), params.batch_size)
-        devices = [device] if isinstance(device, torch.device) else list(device)
-        encoded = fill(work, units, autoencoder, devices)
+        encoded = fill(work, builder.pending(), autoencoder, site)
         builder.finish()
-    total = len(volumes)
     return EncodeSummary(total, encoded, total - encoded, time.monotonic() - started)
+
+
+def check_out(
+    out: Path, autoencoder: FrozenAutoencoder, params: EncodeParams, *, replace: bool
+) -> None:
+    """Refuse what `encode_volumes` would refuse, before scans are preprocessed for it.
+
+    Raises
+    ------
+    ContractError
+        If `out` is something else, is being written, or was made otherwise and `replace` is off.
+    """
+    out = real_path(out)
+    check_target(out, "latents")
+    with lock_store(out):
+        store = open_previous(out, replace=replace)
+    if not replace:
+        refuse_change(store, autoencoder.digest, params.precision)
 
 
 def latent_shape(volumes: VolumeStore, autoencoder: FrozenAutoencoder) -> tuple[int, ...]:
@@ -113,14 +155,14 @@ def _grid_words(grid: dict[str, Any]) -> str:
 
 
 def plan_latents(
-    volumes: VolumeStore, autoencoder: FrozenAutoencoder, params: EncodeParams
+    volumes: VolumeStore, autoencoder: FrozenAutoencoder, params: EncodeParams, precision: str
 ) -> StoreAttributes:
     """Return what the latent store of these volumes says about itself."""
-    made = {"autoencoder": autoencoder.digest, "precision": params.precision}
+    made = {"autoencoder": autoencoder.digest, "precision": precision}
     return StoreAttributes(
         kind="latents",
         made_by=f"ldae-pipeline {__version__}",
-        params={"encode": {"precision": params.precision, "chunk_scans": params.chunk_scans}},
+        params={"encode": {"precision": precision, "chunk_scans": params.chunk_scans}},
         digests=dict(volumes.attributes.digests) | {"autoencoder": autoencoder.digest},
         grid=volumes.attributes.grid,
         scan_ids=volumes.attributes.scan_ids,
@@ -128,24 +170,3 @@ def plan_latents(
             digest_of(made | {"volume": volume}) for volume in volumes.attributes.fingerprints
         ],
     )
-
-
-def _previous_rows(out: Path, attributes: StoreAttributes, *, replace: bool) -> Previous:
-    if not out.exists():
-        return Previous(None, {})
-    try:
-        store = LatentStore(out)
-    except ContractError:
-        if replace:
-            return Previous(None, {})
-        raise
-    old, new = store.attributes, attributes
-    same = old.params["encode"]["precision"] == new.params["encode"]["precision"]
-    if old.digests.get("autoencoder") != new.digests["autoencoder"] or not same:
-        if replace:
-            return Previous(None, {})
-        raise ContractError(
-            f"{out}: made with another autoencoder or precision; choose a new --out, or add"
-            " --replace to make it anew"
-        )
-    return Previous(store, store.fingerprint_rows())

@@ -32,6 +32,8 @@ class Encoder:
         device: torch.device,
     ) -> None:
         self.net = autoencoder.net.to(device)
+        if device.type == "cpu":  # 1.1 to 1.3 times as fast there; on a GPU not measured
+            self.net = self.net.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
         self.batch_size = batch_size
         self.autocast = precision == "bf16"
         self.device = device

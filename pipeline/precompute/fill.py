@@ -1,29 +1,21 @@
-"""Fill the units of a latent store: read ahead, encode, write behind; on one device or several."""
+"""Fill the units of a latent store: read ahead, encode, write behind."""
 
 import logging
-import multiprocessing
-import os
-import threading
-import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import pairwise
-from multiprocessing.connection import wait
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
+import zarr
 
-from pipeline.compute import Progress
-from pipeline.frozen import FrozenAutoencoder, load_autoencoder
+from pipeline.frozen import FrozenAutoencoder
 from pipeline.precompute.encoder import Encoder
 from pipeline.stores.builder import StoreBuilder
-from pipeline.stores.latents import LatentStore, latent_arrays
+from pipeline.stores.latents import latent_arrays
+from pipeline.stores.units import take_rows
 from pipeline.stores.volumes import VolumeStore
-from schemas.errors import ContractError
 from schemas.stores import StoreAttributes
 
 log = logging.getLogger(__name__)
@@ -33,15 +25,16 @@ Advance = Callable[[int], None]
 
 @dataclass(frozen=True, slots=True)
 class Previous:
-    """Rows of an earlier store that are still good: scan fingerprint → row."""
+    """Rows of earlier stores that are still good."""
 
-    store: LatentStore | None
-    rows: dict[str, int]
+    stores: tuple[Path, ...] = ()
+    rows: dict[str, tuple[int, int]] | None = None
+    """Scan fingerprint → (which store, its row)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
-    """Everything that decides what the units hold; it travels to the processes of the devices."""
+    """Everything that decides what the units hold; it travels to other processes."""
 
     volumes: Path
     autoencoder: Path
@@ -51,55 +44,52 @@ class Work:
     latent_shape: tuple[int, ...]
     chunk_scans: int
     precision: str
-    previous: Path | None
-    previous_rows: dict[str, int]
-
-    def builder(self) -> StoreBuilder:
-        """Open, or begin, the store that is being built."""
-        arrays = latent_arrays(self.latent_shape, rows_per_chunk=self.chunk_scans)
-        return StoreBuilder(self.out, self.attributes, arrays, unit_rows=self.chunk_scans)
+    previous: Previous
+    batch_sizes: list[int]
+    """One a scan: the size it is to be encoded with, or was where an earlier store holds it."""
 
     def fresh_rows(self, unit: range) -> list[int]:
         """Return the rows of a unit that no earlier store holds."""
-        fingerprints = self.attributes.fingerprints
-        return [row for row in unit if fingerprints[row] not in self.previous_rows]
+        held = self.previous.rows or {}
+        return [row for row in unit if self.attributes.fingerprints[row] not in held]
 
 
-def fill(
+def begin(
+    out: Path,
+    attributes: StoreAttributes,
+    latent_shape: tuple[int, ...],
+    chunk_scans: int,
+    *,
+    settings: dict[str, int] | None = None,
+    join: bool = False,
+) -> StoreBuilder:
+    """Open, or begin, the latent store that is being built; with `join`, only open it."""
+    arrays = latent_arrays(latent_shape, rows_per_chunk=chunk_scans)
+    return StoreBuilder(
+        out,
+        attributes,
+        arrays,
+        unit_rows=chunk_scans,
+        settings=settings,
+        set_aside=True,
+        join=join,
+    )
+
+
+def fill_units(
     work: Work,
-    batch_sizes: dict[range, int],
-    autoencoder: FrozenAutoencoder,
-    devices: Sequence[torch.device],
-) -> int:
-    """Write every unit of `batch_sizes` and return the number of scans encoded.
-
-    With several devices, each has a process of its own and a run of units that no other touches.
-    """
-    total = sum(len(work.fresh_rows(unit)) for unit in batch_sizes)
-    log.info("encoding %d of %d scans", total, len(work.attributes.scan_ids))
-    with Progress("encode", total=total) as bar:
-        if len(devices) == 1 or len(batch_sizes) < 2:
-            _fill_units(work, batch_sizes, autoencoder, devices[0], bar.add)
-        else:
-            _fill_in_processes(work, batch_sizes, devices, bar)
-    return total
-
-
-def _fill_units(
-    work: Work,
-    batch_sizes: dict[range, int],
+    units: Sequence[range],
     autoencoder: FrozenAutoencoder,
     device: torch.device,
     advance: Advance,
 ) -> None:
-    units = list(batch_sizes)
+    """Write these units. One thread reads ahead, one writes behind, this one encodes."""
     if not units:
         return
-    builder, volumes = work.builder(), VolumeStore(work.volumes)
-    previous = Previous(
-        LatentStore(work.previous) if work.previous else None, dict(work.previous_rows)
-    )
-    limit = max(batch_sizes.values())
+    builder = begin(work.out, work.attributes, work.latent_shape, work.chunk_scans, join=True)
+    volumes = VolumeStore(work.volumes)
+    previous = [zarr.open_group(path, mode="r") for path in work.previous.stores]
+    limit = max(work.batch_sizes)
     with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
         ahead: Future[np.ndarray] = reader.submit(_read, volumes, work.fresh_rows(units[0]))
         written: Future[None] | None = None
@@ -107,23 +97,25 @@ def _fill_units(
             batch = ahead.result()
             if i + 1 < len(units):
                 ahead = reader.submit(_read, volumes, work.fresh_rows(units[i + 1]))
-            content = _reused(builder, unit, previous)
-            encoder = Encoder(
-                autoencoder,
-                batch_size=min(batch_sizes[unit], limit),
-                precision=work.precision,
-                device=device,
-            )
-            if len(batch):
-                at = [row - unit.start for row in work.fresh_rows(unit)]
-                mean, logvar = encoder.encode(batch, advance=advance)
+            content = _reused(work, unit, previous)
+            sizes = np.array(work.batch_sizes[unit.start : unit.stop])
+            fresh = np.array(work.fresh_rows(unit), dtype=np.int64)
+            for size in np.unique(sizes[fresh - unit.start]).tolist():
+                chosen = sizes[fresh - unit.start] == size
+                at = fresh[chosen] - unit.start
+                encoder = Encoder(
+                    autoencoder,
+                    batch_size=min(size, limit),
+                    precision=work.precision,
+                    device=device,
+                )
+                mean, logvar = encoder.encode(batch[chosen], advance=advance)
                 content["posterior_mean"][at] = mean
                 content["posterior_logvar"][at] = logvar
-                if encoder.batch_size < batch_sizes[unit]:
-                    limit = encoder.batch_size
+                sizes[at] = limit = min(limit, encoder.batch_size)
             if written is not None:
                 written.result()
-            written = writer.submit(builder.write, unit, content, batch_size=encoder.batch_size)
+            written = writer.submit(builder.write, unit, content, batch_sizes=sizes.tolist())
         if written is not None:
             written.result()
 
@@ -137,81 +129,21 @@ def _read(volumes: VolumeStore, rows: list[int]) -> np.ndarray:
     return np.stack([volumes.read("volume", row) for row in rows])
 
 
-def _reused(builder: StoreBuilder, unit: range, previous: Previous) -> dict[str, np.ndarray]:
+def _reused(work: Work, unit: range, previous: list[zarr.Group]) -> dict[str, np.ndarray]:
     """Return the arrays of a unit, with the rows filled in that an earlier store holds."""
     content = {
-        name: np.full((len(unit), *array.shape[1:]), np.nan, np.float16)
-        for name, array in builder.group.arrays()
+        name: np.full((len(unit), *work.latent_shape), np.nan, np.float16)
+        for name in ("posterior_mean", "posterior_logvar")
     }
-    at, old = [], []
-    for row in unit:
-        there = previous.rows.get(builder.attributes.fingerprints[row])
-        if there is not None:
-            at.append(row - unit.start)
-            old.append(there)
-    if at and previous.store is not None:
-        first = min(old)
+    held = work.previous.rows or {}
+    found = [(row - unit.start, held.get(work.attributes.fingerprints[row])) for row in unit]
+    for number, group in enumerate(previous):
+        pairs = [(at, there[1]) for at, there in found if there and there[0] == number]
+        if not pairs:
+            continue
+        at, rows = (list(column) for column in zip(*pairs, strict=True))
         for name, values in content.items():
-            run = previous.store.read(name, slice(first, max(old) + 1))
-            values[at] = run[[row - first for row in old]]
+            array = group[name]
+            assert isinstance(array, zarr.Array)
+            values[at] = take_rows(array, rows, chunks_at_once=1)
     return content
-
-
-def _fill_in_processes(
-    work: Work, batch_sizes: dict[range, int], devices: Sequence[torch.device], bar: Progress
-) -> None:
-    work.builder()  # begins the store, so that the processes only join it
-    context = multiprocessing.get_context("spawn")
-    counter = context.Value("q", 0)
-    units = list(batch_sizes)
-    cuts = np.linspace(0, len(units), len(devices) + 1).astype(int)
-    parts = [{u: batch_sizes[u] for u in units[a:b]} for a, b in pairwise(cuts)]
-    with ProcessPoolExecutor(
-        len(devices), context, _start_process, (counter, torch.get_num_threads())
-    ) as pool:
-        running = [
-            pool.submit(_fill_part, work, part, str(device))
-            for part, device in zip(parts, devices, strict=True)
-        ]
-        try:
-            while not all(future.done() for future in running):
-                time.sleep(0.2)
-                bar.add(counter.value - bar.done)
-            for future in running:
-                future.result()
-        except BrokenProcessPool as error:
-            raise ContractError(
-                f"{work.out}: the process of a device was killed; finished chunks are kept, run the"
-                " same command again"
-            ) from error
-
-
-_counter: Any = None
-
-
-def _start_process(counter: Any, threads: int) -> None:
-    """Prepare the process of one device; it ends with the one that started it."""
-    global _counter
-    _counter = counter
-    torch.set_num_threads(threads)  # another number may change the last bits
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def watch() -> None:
-        wait([parent.sentinel])
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
-def _fill_part(work: Work, batch_sizes: dict[range, int], device_name: str) -> None:
-    device = torch.device(device_name)
-    autoencoder = load_autoencoder(work.autoencoder, device=device)
-    if autoencoder.digest != work.autoencoder_digest:
-        raise ContractError(f"{work.autoencoder}: changed since this command started")
-
-    def advance(count: int) -> None:
-        with _counter.get_lock():
-            _counter.value += count
-
-    _fill_units(work, batch_sizes, autoencoder, device, advance)

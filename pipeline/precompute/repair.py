@@ -9,7 +9,9 @@ import torch
 from pipeline.compute import write_atomic
 from pipeline.frozen import FrozenAutoencoder
 from pipeline.precompute.encode import encode_volumes, latent_shape, plan_latents
-from pipeline.precompute.fill import Work, fill
+from pipeline.precompute.fill import Previous, Work, begin
+from pipeline.precompute.record import DEFAULT_BATCH, restore_record
+from pipeline.precompute.spread import Site, fill
 from pipeline.stores.builder import StoreBuilder, lock_store, writing_to
 from pipeline.stores.latents import LatentStore, latent_arrays
 from pipeline.stores.reading import RecordError, hurt_metadata, read_record
@@ -30,7 +32,8 @@ def repair_latents(
     """Encode the hurt scans of a store again and return how many they were.
 
     The healed store has the very bytes of the undisturbed one. Where the store's own record is
-    damaged, nothing in it can be trusted: every scan is encoded again, with `params`.
+    damaged and cannot be made again from what is left (`restore_record`), nothing in the store can
+    be trusted: every scan is encoded again, with `params`.
 
     Raises
     ------
@@ -39,11 +42,14 @@ def repair_latents(
         out otherwise than recorded; the store then stays as it is.
     """
     with lock_store(path):
+        shape = latent_shape(volumes, autoencoder)
         try:
-            _restore_array_metadata(path, latent_shape(volumes, autoencoder))
+            read_record(path)
+            sound = True
         except RecordError:
-            pass
-        else:
+            sound = restore_record(path, volumes, autoencoder, shape)
+        if sound:
+            _restore_array_metadata(path, shape)
             return _encode_hurt(LatentStore(path), volumes, autoencoder, devices)
     return encode_volumes(volumes, autoencoder, path, params, device=devices, replace=True).encoded
 
@@ -55,7 +61,7 @@ def _encode_hurt(
     devices: Sequence[torch.device],
 ) -> int:
     recorded = EncodeParams(**store.attributes.params["encode"])
-    planned = plan_latents(volumes, autoencoder, recorded)
+    planned = plan_latents(volumes, autoencoder, recorded, recorded.precision)
     for what, differs in (
         ("--ae", planned.digests["autoencoder"] != store.attributes.digests["autoencoder"]),
         ("--volumes", planned.fingerprints != store.attributes.fingerprints),
@@ -69,26 +75,25 @@ def _encode_hurt(
     if not hurt:
         return 0
     attributes = store.attributes.model_copy(update={"complete": False})
+    held = {
+        fingerprint: (0, row)
+        for fingerprint, row in store.fingerprint_rows().items()
+        if store.attributes.scan_ids[row] not in hurt
+    }
     work = Work(
-        volumes=volumes.path,
-        autoencoder=autoencoder.path,
+        volumes=volumes.path.absolute(),
+        autoencoder=autoencoder.path.absolute(),
         autoencoder_digest=autoencoder.digest,
         out=store.path,
         attributes=attributes,
         latent_shape=store.latent_shape,
         chunk_scans=store.unit_rows,
         precision=recorded.precision,
-        previous=store.path,
-        previous_rows={
-            fingerprint: row
-            for fingerprint, row in store.fingerprint_rows().items()
-            if store.attributes.scan_ids[row] not in hurt
-        },
+        previous=Previous((store.path,), held),
+        batch_sizes=store.batch_sizes or [DEFAULT_BATCH] * len(store),
     )
-    builder = work.builder()
-    sizes = store.batch_sizes or [recorded.batch_size] * len(store.unit_digests)
-    units = {rows: sizes[rows.start // store.unit_rows] for rows in builder.pending()}
-    fill(work, units, autoencoder, devices)
+    builder = begin(store.path, attributes, store.latent_shape, store.unit_rows)
+    fill(work, builder.pending(), autoencoder, Site(devices, autoencoder, volumes))
     changed = [
         i
         for i, (old, new) in enumerate(zip(store.unit_digests, builder.unit_digests(), strict=True))

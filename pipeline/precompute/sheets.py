@@ -1,4 +1,4 @@
-"""Contact sheets of the scans that QC doubts."""
+"""Contact sheets of the scans that QC doubts, or of all."""
 
 import logging
 from pathlib import Path
@@ -21,9 +21,9 @@ log = logging.getLogger(__name__)
 
 
 def draw_sheets(
-    table: pd.DataFrame, store: VolumeStore, folder: Path, *, max_bytes: int
+    table: pd.DataFrame, store: VolumeStore, folder: Path, *, max_bytes: int, every: bool = False
 ) -> list[Path]:
-    """Write `<scan_id>.png` for every scan that is no `pass`; returns the files written.
+    """Write `<scan_id>.png` for each scan that is no `pass`, or for all; returns the files written.
 
     A scan in the store is shown on the grid, with the outline of the template brain. One that
     failed has no volume: its image file is shown as it is, turned to RAS. Scans whose file cannot
@@ -39,7 +39,7 @@ def draw_sheets(
         zooms=abs(store.attributes.grid["affine"][0][0]),
     )
     rows = {scan_id: row for row, scan_id in enumerate(store.attributes.scan_ids)}
-    doubted = table[table["status"] != "pass"]
+    doubted = table if every else table[table["status"] != "pass"]
     written = []
     for scan_id, verdict in progress(doubted.iterrows(), total=len(doubted), label="Sheets"):
         title = f"{scan_id}: {verdict['status']}, {verdict['reasons']}"

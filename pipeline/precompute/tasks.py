@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from pipeline.compute import digest_image, digest_of
 from pipeline.precompute.slurm import read_slurm, slurm_cluster
 from pipeline.precompute.staging import Record, Staging
 from pipeline.stores.volumes import VolumeRow
-from schemas.errors import ScanError
+from schemas.errors import ContractError, ScanError
 from schemas.params import PreprocessParams
 
 log = logging.getLogger(__name__)
@@ -56,7 +57,7 @@ def run_task(task: Task, params: dict[str, Any], out: str) -> Record:
     the next run.
     """
     staging = Staging(Path(out))
-    record: Record = {"scan_id": task.scan_id, "fingerprint": task.fingerprint}
+    record: Record = _provenance(task)
     try:
         row, more = _preprocess(task, PreprocessParams.model_validate(params))
         staging.write_scan(row, record | more)
@@ -76,6 +77,27 @@ def run_task(task: Task, params: dict[str, Any], out: str) -> Record:
         record |= {"error": f"preprocessing failed: {type(error).__name__}: {first}"}
         staging.write_error(record)
         return record
+
+
+def _provenance(task: Task) -> Record:
+    """Return which file a scan came from, and the versions of all that changes its voxels."""
+    from pipeline.imaging.chain import METHOD_VERSION
+
+    packages = ("ldae-pipeline", "antspyx", "deepbet", "nilearn", "numpy", "scipy")
+    return {
+        "scan_id": task.scan_id,
+        "fingerprint": task.fingerprint,
+        "source_digest": task.source_digest,
+        "method_version": METHOD_VERSION,
+        "versions": {name: _version(name) for name in packages},
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def _preprocess(task: Task, params: PreprocessParams) -> tuple[VolumeRow, Record]:
@@ -114,7 +136,7 @@ def run_all(
         for task in tasks:
             yield run_task(task, dumped, str(out))
         return
-    with _client(workers, scheduler) as client:
+    with dask_client(workers, scheduler) as client:
         yield from _dispatch(client, tasks, dumped, str(out.absolute()))
 
 
@@ -143,15 +165,14 @@ def _dispatch(client: Any, tasks: list[Task], params: dict[str, Any], out: str) 
             # A worker died over this scan, and so did those that tried it again.
             log.debug("%s", task.path, exc_info=True)
             text = f"worker died on this scan ({type(error).__name__}); is memory short?"
-            record = {"scan_id": task.scan_id, "fingerprint": task.fingerprint}
-            record |= {"error": text, "transient": True}
+            record = _provenance(task) | {"error": text, "transient": True}
         future.release()
         running.update(more())
         yield record
 
 
 @contextmanager
-def _client(workers: int, scheduler: str | None) -> Iterator[Any]:
+def dask_client(workers: int, scheduler: str | None) -> Iterator[Any]:
     """Yield a dask client on worker processes of our own or on the scheduler given."""
     import dask
     from distributed import Client, LocalCluster
@@ -165,7 +186,11 @@ def _client(workers: int, scheduler: str | None) -> Iterator[Any]:
             yield client
         return
     if scheduler is not None:
-        with Client(scheduler, timeout="30s") as client:
+        try:
+            there = Client(scheduler, timeout="30s")
+        except (OSError, ValueError) as error:
+            raise ContractError(f"--scheduler {scheduler}: no dask scheduler answers") from error
+        with there as client:
             yield client
         return
     # Pausing a worker above its target would stall a scan that needs the memory for a moment.

@@ -7,6 +7,7 @@ from typing import Any
 from pipeline.cohort.ingest import build_manifest, detect_source
 from pipeline.cohort.manifest import write_manifest
 from pipeline.precompute.preprocess import preprocess_cohort
+from pipeline.stores.builder import real_path, writing_to
 from schemas.params import GridParams, Params
 
 
@@ -41,25 +42,28 @@ def volumes_of(
     source = detect_source(input_path)
     if source == "volumes":
         return MadeVolumes(input_path, None, 0)
+    out = real_path(out)
     work = out.with_name(out.name.removesuffix(".zarr") + ".input")
     cohort = params.cohort.model_copy(update={"source": source})
     manifest, refused = build_manifest(cohort, input_path=input_path, cache=work / "dicom")
-    write_manifest(manifest, work / "manifest.csv")
+    with writing_to(work):
+        write_manifest(manifest, work / "manifest.csv")
     affine = grid["affine"]
     zooms = abs(affine[0][0])
     preprocess = params.preprocess.model_copy(
         update={"grid": GridParams(shape=tuple(grid["shape"]), zooms=zooms)}
     )
     quarantine = work / "quarantine.csv"
-    summary = preprocess_cohort(
-        manifest,
-        preprocess,
-        manifest_dir=work,
-        out=work / "volumes.zarr",
-        qc_csv=work / "qc.csv",
-        quarantine_csv=quarantine,
-        prior_quarantine=refused,
-        workers=workers,
-        scheduler=scheduler,
-    )
+    with writing_to(work):
+        summary = preprocess_cohort(
+            manifest,
+            preprocess,
+            manifest_dir=work,
+            out=work / "volumes.zarr",
+            qc_csv=work / "qc.csv",
+            quarantine_csv=quarantine,
+            prior_quarantine=refused,
+            workers=workers,
+            scheduler=scheduler,
+        )
     return MadeVolumes(work / "volumes.zarr", quarantine, summary.quarantined)

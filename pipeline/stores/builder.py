@@ -1,13 +1,13 @@
 """Build a store unit by unit beside its final path, resume after a kill, then swap it in.
 
 A unit is the run of rows that one writer owns (a whole chunk or shard of the main array). After
-each unit an fsynced mark keeps the plan's digest and the sha256 of the unit's content; a later
-start skips only units whose mark belongs to the very same plan. Readers never see a store that is
-not complete.
+each unit, flushed to the disk, a mark keeps the sha256 of its content; a later start skips only
+units of the very same plan whose content is still that of their mark. What a start under another
+plan left behind may be set aside for its rows (`StoreBuilder.former`). Readers never see a store
+that is not complete.
 """
 
 import fcntl
-import hashlib
 import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,6 +20,18 @@ import numpy as np
 import zarr
 
 from pipeline.compute import digest_file, digest_of, write_json
+from pipeline.stores.units import (
+    MARKS,
+    PLAN,
+    STORE,
+    content_digest,
+    flush,
+    mark_path,
+    read_plan,
+    recover_swap,
+    set_former_aside,
+    unit_is_whole,
+)
 from schemas.errors import ContractError
 from schemas.stores import StoreAttributes, StoreKind
 
@@ -47,6 +59,7 @@ def lock_store(out: Path) -> Iterator[None]:
     ContractError
         If another process is writing the same store.
     """
+    out = real_path(out)
     path = out.with_name(f".{out.name}.lock")
     with writing_to(out):
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -59,6 +72,11 @@ def lock_store(out: Path) -> Iterator[None]:
                 f"{out}: another process is writing it; wait for it or stop it"
             ) from error
         yield
+
+
+def real_path(out: Path) -> Path:
+    """Return where a store really is: what is built beside a link could not be swapped in."""
+    return out.resolve() if out.is_symlink() or out.name in {"", ".."} else out
 
 
 @contextmanager
@@ -78,8 +96,11 @@ def check_target(out: Path, kind: StoreKind) -> None:
 
     A store of ours whose own record is too damaged to tell may be written over.
     """
-    if not out.exists():
-        return
+    try:
+        if not out.exists():
+            return
+    except OSError as error:
+        raise ContractError(f"{out}: {error.strerror}; choose another --out") from error
     if not (out / "zarr.json").is_file():
         raise ContractError(f"{out}: exists and is no Zarr store; choose another --out")
     try:
@@ -98,10 +119,24 @@ class StoreBuilder:
     """Writes the rows of one store. Use beneath `lock_store`."""
 
     def __init__(
-        self, out: Path, attributes: StoreAttributes, arrays: Sequence[ArraySpec], *, unit_rows: int
+        self,
+        out: Path,
+        attributes: StoreAttributes,
+        arrays: Sequence[ArraySpec],
+        *,
+        unit_rows: int,
+        settings: Mapping[str, Any] | None = None,
+        set_aside: bool = False,
+        join: bool = False,
     ) -> None:
+        """Open what was begun under this plan, or begin it.
+
+        `settings` are kept when it is begun and returned by every later start (`self.settings`).
+        With `set_aside`, finished units of another plan are kept beside it until `finish`. With
+        `join`, it must have been begun: by the process that leads this one.
+        """
         check_target(out, attributes.kind)
-        self.out = out
+        self.out = out = real_path(out)
         self.work = out.with_name(out.name + ".building")
         self.attributes = attributes
         self.unit_rows = unit_rows
@@ -112,34 +147,39 @@ class StoreBuilder:
         }
         self.plan_digest = digest_of(plan)
         with writing_to(out):
-            self._recover_swap()
-        with writing_to(out):
-            self.group = self._open_or_create(arrays)
+            recover_swap(out)
+            self.settings, self.group = self._open_or_create(
+                arrays, settings or {}, set_aside=set_aside, join=join
+            )
 
     @property
     def _partial(self) -> Path:
-        return self.work / "store.zarr"
+        return self.work / STORE
 
-    def _mark(self, unit: int) -> Path:
-        return self.work / "marks" / f"{unit:07d}.json"
-
-    def _recover_swap(self) -> None:
-        """Put the old store back if a kill fell between the two renames of the swap."""
-        old = self.work / "old.zarr"
-        if old.exists() and not self.out.exists():
-            old.rename(self.out)
-
-    def _open_or_create(self, arrays: Sequence[ArraySpec]) -> zarr.Group:
-        plan_file = self.work / "plan.json"
-        same_plan = (
-            plan_file.is_file()
-            and self._partial.exists()
-            and json.loads(plan_file.read_text())["digest"] == self.plan_digest
-        )
-        if same_plan:
-            return zarr.open_group(self._partial, mode="r+")
-        shutil.rmtree(self.work, ignore_errors=True)
-        self.work.mkdir(parents=True)
+    def _open_or_create(
+        self,
+        arrays: Sequence[ArraySpec],
+        settings: Mapping[str, Any],
+        *,
+        set_aside: bool,
+        join: bool,
+    ) -> tuple[dict[str, Any], zarr.Group]:
+        plan = read_plan(self.work)
+        if plan is not None and plan["digest"] == self.plan_digest:
+            group = self._begun(arrays)
+            if group is not None:
+                return plan["settings"], group
+        if join:
+            raise ContractError(
+                f"{self.work}: the store that is being built is not there; every machine and"
+                " process must see the same files under the same paths"
+            )
+        if set_aside and plan is not None and (self.work / MARKS).exists():
+            set_former_aside(self.work)
+        elif not set_aside or plan is None:
+            shutil.rmtree(self.work, ignore_errors=True)
+        shutil.rmtree(self._partial, ignore_errors=True)
+        self.work.mkdir(parents=True, exist_ok=True)
         group = zarr.open_group(self._partial, mode="w", zarr_format=3)
         for spec in arrays:
             group.create_array(
@@ -154,21 +194,44 @@ class StoreBuilder:
                 compressors=list(spec.compressors) or None,
                 dimension_names=("scan", *spec.dimension_names),
             )
-        write_json(plan_file, {"digest": self.plan_digest})
-        return group
+        plan = {
+            "digest": self.plan_digest,
+            "settings": dict(settings),
+            "unit_rows": self.unit_rows,
+            "fingerprints": self.attributes.fingerprints,
+        }
+        write_json(self.work / PLAN, plan)
+        return dict(settings), group
+
+    def _begun(self, arrays: Sequence[ArraySpec]) -> zarr.Group | None:
+        """Return the store that was begun, if all its arrays can still be opened."""
+        try:
+            group = zarr.open_group(self._partial, mode="r+")
+            whole = all(isinstance(group[a.name], zarr.Array) for a in arrays)
+        except (ValueError, KeyError, TypeError, OSError):
+            return None
+        return group if whole else None
 
     def pending(self) -> list[range]:
-        """Return the units not yet written, as ranges of rows."""
+        """Return the units not yet written, or no longer as they were, as ranges of rows."""
         units = [
             range(start, min(start + self.unit_rows, self.num_rows))
             for start in range(0, self.num_rows, self.unit_rows)
         ]
-        return [rows for i, rows in enumerate(units) if not self._mark(i).is_file()]
+        return [
+            rows
+            for i, rows in enumerate(units)
+            if not unit_is_whole(self.work, self.group, i, rows)
+        ]
 
     def write(
-        self, rows: range, content: Mapping[str, np.ndarray], *, batch_size: int | None = None
+        self,
+        rows: range,
+        content: Mapping[str, np.ndarray],
+        *,
+        batch_sizes: Sequence[int] | None = None,
     ) -> None:
-        """Write one whole unit and then its mark, which keeps the batch size it was made with.
+        """Write one whole unit and then its mark, which keeps the batch size of each row.
 
         Raises
         ------
@@ -184,11 +247,12 @@ class StoreBuilder:
             assert isinstance(array, zarr.Array)
             with writing_to(self.out):
                 array[rows.start : rows.stop] = values
+                flush(self._partial, name, array, rows)
         mark: dict[str, Any] = {"rows": [rows.start, rows.stop], "sha256": content_digest(content)}
-        if batch_size is not None:
-            mark["batch_size"] = batch_size
+        if batch_sizes is not None:
+            mark["batch_sizes"] = list(batch_sizes)
         with writing_to(self.out):
-            write_json(self._mark(rows.start // self.unit_rows), mark)
+            write_json(mark_path(self.work, rows.start // self.unit_rows), mark)
 
     def unit_digests(self) -> list[str]:
         """Return the recorded digest of every unit written."""
@@ -196,10 +260,10 @@ class StoreBuilder:
 
     def _marks(self) -> list[dict[str, Any]]:
         num_units = -(-self.num_rows // self.unit_rows)
-        return [json.loads(self._mark(i).read_text()) for i in range(num_units)]
+        return [json.loads(mark_path(self.work, i).read_text()) for i in range(num_units)]
 
-    def metadata(self, name: str) -> bytes:
-        """Return the zarr.json of one array."""
+    def metadata(self, name: str = "") -> bytes:
+        """Return the zarr.json of one array, or of the group."""
         return (self._partial / name / "zarr.json").read_bytes()
 
     def discard(self) -> None:
@@ -208,7 +272,6 @@ class StoreBuilder:
 
     def finish(self) -> None:
         """Check that every unit is there, write the attributes, and swap the store into place."""
-        assert not self.pending(), "finish() before every unit was written"
         with writing_to(self.out):
             for orphan in self._partial.rglob("*.partial"):
                 orphan.unlink()
@@ -223,22 +286,17 @@ class StoreBuilder:
         """Return the group's attributes, with digests of all in the store and of themselves."""
         marks = self._marks()
         units: dict[str, Any] = {"rows": self.unit_rows, "sha256": [m["sha256"] for m in marks]}
-        if all("batch_size" in mark for mark in marks):
-            units["batch_size"] = [mark["batch_size"] for mark in marks]
-        units["metadata_sha256"] = {
+        if all("batch_sizes" in mark for mark in marks):
+            units["batch_sizes"] = [size for mark in marks for size in mark["batch_sizes"]]
+        return self.sealed(self.attributes, units)
+
+    def sealed(self, attributes: StoreAttributes, units: dict[str, Any]) -> dict[str, Any]:
+        """Return the attributes of a complete store with these units."""
+        metadata = {
             name: digest_file(self._partial / name / "zarr.json")
             for name in sorted(self.group.array_keys())
         }
-        attributes = self.attributes.model_copy(update={"complete": True}).model_dump()
-        attributes["units"] = units
-        plain = json.loads(json.dumps(attributes))
+        record = attributes.model_copy(update={"complete": True}).model_dump()
+        record["units"] = units | {"metadata_sha256": metadata}
+        plain = json.loads(json.dumps(record))
         return {**plain, "record_sha256": digest_of(plain)}
-
-
-def content_digest(content: Mapping[str, np.ndarray]) -> str:
-    """Return the sha256 over the arrays of one unit, in order of their names."""
-    digest = hashlib.sha256()
-    for name in sorted(content):
-        digest.update(name.encode())
-        digest.update(np.ascontiguousarray(content[name]).tobytes())
-    return digest.hexdigest()

@@ -12,10 +12,14 @@ from zarr.codecs import BloscCodec, Crc32cCodec
 
 from pipeline.stores.builder import ArraySpec
 from pipeline.stores.reading import OpenStore
+from pipeline.stores.units import take_rows
 from schemas.errors import ContractError
 
 MEMORY_SHARE = 0.5
 """Share of the free memory that resident latents may take; networks and copies need the rest."""
+
+LOAD_CHUNKS = 32
+"""Chunks read at once: enough to keep Zarr's threads busy, little beside what is loaded."""
 
 LOGVAR_RANGE = (-30.0, 20.0)
 """As in MONAI's AutoencoderKL; keeps float16 finite."""
@@ -114,8 +118,9 @@ class LatentStore(OpenStore):
         rows = self.rows_of(scan_ids)
         loaded = {}
         for name in ("posterior_mean", "posterior_logvar"):
-            first, last = min(rows, default=0), max(rows, default=-1)
-            values = self.read_finite(name, slice(first, last + 1))[[row - first for row in rows]]
+            with self.reading(name):
+                values = take_rows(self.array(name), rows, chunks_at_once=LOAD_CHUNKS)
+            self.check_finite(name, values, rows)
             loaded[name] = torch.from_numpy(values).to(device)
         chunks = tuple(row // self.chunk_scans for row in rows)
         mean, logvar = loaded["posterior_mean"], loaded["posterior_logvar"]
@@ -155,13 +160,18 @@ class LatentStore(OpenStore):
             If a chunk is damaged or missing, or a value is not finite.
         """
         values = self.read(name, rows)
-        bad = np.flatnonzero(~np.isfinite(values).reshape(len(values), -1).all(axis=1))
+        self.check_finite(name, values, range(rows.start, rows.stop))
+        return values
+
+    def check_finite(self, name: str, values: np.ndarray, rows: Sequence[int]) -> None:
+        """Refuse values (of these rows of one array) that are not finite, naming the scan."""
+        sums = values.sum(axis=tuple(range(1, values.ndim)), dtype=np.float32)
+        bad = np.flatnonzero(~np.isfinite(sums))
         if bad.size:
             raise ContractError(
-                f"{self.path}: {name} of {self.attributes.scan_ids[rows.start + bad[0]]} is not"
+                f"{self.path}: {name} of {self.attributes.scan_ids[rows[bad[0]]]} is not"
                 f" finite ({bad.size} scans); run `pipeline verify`"
             )
-        return values
 
 
 def open_latents(path: Path) -> LatentStore:

@@ -1,6 +1,9 @@
 """Open a store of any kind, and check it."""
 
+import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +15,17 @@ from pipeline.compute import digest_file, digest_of
 from schemas.errors import ContractError
 from schemas.stores import SCHEMA_VERSION, StoreAttributes, StoreKind
 
+GROUP = {"zarr_format": 3, "node_type": "group"}
+"""What the group's zarr.json says beside its attributes."""
+OURS = {"kind", "fingerprints", "scan_ids", "record_sha256"}
+"""Attributes of every store of this project; damage does not take them all."""
+
 
 class RecordError(ContractError):
     """A store's own record, from which everything else in it is checked, is damaged."""
+
+    scan_ids: tuple[str, ...] = ()
+    """The scans as far as they can still be read."""
 
 
 def read_record(path: Path) -> tuple[zarr.Group, StoreAttributes, dict[str, Any]]:
@@ -30,12 +41,8 @@ def read_record(path: Path) -> tuple[zarr.Group, StoreAttributes, dict[str, Any]
     if not (path / "zarr.json").is_file():
         hint = "still being built; run the same command again" if _building(path) else "missing"
         raise ContractError(f"{path}: expected a Zarr store, found none ({hint})")
+    raw = _raw_attributes(path)
     try:
-        group = zarr.open_group(path, mode="r")
-        raw: dict[str, Any] = dict(group.attrs)
-        digest = raw.pop("record_sha256", None)
-        if digest is not None and digest != digest_of(raw):
-            raise RecordError(f"{path / 'zarr.json'}: damaged, differs from its own digest")
         units = raw.pop("units", None)
         version = raw.get("schema_version")
         if version != SCHEMA_VERSION:
@@ -43,12 +50,35 @@ def read_record(path: Path) -> tuple[zarr.Group, StoreAttributes, dict[str, Any]
                 f"{path}: schema version {version}, expected {SCHEMA_VERSION}; make it again"
             )
         attributes = StoreAttributes.model_validate(raw)
+        group = zarr.open_group(path, mode="r")
     except (ValidationError, ValueError, KeyError, TypeError, FileNotFoundError) as error:
         reason = str(error).splitlines()[0]
         raise RecordError(f"{path}: no store of this project ({reason:.120})") from error
     if not attributes.complete or units is None:
         raise ContractError(f"{path}: not complete; run the command that makes it again")
     return group, attributes, units
+
+
+def _raw_attributes(path: Path) -> dict[str, Any]:
+    """Return the attributes in a store's zarr.json, checked against their own digest."""
+    file = path / "zarr.json"
+    try:
+        document = json.loads(file.read_bytes())
+        raw: dict[str, Any] = dict(document.pop("attributes"))
+    except OSError as error:
+        raise ContractError(f"{file}: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RecordError(f"{file}: damaged, no store's record") from error
+    if not OURS & raw.keys():
+        raise ContractError(f"{path}: no store of this project")
+    ids = raw.get("scan_ids")
+    document.pop("consolidated_metadata", None)
+    digest = raw.pop("record_sha256", None)
+    if document != GROUP or digest not in (None, digest_of(raw)):
+        hurt = RecordError(f"{file}: damaged, differs from its own digest")
+        hurt.scan_ids = tuple(map(str, ids)) if isinstance(ids, list) else ()
+        raise hurt
+    return raw
 
 
 def hurt_metadata(path: Path, units: dict[str, Any]) -> list[str]:
@@ -85,7 +115,7 @@ class OpenStore:
         self.path = path
         self.unit_rows: int = units["rows"]
         self.unit_digests: list[str] = units["sha256"]
-        self.batch_sizes: list[int] | None = units.get("batch_size")
+        self.batch_sizes: list[int] | None = units.get("batch_sizes")
         self.digest = digest_of([self.attributes.fingerprints, self.unit_digests])
         self.row_of = {scan_id: i for i, scan_id in enumerate(self.attributes.scan_ids)}
 
@@ -100,8 +130,14 @@ class OpenStore:
 
     def read(self, name: str, rows: slice | int = slice(None)) -> np.ndarray:
         """Read rows of one array into memory."""
-        try:
+        with self.reading(name):
             return np.asarray(self.array(name)[rows])
+
+    @contextmanager
+    def reading(self, name: str) -> Iterator[None]:
+        """Turn what goes wrong while an array is read into one clear line."""
+        try:
+            yield
         except (ValueError, RuntimeError, OSError) as error:
             raise ContractError(
                 f"{self.path}: {name} is damaged ({error!s:.100}); run `pipeline verify`"

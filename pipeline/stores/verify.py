@@ -2,13 +2,11 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import zarr
 
-from pipeline.stores.builder import content_digest
-from pipeline.stores.reading import OpenStore
+from pipeline.stores.reading import OpenStore, hurt_metadata, read_record
+from pipeline.stores.units import chunk_file, content_digest, rows_per_file
 from schemas.errors import ContractError
 
 
@@ -19,9 +17,16 @@ def verify_store(path: Path) -> dict[str, str]:
 
     Raises
     ------
+    RecordError
+        If its own record is damaged: then no scan can be trusted.
     ContractError
-        If the store does not open, or its own record is damaged: then no scan can be trusted.
+        If the path is no store.
     """
+    _, attributes, units = read_record(path)
+    without = hurt_metadata(path, units)
+    if without:
+        reason = f"{without[0]}/zarr.json, which describes its array, is damaged or missing"
+        return dict.fromkeys(attributes.scan_ids, reason)
     store = OpenStore(path)
     hurt: dict[str, str] = {}
     for unit, expected in enumerate(store.unit_digests):
@@ -51,8 +56,8 @@ def refuse_hurt(store: OpenStore) -> None:
 def missing_chunks(store: OpenStore) -> Iterator[str]:
     """Yield the chunk files that should be there and are not, without reading any."""
     for name, array in sorted(store.group.arrays()):
-        for start in range(0, len(store), _rows_per_file(array)):
-            file = _chunk_file(name, array, start)
+        for start in range(0, len(store), rows_per_file(array)):
+            file = chunk_file(name, array, start)
             if not (store.path / file).is_file():
                 yield file
 
@@ -70,7 +75,7 @@ def _hurt_in(store: OpenStore, rows: range, expected: str) -> dict[str, str]:
         return _unreadable_rows(store, rows, str(error))
     if content_digest(content) == expected:
         return {}
-    files = {_chunk_file(n, a, rows.start): n for n, a in arrays.items()}
+    files = {chunk_file(n, a, rows.start): n for n, a in arrays.items()}
     gaps = [file for file in files if not (store.path / file).is_file()]
     reason = "content differs from its recorded digest"
     if gaps:
@@ -91,12 +96,3 @@ def _unreadable_rows(store: OpenStore, rows: range, reason: str) -> dict[str, st
             except ContractError as error:
                 found[ids[row]] = str(error)
     return found or dict.fromkeys(ids[rows.start : rows.stop], reason)
-
-
-def _rows_per_file(array: zarr.Array[Any]) -> int:
-    return int((array.shards or array.chunks)[0])
-
-
-def _chunk_file(name: str, array: zarr.Array[Any], row: int) -> str:
-    at = (row // _rows_per_file(array), *[0] * (array.ndim - 1))
-    return f"{name}/{array.metadata.encode_chunk_key(at)}"

@@ -1,16 +1,20 @@
 """volumes.zarr: preprocessed volumes on the MNI grid, and how each came there."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from pipeline.stores.builder import ArraySpec, StoreBuilder
 from pipeline.stores.reading import OpenStore
+from schemas.errors import ContractError
 from schemas.stores import StoreAttributes
 
 ROWS_PER_SHARD = 16
@@ -105,6 +109,23 @@ class VolumeStore(OpenStore):
     def read_unit_interval(self, rows: slice) -> np.ndarray:
         """Read volumes as float32 (scan, 1, X, Y, Z) in [0, 1]."""
         return self.read("volume", rows)[:, None].astype(np.float32) / 255
+
+    def load_unit_interval(self, scan_ids: Sequence[str]) -> Float[Tensor, "B 1 X Y Z"]:
+        """Load the volumes of these scans, in [0, 1].
+
+        Raises
+        ------
+        ContractError
+            If a scan is not in the store.
+        """
+        missing = [s for s in scan_ids if s not in self.row_of]
+        if missing:
+            raise ContractError(
+                f"{self.path}: {len(missing)} scans of the latents are not in it, first"
+                f" {missing[0]}; give the volumes that the latents were made of"
+            )
+        read = (self.read("volume", self.row_of[s]) for s in scan_ids)
+        return torch.stack([torch.from_numpy(volume) for volume in read])[:, None].float() / 255
 
 
 def open_volumes(path: Path) -> VolumeStore:

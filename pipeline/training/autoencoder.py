@@ -10,25 +10,32 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pipeline.artefact import finished_metrics, write_artefact
-from pipeline.compute import digest_of
+from pipeline.compute import digest_file, digest_of, seed_from
 from pipeline.nets.autoencoder import Autoencoder
+from pipeline.perceptual import load_lpips
 from pipeline.stores.volumes import VolumeStore
 from pipeline.training.batches import batch_rows, step_generator
 from pipeline.training.fit import fit
 from pipeline.training.module import StepModule
+from pipeline.training.ssim import ssim_map
+from pipeline.training.terms import Adversary, perceptual_distance
+from schemas.autoencoder import TrainAeParams
 from schemas.errors import ContractError
-from schemas.params import TrainAeParams
 
 log = logging.getLogger(__name__)
 
+CPU = torch.device("cpu")
 MAX_VAL_SCANS = 8
 
 
 class AutoencoderModule(StepModule):
-    """L1 reconstruction and KL divergence."""
+    """L1, SSIM inside the brain, KL, and where asked for perceptual and adversarial terms."""
+
+    judged_by = "l1"
 
     net: Autoencoder
     params: TrainAeParams
+    adversary: Adversary | None
 
     def __init__(
         self,
@@ -39,6 +46,9 @@ class AutoencoderModule(StepModule):
         val_rows: list[int],
     ) -> None:
         super().__init__(net, params)
+        perceptual = params.perceptual
+        self._lpips = [load_lpips(perceptual.weights, device=CPU)] if perceptual.weights else []
+        self.adversary = Adversary(params.adversarial) if params.adversarial.weight else None
         self.volumes = volumes
         self.train_rows = train_rows
         self.val_rows = val_rows[:MAX_VAL_SCANS]
@@ -47,24 +57,76 @@ class AutoencoderModule(StepModule):
         volumes = [torch.from_numpy(self.volumes.read("volume", row)) for row in rows]
         return torch.stack(volumes)[:, None].to(self.device).float() / 255
 
-    def compute_losses(self, step: int) -> dict[str, Tensor]:
-        """Return L1, KL and their weighted sum."""
+    def on_fit_start(self) -> None:
+        """Bring what is not trained, so not checkpointed either, to the device."""
+        super().on_fit_start()
+        for lpips in self._lpips:
+            lpips.to(self.device)
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Return the autoencoder's weights and the discriminator's."""
+        groups = super().parameter_groups()
+        if self.adversary is not None:
+            weights = list(self.adversary.parameters())
+            groups.append({"params": weights, "lr": self.params.adversarial.lr})
+        return groups
+
+    def _batch(self, step: int, generator: torch.Generator) -> Float[Tensor, "B 1 X Y Z"]:
         params = self.params
         picked = batch_rows(
             step, num_rows=len(self.train_rows), batch_size=params.batch_size, seed=params.seed
         )
-        x = self._read([self.train_rows[i] for i in picked])
-        generator = step_generator(step, seed=params.seed, device=self.device)
+        x = self._read([self.train_rows[i] for i in self.own(picked)])
         if params.flip:
             flips = torch.rand(len(x), generator=generator, device=self.device) < 0.5
             x = torch.where(flips[:, None, None, None, None], x.flip(2), x)
+        if params.crop is not None:
+            room = torch.tensor([n - c for n, c in zip(x.shape[2:], params.crop, strict=True)])
+            at = torch.rand(3, generator=generator, device=self.device).cpu() * (room + 1)
+            box = [slice(a, a + c) for a, c in zip(at.int().tolist(), params.crop, strict=True)]
+            x = x[:, :, box[0], box[1], box[2]]
+        return x
+
+    def compute_losses(self, step: int) -> dict[str, Tensor]:
+        """Return every term, and as `loss` their weighted sum, the discriminator's own included."""
+        params = self.params
+        # Other noise in each part of the batch; the first draws what a whole batch would.
+        seed = params.seed if self._part == 0 else seed_from("part", self._part, params.seed)
+        generator = step_generator(step, seed=seed, device=self.device)
+        x = self._batch(step, generator)
         mean, logvar = self.net.encode(x)
         mean, logvar = mean.float(), logvar.float()
         noise = torch.randn(mean.shape, generator=generator, device=self.device)
-        reconstruction = self.net.decode(mean + (0.5 * logvar).exp() * noise).float()
-        l1 = F.l1_loss(reconstruction, x)
+        made = self.net.decode(mean + (0.5 * logvar).exp() * noise).float()
+        l1 = F.l1_loss(made, x)
         kl = 0.5 * (mean.square() + logvar.exp() - logvar - 1).flatten(1).sum(1).mean()
-        return {"loss": l1 + params.kl_weight * kl, "l1": l1, "kl": kl}
+        terms = {"l1": l1, "kl": kl}
+        loss = l1 + params.kl_weight * kl
+        if params.ssim_weight > 0:
+            # The store holds 0 outside the brain and there alone.
+            terms["dssim"] = 1 - ssim_map(x, made)[x > 0].mean()
+            loss = loss + params.ssim_weight * terms["dssim"]
+        for lpips in self._lpips:
+            share = params.perceptual.slices
+            terms["perceptual"] = perceptual_distance(
+                lpips, made, x, share=share, generator=generator
+            )
+            loss = loss + params.perceptual.weight * terms["perceptual"]
+        if self.adversary is not None:
+            loss = loss + self._adversarial(step, made, x, terms)
+        return {"loss": loss, **terms}
+
+    def _adversarial(self, step: int, made: Tensor, x: Tensor, terms: dict[str, Tensor]) -> Tensor:
+        """Return what the discriminator adds to the loss, and log its parts."""
+        assert self.adversary is not None
+        params = self.params.adversarial
+        if step < params.warmup_steps:
+            idle = self.adversary.idle()
+            terms |= {"adversarial": idle, "discriminator": idle}
+            return idle
+        terms["adversarial"] = self.adversary.fooled(made)
+        terms["discriminator"] = self.adversary.mistaken(made, x)
+        return params.weight * terms["adversarial"] + terms["discriminator"]
 
     @torch.no_grad()
     def compute_validation(self) -> dict[str, float]:
@@ -94,7 +156,10 @@ def train_autoencoder(
     ContractError
         If there is no training scan, or the grid does not fit the architecture.
     """
-    fingerprint = digest_of([params.model_dump(), volumes.digest, scan_ids])
+    weights = params.perceptual.weights
+    made_from = [digest_file(weights) if weights and weights.is_file() else None]
+    plan = params.model_dump(exclude={"log_to": True, "perceptual": {"weights"}})
+    fingerprint = digest_of([plan, made_from, volumes.digest, scan_ids])
     finished = finished_metrics(out, kind="ae", fingerprint=fingerprint)
     if finished is not None:
         return finished
@@ -110,12 +175,11 @@ def train_autoencoder(
         "patch": params.patch,
     }
     torch.manual_seed(params.seed)
-    net = Autoencoder(**architecture)
+    net = Autoencoder(**architecture, checkpointing=params.checkpointing)
     grid = volumes.attributes.grid
-    try:
-        net.latent_shape(tuple(grid["shape"]))
-    except ValueError as error:
-        raise ContractError(f"train_ae.channels do not fit the volumes: {error}") from error
+    _check_boxes(net, params, tuple(grid["shape"]))
+    if weights is None and params.perceptual.weight:
+        log.info("perceptual term: off, no train_ae.perceptual.weights was given")
     module = AutoencoderModule(net, params, volumes, train_rows, val_rows)
     fit(module, out, fingerprint=fingerprint, device=device)
     metrics = final_metrics(module)
@@ -139,6 +203,19 @@ def train_autoencoder(
     return metrics
 
 
+def _check_boxes(net: Autoencoder, params: TrainAeParams, shape: tuple[int, ...]) -> None:
+    try:
+        net.latent_shape(shape)
+    except ValueError as error:
+        raise ContractError(f"train_ae.channels do not fit the volumes: {error}") from error
+    if params.crop is None:
+        return
+    if any(c > n or c % net.factor for c, n in zip(params.crop, shape, strict=True)):
+        raise ContractError(
+            f"train_ae.crop {params.crop}: expected multiples of {net.factor} within {shape}"
+        )
+
+
 def final_metrics(module: StepModule) -> dict[str, Any]:
     """Return the last value of every logged figure, and the number of trained parameters."""
     last: dict[str, Any] = {}
@@ -150,10 +227,15 @@ def final_metrics(module: StepModule) -> dict[str, Any]:
 
 def _card(config: dict[str, Any]) -> str:
     figures = "\n".join(f"- {k}: {v}" for k, v in config["metrics"].items())
+    params = config["params"]
+    terms = ["L1"] + (["SSIM"] if params["ssim_weight"] else []) + ["KL"]
+    terms += ["LPIPS"] if params["perceptual"]["weights"] else []
+    terms += ["patch-adversarial"] if params["adversarial"]["weight"] else []
     return f"""# Compression autoencoder
 
-MONAI AutoencoderKL, trained with L1 + KL on {config["train_scans"]} preprocessed T1w volumes on a
-grid of {config["grid"]["shape"]}. Frozen: latents made with it belong to these weights alone.
+MONAI AutoencoderKL, trained with {" + ".join(terms)} on {config["train_scans"]} preprocessed T1w
+volumes on a grid of {config["grid"]["shape"]}, {params["steps"]} steps at most. Frozen: latents
+made with it belong to these weights alone. Parameters of the run: config.json, params.
 
 Last figures (step, losses on training scans, val_l1 on validation scans):
 

@@ -5,50 +5,73 @@ import logging
 import shutil
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import lightning
 import pandas as pd
 import torch
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from torch.utils.data import DataLoader
 
 from pipeline.compute import Progress, write_atomic, write_json
 from pipeline.stores.builder import lock_store
 from pipeline.training.batches import StepStream
+from pipeline.training.checkpoints import WholeCheckpoints
 from pipeline.training.module import StepModule
+from pipeline.training.pictures import Decode, Pictures
+from pipeline.training.processes import join, processes, wait
+from pipeline.training.sinks import Curves, open_sinks
 
 log = logging.getLogger(__name__)
 
 LOG_FILE = "log.csv"
 
 
-def fit(module: StepModule, out: Path, *, fingerprint: str, device: torch.device) -> None:
+def fit(
+    module: StepModule,
+    out: Path,
+    *,
+    fingerprint: str,
+    device: torch.device,
+    decode: Decode | None = None,
+) -> None:
     """Train to the last step, resuming from a checkpoint of the same fingerprint.
 
     Checkpoints live beside `out` and go away when the run is complete; `out/log.csv` holds the
-    curves. On return the module carries the final weights and average.
+    curves. On return the module carries the final weights and average. `decode` makes volumes of
+    latents for pictures.
 
     Raises
     ------
     ContractError
         If another process trains into the same folder.
     TrainingError
-        If the loss is not finite; the last good checkpoint stays.
+        If the loss is not finite or a checkpoint cannot be written; the last good one stays.
     """
-    with lock_store(out), _quiet_lightning():
+    device, first = join(device), processes().rank == 0
+    with lock_store(out) if first else nullcontext(), _quiet_lightning():
         work = out.with_name(out.name + ".training")
-        checkpoint = _resume_point(work, fingerprint)
-        start = 0
+        if first:
+            _discard_others(work, fingerprint)
+        wait()
+        checkpoint = work / "last.ckpt" if (work / "last.ckpt").is_file() else None
+        start, micro = 0, module.params.accumulate
         if checkpoint is not None:
-            start = torch.load(checkpoint, map_location="cpu", weights_only=True)["global_step"]
+            start = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)[
+                "global_step"
+            ]
             log.info("%s: resuming at step %d of %d", out, start, module.params.steps)
-        trainer = _trainer(module, work, device, start)
+        callbacks: list[Callback] = []
+        if first:
+            sinks = open_sinks(module.params.log_to, out)
+            callbacks = [_Bar(start), Pictures(out, decode, sinks), Curves(sinks)]
+        trainer = _trainer(module, work, device, callbacks)
         trainer.fit(
             module,
-            DataLoader(StepStream(start, module.params.steps), batch_size=None),
+            DataLoader(StepStream(start * micro, module.params.steps * micro), batch_size=None),
             DataLoader(StepStream(0, 1), batch_size=None),
             ckpt_path=checkpoint,
             weights_only=True,
@@ -56,8 +79,11 @@ def fit(module: StepModule, out: Path, *, fingerprint: str, device: torch.device
         if trainer.interrupted:
             raise KeyboardInterrupt
         module.to("cpu")
-        write_atomic(out / LOG_FILE, merged_rows(module.rows).to_csv(index=False))
-        shutil.rmtree(work, ignore_errors=True)
+        module.take_best()
+        wait()
+        if first:
+            write_atomic(out / LOG_FILE, merged_rows(module.rows).to_csv(index=False))
+            shutil.rmtree(work, ignore_errors=True)
 
 
 def merged_rows(rows: list[dict[str, float]]) -> pd.DataFrame:
@@ -66,40 +92,43 @@ def merged_rows(rows: list[dict[str, float]]) -> pd.DataFrame:
     return table.groupby("step", as_index=False).last() if len(table) else table
 
 
-def _resume_point(work: Path, fingerprint: str) -> Path | None:
+def _discard_others(work: Path, fingerprint: str) -> None:
+    """Remove the checkpoints of a run with another fingerprint."""
     plan = work / "plan.json"
-    if plan.is_file() and json.loads(plan.read_text()).get("fingerprint") == fingerprint:
-        checkpoint = work / "last.ckpt"
-        return checkpoint if checkpoint.is_file() else None
-    shutil.rmtree(work, ignore_errors=True)
-    write_json(plan, {"fingerprint": fingerprint})
-    return None
+    if not plan.is_file() or json.loads(plan.read_text()).get("fingerprint") != fingerprint:
+        shutil.rmtree(work, ignore_errors=True)
+        write_json(plan, {"fingerprint": fingerprint})
 
 
-def _trainer(module: StepModule, work: Path, device: torch.device, start: int) -> lightning.Trainer:
-    params = module.params
+def _trainer(
+    module: StepModule, work: Path, device: torch.device, callbacks: list[Callback]
+) -> lightning.Trainer:
+    params, own = module.params, processes()
     every = min(params.checkpoint_every, params.steps)
+    devices: Any = [device.index or 0] if device.type == "cuda" else 1
+    plugins: list[Any] = [WholeCheckpoints()]
+    if own.size == 1:
+        plugins.append(LightningEnvironment())
+    # After each validation, so that a resumed run has the whole curve.
+    checkpoints = ModelCheckpoint(
+        dirpath=work, filename="last", save_on_train_epoch_end=False, enable_version_counter=False
+    )
     return lightning.Trainer(
         accelerator="gpu" if device.type == "cuda" else "cpu",
-        devices=[device.index or 0] if device.type == "cuda" else 1,
+        devices=devices if own.size == 1 else own.local_size,
+        num_nodes=own.nodes,
+        strategy="auto" if own.size == 1 else "ddp",
+        plugins=plugins,
         precision="bf16-mixed" if params.precision == "bf16" else "32-true",
         max_steps=params.steps,
-        val_check_interval=every,
+        accumulate_grad_batches=params.accumulate,
+        val_check_interval=every * params.accumulate,
         check_val_every_n_epoch=None,
         num_sanity_val_steps=0,
         logger=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-        callbacks=[
-            # After each validation, so that a resumed run has the whole curve.
-            ModelCheckpoint(
-                dirpath=work,
-                filename="last",
-                save_on_train_epoch_end=False,
-                enable_version_counter=False,
-            ),
-            _Bar(start),
-        ],
+        callbacks=[*callbacks, checkpoints],
     )
 
 
@@ -119,7 +148,10 @@ class _Bar(Callback):
 
     def on_train_batch_end(self, *details: Any) -> None:
         """Advance the bar."""
-        losses = [row["loss"] for row in details[1].rows[-3:] if "loss" in row]
+        trainer, module, *_ = details
+        if trainer.fit_loop._should_accumulate():
+            return
+        losses = [row["loss"] for row in module.rows[-3:] if "loss" in row]
         self.bar.advance(f"loss {losses[-1]:.4g}" if losses else "")
 
     def on_train_end(self, *_: Any) -> None:

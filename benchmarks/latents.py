@@ -1,0 +1,155 @@
+"""Rows of encoding and loading: rates, share of the bare forward, memory."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from monai.data import NumpyReader
+from monai.transforms import LoadImage
+
+from benchmarks.encode import (
+    GRID,
+    NARROW,
+    TINY,
+    encode,
+    encode_one_by_one,
+    peak_of,
+    synthetic_volumes,
+    untrained,
+    write_images,
+)
+from benchmarks.harness import race
+from benchmarks.registry import Measurement, Row, compare
+from benchmarks.scale import LATENT, write_latents
+from pipeline.stores.latents import open_latents
+
+SCANS = 32
+BATCH = 32
+FEW, MANY = 100, 1000
+
+
+def measure_batch(folder: Path) -> Measurement:
+    """Make batches ready on the device from a resident store and from one file a scan."""
+    store = open_latents(write_latents(folder / "latents.zarr", 256))
+    latents = store.load(store.attributes.scan_ids)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    latents = latents.to(device)
+    files = []
+    for row, mean in enumerate(store.read("posterior_mean")[:BATCH]):
+        files.append(folder / f"{row}.npz")
+        np.savez_compressed(files[-1], mean=mean.astype(np.float32))
+    load = LoadImage(reader=NumpyReader(npz_keys=["mean"]), image_only=True)
+    index = torch.randperm(len(latents))[:BATCH]
+    generator = torch.Generator(device).manual_seed(0)
+    ours, theirs = "posterior means, resident store", "one npz a scan through LoadImage"
+    timed = race(
+        {
+            theirs: lambda: torch.stack([load(file) for file in files]).to(device),
+            ours: lambda: latents.take_mean(index),
+            "fresh posterior draws, resident store": lambda: latents.draw(
+                index, generator=generator
+            ),
+        },
+        rounds=9,
+    )
+    draw = timed[0].median / timed[2].median
+    return compare(
+        timed,
+        ours=ours,
+        against=theirs,
+        note=f"Batches of {BATCH} latents of {LATENT}; both give the stored value as float32.",
+        **{"ratio of a fresh posterior draw": draw},
+    )
+
+
+def measure_encode(folder: Path) -> Measurement:
+    """Encode a volume store, and the same images one by one in the obvious way."""
+    volumes = synthetic_volumes(folder / "volumes.zarr", SCANS)
+    ae = untrained(folder / "ae", **NARROW)
+    images = write_images(volumes, folder)
+    ours, theirs = "pipeline encode, fp32", "one by one: LoadImage, fp32, savez_compressed"
+    timed = race(
+        {
+            theirs: lambda: encode_one_by_one(images, ae, folder / "npz"),
+            ours: lambda: encode(volumes, ae, folder / "fp32.zarr"),
+        },
+        rounds=5,
+    )
+    return compare(timed, ours=ours, against=theirs, note=f"{SCANS} scans of {GRID}.")
+
+
+def measure_share(folder: Path) -> Measurement:
+    """Encode a volume store, and run the same forward passes on data already there."""
+    volumes = synthetic_volumes(folder / "volumes.zarr", 2 * SCANS)
+    ae = untrained(folder / "ae", channels=(32, 64), patch=2)
+    resident = torch.from_numpy(volumes.read_unit_interval(slice(0, len(volumes))))
+
+    def bare() -> None:
+        with torch.inference_mode():
+            for batch in resident.split(4):
+                ae.net.encode(batch)
+
+    ours, theirs = "pipeline encode, fp32", "bare forward on resident data"
+    timed = race({theirs: bare, ours: lambda: encode(volumes, ae, folder / "fp32.zarr")}, rounds=5)
+    result = compare(timed, ours=ours, against=theirs)
+    return Measurement(
+        value=100 * result.value,
+        rounds=result.rounds,
+        numbers={k: 100 * v for k, v in result.numbers.items()},
+        note=f"{2 * SCANS} scans of {GRID}, autoencoder of the demo.",
+    )
+
+
+def measure_memory(folder: Path) -> Measurement:
+    """Compare the peak memory of encoding few and many scans."""
+    ae = untrained(folder / "ae", **TINY)
+    risen = {}
+    for count in (FEW, MANY):
+        volumes = synthetic_volumes(folder / f"{count}.zarr", count)
+        out = folder / f"l{count}.zarr"
+        risen[count] = peak_of(lambda v=volumes, o=out: encode(v, ae, o, batch_size=16))
+    data = float(np.prod(GRID)) * (MANY - FEW) / 1e6
+    return Measurement(
+        value=risen[MANY] - risen[FEW],
+        numbers={f"peak above start, {count} scans, MB": mb for count, mb in risen.items()},
+        note=f"The {MANY - FEW} further scans of {GRID} are {data:.0f} MB as uint8.",
+    )
+
+
+ROWS = [
+    Row(
+        name="batch",
+        what="batch of latents ready on the device",
+        against="one compressed npz a scan through MONAI's LoadImage",
+        measure=measure_batch,
+        target=150,
+        seconds=15,
+    ),
+    Row(
+        name="encode-share",
+        what="encode from volumes.zarr, share of the rate",
+        against="the AE forward alone on resident data",
+        measure=measure_share,
+        target=90,
+        unit="%",
+        seconds=30,
+    ),
+    Row(
+        name="encode-memory",
+        what=f"peak memory of encode, {MANY} scans above {FEW}",
+        against="–",
+        measure=measure_memory,
+        target=20,
+        unit="MB",
+        seconds=30,
+    ),
+    Row(
+        name="encode",
+        what="encode",
+        against="one-by-one fp32 loop with savez_compressed",
+        measure=measure_encode,
+        target=2,
+        target_gpu=4,
+        seconds=30,
+    ),
+]

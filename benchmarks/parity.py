@@ -1,0 +1,98 @@
+"""The published choices against the corrected ones, on the same latents, at a study's own sizes.
+
+python -m benchmarks.parity --study my-study --work work/parity --out docs/parity-demo.md
+
+Runs the pipeline's own commands twice. Networks have the sizes of the study's params.yaml; the
+published 2.5D encoder is made narrow with --encoder, as its real size is for a GPU.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+PUBLISHED = {
+    "train_ldm": {
+        "posterior": "stored_draw",
+        "scale": 0.8730,
+        "ema_per": "micro_batch",
+        "accumulate": 2,
+        "denoiser.pooling": "anisotropic",
+    },
+    "train_ldae": {"ema_per": "micro_batch", "accumulate": 2, "encoder.kind": "slices"},
+    "evaluate": {"sampler": "ddim", "num_inference_steps": 100, "clip_x0": 1.0},
+}
+"""What params/parity.yaml switches on, without its sizes."""
+NARROW = {"channels": [24, 48, 96, 192], "depths": [1, 1, 3, 1], "num_slices": 16}
+
+
+def main() -> None:
+    """Run both and write the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--study", type=Path, required=True, help="A folder made by dvc repro.")
+    parser.add_argument("--work", type=Path, required=True, help="Folder for models.")
+    parser.add_argument("--encoder", type=json.loads, default=NARROW)
+    parser.add_argument("--set", action="append", default=[], dest="overrides")
+    parser.add_argument("--out", type=Path, required=True)
+    options = parser.parse_args()
+    published = {f"{s}.{k}": v for s, section in PUBLISHED.items() for k, v in section.items()}
+    published |= {f"train_ldae.encoder.{k}": v for k, v in options.encoder.items()}
+    sets = [f"{key}={json.dumps(value)}" for key, value in published.items()]
+    columns = {
+        "published": run(options, options.work / "published", sets),
+        "corrected": run(options, options.work / "corrected", []),
+    }
+    lines = ["| | published | corrected |", "|---|---|---|"]
+    for name in columns["corrected"]:
+        values = [f"{column.get(name, float('nan')):.4g}" for column in columns.values()]
+        lines.append(f"| {name} | {' | '.join(values)} |")
+    options.out.write_text("\n".join(lines) + "\n")
+    print(options.out.read_text())
+
+
+def run(options: argparse.Namespace, work: Path, published: list[str]) -> dict[str, float]:
+    """Train and judge one column; return its figures."""
+    data = options.study / "data"
+    stores = ["--latents", data / "latents.zarr", "--manifest", data / "cohort" / "manifest.csv"]
+    volumes = ["--volumes", data / "volumes.zarr"]
+    ldm, ldae, y_sem = work / "ldm", work / "ldae", work / "semantics.zarr"
+    commands: list[list[Any]] = [
+        ["train-ldm", *stores, "--out", ldm],
+        ["train-ldae", *stores, *volumes, "--ldm", ldm, "--out", ldae],
+        ["embed", *stores[:2], *volumes, "--ldae", ldae, "--out", y_sem],
+        ["probe", *stores, "--semantics", y_sem, "--out", work / "probe"],
+        ["evaluate", *stores, *volumes, "--ae", options.study / "models" / "ae",
+         "--ldae", ldae, "--out", work / "evaluate"],
+    ]  # fmt: skip
+    common = ["--params", options.study / "params.yaml", "--device", "cpu"]
+    common += [word for text in [*options.overrides, *published] for word in ("--set", text)]
+    for name, *rest in commands:
+        words = [sys.executable, "-m", "stages.cli", name, *rest, *common]
+        subprocess.run([str(word) for word in words], check=True)
+    return figures(work)
+
+
+def figures(work: Path) -> dict[str, float]:
+    """Return the figures of one column, by what they are called in the table."""
+    trained = json.loads((work / "ldae" / "metrics.json").read_text())
+    judged = json.loads((work / "evaluate" / "metrics.json").read_text())
+    ssim = {k: v["ssim_brain"]["value"] for k, v in judged["reconstruction"].items()}
+    health = judged["inversion"]
+    return {
+        "inverted x_T, std (1)": health["std"],
+        "inverted x_T, kurtosis (3)": health["kurtosis"],
+        "SSIM in the brain, autoencoder alone": ssim["ae"],
+        "SSIM, inverted x_T": ssim["ldae"],
+        "SSIM, y_sem with random x_T": ssim["ldae_y_sem_only"],
+        "stage-2 loss, another's y_sem over own": trained["val_loss_shuffled"]
+        / trained["val_loss"],
+        "training, s (both stages)": trained["seconds"]
+        + json.loads((work / "ldm" / "metrics.json").read_text())["seconds"],
+        "trained parameters, stage 2, M": trained["parameters"] / 1e6,
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,18 @@
+"""Whether inverted noise is noise."""
+
+from jaxtyping import Float
+from torch import Tensor
+
+
+def latent_health(x_T: Float[Tensor, "B C X Y Z"]) -> dict[str, float]:
+    """Return mean, std and kurtosis over all elements of inverted noise.
+
+    Noise has mean 0, std 1 and kurtosis 3 (Pearson's). A good round trip does not prove a good
+    inversion: these figures do. Non-finite x_T gives NaN.
+    """
+    values = x_T.detach().double().flatten()
+    mean = values.mean()
+    centred = values - mean
+    variance = centred.square().mean()
+    kurtosis = centred.pow(4).mean() / variance.square()
+    return {"mean": float(mean), "std": float(variance.sqrt()), "kurtosis": float(kurtosis)}

@@ -1,0 +1,1 @@
+"""Autoencoders made elsewhere: read without running their code, rename, load strictly, prove."""

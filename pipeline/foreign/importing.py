@@ -1,0 +1,167 @@
+"""A foreign autoencoder becomes a frozen one of ours, and shows on a template that it is whole."""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pipeline.artefact import load_strict, write_artefact
+from pipeline.compute import digest_file, digest_of
+from pipeline.evaluation.metrics import reconstruction_metrics
+from pipeline.foreign.architecture import architecture_of
+from pipeline.foreign.checkpoint import Checkpoint, read_checkpoint
+from pipeline.foreign.layout import Projection, is_old, rename
+from pipeline.imaging.template import grid_affine, load_template
+from pipeline.nets.autoencoder import Autoencoder
+from schemas.errors import ContractError
+from schemas.params import GridParams
+
+log = logging.getLogger(__name__)
+
+OWN_PREFIX = "net."
+FIELD_MM = (192.0, 240.0, 192.0)
+"""Field of view of the published grid, 128×160×128 at 1.5 mm."""
+POOR_SSIM = 0.8
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """What came of an import."""
+
+    digest: str
+    architecture: dict[str, Any]
+    proof: dict[str, float]
+    """Reconstruction of the template: metrics.RECONSTRUCTION_METRICS."""
+    remarks: list[str]
+
+
+def import_autoencoder(
+    path: Path,
+    out: Path,
+    *,
+    device: torch.device,
+    config: Path | None = None,
+    prefix: str | None = None,
+    projection: Projection = "auto",
+    norm_groups: int | None = None,
+    zooms: float | None = None,
+    shape: tuple[int, int, int] | None = None,
+) -> Imported:
+    """Write a checkpoint of AutoencoderKL as a frozen autoencoder, every tensor accounted for.
+
+    `zooms` (mm) and `shape` (voxels) are the grid that it was trained on; by default those of its
+    config, else 1.5 mm and a field of view of 192×240×192 mm.
+
+    Raises
+    ------
+    ContractError
+        If the file holds code, or a tensor is missing, left over or of another shape.
+    """
+    checkpoint = read_checkpoint(path, config=config, prefix=prefix)
+    tensors, said = _present_names(checkpoint, projection)
+    remarks = [said] if said else []
+    try:
+        architecture, assumed = architecture_of(
+            tensors, checkpoint.definition, norm_groups=norm_groups
+        )
+        net = Autoencoder(**architecture)
+    except (ContractError, ValueError, TypeError, KeyError) as error:
+        raise ContractError(f"{path}: {str(error).strip(chr(34))}") from error
+    remarks += [f"assumed: {words}" for words in assumed]
+    load_strict(net, {OWN_PREFIX + k: v for k, v in tensors.items()}, source=path)
+    net.requires_grad_(False).eval().to(device)
+    grid = _grid(net, checkpoint, zooms, shape)
+    proof = prove(net, grid, device=device)
+    if proof["ssim_brain"] < POOR_SSIM:
+        remarks.append(
+            f"SSIM {proof['ssim_brain']:.3f} on the template is poor: another voxel size, intensity"
+            " scale or number of norm groups than it was trained with, or it was never trained"
+        )
+    source = {"file": checkpoint.path.name, "sha256": digest_file(checkpoint.path)}
+    digest = write_artefact(
+        out,
+        kind="ae",
+        tensors=net.state_dict(),
+        config={
+            "fingerprint": digest_of(["imported", source, architecture, grid]),
+            "architecture": architecture,
+            "grid": grid,
+            "portable": True,
+            "imported": source | {"layout": "old" if is_old(checkpoint.tensors) else "present"},
+            "metrics": proof,
+        },
+        metrics=proof | {"parameters": sum(p.numel() for p in net.parameters())},
+        card=_card(source, architecture, grid, proof, remarks),
+    )
+    return Imported(digest, architecture, proof, remarks)
+
+
+def _present_names(checkpoint: Checkpoint, projection: Projection) -> tuple[dict[str, Tensor], str]:
+    tensors, said = rename(checkpoint.tensors, projection)
+    if is_old(checkpoint.tensors) and checkpoint.definition.get("use_convtranspose"):
+        raise ContractError(
+            f"{checkpoint.path}: old transposed upsampling has no counterpart in MONAI ≥ 1.4"
+        )
+    broken = [k for k, v in tensors.items() if v.is_floating_point() and not v.isfinite().all()]
+    if broken:
+        raise ContractError(f"{checkpoint.path}: {', '.join(broken[:5])}: not finite")
+    return {k: v.float() if v.is_floating_point() else v for k, v in tensors.items()}, said
+
+
+def _grid(
+    net: Autoencoder,
+    checkpoint: Checkpoint,
+    zooms: float | None,
+    shape: tuple[int, int, int] | None,
+) -> dict[str, Any]:
+    if checkpoint.grid is not None and zooms is None and shape is None:
+        return checkpoint.grid
+    zooms = zooms or 1.5
+    if shape is None:
+        sides = [max(1, round(mm / zooms / net.factor)) * net.factor for mm in FIELD_MM]
+        shape = (sides[0], sides[1], sides[2])
+    try:
+        net.latent_shape(shape)
+    except ValueError as error:
+        raise ContractError(f"--shape: {error}") from error
+    affine = grid_affine(GridParams(shape=shape, zooms=zooms))
+    return {"shape": list(shape), "affine": affine.tolist(), "orientation": "RAS"}
+
+
+@torch.inference_mode()
+def prove(net: Autoencoder, grid: dict[str, Any], *, device: torch.device) -> dict[str, float]:
+    """Return how well the MNI template on a grid comes back (metrics.RECONSTRUCTION_METRICS)."""
+    zooms = abs(float(grid["affine"][0][0]))
+    volume, brain = load_template(GridParams(shape=tuple(grid["shape"]), zooms=zooms))
+    reference = torch.from_numpy(volume * brain)[None, None]
+    mean, _ = net.encode(reference.to(device))
+    made = net.decode(mean).float().cpu()
+    figures = reconstruction_metrics(reference, made, torch.from_numpy(brain.copy())[None, None])
+    return {str(name): float(value) for name, value in figures.iloc[0].items()}
+
+
+def _card(
+    source: dict[str, str],
+    architecture: dict[str, Any],
+    grid: dict[str, Any],
+    proof: dict[str, float],
+    remarks: list[str],
+) -> str:
+    lines = "\n".join(f"- {key}: {value}" for key, value in architecture.items())
+    return f"""# Imported autoencoder
+
+From {source["file"]} (sha256 {source["sha256"]}); every tensor loaded, none left over.
+
+{lines}
+
+Grid: {grid["shape"]} voxels of {abs(float(grid["affine"][0][0])):g} mm. The MNI152 template on it
+comes back with SSIM {proof["ssim_brain"]:.4f} and MSE {proof["mse_brain"]:.6f} inside the brain,
+SSIM {proof["ssim_whole"]:.4f} and MSE {proof["mse_whole"]:.6f} over the whole volume.
+
+{chr(10).join(f"- {words}" for words in remarks)}
+
+Licence: that of the checkpoint and of the data it was trained on. Not a medical device.
+"""

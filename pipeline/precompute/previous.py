@@ -1,0 +1,121 @@
+"""What an earlier encoding left, what of it is still good, and what must not be lost."""
+
+import logging
+from pathlib import Path
+
+from pipeline.precompute.fill import Previous
+from pipeline.stores.builder import check_target, writing_to
+from pipeline.stores.latents import LatentStore
+from pipeline.stores.units import STORE, former_rows, formers, recover_swap
+from pipeline.stores.verify import verify_store
+from schemas.errors import ContractError
+from schemas.stores import StoreAttributes
+
+log = logging.getLogger(__name__)
+
+
+def open_previous(out: Path, *, replace: bool) -> LatentStore | None:
+    """Return the latent store that is already at `out`, if there is one.
+
+    Raises
+    ------
+    ContractError
+        If `out` is something else, or a store that does not open and `replace` is off.
+    """
+    check_target(out, "latents")
+    with writing_to(out):
+        recover_swap(out)
+    if not out.exists():
+        return None
+    try:
+        return LatentStore(out)
+    except ContractError:
+        if replace:
+            return None
+        raise
+
+
+def refuse_change(store: LatentStore | None, autoencoder_digest: str, precision: str) -> None:
+    """Refuse to remake a store that another autoencoder, or another precision, made.
+
+    Raises
+    ------
+    ContractError
+        Saying how to make a new store.
+    """
+    if store is None:
+        return
+    old = store.attributes
+    same = precision in ("auto", old.params["encode"]["precision"])
+    if old.digests.get("autoencoder") != autoencoder_digest or not same:
+        raise ContractError(
+            f"{store.path}: made with another autoencoder or precision; choose a new --out, or add"
+            " --replace to make it anew"
+        )
+
+
+def refuse_loss(store: LatentStore | None, new: StoreAttributes) -> None:
+    """Refuse to drop scans from a store, or to change all that it holds.
+
+    Raises
+    ------
+    ContractError
+        Naming the first scan, and saying how to go on.
+    """
+    if store is None:
+        return
+    old = store.attributes
+    remedy = "choose a new --out, or add --replace to make it anew"
+    there = dict(zip(new.scan_ids, new.fingerprints, strict=True))
+    gone = [scan for scan in old.scan_ids if scan not in there]
+    if gone:
+        raise ContractError(
+            f"{store.path}: {len(gone)} of its {len(store)} scans are not in the input, first"
+            f" {gone[0]}; choose a new --out, or add --replace to drop them"
+        )
+    if old.digests.get("preprocessing") != new.digests.get("preprocessing"):
+        raise ContractError(f"{store.path}: its scans were preprocessed otherwise; {remedy}")
+    pairs = zip(old.scan_ids, old.fingerprints, strict=True)
+    changed = [scan for scan, fingerprint in pairs if there[scan] != fingerprint]
+    if changed and len(changed) == len(store):
+        raise ContractError(
+            f"{store.path}: all its scans have other content in the input, first {changed[0]}"
+            f" (another cohort under the same ids?); {remedy}"
+        )
+    if changed:
+        log.warning(
+            "%s: %d scans changed since they were encoded, first %s; encoded again",
+            store.path,
+            len(changed),
+            changed[0],
+        )
+
+
+def find_previous(
+    out: Path, store: LatentStore | None, new: StoreAttributes
+) -> tuple[Previous, dict[str, int]]:
+    """Return the good rows of earlier stores, and the batch size of scans where it is known.
+
+    Earlier are the store at `out`, without its hurt scans, and what was finished under a plan that
+    has changed since.
+    """
+    wanted = set(new.fingerprints)
+    stores: list[Path] = []
+    rows: dict[str, tuple[int, int]] = {}
+    sizes: dict[str, int] = {}
+    if store is not None and wanted & set(store.attributes.fingerprints):
+        hurt = verify_store(store.path)
+        if hurt:
+            log.warning("%s: %d scans are damaged; encoded again", store.path, len(hurt))
+        for fingerprint, row in store.fingerprint_rows().items():
+            if store.batch_sizes is not None:
+                sizes[fingerprint] = store.batch_sizes[row]
+            if fingerprint in wanted and store.attributes.scan_ids[row] not in hurt:
+                rows[fingerprint] = (len(stores), row)
+        stores.append(store.path)
+    for former in formers(out):
+        found = {k: v for k, v in former_rows(former).items() if k in wanted and k not in rows}
+        rows |= {fingerprint: (len(stores), row) for fingerprint, (row, _) in found.items()}
+        sizes |= {fingerprint: size for fingerprint, (_, size) in found.items() if size is not None}
+        stores.append(former / STORE)
+    return Previous(tuple(stores), rows), sizes

@@ -1,0 +1,109 @@
+"""Make the damaged record of a latent store again, where what is left proves what it was."""
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import zarr
+
+from pipeline import __version__
+from pipeline.compute import write_atomic
+from pipeline.frozen import FrozenAutoencoder
+from pipeline.precompute.encode import plan_latents
+from pipeline.stores.builder import StoreBuilder, writing_to
+from pipeline.stores.latents import latent_arrays
+from pipeline.stores.units import content_digest
+from pipeline.stores.volumes import VolumeStore
+from schemas.params import EncodeParams
+from schemas.stores import StoreAttributes
+
+MAX_DIFFERENCE = 16
+"""Bytes by which a damaged record may differ from the one made again. All other digests of the
+scans' content then agree, which no other store's would."""
+DEFAULT_BATCH = 4
+"""Where a store does not say."""
+
+
+def restore_record(
+    path: Path, volumes: VolumeStore, autoencoder: FrozenAutoencoder, shape: tuple[int, ...]
+) -> bool:
+    """Write the group's zarr.json again from volumes, autoencoder and chunks; tell whether it was.
+
+    It is written only if it differs from what is there in a few bytes, so that it is proven to be
+    the old one. That takes chunks that are whole.
+    """
+    damaged = (path / "zarr.json").read_bytes()
+    try:
+        arrays = {
+            name: zarr.open_array(path / name, mode="r")
+            for name in ("posterior_mean", "posterior_logvar")
+        }
+        content = _unit_digests(arrays, len(volumes), shape)
+    except (ValueError, RuntimeError, OSError, KeyError):
+        return False
+    for precision in ("fp32", "bf16"):
+        params = EncodeParams(chunk_scans=arrays["posterior_mean"].chunks[0], precision=precision)
+        attributes = plan_latents(volumes, autoencoder, params, precision)
+        for made in _records(attributes, shape, params.chunk_scans, content, damaged):
+            if _distance(made, damaged) <= MAX_DIFFERENCE:
+                with writing_to(path):
+                    write_atomic(path / "zarr.json", made)
+                return True
+    return False
+
+
+def _unit_digests(
+    arrays: dict[str, zarr.Array[Any]], count: int, shape: tuple[int, ...]
+) -> list[str]:
+    """Return the digest of every unit.
+
+    Raises
+    ------
+    ValueError
+        If a chunk is damaged or missing, or the arrays are not those of `count` scans.
+    """
+    if any(array.shape != (count, *shape) for array in arrays.values()):
+        raise ValueError("other arrays")
+    digests, rows = [], arrays["posterior_mean"].chunks[0]
+    for start in range(0, count, rows):
+        unit = {name: np.asarray(array[start : start + rows]) for name, array in arrays.items()}
+        if not all(np.isfinite(values).all() for values in unit.values()):
+            raise ValueError("a chunk is missing")
+        digests.append(content_digest(unit))
+    return digests
+
+
+def _records(
+    attributes: StoreAttributes,
+    shape: tuple[int, ...],
+    rows: int,
+    digests: list[str],
+    damaged: bytes,
+) -> Iterator[bytes]:
+    """Yield what the zarr.json may have been; version and batch sizes are read from the remains."""
+    text = damaged.decode(errors="replace")
+    made_by = re.search(r'"made_by": "([^"]*)"', text)
+    listed = re.search(r'"batch_sizes": \[([\d\s,]*)\]', text)
+    sizes = [int(size) for size in re.findall(r"\d+", listed[1])] if listed else []
+    usual = Counter(sizes).most_common(1)[0][0] if sizes else DEFAULT_BATCH
+    own = f"ldae-pipeline {__version__}"
+    with TemporaryDirectory() as folder:
+        for maker in {made_by[1] if made_by else own, own}:
+            changed = attributes.model_copy(update={"made_by": maker})
+            arrays = latent_arrays(shape, rows_per_chunk=rows)
+            made = StoreBuilder(Path(folder) / "s.zarr", changed, arrays, unit_rows=rows)
+            for guess in (sizes, [usual] * len(attributes.scan_ids)):
+                units = {"rows": rows, "sha256": digests, "batch_sizes": guess}
+                made.group.attrs.put(made.sealed(changed, units))
+                yield made.metadata()
+
+
+def _distance(one: bytes, other: bytes) -> int:
+    """Return in how many places two files differ; their lengths must not."""
+    if len(one) != len(other):
+        return max(len(one), len(other))
+    return int((np.frombuffer(one, np.uint8) != np.frombuffer(other, np.uint8)).sum())

@@ -1,0 +1,351 @@
+"""Lightning modules of stage 1 (denoiser) and stage 2 (semantic encoder, gradient estimator)."""
+
+import logging
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pipeline.compute import seed_from
+from pipeline.diffusion.health import latent_health
+from pipeline.diffusion.losses import (
+    min_snr_weight,
+    noise_loss,
+    pdae_weight,
+    shift_coefficient,
+    velocity,
+)
+from pipeline.diffusion.samplers import invert, sample
+from pipeline.diffusion.schedule import per_sample
+from pipeline.ldae import LatentDiffusion, Ldae
+from pipeline.nets.denoiser import Trunk
+from pipeline.training.batches import batch_rows, step_generator
+from pipeline.training.module import StepModule
+from pipeline.training.scan_volumes import ScanVolumes
+from pipeline.training.standardisation import AnyLatents
+from schemas.params import Posterior, TrainLdaeParams, TrainLdmParams
+from schemas.section import OptimParams
+
+log = logging.getLogger(__name__)
+
+VAL_TIMESTEPS = 8
+"""Timesteps, evenly spread, at which every validation scan is judged with fixed noise."""
+MAX_CODE_SCANS = 1024
+"""Training scans, evenly spread, over which y_sem is standardised."""
+VAL_CODE_SCANS = 128
+"""The same for a validation on the way."""
+CODE_BATCH = 16
+MAX_VAL_SCANS = 12
+"""Validation scans judged; a validation should cost less than the steps between two of them."""
+PICTURE_SCANS = 3
+PICTURE_STEPS = 10
+HEALTH_SCANS = 8
+HEALTH_STEPS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """A training step's batch; z_0 to eps are of this process's own rows of it."""
+
+    index: Tensor
+    """Rows of the whole batch."""
+    z_0: Tensor
+    x_t: Tensor
+    t: Tensor
+    eps: Tensor
+
+
+class LatentModule(StepModule):
+    """Draws a step's (z_0, x_t, t, eps) from resident latents."""
+
+    def __init__(
+        self,
+        net: nn.Module,
+        params: OptimParams,
+        diffusion: LatentDiffusion,
+        latents: dict[str, AnyLatents],
+        posterior: Posterior,
+    ) -> None:
+        super().__init__(net, params)
+        self.latents = latents
+        self.posterior = posterior
+        self.batch_size = self.divisible(params.batch_size)
+        train = len(latents["train"])
+        if train < params.batch_size:
+            self.batch_size = self.divisible(max(train - train % self.parts, self.parts))
+            log.warning(
+                "only %d training scans: batch_size lowered from %d to %d",
+                train,
+                params.batch_size,
+                self.batch_size,
+            )
+        self._diffusion = [diffusion]
+
+    @property
+    def diffusion(self) -> LatentDiffusion:
+        """Stage 1; not registered, so that it is neither averaged nor checkpointed twice."""
+        return self._diffusion[0]
+
+    def on_fit_start(self) -> None:
+        """Bring what is not a trained weight to the device."""
+        self.diffusion.to(self.device)
+        self.latents = {split: x.to(self.device) for split, x in self.latents.items()}
+        super().on_fit_start()
+
+    def draw(self, step: int) -> Draw:
+        """Return the batch of a training step."""
+        train, params = self.latents["train"], self.params
+        index = batch_rows(
+            step,
+            num_rows=len(train),
+            batch_size=self.batch_size,
+            seed=params.seed,
+            chunks=train.chunks,
+        ).to(self.device)
+        generator = step_generator(step, seed=params.seed, device=self.device)
+        if self.posterior == "sample":
+            z_0 = self.diffusion.standardise(train.draw(index, generator=generator))
+        else:
+            z_0 = self.clean("train", index)
+        schedule = self.diffusion.schedule
+        t = torch.randint(
+            schedule.num_train_timesteps, (len(z_0),), generator=generator, device=self.device
+        )
+        eps = torch.randn(z_0.shape, generator=generator, device=self.device)
+        z_0, t, eps = self.own(z_0), self.own(t), self.own(eps)
+        return Draw(index, z_0, schedule.add_noise(z_0, eps, t), t, eps)
+
+    def clean(self, split: str, index: Tensor) -> Tensor:
+        """Return z_0 of scans without anything random in it.
+
+        The posterior mean; with `stored_draw`, as published, the one draw that each scan has.
+        """
+        latents = self.latents[split]
+        if self.posterior != "stored_draw":
+            z_0: Tensor = self.diffusion.standardise(latents.take_mean(index))
+            return z_0
+        drawn = []
+        device = self.diffusion.standardise.shift.device
+        for row in index.tolist():
+            seed = seed_from("stored draw", latents.scan_ids[row])
+            generator = torch.Generator(device).manual_seed(seed)
+            drawn.append(latents.draw(torch.tensor([row]), generator=generator))
+        z_0 = self.diffusion.standardise(torch.cat(drawn))
+        return z_0
+
+    def mean_over_validation(
+        self, losses: Callable[[int, Tensor, Tensor, Tensor], dict[str, Tensor]]
+    ) -> dict[str, float]:
+        """Return means of losses(scan, x_t, t, eps) over validation scans and fixed noise."""
+        schedule = self.diffusion.schedule
+        t = torch.linspace(0, schedule.num_train_timesteps - 1, VAL_TIMESTEPS).long()
+        t = t.to(self.device)
+        totals: dict[str, float] = defaultdict(float)
+        count = min(len(self.latents["val"]), MAX_VAL_SCANS)
+        for i in range(count):
+            z_0 = self.validation_z_0(i).expand(VAL_TIMESTEPS, -1, -1, -1, -1)
+            generator = step_generator(i, seed=-1, device=self.device)
+            eps = torch.randn(z_0.shape, generator=generator, device=self.device)
+            with torch.no_grad():
+                for name, value in losses(i, schedule.add_noise(z_0, eps, t), t, eps).items():
+                    totals[name] += float(value) / count
+        return dict(totals)
+
+    def validation_z_0(self, scan: int) -> Tensor:
+        """Return the standardised posterior mean of a validation scan, (1, C, X, Y, Z)."""
+        return self.clean("val", torch.tensor([scan], device=self.device))
+
+    def validation_latents(self, most: int) -> Tensor | None:
+        """Return z_0 of the first validation scans, or None where there is none."""
+        count = min(len(self.latents["val"]), most)
+        return self.clean("val", torch.arange(count, device=self.device)) if count else None
+
+    def fixed_noise(self, shape: torch.Size) -> Tensor:
+        """Return the same x_T at every call."""
+        generator = step_generator(0, seed=-2, device=self.device)
+        return torch.randn(shape, generator=generator, device=self.device)
+
+
+class DenoiserModule(LatentModule):
+    """Stage 1: E‖target − network(x_t, t)‖², target eps or v, weighted by min-SNR where asked."""
+
+    params: TrainLdmParams
+
+    def _loss(self, net: nn.Module, z_0: Tensor, x_t: Tensor, t: Tensor, eps: Tensor) -> Tensor:
+        params, schedule = self.params, self.diffusion.schedule
+        target = eps if params.prediction == "epsilon" else velocity(schedule, z_0, eps, t)
+        weight = None
+        if params.min_snr_gamma is not None:
+            weight = min_snr_weight(
+                schedule, t, gamma=params.min_snr_gamma, prediction=params.prediction
+            )
+        return noise_loss(net(x_t, t.float()), target, weight)
+
+    def compute_losses(self, step: int) -> dict[str, Tensor]:
+        """Return the loss of a training batch."""
+        drawn = self.draw(step)
+        return {"loss": self._loss(self.net, drawn.z_0, drawn.x_t, drawn.t, drawn.eps)}
+
+    def compute_validation(self) -> dict[str, float]:
+        """Return the loss of the averaged and of the raw denoiser on validation scans."""
+
+        def losses(scan: int, x_t: Tensor, t: Tensor, eps: Tensor) -> dict[str, Tensor]:
+            batch = (self.validation_z_0(scan), x_t, t, eps)
+            return {
+                "loss": self._loss(self.averaged, *batch),
+                "loss_raw": self._loss(self.net, *batch),
+            }
+
+        return self.mean_over_validation(losses)
+
+    @torch.no_grad()
+    def pictures(self) -> dict[str, Tensor]:
+        """Return samples of the averaged denoiser, and validation latents beside them."""
+        z_0 = self.validation_latents(PICTURE_SCANS)
+        if z_0 is None:
+            return {}
+        stage = self.diffusion
+        averaged = LatentDiffusion(
+            self.averaged, stage.schedule, stage.standardise, stage.prediction
+        )
+        x_T = self.fixed_noise(z_0.shape)
+        options: Any = {"sampler": "dpm", "num_inference_steps": PICTURE_STEPS}
+        return {
+            "validation scan": z_0,
+            "sample": sample(averaged.eps, x_T, stage.schedule, **options),
+        }
+
+
+class SemanticModule(LatentModule):
+    """Stage 2: mean of lambda_t ‖eps − (eps_theta + c_t G(x_t, t, y_sem))‖², denoiser frozen."""
+
+    params: TrainLdaeParams
+
+    def __init__(self, *arguments: Any, volumes: dict[str, ScanVolumes] | None = None) -> None:
+        super().__init__(*arguments)
+        self.volumes = volumes
+
+    def semantic_input(self, split: str, index: Tensor) -> Tensor:
+        """Return what the semantic encoder reads of these scans: z_0, or volumes in [0, 1]."""
+        if self.volumes is None:
+            return self.clean(split, index)
+        return self.volumes[split].take(index).to(self.device)
+
+    def _noise(self, x_t: Tensor, t: Tensor) -> tuple[Trunk, Tensor]:
+        """Return the frozen denoiser's features and its noise."""
+        with torch.no_grad():
+            trunk = self.diffusion.denoiser.trunk(x_t, t.float())
+            return trunk, self.diffusion.noise(trunk, x_t, t.float()).float()
+
+    def _loss(self, noise: Tensor, gradient: Tensor | float, t: Tensor, eps: Tensor) -> Tensor:
+        schedule = self.diffusion.schedule
+        c_t = per_sample(shift_coefficient(schedule, t, self.params.shift), noise)
+        weight = pdae_weight(schedule, t) if self.params.weighting == "pdae" else None
+        return noise_loss(noise + c_t * gradient, eps, weight)
+
+    def fit_averaged_codes(self, max_scans: int = MAX_CODE_SCANS) -> None:
+        """Standardise y_sem of the averaged encoder: weights were averaged, statistics not."""
+        train = self.latents["train"]
+        rows = torch.linspace(0, len(train) - 1, min(len(train), max_scans)).long()
+        device = next(self.averaged.parameters()).device
+
+        def batches() -> Iterator[Tensor]:
+            for index in rows.tensor_split(math.ceil(len(rows) / CODE_BATCH)):
+                yield self.semantic_input("train", index).to(device)
+
+        self.averaged["encoder"].fit_output(batches())
+
+    def compute_losses(self, step: int) -> dict[str, Tensor]:
+        """Return the weighted loss."""
+        drawn, net = self.draw(step), self._nets
+        if net["encoder"].mixes_batch:
+            # Its statistics are those of the whole batch, however that is cut into parts.
+            y_sem = self.own(net["encoder"](self.semantic_input("train", drawn.index)))
+        else:
+            y_sem = net["encoder"](self.semantic_input("train", self.own(drawn.index)))
+        trunk, noise = self._noise(drawn.x_t, drawn.t)
+        gradient = net["estimator"](trunk, y_sem).float()
+        loss = self._loss(noise, gradient, drawn.t, drawn.eps)
+        if net["estimator"].modes is None:
+            return {"loss": loss}
+        wanted = net["encoder"].deviation(self.clean("train", self.own(drawn.index)))
+        rough = F.mse_loss(net["estimator"].rough_latent(y_sem), wanted)
+        return {"loss": loss + self.params.rough_weight * rough, "rough": rough}
+
+    @property
+    def _nets(self) -> Any:
+        return self.net
+
+    def compile_nets(self) -> None:
+        """Compile the trained parts and the frozen ones."""
+        for net in (*self._nets.values(), self.diffusion.denoiser.encoder):
+            net.compile()
+        self.diffusion.denoiser.decoder.compile()
+
+    def compute_validation(self) -> dict[str, float]:
+        """Return losses on validation scans that tell whether y_sem is used.
+
+        `loss` with the scan's own y_sem, `loss_shuffled` with that of the validation scan half the
+        list away, `loss_without` with G = 0, and `loss_raw` with the weights that are not averaged.
+        """
+        self.fit_averaged_codes(VAL_CODE_SCANS)
+        count = len(self.latents["val"])
+
+        def losses(scan: int, x_t: Tensor, t: Tensor, eps: Tensor) -> dict[str, Tensor]:
+            trunk, noise = self._noise(x_t, t)
+
+            def judge(net: Any, source: int) -> Tensor:
+                read = self.semantic_input("val", torch.tensor([source], device=self.device))
+                y_sem = net["encoder"](read).expand(len(t), -1)
+                return self._loss(noise, net["estimator"](trunk, y_sem).float(), t, eps)
+
+            return {
+                "loss": judge(self.averaged, scan),
+                "loss_shuffled": judge(self.averaged, (scan + count // 2) % count),
+                "loss_without": self._loss(noise, 0.0, t, eps),
+                "loss_raw": judge(self.net, scan),
+            }
+
+        return self.mean_over_validation(losses)
+
+    def _averaged_ldae(self, count: int) -> tuple[Ldae, Tensor]:
+        """Return the averaged LDAE and y_sem of the first validation scans."""
+        ldae = Ldae(self.diffusion, self.averaged["encoder"], self.averaged["estimator"])
+        return ldae, ldae.encoder(self.semantic_input("val", torch.arange(count)))
+
+    @torch.no_grad()
+    def pictures(self) -> dict[str, Tensor]:
+        """Return validation latents and what is made of y_sem with inverted and with random x_T."""
+        z_0 = self.validation_latents(PICTURE_SCANS)
+        if z_0 is None:
+            return {}
+        ldae, y_sem = self._averaged_ldae(len(z_0))
+        model, schedule = ldae.model(y_sem), self.diffusion.schedule
+        options: Any = {"sampler": "dpm", "num_inference_steps": PICTURE_STEPS}
+        inverted = invert(model, z_0, schedule, **options)
+        return {
+            "validation scan": z_0,
+            "y_sem, inverted x_T": sample(model, inverted, schedule, **options),
+            "y_sem, random x_T": sample(model, self.fixed_noise(z_0.shape), schedule, **options),
+        }
+
+    @torch.no_grad()
+    def inversion_health(self) -> dict[str, float]:
+        """Return mean, std and kurtosis of the x_T that validation latents are inverted to."""
+        z_0 = self.validation_latents(HEALTH_SCANS)
+        if z_0 is None:
+            return {}
+        ldae, y_sem = self._averaged_ldae(len(z_0))
+        x_T = invert(
+            ldae.model(y_sem),
+            z_0,
+            self.diffusion.schedule,
+            sampler="dpm",
+            num_inference_steps=HEALTH_STEPS,
+        )
+        return {f"x_T_{name}": value for name, value in latent_health(x_T).items()}

@@ -1,0 +1,54 @@
+"""What every params section is made of: closed, frozen, documented fields."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[int, Field(gt=0)]
+Triple = tuple[Positive, Positive, Positive]
+Precision = Literal["fp32", "bf16"]
+
+
+class Section(BaseModel):
+    """A params section: frozen once parsed, and closed to unknown keys."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, validate_default=True
+    )
+
+
+class OptimParams(Section):
+    """What every trained model shares."""
+
+    steps: Positive
+    """Optimiser steps."""
+    batch_size: Positive
+    """Scans a step."""
+    lr: Annotated[float, Field(gt=0)]
+    """Peak learning rate (Adam), reached after the warm-up."""
+    warmup_steps: int = 20
+    """Steps of linear warm-up; then cosine decay to 5 % of the peak."""
+    grad_clip: float = 1.0
+    """Largest gradient norm."""
+    precision: Precision = "bf16"
+    """Arithmetic of the forward pass."""
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.995
+    """Decay of the weights' moving average, once an optimiser step; 0 switches it off."""
+    ema_per: Literal["step", "micro_batch"] = "step"
+    """When the average moves: once an optimiser step, or, as published, once a micro-batch."""
+    accumulate: Positive = 1
+    """Micro-batches that a step's batch is cut into, to save memory; the gradient is the same."""
+    compile: bool = False
+    """torch.compile; minutes of compilation first, and a C++ compiler on the CPU."""
+    checkpoint_every: Positive = 100
+    """Steps between resumable checkpoints and validations."""
+    patience: Annotated[int, Field(ge=0)] = 0
+    """Validations without a better validation loss after which training ends, with the best
+    averaged weights; 0 trains to the last step."""
+    pictures_every: Annotated[int, Field(ge=0)] = 0
+    """Validations between pictures of samples and reconstructions (stages 1 and 2); 0 is none."""
+    log_to: tuple[Literal["tensorboard", "dvclive"], ...] = ()
+    """Where curves and pictures go beside log.csv; both are optional extras."""
+    seed: int = 0
+    """Seed of initialisation, batch order and noise."""

@@ -1,0 +1,43 @@
+"""Measure this computer against the table of targets."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from stages.settings import Settings
+
+
+def bench(
+    settings: Settings,  # noqa: ARG001 (every command takes the common options)
+    *,
+    what: Annotated[
+        str | None, typer.Option(help="Rows by name, with commas; default: all of them.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder for <kind of machine>.json and .md.")] = Path(
+        "benchmarks/results"
+    ),
+    readme: Annotated[
+        Path | None, typer.Option(help="Markdown file whose table of figures is replaced.")
+    ] = None,
+    show: Annotated[
+        bool, typer.Option("--list", help="Name the rows and what they take; measure nothing.")
+    ] = False,
+) -> None:
+    """Measure rows side by side with what they are compared with; each in a process of its own.
+
+    Example: pipeline bench --what help,batch --out results
+    """
+    from benchmarks.run import chosen_rows, kind_of_machine, run_rows
+    from benchmarks.tables import full_text, put_table, short_table
+
+    rows = chosen_rows(what.split(",") if what else [])
+    if show:
+        for row in rows:
+            typer.echo(f"{row.name:18} {row.seconds:4.0f} s  {row.what}")
+        return
+    results = run_rows(rows, out)
+    (out / f"{kind_of_machine()}.md").write_text(full_text(results))
+    if readme is not None:
+        put_table(readme, results)
+    typer.echo(short_table(results))

@@ -1,0 +1,51 @@
+"""A cohort of broken files through the real commands: a line each, and the run goes on. Slow."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from tests.command_line import collect, environment, preprocess_command, save_brain
+from tests.test_broken_inputs import FAULTS
+
+PEAK = """
+import atexit, resource, sys
+from stages.cli import main
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+atexit.register(lambda: print("peak MB", peak(), file=sys.stderr))
+main()
+"""
+MAX_PEAK_MB = 800
+"""The libraries take some 500 MB; no broken file may add a volume of its claimed size."""
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_each_broken_file_is_one_line_and_the_run_goes_on(tmp_path: Path) -> None:
+    rows = ["subject_id,path", f"good,{save_brain(tmp_path / 'good.nii.gz', 0)}"]
+    for number, (breaker, _) in enumerate(FAULTS.values()):
+        folder = tmp_path / f"f{number}"
+        folder.mkdir()
+        rows.append(f"f{number},{breaker(folder)}")
+    (tmp_path / "t.csv").write_text("\n".join(rows))
+    manifest = collect(tmp_path / "t.csv", tmp_path / "cohort")
+    command = preprocess_command(manifest, tmp_path / "v.zarr", "--workers", "1", "--quiet")
+    run = subprocess.run(
+        [sys.executable, "-c", PEAK, *command[3:]],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    qc = pd.read_csv(tmp_path / "v.qc.csv").set_index("scan_id")
+    assert qc.loc["sub-good", "status"] in {"pass", "warn"}
+    quarantine = pd.read_csv(tmp_path / "v.q.csv", dtype=str)
+    assert sorted(quarantine["scan_id"]) == sorted(f"sub-f{n}" for n in range(len(FAULTS)))
+    assert quarantine["reason"].str.len().between(10, 300).all()
+    assert len((tmp_path / "v.q.csv").read_text().splitlines()) == 1 + len(FAULTS)
+    assert "Traceback" not in run.stderr
+    peak = int(run.stderr.rsplit("peak MB", 1)[1])
+    assert peak < MAX_PEAK_MB

@@ -1,0 +1,139 @@
+"""The autoencoder inside the package: float16, strict, on other grids, in a study."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+import pipeline.bundled as bundled
+from pipeline.artefact import read_artefact
+from pipeline.frozen import load_autoencoder
+from pipeline.stores.latents import open_latents
+from schemas.errors import ContractError, ParamsError
+from stages.cli import app
+from stages.params_file import load_params
+from tests.conftest import SHAPE
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def inside(tmp_path, monkeypatch, autoencoder_path):
+    """A package that carries a tiny autoencoder, and an empty working folder."""
+    folder = tmp_path / "package" / "ae"
+    bundled.export_bundled(autoencoder_path, folder, card="# Card\n")
+    monkeypatch.setattr(bundled, "BUNDLED", folder)
+    monkeypatch.chdir(tmp_path)
+    return folder
+
+
+def run(*arguments: object):
+    return CliRunner().invoke(app, [str(a) for a in arguments], catch_exceptions=True)
+
+
+def test_float16_weights_load_as_float32_and_differ_by_rounding_alone(inside, autoencoder_path):
+    half, full = read_artefact(inside, kind="ae"), read_artefact(autoencoder_path, kind="ae")
+    assert {t.dtype for t in half.tensors.values()} == {torch.float16}
+    net = load_autoencoder(inside, device=CPU).net
+    for name, value in net.state_dict().items():
+        assert value.dtype == torch.float32
+        assert torch.equal(value, full.tensors[name].half().float()), name
+    assert half.config["float32_sha256"] == full.digest
+
+
+def test_a_flipped_bit_in_the_bundled_weights_is_refused(inside):
+    weights = inside / "model.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-3] ^= 4
+    weights.write_bytes(data)
+    with pytest.raises(ContractError, match="damaged, its sha256 differs"):
+        load_autoencoder(inside, device=CPU)
+
+
+def test_too_large_and_overflowing_weights_are_not_bundled(tmp_path, monkeypatch, autoencoder_path):
+    monkeypatch.setattr(bundled, "MAX_BUNDLED_BYTES", 1000)
+    with pytest.raises(ContractError, match="expected at most"):
+        bundled.export_bundled(autoencoder_path, tmp_path / "large")
+    artefact = read_artefact(autoencoder_path, kind="ae")
+    name, tensor = next(iter(artefact.tensors.items()))
+    artefact.tensors[name] = tensor + 1e6
+    monkeypatch.setattr(bundled, "read_artefact", lambda *_, **__: artefact)
+    with pytest.raises(ContractError, match="not finite in float16"):
+        bundled.export_bundled(autoencoder_path, tmp_path / "overflow")
+    assert not (tmp_path / "overflow").exists()
+
+
+def test_encode_without_ae_says_which_it_uses(inside, volumes, autoencoder_path, tmp_path):
+    first = run("encode", "--input", volumes.path, "--out", "a.zarr", "--device", "cpu")
+    assert first.exit_code == 0, first.output
+    assert "autoencoder: the one bundled with the package" in first.output
+    shutil.copytree(autoencoder_path, tmp_path / "models" / "ae")
+    second = run("encode", "--input", volumes.path, "--out", "b.zarr", "--device", "cpu")
+    assert "autoencoder: models/ae, of this study" in second.output
+    a, b = (open_latents(tmp_path / f"{name}.zarr") for name in "ab")
+    assert a.attributes.digests["autoencoder"] == read_artefact(inside, kind="ae").digest
+    means = [store.read("posterior_mean", slice(None)).astype(np.float32) for store in (a, b)]
+    assert np.abs(means[0] - means[1]).max() < 0.02
+    assert not np.array_equal(*means)
+
+
+def test_without_any_autoencoder_the_remedy_is_named(tmp_path, monkeypatch, volumes):
+    monkeypatch.setattr(bundled, "BUNDLED", tmp_path / "nothing")
+    monkeypatch.chdir(tmp_path)
+    result = run("encode", "--input", volumes.path, "--out", "a.zarr")
+    assert isinstance(result.exception, ContractError)
+    assert "pipeline train-ae" in str(result.exception)
+
+
+def test_the_stage_takes_the_bundled_one_onto_the_grid_of_the_study(inside, volumes, tmp_path):
+    config = json.loads((inside / "config.json").read_text())
+    other = np.diag([2.0, 2, 2, 1]).tolist()
+    (inside / "config.json").write_text(
+        json.dumps(config | {"grid": {"shape": [32, 32, 32], "affine": other}})
+    )
+    stage = (
+        "train-ae",
+        "--manifest",
+        "unused.csv",
+        "--volumes",
+        volumes.path,
+        "--out",
+        "models/ae",
+    )
+    result = run(*stage, "--set", "autoencoder.source=bundled")
+    assert result.exit_code == 0, result.output
+    assert "nothing was trained" in result.output
+    assert "trained on voxels of 2×2×2 mm, used on 3×3×3 mm" in result.output
+    frozen = load_autoencoder(tmp_path / "models" / "ae", device=CPU)
+    assert frozen.digest == read_artefact(inside, kind="ae").digest
+    assert tuple(frozen.grid["shape"]) == SHAPE
+    assert frozen.config["trained_grid"]["shape"] == [32, 32, 32]
+    for name in ("README.md", "metrics.json", "log.csv"):
+        assert (tmp_path / "models" / "ae" / name).is_file()
+    encoded = run("encode", "--input", volumes.path, "--out", "l.zarr", "--device", "cpu")
+    assert encoded.exit_code == 0, encoded.output
+
+
+def test_a_grid_that_the_bundled_one_cannot_take_is_refused(inside, tmp_path):
+    grid = {"shape": [17, 24, 20], "affine": np.eye(4).tolist()}
+    with pytest.raises(ContractError, match=r"multiple of 4; set preprocess\.grid\.shape"):
+        bundled.adopt_autoencoder(inside, tmp_path / "models" / "ae", grid=grid)
+
+
+def test_source_and_path_go_together(autoencoder_path, volumes, tmp_path, monkeypatch):
+    for wrong in (["autoencoder.source=path"], ["autoencoder.path=somewhere"]):
+        with pytest.raises(ParamsError, match=r"autoencoder\.path goes with"):
+            load_params(None, wrong)
+    monkeypatch.chdir(tmp_path)
+    result = run(
+        "train-ae", "--manifest", "unused.csv", "--volumes", volumes.path, "--out", "ae",
+        "--set", "autoencoder.source=path", "--set", f"autoencoder.path={autoencoder_path}",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert (
+        read_artefact(tmp_path / "ae", kind="ae").digest
+        == read_artefact(autoencoder_path, kind="ae").digest
+    )

@@ -1,0 +1,166 @@
+"""Every command and snippet in README and docs is run against a tiny study.
+
+A block that no test machine can run carries `<!-- not run: why -->` above it; its `pipeline` lines
+must still parse.
+"""
+
+import re
+import shlex
+import shutil
+import subprocess
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import typer
+import yaml
+from typer.testing import CliRunner
+
+from stages.cli import app
+from tests.tiny_study import ROOT, TINY_OPTIONS, run
+
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCK = re.compile(r"(<!-- not run: .+? -->\n)?^```([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+SHOWN = {"text", "yaml"}
+RUN = {"bash", "python"}
+SEEN_BEFORE = ("data/volumes.zarr", "data/volumes.zarr.records.json", "data/latents.zarr", "models")
+"""What a new study takes over from the shared one, so that stages find their work done."""
+
+FEW_STEPS = ["--steps", "2"]
+EXTRA = {"init": TINY_OPTIONS} | dict.fromkeys(
+    ("reconstruct", "vary", "manipulate", "interpolate", "generate"), FEW_STEPS
+)
+"""Options that the test adds, so that everything stays tiny."""
+
+
+@dataclass(frozen=True)
+class Block:
+    language: str
+    body: str
+    runs: bool
+
+    def commands(self) -> Iterator[list[str]]:
+        for line in self.body.replace("\\\n", " ").splitlines():
+            if words := shlex.split(line, comments=True):
+                yield words
+
+
+def blocks_of(page: Path) -> list[Block]:
+    found = [Block(m[2], m[3], not m[1]) for m in BLOCK.finditer(page.read_text())]
+    return [block for block in found if not block.language.startswith("{")]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.stem)
+def test_blocks_say_what_they_are_and_commands_parse(page):
+    group = typer.main.get_command(app)
+    for block in blocks_of(page):
+        assert block.language in SHOWN | RUN, f"{page.name}: ```{block.language}"
+        if block.language != "bash":
+            continue
+        for words in block.commands():
+            inner = shlex.split(words[words.index("--wrap") + 1]) if "--wrap" in words else words
+            if inner[0] == "pipeline":
+                group.commands[inner[1]].make_context(inner[1], inner[2:])
+
+
+class Shell:
+    """Runs the commands of one page, `pipeline` in this process: its imports are paid once."""
+
+    def __init__(self, tiny_study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.tiny_study = tiny_study
+        self.monkeypatch = monkeypatch
+
+    def run(self, words: list[str]) -> None:
+        handler = getattr(self, f"_{words[0]}", None)
+        assert handler, f"{words[0]}: mark the block as not run, or teach the test to run it"
+        handler(words[1:])
+
+    def _pipeline(self, words: list[str]) -> None:
+        words = words + EXTRA.get(words[0], [])
+        result = CliRunner().invoke(app, words)
+        assert result.exit_code == 0, f"{shlex.join(words)}: {result.output} {result.exception}"
+
+    def _cd(self, words: list[str]) -> None:
+        self.monkeypatch.chdir(words[0])
+
+    def _dvc(self, words: list[str]) -> None:
+        if words[0] != "repro":
+            result = run("dvc", *words, cwd=Path.cwd())
+            assert result.returncode == 0, result.stderr
+            return
+        for name in SEEN_BEFORE:
+            _copy(self.tiny_study / name, Path(name))
+        stages = yaml.safe_load(Path("dvc.yaml").read_text())["stages"]
+        for stage, entry in stages.items():
+            self.run(shlex.split(entry["cmd"]))
+            if [stage] == words[1:]:
+                break
+
+    def _make(self, words: list[str]) -> None:
+        subprocess.run(["make", "-n", *words], cwd=ROOT, check=True, capture_output=True)
+
+    def _pip(self, words: list[str]) -> None:
+        project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+        assert words[0] == "install"
+        for extra in re.findall(r"\[(\w+)\]", words[-1]):
+            assert extra in project["optional-dependencies"]
+
+
+def _copy(source: Path, target: Path) -> None:
+    if target.exists():
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if source.is_dir():
+        shutil.copytree(source, target)
+    else:
+        shutil.copy(source, target)
+
+
+def _furnish(folder: Path, tiny_study: Path, *, finished: bool) -> None:
+    """Lay out what the pages speak of: bids, nifti, head.nii.gz, and a finished study or none."""
+    if finished:
+        shutil.copytree(tiny_study, folder, dirs_exist_ok=True)
+        _name_a_diagnosis(folder / "reports" / "probe" / "directions.json")
+    (folder / "bids").symlink_to(tiny_study / "data" / "cohort" / "bids")
+    scan = next((folder / "bids").rglob("sub-002_ses-M00_T1w.nii.gz"))
+    (folder / "nifti").mkdir()
+    shutil.copy(scan, folder / "nifti")
+    shutil.copy(scan, folder / "head.nii.gz")
+
+
+def _name_a_diagnosis(directions: Path) -> None:
+    """Let the direction of age stand for one of the diagnosis: six subjects are too few for it."""
+    text = directions.read_text()
+    directions.write_text(
+        text.replace('"age_years"', '"diagnosis:AD"', 2).replace(
+            '"diagnosis:AD":', '"diagnosis":', 1
+        )
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.stem)
+def test_commands_and_snippets_run(page, tiny_study, tmp_path, monkeypatch):
+    blocks = [b for b in blocks_of(page) if b.runs and b.language in RUN]
+    if not blocks:
+        pytest.skip("nothing to run on this page")
+    monkeypatch.chdir(tmp_path)
+    starts_a_study = any("pipeline init" in b.body for b in blocks)
+    _furnish(tmp_path, tiny_study, finished=not starts_a_study)
+    shell = Shell(tiny_study, monkeypatch)
+    for block in blocks:
+        if block.language == "python":
+            _exec(block.body)
+            continue
+        for words in block.commands():
+            shell.run(words)
+
+
+def _exec(code: str) -> None:
+    try:
+        exec(compile(code, "<snippet>", "exec"), {})
+    except ModuleNotFoundError:
+        if "not a dependency" not in code:
+            raise

@@ -1,0 +1,60 @@
+"""Encoding on the workers of a dask scheduler."""
+
+import pytest
+import torch
+from distributed import LocalCluster
+
+from pipeline.frozen import load_autoencoder
+from pipeline.precompute.encode import encode_volumes
+from pipeline.stores.latents import open_latents
+from schemas.errors import ContractError
+from schemas.params import EncodeParams
+
+CPU = torch.device("cpu")
+PARAMS = EncodeParams(chunk_scans=2, batch_size=2, precision="fp32")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings(
+        "ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
+    ),
+]
+
+
+def contents(path):
+    return {f.relative_to(path): f.read_bytes() for f in path.rglob("*") if f.is_file()}
+
+
+def test_workers_give_the_bytes_of_one_process(tmp_path, volumes, autoencoder_path):
+    autoencoder = load_autoencoder(autoencoder_path, device=CPU)
+    encode_volumes(volumes, autoencoder, tmp_path / "one.zarr", PARAMS, device=CPU)
+    auto = PARAMS.model_copy(update={"batch_size": "auto"})
+    with LocalCluster(
+        n_workers=2, threads_per_worker=1, dashboard_address=None, processes=True
+    ) as cluster:
+        where = {"device": CPU, "scheduler": cluster.scheduler_address, "device_name": "cpu"}
+        out = tmp_path / "many.zarr"
+        assert encode_volumes(volumes, autoencoder, out, PARAMS, **where).encoded == 20
+        assert contents(out) == contents(tmp_path / "one.zarr")
+        assert encode_volumes(volumes, autoencoder, out, PARAMS, **where).encoded == 0
+        encode_volumes(volumes, autoencoder, tmp_path / "auto.zarr", auto, **where)
+        assert open_latents(tmp_path / "auto.zarr").batch_sizes == [4] * 20
+        moved = autoencoder_path.rename(autoencoder_path.with_name("moved"))
+        try:
+            with pytest.raises(ContractError, match="expected a ae model folder"):
+                encode_volumes(volumes, autoencoder, tmp_path / "none.zarr", PARAMS, **where)
+        finally:
+            moved.rename(autoencoder_path)
+    assert not (tmp_path / "none.zarr").exists()
+
+
+def test_no_scheduler_at_the_address_is_one_line(tmp_path, volumes, autoencoder_path):
+    autoencoder = load_autoencoder(autoencoder_path, device=CPU)
+    with pytest.raises(ContractError, match=r"tcp://127\.0\.0\.1:9: no dask scheduler answers"):
+        encode_volumes(
+            volumes,
+            autoencoder,
+            tmp_path / "l.zarr",
+            PARAMS,
+            device=CPU,
+            scheduler="tcp://127.0.0.1:9",
+        )

@@ -1,0 +1,57 @@
+"""Principal modes of latents: told to y_sem, and back to where things are."""
+
+import pytest
+import torch
+
+from pipeline.nets.denoiser import Denoiser, GradientEstimator, UnetConfig
+from pipeline.nets.modes import Modes
+from pipeline.nets.semantic import LatentEncoder
+
+SHAPE = (2, 5, 6, 7)
+SCANS = 9
+
+
+def deviations() -> torch.Tensor:
+    latents = torch.randn(SCANS, *SHAPE, generator=torch.Generator().manual_seed(0))
+    return latents - latents.mean(0)
+
+
+def test_all_modes_bring_every_training_latent_back():
+    modes = Modes(count=12, shape=SHAPE)
+    modes.fit(deviations())
+    amounts = modes.project(deviations())
+    assert amounts[:, SCANS - 1 :].abs().max() < 1e-5
+    assert amounts.square().mean(0)[: SCANS - 1].mean() == pytest.approx(1, rel=1e-4)
+    torch.testing.assert_close(modes.compose(amounts), deviations(), atol=1e-4, rtol=1e-4)
+
+
+def test_the_first_modes_are_the_largest():
+    modes = Modes(count=3, shape=SHAPE)
+    modes.fit(deviations())
+    sizes = modes.project(deviations()).square().mean(0)
+    assert sizes[0] > sizes[1] > sizes[2]
+
+
+def test_the_encoder_sees_a_mode_and_the_estimator_shows_where_it_is():
+    torch.manual_seed(0)
+    encoder = LatentEncoder(
+        in_channels=2, grid=SHAPE[1:], channels=(8, 16), dim=6, num_heads=2, modes=4
+    )
+    assert encoder.modes is not None
+    encoder.modes.fit(deviations())
+    encoder.fit_output([deviations()])
+    moved = deviations()[:1] + 3 * encoder.modes.size * encoder.modes.modes[:1]
+    assert (encoder(moved) - encoder(deviations()[:1])).norm() > 0.5
+
+    config = UnetConfig(
+        in_channels=2, base_channels=8, multipliers=(1, 2), num_res_blocks=1, attention_levels=()
+    )
+    estimator = GradientEstimator(config, semantic_dim=6, modes=4, grid=SHAPE[1:])
+    assert estimator.modes is not None
+    estimator.modes.load_state_dict(encoder.modes.state_dict())
+    torch.nn.init.normal_(estimator.decoder.out.weight, std=0.1)
+    trunk = Denoiser(config).trunk(torch.randn(1, *SHAPE), torch.tensor([5.0]))
+    # The padded grid is larger than the latent's own, and odd sizes are no trouble.
+    assert estimator(trunk, torch.zeros(1, 6)).shape == (1, *SHAPE)
+    one, other = (estimator.rough_latent(y) for y in (torch.zeros(1, 6), torch.ones(1, 6)))
+    assert (one - other).abs().max() > 1e-3

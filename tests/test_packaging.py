@@ -1,0 +1,82 @@
+"""The wheel carries everything that runs outside the clone, and one version."""
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pipeline import __version__
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("pipeline", "stages", "schemas")
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pytest.importorskip("hatchling")
+    out = tmp_path_factory.mktemp("wheel")
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(out)]
+    subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
+    (path,) = out.glob("*.whl")
+    return path
+
+
+@pytest.fixture(scope="module")
+def names(wheel: Path) -> set[str]:
+    with zipfile.ZipFile(wheel) as archive:
+        return set(archive.namelist())
+
+
+def test_every_file_of_the_packages_is_in_the_wheel(names):
+    """Templates, JSON Schemas, weights and their cards too, whatever is added later."""
+    expected = {
+        str(path.relative_to(ROOT))
+        for package in PACKAGES
+        for path in (ROOT / package).rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts and path.suffix != ".pyc"
+    }
+    assert {"schemas/json/store.json", "pipeline/py.typed"} <= expected
+    assert expected <= names
+
+
+def test_presets_and_stages_travel_as_templates(names):
+    presets = {f"stages/templates/params/{p.name}" for p in (ROOT / "params").glob("*.yaml")}
+    assert presets | {"stages/templates/dvc.yaml", "stages/templates/params.yaml"} <= names
+
+
+def test_nothing_else_is_in_the_wheel(names):
+    tops = {name.split("/")[0] for name in names}
+    assert {t for t in tops if not t.endswith(".dist-info")} == {*PACKAGES, "benchmarks"}
+    assert sum(name.startswith("benchmarks/results") for name in names) == 0
+
+
+def test_the_version_is_written_in_one_place(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        (metadata,) = (n for n in archive.namelist() if n.endswith(".dist-info/METADATA"))
+        assert f"\nVersion: {__version__}\n" in archive.read(metadata).decode()
+    assert f'"{__version__}"' not in (ROOT / "pyproject.toml").read_text()
+    assert "version" not in yaml.safe_load((ROOT / "CITATION.cff").read_text())
+
+
+@pytest.mark.slow
+def test_the_wheel_alone_makes_a_study_in_an_empty_folder(wheel, tmp_path):
+    site = tmp_path / "site"
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(site)
+    code = "import sys; sys.path.insert(0, sys.argv.pop(1)); from stages.cli import main; main()"
+    for words in (["--version"], ["init", "study", "--preset", "paper"], ["init", "other"]):
+        result = subprocess.run(
+            [sys.executable, "-c", code, str(site), *words],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert result.returncode == 0, result.stderr
+    for study in ("study", "other"):
+        assert (tmp_path / study / "params.yaml").is_file()
+        stages = yaml.safe_load((tmp_path / study / "dvc.yaml").read_text())["stages"]
+        assert not [d for s in stages.values() for d in s.get("deps", []) if "pipeline/" in d]

@@ -1,0 +1,138 @@
+"""`pipeline preprocess` under SIGKILL: of itself, and of a dask worker. Slow."""
+
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from tests.command_line import collect, environment, preprocess_command, save_brain, store_digest
+
+pytestmark = pytest.mark.slow
+NUM_SCANS = 6
+Process = subprocess.Popen[bytes]
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("brains")
+    for i in range(NUM_SCANS):
+        save_brain(root / "in" / f"s{i}.nii.gz", seed=i)
+    (root / "in" / "broken.nii.gz").write_bytes(b"no gzip")
+    return collect(root / "in", root / "cohort")
+
+
+@pytest.fixture(scope="module")
+def calm(manifest: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, float]:
+    """The digest of an undisturbed run's store, and how long it took (s)."""
+    out = tmp_path_factory.mktemp("calm") / "v.zarr"
+    started = time.monotonic()
+    assert _start(manifest, out).wait(600) == 0
+    seconds = time.monotonic() - started
+    assert _counts(out) == (NUM_SCANS, 1)
+    return store_digest(out), seconds
+
+
+def _start(manifest: Path, out: Path, *options: str) -> Process:
+    options = options or ("--workers", "1")
+    command = preprocess_command(manifest, out, "--quiet", *options)
+    return subprocess.Popen(
+        command, env=environment(), start_new_session=True, stdout=subprocess.DEVNULL
+    )
+
+
+def _counts(out: Path) -> tuple[int, int]:
+    """Return how many scans are in the store and in quarantine."""
+    status = pd.read_csv(out.with_suffix(".qc.csv"))["status"]
+    return int(status.isin(["pass", "warn"]).sum()), len(pd.read_csv(out.with_suffix(".q.csv")))
+
+
+def test_ten_kills_give_the_bytes_of_an_undisturbed_run(
+    manifest: Path, calm: tuple[str, float], tmp_path: Path
+) -> None:
+    digest, whole = calm
+    rng, kills, resumed, rounds = random.Random(3), 0, 0, 0
+    while kills < 10:
+        rounds += 1
+        out = tmp_path / f"{rounds}.zarr"
+        while kills < 10 and not out.exists():
+            process = _start(manifest, out)
+            try:
+                process.wait(rng.uniform(0.2 * whole, 1.1 * whole))
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait(60)
+                kills += 1
+            resumed += any((tmp_path / f"{rounds}.zarr.work").glob("*.npz"))
+        assert _start(manifest, out).wait(600) == 0
+        assert store_digest(out) == digest
+        assert _counts(out) == (NUM_SCANS, 1)
+        assert not (tmp_path / f"{rounds}.zarr.work").exists()
+    assert resumed
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
+@contextmanager
+def _dask(*arguments: str) -> Iterator[Process]:
+    """Run a `dask` command, ended at the latest on leaving."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "dask", *arguments],
+        env=environment(),
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait(60)
+
+
+def test_a_killed_dask_worker_changes_nothing(
+    manifest: Path, calm: tuple[str, float], tmp_path: Path
+) -> None:
+    out, address = tmp_path / "v.zarr", f"tcp://127.0.0.1:{_free_port()}"
+    worker = ("worker", address, "--nthreads", "1", "--no-nanny", "--no-dashboard")
+    folder = ("--local-directory", str(tmp_path / "dask"))
+    scheduler = ("scheduler", "--host", address, "--no-dashboard")
+    with _dask(*scheduler), _dask(*worker, *folder), _dask(*worker, *folder) as victim:
+        process = _start(manifest, out, "--scheduler", address)
+        staged = tmp_path / "v.zarr.work"
+        while not any(staged.glob("*.npz")):
+            assert process.poll() is None
+            time.sleep(0.02)
+        os.killpg(victim.pid, signal.SIGKILL)
+        assert process.wait(600) == 0
+    assert store_digest(out) == calm[0]
+    assert _counts(out) == (NUM_SCANS, 1)
+
+
+def test_ctrl_c_keeps_finished_scans(
+    manifest: Path, calm: tuple[str, float], tmp_path: Path
+) -> None:
+    out = tmp_path / "v.zarr"
+    process = _start(manifest, out, "--workers", "2")
+    while not any((tmp_path / "v.zarr.work").glob("*.npz")):
+        assert process.poll() is None
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.wait(60) == 130
+    finished = len(list((tmp_path / "v.zarr.work").glob("*.npz")))
+    assert finished > 0
+    assert _start(manifest, out).wait(600) == 0
+    assert store_digest(out) == calm[0]

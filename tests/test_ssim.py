@@ -1,0 +1,33 @@
+"""The differentiable SSIM map agrees with MONAI's, and says something."""
+
+import pytest
+import torch
+from monai.metrics.regression import compute_ssim_and_cs
+
+from pipeline.training.ssim import RADIUS, SIGMA, ssim_map
+
+SHAPE = (2, 1, 11, 13, 12)
+
+
+def test_it_is_monais_map_away_from_the_border():
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand(SHAPE, generator=generator)
+    y = (x + 0.2 * torch.rand(SHAPE, generator=generator)).clamp(0, 1)
+    size = (2 * RADIUS + 1,) * 3
+    expected, _ = compute_ssim_and_cs(
+        y, x, spatial_dims=3, kernel_size=size, kernel_sigma=(SIGMA,) * 3, data_range=1.0
+    )
+    inner = slice(RADIUS, -RADIUS)
+    found = ssim_map(x, y)[:, :, inner, inner, inner]
+    torch.testing.assert_close(found, expected, atol=2e-5, rtol=0)
+
+
+def test_equal_volumes_reach_one_and_its_gradient_improves_a_guess():
+    x = torch.rand(SHAPE, generator=torch.Generator().manual_seed(1))
+    assert ssim_map(x, x).min() == pytest.approx(1)
+    guess = torch.full(SHAPE, 0.5, requires_grad=True)
+    before = ssim_map(x, guess).mean()
+    before.backward()
+    assert guess.grad is not None
+    after = ssim_map(x, (guess + 50 * guess.grad).detach()).mean()
+    assert after > before

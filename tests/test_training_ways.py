@@ -1,0 +1,337 @@
+"""Ways to train that must not change the outcome, and runs that end before the last step."""
+
+import math
+import resource
+import signal
+import subprocess
+import sys
+import types
+from pathlib import Path
+from typing import ClassVar
+
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+import pipeline.training.latent_diffusion as stages
+from pipeline.artefact import read_artefact
+from pipeline.frozen import load_autoencoder, load_diffusion
+from pipeline.ldae import build_diffusion, unet_config
+from pipeline.stores.latents import open_latents
+from pipeline.training.latent_modules import DenoiserModule
+from pipeline.training.module import StepModule
+from schemas.errors import ContractError, ParamsError, TrainingError
+from schemas.params import TrainLdaeParams, TrainLdmParams
+
+CPU = torch.device("cpu")
+NETS = {
+    "denoiser": {"base_channels": 8, "attention_levels": [1], "multipliers": [1, 2]},
+    "encoder": {"channels": [8, 16], "dim": 12, "num_heads": 2},
+}
+
+
+def ldm(**changes) -> TrainLdmParams:
+    shared = {"steps": 4, "batch_size": 4, "checkpoint_every": 2, "precision": "fp32"}
+    return TrainLdmParams(**(shared | changes), denoiser=NETS["denoiser"])
+
+
+def ldae(**changes) -> TrainLdaeParams:
+    shared = {"steps": 4, "batch_size": 4, "checkpoint_every": 2, "precision": "fp32"}
+    return TrainLdaeParams(**({"encoder": NETS["encoder"]} | shared | changes))
+
+
+@pytest.fixture
+def train(tmp_path, latents_path, split):
+    """Train stage 1 into a folder of tmp_path; return its artefact."""
+
+    def run(name, **changes):
+        store = open_latents(latents_path)
+        stages.train_denoiser(store, split, ldm(**changes), tmp_path / name, device=CPU)
+        return read_artefact(tmp_path / name, kind="ldm")
+
+    return run
+
+
+def assert_same_weights(one, other, atol=1e-5):
+    assert one.keys() == other.keys()
+    for name, tensor in one.items():
+        torch.testing.assert_close(tensor, other[name], atol=atol, rtol=1e-3, msg=name)
+
+
+def test_micro_batches_equal_one_large_batch_in_both_stages(tmp_path, train, latents_path, split):
+    assert_same_weights(train("whole").tensors, train("cut", accumulate=2).tensors)
+    frozen = load_diffusion(tmp_path / "whole", device=CPU)
+    store = open_latents(latents_path)
+    for name, parts in (("ldae-whole", 1), ("ldae-cut", 2)):
+        params = ldae(accumulate=parts)
+        stages.train_ldae(store, split, frozen, params, tmp_path / name, device=CPU)
+    assert_same_weights(
+        read_artefact(tmp_path / "ldae-whole", kind="ldae").tensors,
+        read_artefact(tmp_path / "ldae-cut", kind="ldae").tensors,
+    )
+
+
+def test_a_cut_run_resumes_to_the_same_weights(tmp_path, train, monkeypatch):
+    compute = DenoiserModule.compute_losses
+
+    def dying(self, step):
+        if step == 3:
+            raise KeyError
+        return compute(self, step)
+
+    whole = train("whole", accumulate=2)
+    monkeypatch.setattr(DenoiserModule, "compute_losses", dying)
+    with pytest.raises(KeyError):
+        train("resumed", accumulate=2)
+    monkeypatch.setattr(DenoiserModule, "compute_losses", compute)
+    assert train("resumed", accumulate=2).digest == whole.digest
+    curves = [
+        pd.read_csv(tmp_path / name / "log.csv").drop(columns="seconds")
+        for name in ("whole", "resumed")
+    ]
+    pd.testing.assert_frame_equal(*curves)
+
+
+def test_a_batch_that_cannot_be_cut_is_refused(train):
+    with pytest.raises(ParamsError, match="batch_size 4: cannot be cut into 3"):
+        train("x", accumulate=3)
+
+
+@pytest.mark.parametrize(("per", "updates"), [("step", 4), ("micro_batch", 8)])
+def test_the_average_moves_once_a_step_or_as_published(train, monkeypatch, per, updates):
+    counts = []
+    finish = stages.final_metrics
+    monkeypatch.setattr(
+        stages, "final_metrics", lambda m: counts.append(int(m.ema.n_averaged)) or finish(m)
+    )
+    train(per, accumulate=2, ema_per=per)
+    assert counts == [updates]
+
+
+@pytest.mark.slow
+def test_compiled_equals_plain(train, monkeypatch):
+    """With the compiler's tracing, but not its code generation, which takes minutes."""
+    compiled, plain = [], nn.Module.compile
+
+    def compile_eagerly(self):
+        compiled.append(type(self).__name__)
+        plain(self, backend="eager")
+
+    monkeypatch.setattr(nn.Module, "compile", compile_eagerly)
+    reference = train("plain")
+    assert_same_weights(reference.tensors, train("compiled", compile=True).tensors)
+    assert compiled == ["Denoiser"]
+
+
+def validations(monkeypatch, losses):
+    """Make the validations give these losses, and note the weights that each saw."""
+    seen, given = [], iter(losses)
+
+    def compute(self):
+        seen.append({k: v.clone() for k, v in self.averaged.state_dict().items()})
+        return {"loss": next(given)}
+
+    monkeypatch.setattr(DenoiserModule, "compute_validation", compute)
+    return seen
+
+
+def test_training_ends_where_validation_no_longer_improves_with_the_best_weights(
+    train, monkeypatch
+):
+    seen = validations(monkeypatch, [3.0, 1.0, 2.0, 1.5, 0.1, 0.1])
+    made = train("early", steps=12, patience=2)
+    assert len(seen) == 4
+    for name, tensor in made.tensors.items():
+        assert torch.equal(tensor, seen[1][name])
+
+
+def test_the_best_weights_survive_a_kill(train, monkeypatch):
+    compute = DenoiserModule.compute_losses
+
+    def dying(self, step):
+        if step == 5:
+            raise KeyError
+        return compute(self, step)
+
+    seen = validations(monkeypatch, [1.0, 2.0, 1.5])
+    monkeypatch.setattr(DenoiserModule, "compute_losses", dying)
+    with pytest.raises(KeyError):
+        train("killed", steps=12, patience=2)
+    monkeypatch.setattr(DenoiserModule, "compute_losses", compute)
+    made = train("killed", steps=12, patience=2)
+    assert len(seen) == 3
+    for name, tensor in made.tensors.items():
+        assert torch.equal(tensor, seen[0][name])
+
+
+def test_patience_without_validation_scans_is_refused(tmp_path, latents_path, split):
+    store, no_val = open_latents(latents_path), split | {"val": []}
+    with pytest.raises(ContractError, match="no validation scan"):
+        stages.train_denoiser(store, no_val, ldm(patience=1), tmp_path / "x", device=CPU)
+
+
+def test_an_empty_validation_split_costs_the_figures_only(tmp_path, latents_path, split, caplog):
+    store, no_val = open_latents(latents_path), split | {"val": []}
+    metrics = stages.train_denoiser(store, no_val, ldm(), tmp_path / "ldm", device=CPU)
+    assert "val_loss" not in metrics
+    frozen = load_diffusion(tmp_path / "ldm", device=CPU)
+    metrics = stages.train_ldae(store, no_val, frozen, ldae(), tmp_path / "ldae", device=CPU)
+    assert math.isfinite(metrics["loss"])
+    assert "no validation scan" in caplog.text
+
+
+def test_fewer_scans_than_a_batch_lower_it_to_what_can_be_cut(latents_path, split, caplog):
+    store = open_latents(latents_path)
+    latents = {k: store.load(split[k]) for k in ("train", "val")}
+    config = {
+        "unet": unet_config(ldm().denoiser, in_channels=3),
+        "diffusion": {},
+        "prediction": "epsilon",
+        "shift": [0.0] * 3,
+        "scale": [1.0] * 3,
+    }
+    diffusion = build_diffusion(config)
+    params = ldm(batch_size=50, accumulate=5)
+    module = DenoiserModule(diffusion.denoiser, params, diffusion, latents, "sample")
+    assert module.batch_size == 10
+    assert "only 12 training scans" in caplog.text
+
+
+def test_a_checkpoint_that_does_not_fit_on_the_disk_leaves_the_old_one(
+    tmp_path, train, monkeypatch
+):
+    """A limit on file sizes stands in for a full disk."""
+    whole = train("whole")
+    folder = tmp_path / "full.training"
+    before: list[bytes] = []
+    validate = StepModule.validation_step
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+
+    def then_fill(self, step):
+        validate(self, step)
+        if self.global_step == 4:
+            before.append((folder / "last.ckpt").read_bytes())
+            resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+
+    monkeypatch.setattr(StepModule, "validation_step", then_fill)
+    try:
+        with pytest.raises(TrainingError, match="the previous one is kept") as caught:
+            train("full")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert "\n" not in str(caught.value)
+    assert (folder / "last.ckpt").read_bytes() == before[0]
+    assert sorted(p.name for p in folder.iterdir()) == ["last.ckpt", "plan.json"]
+    monkeypatch.setattr(StepModule, "validation_step", validate)
+    assert train("full").digest == whole.digest
+
+
+class Live:
+    """What the pipeline uses of dvclive.Live."""
+
+    made: ClassVar[list] = []
+
+    def __init__(self, folder, **options):
+        self.folder, self.options, self.calls = folder, options, []
+        self.step = 0
+        Live.made.append(self)
+
+    def log_metric(self, name, value):
+        self.calls.append((self.step, name, value))
+
+    def log_image(self, name, path):
+        assert Path(path).is_file()
+        self.calls.append((self.step, "image", name))
+
+    def make_summary(self):
+        pass
+
+    def end(self):
+        self.calls.append((self.step, "end", None))
+
+
+def test_pictures_and_curves_go_where_asked(
+    tmp_path, monkeypatch, latents_path, autoencoder_path, split
+):
+    monkeypatch.setitem(sys.modules, "dvclive", types.SimpleNamespace(Live=Live))
+    store = open_latents(latents_path)
+    autoencoder = load_autoencoder(autoencoder_path, device=CPU)
+    extra = {"pictures_every": 1, "log_to": ["dvclive"]}
+    out = tmp_path / "ldm"
+    stages.train_denoiser(store, split, ldm(**extra), out, device=CPU, autoencoder=autoencoder)
+    names = sorted(p.name for p in (out / "pictures").iterdir())
+    assert names == ["step-000002.png", "step-000004.png"]
+    with Image.open(out / "pictures" / names[0]) as picture:  # 2 rows of 3 slices, 24 by 16
+        assert (picture.width / 3) / (picture.height / 2) == 16 / 24
+        assert len(picture.convert("L").getcolors()) > 10
+    calls = Live.made[-1].calls
+    assert {name for _, name, _ in calls} == {"loss", "val_loss", "val_loss_raw", "image", "end"}
+    assert [step for step, name, _ in calls if name == "val_loss"] == [2, 4]
+    frozen = load_diffusion(out, device=CPU)
+    stages.train_ldae(store, split, frozen, ldae(**extra), tmp_path / "ldae", device=CPU)
+    with Image.open(tmp_path / "ldae" / "pictures" / names[1]) as picture:
+        assert picture.mode == "RGB"  # latents: three channels
+
+
+def test_tensorboard_is_written(train, tmp_path):
+    pytest.importorskip("tensorboard")
+    train("ldm", log_to=["tensorboard"], pictures_every=2)
+    assert list((tmp_path / "ldm" / "tensorboard").glob("events*"))
+
+
+def test_a_sink_that_is_not_installed_is_named(train, monkeypatch):
+    monkeypatch.setitem(sys.modules, "dvclive", None)
+    with pytest.raises(ParamsError, match=r"pip install 'ldae-pipeline\[dvclive\]'"):
+        train("x", log_to=["dvclive"])
+
+
+def test_the_stored_draw_of_a_scan_never_changes(latents_path, split):
+    store = open_latents(latents_path)
+    latents = {k: store.load(split[k]) for k in ("train", "val")}
+    unet = unet_config(ldm().denoiser, in_channels=3)
+    config = {"unet": unet, "diffusion": {}, "prediction": "epsilon"}
+    diffusion = build_diffusion(config | {"shift": [0.0] * 3, "scale": [1.0] * 3})
+    module = DenoiserModule(diffusion.denoiser, ldm(), diffusion, latents, "stored_draw")
+    both = module.clean("train", torch.tensor([3, 5]))
+    torch.testing.assert_close(module.clean("train", torch.tensor([5, 3])), both.flip(0))
+    mean = latents["train"].take_mean(torch.tensor([3, 5]))
+    spread = (0.5 * latents["train"].logvar[[3, 5]].float()).exp()
+    assert float(((both - mean) / spread).std()) == pytest.approx(1, abs=0.1)
+
+
+@pytest.mark.slow
+def test_two_processes_equal_one(tmp_path, latents_path):
+    """`train-ldae` alone, both stages, under torchrun on the CPU."""
+    options = [
+        "--latents", str(latents_path),
+        "--device", "cpu",
+        "--set", "train_ldm.steps=3", "--set", "train_ldae.steps=3",
+        "--set", "train_ldm.batch_size=4", "--set", "train_ldae.batch_size=4",
+        "--set", "train_ldm.precision=fp32", "--set", "train_ldae.precision=fp32",
+        "--set", "train_ldm.denoiser.base_channels=8",
+        "--set", "train_ldm.denoiser.multipliers=[1,2]",
+        "--set", "train_ldm.denoiser.attention_levels=[1]",
+        "--set", "train_ldae.encoder.channels=[8,16]",
+    ]  # fmt: skip
+    command = ["-m", "stages.cli", "train-ldae", *options, "--out"]
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    for name, launcher in (("one", []), ("two", torchrun)):
+        result = subprocess.run(
+            [sys.executable, *launcher, *command, str(tmp_path / name / "ldae")],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert result.returncode == 0, result.stderr
+        assert not list((tmp_path / name).glob("*.training"))
+    for folder, kind in (("ldae-ldm", "ldm"), ("ldae", "ldae")):
+        one, two = (read_artefact(tmp_path / n / folder, kind=kind) for n in ("one", "two"))
+        assert_same_weights(one.tensors, two.tensors, atol=1e-4)
+        curves = [pd.read_csv(tmp_path / n / folder / "log.csv") for n in ("one", "two")]
+        pd.testing.assert_frame_equal(
+            *(c.drop(columns="seconds") for c in curves), atol=1e-4, rtol=1e-3
+        )

@@ -1,0 +1,65 @@
+"""A whole study on six tiny phantom subjects, made once and shared by all test processes."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from filelock import FileLock
+
+BIN = Path(sys.executable).parent
+ROOT = Path(__file__).parents[1]
+TINY = {
+    "cohort.phantom.subjects": 6,
+    "cohort.phantom.zooms": 4.0,
+    "cohort.split.train": 0.5,
+    "cohort.split.val": 0.17,
+    "preprocess.grid.shape": [32, 40, 32],
+    "preprocess.grid.zooms": 6.0,
+    "preprocess.registration_zooms": 6.0,
+    "train_ae.steps": 8,
+    "train_ae.channels": [8],
+    "train_ldm.steps": 6,
+    "train_ldm.batch_size": 2,
+    "train_ldm.denoiser.base_channels": 8,
+    "train_ldae.steps": 6,
+    "train_ldae.batch_size": 2,
+    "train_ldae.encoder.channels": [8, 16],
+    "train_ldae.encoder.dim": 16,
+    "evaluate.num_inference_steps": 3,
+    "evaluate.bootstrap": 20,
+    "probe.bootstrap": 20,
+}
+TINY_OPTIONS = [f"--set={key}={json.dumps(value)}" for key, value in TINY.items()]
+FIRST_RUN = "first_run.txt"
+"""Beside the study: what `dvc repro` printed when it made it."""
+
+
+def run(*command: str, cwd: Path) -> subprocess.CompletedProcess:
+    """Run a command with this environment's programs and this checkout's code."""
+    environment = os.environ | {
+        "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
+    }
+    return subprocess.run(
+        command, cwd=cwd, env=environment, capture_output=True, text=True, check=False
+    )
+
+
+def repro(study: Path) -> str:
+    """Run `dvc repro` and return what it printed."""
+    result = run("dvc", "repro", cwd=study)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout
+
+
+def make_tiny_study(folder: Path) -> Path:
+    """Return the finished study under `folder`, made by whichever process comes first."""
+    study = folder / "study"
+    with FileLock(folder / "study.lock"):
+        if not (folder / FIRST_RUN).is_file():
+            result = run("pipeline", "init", "study", *TINY_OPTIONS, cwd=folder)
+            assert result.returncode == 0, result.stderr
+            (folder / FIRST_RUN).write_text(repro(study))
+    return study
