@@ -40,7 +40,7 @@ def test_the_documented_lines_open_a_latent_store(tmp_path, latents_path):
     lines = [line for line in block.splitlines() if line]
     assert len(lines) == 5
     assert {m for line in lines for m in re.findall(r"^(?:import|from) (\w+)", line)} == {"zarr"}
-    shutil.copytree(latents_path, tmp_path / "latents.zarr")
+    shutil.copytree(latents_path, tmp_path / "data" / "latents.zarr")
     shown = subprocess.run(
         [sys.executable, "-c", block], cwd=tmp_path, capture_output=True, text=True, check=True
     ).stdout
