@@ -97,6 +97,8 @@ class QcParams(Section):
     """Share of the template brain inside the field of view, below which a scan is suspicious."""
     coverage_fail: Fraction = 0.80
     """Share of the template brain inside the field of view, below which a scan fails."""
+    turned_warn: float = 45.0
+    """Rotation from the template's pose (degrees) above which the header is suspicious."""
 
 
 class PreprocessParams(Section):
@@ -301,19 +303,42 @@ class GenerationParams(Section):
     """MedicalNet ResNet-10 weights (.pth), for MMD and FID in its feature space."""
 
 
+class VoxelDenoiserParams(DenoiserParams):
+    """A denoiser that fits a grid of voxels: narrower, and a level more."""
+
+    base_channels: Positive = 16
+    multipliers: tuple[Positive, ...] = (1, 2, 4, 4)
+    attention_levels: tuple[int, ...] = (3,)
+
+
+class VoxelLdmParams(TrainLdmParams):
+    """Stage 1 on voxels."""
+
+    batch_size: Positive = 2
+    posterior: Literal["sample", "mean"] = "mean"
+    denoiser: VoxelDenoiserParams = VoxelDenoiserParams()
+
+
+class VoxelEncoderParams(SemanticEncoderParams):
+    """A semantic encoder that starts from a grid of voxels."""
+
+    channels: tuple[Positive, ...] = (8, 16, 32, 64, 128)
+
+
+class VoxelLdaeParams(TrainLdaeParams):
+    """Stage 2 on voxels."""
+
+    batch_size: Annotated[int, Field(ge=2)] = 2
+    encoder: VoxelEncoderParams = VoxelEncoderParams()
+
+
 class VoxelDaeParams(Section):
     """The voxel-space diffusion autoencoder of `pipeline train-voxel-dae`, a baseline."""
 
-    train_ldm: TrainLdmParams = TrainLdmParams(
-        batch_size=2,
-        posterior="mean",
-        denoiser=DenoiserParams(base_channels=16, multipliers=(1, 2, 4, 4), attention_levels=(3,)),
-    )
-    """Stage 1 on voxels: the same code and training, a network that fits the grid."""
-    train_ldae: TrainLdaeParams = TrainLdaeParams(
-        batch_size=2, encoder=SemanticEncoderParams(channels=(8, 16, 32, 64, 128))
-    )
-    """Stage 2 on voxels."""
+    train_ldm: VoxelLdmParams = VoxelLdmParams()
+    """Stage 1: the same code and training on voxels, networks that fit the grid."""
+    train_ldae: VoxelLdaeParams = VoxelLdaeParams()
+    """Stage 2."""
 
 
 class EvaluateParams(Section):

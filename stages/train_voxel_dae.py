@@ -25,8 +25,8 @@ def train_voxel_dae(
     """
     from pipeline.cohort.scan_splits import split_of_store
     from pipeline.frozen import load_diffusion
-    from pipeline.stores.voxels import VoxelsAsLatents
     from pipeline.training.latent_diffusion import train_denoiser, train_ldae
+    from pipeline.training.voxels import VoxelsAsLatents
 
     params, device = settings.params(), settings.device()
     sizes = params.evaluate.voxel_dae

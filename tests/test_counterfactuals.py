@@ -5,8 +5,16 @@ import dataclasses
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
-from pipeline.evaluation.interpolation import METHODS, judge_middle_visit, middle_visits
+from pipeline.evaluation.interpolation import (
+    METHODS,
+    MiddleVisit,
+    fill_in,
+    gap_group,
+    judge_middle_visit,
+    middle_visits,
+)
 from pipeline.evaluation.manipulation import dose_response, spearman, summarise_dose
 from pipeline.evaluation.ventricles import brain_median, ventricle_box, ventricle_ml
 from pipeline.imaging.template import grid_affine
@@ -66,20 +74,32 @@ def on_template(models):  # noqa: F811
 def test_dose_is_summarised_over_scans():
     scale = np.array([-1.0, 0, 1, 2])
     table = pd.concat(
-        pd.DataFrame({"scan_id": scan, "scale": scale, "score": score, "ventricle_ml": ml})
+        pd.DataFrame(
+            {
+                "scan_id": scan,
+                "subject_id": scan,
+                "method": "ldae",
+                "scale": scale,
+                "score": score,
+                "ventricle_ml": ml,
+                "identity": [0.9, 1.0, 0.8, 0.95],
+            }
+        )
         for scan, score, ml in (
             ("a", scale**3, [1, 2, 3, 4]),
             ("b", scale, [4, 3, 2, 1]),
             ("c", 5 + scale, [7, 7, 7, 7]),
         )
     )
-    summary = summarise_dose(table)
-    assert summary["score"] == {"spearman_median": 1.0, "rising": 1.0, "scans": 3}
-    assert summary["ventricle_ml"] == {
-        "spearman_median": 0.0,
-        "rising": pytest.approx(1 / 3),
-        "scans": 3,
-    }
+    summary = summarise_dose(table, draws=50)["ldae"]
+    values = {name: estimate["value"] for name, estimate in summary["score"].items()}
+    assert values["spearman"] == 1.0
+    assert values["rising"] == 1.0
+    assert summary["ventricle_ml"]["spearman"]["value"] == 0.0
+    assert summary["ventricle_ml"]["rising"]["value"] == pytest.approx(1 / 3)
+    assert summary["ventricle_ml"]["per_scale"]["value"] == pytest.approx(0)
+    assert summary["ventricle_ml"]["rising"]["subjects"] == 3
+    assert summary["identity"]["value"] == pytest.approx(0.8)
     assert spearman(scale, np.array([1.0, 3, 2, 4])) == pytest.approx(0.8)
 
 
@@ -108,7 +128,7 @@ def test_each_way_to_fill_in_a_visit_is_judged(models, opener):  # noqa: F811
     )
     (visit,) = middle_visits(table, set(table["scan_id"]))
     rows = judge_middle_visit(models, visit, *sources).set_index(["target", "method"])
-    assert len(rows) == 2 * len(METHODS)
+    assert len(rows) == 2 * len(METHODS) - 1  # detail belongs to the real scan alone
     first, middle, last = (s.volume for s in sources)
     inside = middle > 0
     expected = np.square(0.75 * first + 0.25 * last - middle)[inside].mean()
@@ -116,3 +136,26 @@ def test_each_way_to_fill_in_a_visit_is_judged(models, opener):  # noqa: F811
     nearest = np.square(first - middle)[inside].mean()
     assert rows.loc[("scan", "nearest"), "mse_brain"] == pytest.approx(nearest, rel=1e-4)
     assert rows.loc[("scan", "blend"), "mse_brain"] < rows.loc[("scan", "nearest"), "mse_brain"]
+    decoded = models.decode(torch.cat([s.z_0 for s in sources])).numpy()
+    nearest = np.square(decoded[0] - decoded[1])[inside].mean()
+    assert rows.loc[("decoded", "nearest"), "mse_brain"] == pytest.approx(nearest, rel=1e-3)
+
+
+def test_at_a_visit_itself_detail_gives_the_scan_back(models, opener):  # noqa: F811
+    """Interpolated at alpha 0, LDAE and detail differ from the scan by the round trip alone."""
+    before, after = (opener.open(scan) for scan in (SCAN, "sub-017"))
+    visit = MiddleVisit("sub", SCAN, "middle", "sub-017", 0.0, 12.0)
+    made = fill_in(models, visit, before, after)["scan"]
+    round_trip = made["ldae"] - models.decode(before.z_0)[0].numpy()
+    wanted = (before.volume + round_trip).clip(0, 1)
+    np.testing.assert_allclose(made["ldae_detail"], wanted, atol=1e-5)
+    np.testing.assert_array_equal(made["nearest"], before.volume)
+
+
+@pytest.mark.parametrize(
+    ("months", "group"),
+    [(6, "up to 6 months"), (7, "up to 12 months"), (36.0, "up to 36 months"),
+     (60, "over 36 months")],
+)  # fmt: skip
+def test_gaps_are_grouped(months, group):
+    assert gap_group(months) == group

@@ -8,12 +8,15 @@ import subprocess
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from pipeline.evaluation.brains import brain_box, middle, plane_slice, slice_sprite
+from pipeline.evaluation.interpolation import summarise_interpolation
+from pipeline.evaluation.manipulation import summarise_dose
 from pipeline.evaluation.metrics import RECONSTRUCTION_METRICS, summarise_reconstruction
 from pipeline.evaluation.probes import fit_probes
 from pipeline.evaluation.report import load_context, render_report
@@ -25,7 +28,13 @@ from schemas.stores import StoreAttributes
 HOSTILE = 'sub-<script>alert("x")</script>&'
 PARAMS = Params.model_validate(
     {
-        "probe": {"bootstrap": 50, "folds": 2, "oracle": ["ventricle_ml"]},
+        "probe": {
+            "bootstrap": 50,
+            "folds": 2,
+            "repeats": 2,
+            "permutations": 5,
+            "oracle": ["ventricle_ml"],
+        },
         "report": {"max_examples": 2},
     }
 )
@@ -36,6 +45,9 @@ SECTIONS = (
     "reconstruction",
     "inversion",
     "probes",
+    "manipulation",
+    "interpolation",
+    "generation",
     "parameters",
     "versions",
     "cite",
@@ -101,7 +113,7 @@ def write_study(
     folder = root / "probe"
     folder.mkdir()
     (folder / "metrics.json").write_text(json.dumps(results.document()))
-    results.predictions.to_csv(folder / "predictions.csv", index=False)
+    results.predictions.to_parquet(folder / "predictions.parquet", index=False)
 
 
 def write_volume_store(path: Path, scan_ids: list[str], volumes: list[np.ndarray]) -> None:
@@ -163,12 +175,20 @@ def write_evaluation(
                 | extra
             )
     per_scan = pd.DataFrame(rows)
-    per_scan.to_csv(folder / "per_scan.csv", index=False)
+    (folder / "per_scan").mkdir()
+    (folder / "pictures").mkdir()
+    per_scan.to_parquet(folder / "per_scan" / "reconstruction.parquet", index=False)
     summary = summarise_reconstruction(per_scan, draws=50, seed=0)
     document = {
         "reconstruction": summary,
         "inversion": {"mean": 0.004, "std": 1.02, "kurtosis": 3.05},
-        "differences": {"ldae_minus_ae": summary["ldae"]["ssim_brain"] | {"value": -0.0123}},
+        "differences": {
+            "ldae_minus_ae": {"ssim_brain": summary["ldae"]["ssim_brain"] | {"value": -0.0123}}
+        },
+        "steps": {"5": {"ldae": summary["ae"]}, "20": {"ldae": summary["ldae"]}},
+        "manipulation": write_manipulation(folder, test, volumes),
+        "interpolation": write_interpolation(folder, test, volumes),
+        "generation": write_generation(folder, volumes),
     }
     (folder / "metrics.json").write_text(json.dumps(document))
     reference = np.stack([volumes[i] for i in test.index[:3]])
@@ -176,16 +196,104 @@ def write_evaluation(
 
     def noisy(amount: float) -> np.ndarray:
         spread = amount * generator.normal(size=reference.shape)
-        return ((reference + spread).clip(0, 1) * inside).astype(np.float16)
+        return grey((reference + spread).clip(0, 1) * inside)
 
     np.savez_compressed(
-        folder / "examples.npz",
+        folder / "pictures" / "reconstruction.npz",
         scan_id=test.scan_id.to_numpy(dtype=str)[:3],
-        reference=reference.astype(np.float16),
+        reference=grey(reference),
         ae=noisy(noise),
         ldae=noisy(1.2 * noise),
         ldae_y_sem_only=noisy(4 * noise),
     )
+
+
+def grey(volumes: np.ndarray) -> np.ndarray:
+    return (volumes * 255).astype(np.uint8)
+
+
+def write_manipulation(
+    folder: Path, test: pd.DataFrame, volumes: list[np.ndarray]
+) -> dict[str, Any]:
+    scales = np.array([-1.0, 0, 1])
+    tables = [
+        pd.DataFrame(
+            {
+                "scale": scales,
+                "score": gain * scales,
+                "pca_score": scales,
+                "ventricle_ml": 30 + i + gain * scales,
+                "identity": 0.99 - 0.01 * np.abs(scales),
+                "same_subject": True,
+            }
+        ).assign(scan_id=scan.scan_id, subject_id=scan.subject_id, method=method)
+        for i, scan in enumerate(test.itertuples())
+        for method, gain in (("ldae", 2.0), ("pca", 3.0))
+    ]
+    responses = pd.concat(tables)
+    responses.to_parquet(folder / "per_scan" / "manipulation.parquet", index=False)
+    made = grey(np.stack([np.stack([volumes[i]] * 3) for i in test.index[:2]]))
+    np.savez_compressed(
+        folder / "pictures" / "manipulation.npz",
+        scan_id=test.scan_id.to_numpy(dtype=str)[:2],
+        own=made[:, 1],
+        ldae=made,
+        pca=made,
+    )
+    return {
+        "direction": "diagnosis:AD",
+        "scales": scales.tolist(),
+        "subjects": len(test),
+        "methods": summarise_dose(responses, draws=50),
+    }
+
+
+def write_interpolation(
+    folder: Path, test: pd.DataFrame, volumes: list[np.ndarray]
+) -> dict[str, Any]:
+    errors = {"ldae": 1.0, "ldae_detail": 0.7, "latent_blend": 1.1, "blend": 0.5, "nearest": 2.0}
+    rows = [
+        {
+            "scan_id": scan.scan_id,
+            "subject_id": scan.subject_id,
+            "method": method,
+            "target": target,
+            "gap_months": 12.0 + 12 * (i % 2),
+            "alpha": 0.5,
+            "mse_brain": 0.001 * error * (1 + 0.1 * i),
+            "ssim_brain": 1 - 0.01 * error,
+            "ventricle_error_ml": error,
+        }
+        for i, scan in enumerate(test.itertuples())
+        for target in ("scan", "decoded")
+        for method, error in errors.items()
+        if (target, method) != ("decoded", "ldae_detail")
+    ]
+    per_scan = pd.DataFrame(rows)
+    per_scan.to_parquet(folder / "per_scan" / "interpolation.parquet", index=False)
+    shown = grey(np.stack([volumes[i] for i in test.index[:1]]))
+    np.savez_compressed(
+        folder / "pictures" / "interpolation.npz",
+        scan_id=test.scan_id.to_numpy(dtype=str)[:1],
+        gap_months=np.array([12.0]),
+        **dict.fromkeys(("before", "scan", "after", *errors), shown),
+    )
+    summary = summarise_interpolation(per_scan, draws=50, seed=0)
+    return {"visits": len(test)} | summary
+
+
+def write_generation(folder: Path, volumes: list[np.ndarray]) -> dict[str, Any]:
+    brains = grey(np.stack(volumes[:3]))
+    names = ("held_out", "denoiser", "prior")
+    np.savez_compressed(folder / "pictures" / "generation.npz", **dict.fromkeys(names, brains))
+    figures = {
+        "ms_ssim_between": 0.8,
+        "mmd_latent": 0.01,
+        "brains": 3,
+        "nearest_training_median": 0.3,
+        "nearest_training_min": 0.2,
+    }
+    return {"brains": 3, "medicalnet": False, "sets": dict.fromkeys(names, figures)}
 
 
 def render(root: Path, params: Params, **parts: Path) -> str:
@@ -332,9 +440,39 @@ def test_slices_stand_upright() -> None:
 def test_a_sprite_holds_whole_frames() -> None:
     volume = ellipsoid((24, 30, 26))
     sprite = slice_sprite([volume, volume], "coronal", frames=5, panel_pixels=40)
-    assert sprite.jpeg.startswith(b"\xff\xd8")
+    assert sprite.webp[8:12] == b"WEBP"
     assert sprite.frames == 5
     assert sprite.aspect > 1
+
+
+def test_the_report_says_who_wins_where(study: tuple[Path, str]) -> None:
+    text = re.sub(r"\s+", " ", "".join(Page(study[1]).text))
+    assert re.search(r"LDAE against nearest visit ?better", text)
+    assert re.search(r"LDAE against voxel blend ?worse", text)
+    assert "diagnosis:AD" in text
+
+
+def test_tables_are_files_too(study: tuple[Path, str]) -> None:
+    tables = study[0] / "tables"
+    visits = pd.read_csv(tables / "middle_visits.csv")
+    row = visits.query("target == 'scan' and method == 'blend' and measure == 'ssim_brain'")
+    assert row["value"].item() == pytest.approx(0.995)
+    assert r"\toprule" in (tables / "probe_test_diagnosis.tex").read_text()
+    assert r"ldae\_detail" in (tables / "middle_visits.tex").read_text()
+    dose = pd.read_csv(tables / "dose.csv")
+    assert dose.query("method == 'ldae'")["ventricle_ml"].is_monotonic_increasing
+
+
+def test_parts_left_out_say_why(tmp_path: Path) -> None:
+    write_study(tmp_path)
+    metrics = tmp_path / "evaluate" / "metrics.json"
+    document = json.loads(metrics.read_text())
+    for part in ("manipulation", "interpolation", "generation"):
+        document[part] = {"skipped": f"no {part} today"}
+    metrics.write_text(json.dumps(document))
+    text = render(tmp_path, PARAMS, **all_parts(tmp_path))
+    for part in ("manipulation", "interpolation", "generation"):
+        assert f"Left out: no {part} today." in text
 
 
 PROBE_SCRIPT = """

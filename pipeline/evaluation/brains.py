@@ -40,7 +40,7 @@ def plane_slice(volume: NDArray[Any], plane: str, index: int) -> NDArray[Any]:
     return image
 
 
-def brain_box(volume: Volume, margin: int = 2) -> tuple[slice, slice, slice]:
+def brain_box(volume: NDArray[Any], margin: int = 2) -> tuple[slice, slice, slice]:
     """Return the box around all non-zero voxels, with a margin (voxels); all if there is none."""
     box = []
     for axis in range(3):

@@ -1,5 +1,6 @@
 """The semantic encoder untrained, and trained on labels: what stage 2 must beat."""
 
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,8 @@ from pipeline.evaluation.supervised import random_encoder_codes, supervised_head
 from pipeline.frozen import load_ldae
 from pipeline.stores.latents import LatentStore
 from schemas.params import ProbeParams
+
+log = logging.getLogger(__name__)
 
 
 def encoder_baselines(
@@ -33,6 +36,9 @@ def encoder_baselines(
     """
     ldae = load_ldae(path, device=torch.device("cpu"))
     config = ldae.config["encoder"]
+    if ldae.net.encoder.reads != "latent":
+        log.warning("%s: its encoder reads volumes, so its two baselines are left out", path)
+        return {}, {}
     standardise = ldae.net.diffusion.standardise
     z_0 = standardise(latents.load(list(table["scan_id"])).mean.float()).flatten(1).numpy()
     train = (table["split"] == "train").to_numpy()

@@ -18,7 +18,7 @@ def steps_plot(
     steps: Mapping[str, Mapping[str, Estimates]], names: Mapping[str, str], palette: Palette
 ) -> Figure:
     """Draw SSIM and MSE inside the brain against the number of sampler steps, by method."""
-    figure = Figure(figsize=(7.2, 2.7), layout="constrained")
+    figure = Figure(figsize=(7.8, 3.0), layout="constrained")
     counts = sorted(int(count) for count in steps)
     methods = list(dict.fromkeys(m for found in steps.values() for m in found))
     colours = dict(zip(methods, (palette.accent, *palette.others), strict=False))
@@ -39,7 +39,8 @@ def steps_plot(
         axis.xaxis.set_major_locator(FixedLocator(counts))
         axis.xaxis.set_minor_locator(NullLocator())
         axis.xaxis.set_major_formatter(ScalarFormatter())
-    figure.axes[0].legend()
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
     return figure
 
 

@@ -15,6 +15,8 @@ Image = NDArray[np.float32]
 
 AXIAL_MM, CORONAL_MM = 12.0, -18.0
 """MNI152 world z and y of slices through the bodies of the lateral ventricles."""
+VEIL = 0.08
+"""Intensity below which a voxel of a made volume is taken for background."""
 LEFT_INCHES, TITLE_INCHES, WIDTH_INCHES = 0.95, 0.24, 9.6
 
 
@@ -47,7 +49,8 @@ def ventricle_slices(
 def cut(volume: NDArray[Any], place: tuple[str, int], around: NDArray[Any] | None = None) -> Image:
     """Return a slice in [0, 1], cropped to the brain of `around` (or of the volume itself)."""
     plane, index = place
-    box = brain_box(volume if around is None else around)
+    # A decoder leaves a faint veil around the brain: no part of it.
+    box = brain_box(unit(volume if around is None else around) > VEIL)
     axes = {"axial": (box[0], box[1]), "coronal": (box[0], box[2]), "sagittal": (box[1], box[2])}
     columns, rows = axes[plane]
     image = plane_slice(unit(volume), plane, index)
@@ -103,16 +106,24 @@ def manipulation_strip(
     zero = int(np.argmin(np.abs(np.asarray(scales))))
     for method, volumes in made.items():
         around = volumes[zero]
-        for place in ventricle_slices(around, affine):
-            images = [cut(volume, place, around) for volume in volumes]
-            name = names.get(method, method) if place[0] == "axial" else ""
-            rows.append(Row(name, images))
-            if place[0] == "axial":
-                changes = [None if i == zero else image - images[zero]
-                           for i, image in enumerate(images)]  # fmt: skip
-                rows.append(Row("change", changes, difference=True))
+        axial, coronal = ventricle_slices(around, affine)
+        images = [_beside(cut(v, axial, around), cut(v, coronal, around)) for v in volumes]
+        changes = [None if i == zero else image - images[zero] for i, image in enumerate(images)]
+        rows.append(Row(names.get(method, method), images))
+        rows.append(Row("change", changes, difference=True))
     titles = [f"{scale:+g}".replace("-", "−") if scale else "0" for scale in scales]
     return image_strip(titles, rows)
+
+
+def _beside(first: Image, second: Image) -> Image:
+    """Return two slices side by side, the lower one in the middle of the height."""
+    height = max(first.shape[0], second.shape[0])
+    padded = []
+    for image in (first, second):
+        missing = height - image.shape[0]
+        rows = (missing // 2, missing - missing // 2)
+        padded.append(np.pad(image, (rows, (0, 0))))
+    return np.concatenate(padded, axis=1)
 
 
 def interpolation_strip(

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from pipeline.compute import seed_from
 from pipeline.evaluation.heads import Head, Probe
 from pipeline.evaluation.linear import Kind
-from pipeline.nets.semantic import LatentEncoder
+from pipeline.nets.semantic import DeviationEncoder, build_encoder
 from schemas.params import ProbeParams
 
 Floats = NDArray[np.float64]
@@ -52,7 +52,7 @@ def supervised_head(config: dict[str, Any], device: torch.device) -> Head:
 @dataclass(frozen=True, slots=True)
 class _SupervisedProbe:
     kind: Kind
-    encoder: LatentEncoder
+    encoder: DeviationEncoder
     layer: nn.Linear
     unit: tuple[float, float]
 
@@ -120,11 +120,16 @@ def _loss(value: Tensor, wanted: Tensor, weights: Tensor | None) -> Float[Tensor
     )
 
 
-def _encoder(config: dict[str, Any], z_0: NDArray[np.float32], *, seed: int) -> LatentEncoder:
-    """Return an encoder with random weights, its input standardised over these latents."""
+def _encoder(config: dict[str, Any], z_0: NDArray[np.float32], *, seed: int) -> DeviationEncoder:
+    """Return an encoder with random weights, its input standardised over these latents.
+
+    Without principal modes: those are fitted, and PCA of latents stands beside it anyway.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_from("encoder", seed) % 2**31)
-        encoder = LatentEncoder(**{k: _tuple(v) for k, v in config.items()})
+        known = {name: _tuple(value) for name, value in config.items()}
+        encoder = build_encoder(**known | {"modes": 0})
+    assert isinstance(encoder, DeviationEncoder)
     volumes = torch.from_numpy(z_0).reshape(-1, config["in_channels"], *config["grid"])
     centre = volumes.mean(dim=0)
     spread = (volumes - centre).square().mean(dim=(0, 2, 3, 4)).sqrt().clamp(min=1e-6)
@@ -133,7 +138,7 @@ def _encoder(config: dict[str, Any], z_0: NDArray[np.float32], *, seed: int) -> 
 
 
 @torch.inference_mode()
-def _codes(encoder: LatentEncoder, z_0: NDArray[np.float32]) -> NDArray[np.float32]:
+def _codes(encoder: DeviationEncoder, z_0: NDArray[np.float32]) -> NDArray[np.float32]:
     device = encoder.centre.device
     volumes = torch.from_numpy(z_0).reshape(-1, *encoder.centre.shape)
     codes = torch.cat([encoder(part.to(device)).cpu() for part in _parts(volumes)])

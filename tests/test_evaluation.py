@@ -1,0 +1,264 @@
+"""The evaluation on tiny models: every part and method, files written, mismatches refused."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from monai.metrics.regression import MultiScaleSSIMMetric
+from monai.networks.nets.resnet import resnet10
+from typer.testing import CliRunner
+
+import pipeline.training.latent_diffusion as stages
+from pipeline.applications.models import load_models, load_voxel_models
+from pipeline.evaluation.directions import write_directions
+from pipeline.evaluation.evaluate import evaluate_study
+from pipeline.evaluation.generation import mmd, ms_ssim
+from pipeline.evaluation.headline import read_headline
+from pipeline.evaluation.manipulation import evaluate_manipulation
+from pipeline.evaluation.medicalnet import (
+    frechet_distance,
+    load_medicalnet,
+    medicalnet_features,
+)
+from pipeline.evaluation.neighbours import Neighbours
+from pipeline.evaluation.pca_direction import fit_pca_direction
+from pipeline.evaluation.probes import Direction
+from pipeline.evaluation.reconstruction import METHODS, Scan, reconstruct_all
+from pipeline.evaluation.study import Study
+from pipeline.frozen import load_diffusion, load_ldae
+from pipeline.precompute.embed import embed_latents
+from pipeline.stores.latents import open_latents
+from pipeline.stores.reading import OpenStore
+from pipeline.training.voxels import VoxelsAsLatents
+from schemas.errors import ContractError
+from schemas.params import EmbedParams, EvaluateParams, ProbeParams
+from stages.cli import app
+from tests.test_training import CPU, LDAE, LDM
+
+PARAMS = EvaluateParams.model_validate(
+    {
+        "num_inference_steps": 4,
+        "other_steps": (2,),
+        "bootstrap": 20,
+        "manipulation": {"scales": (-1, 0, 1), "max_subjects": 2},
+        "generation": {"count": 2},
+    }
+)
+
+
+@pytest.fixture(scope="module")
+def ldae_path(tmp_path_factory, latents_path, split):
+    root = tmp_path_factory.mktemp("ldae")
+    store = open_latents(latents_path)
+    stages.train_denoiser(store, split, LDM, root / "ldm", device=CPU)
+    frozen = load_diffusion(root / "ldm", device=CPU)
+    stages.train_ldae(store, split, frozen, LDAE, root / "ldae", device=CPU)
+    return root / "ldae"
+
+
+@pytest.fixture
+def manifest(split):
+    """Subjects of one scan each, but the first three of test are visits of one."""
+    rows = [
+        {
+            "scan_id": scan,
+            "subject_id": scan,
+            "split": name,
+            "months_from_first": 0.0,
+            "diagnosis": ("CN", "AD")[int(scan[4:]) % 2],
+        }
+        for name, scans in split.items()
+        for scan in scans
+    ]
+    table = pd.DataFrame(rows)
+    visits = table.index[table["split"] == "test"][:3]
+    table.loc[visits, "subject_id"] = "sub-visits"
+    table.loc[visits, "months_from_first"] = [0.0, 6, 24]
+    return table
+
+
+@pytest.fixture
+def study(volumes, latents_path, autoencoder_path, ldae_path, manifest, tmp_path):
+    models = load_models(
+        autoencoder_path, ldae_path, device=CPU, sampler="dpm", num_inference_steps=4, batch_size=4
+    )
+    dim = models.ldae.config["encoder"]["dim"]
+    weight = np.ones(dim) / np.sqrt(dim)
+    along = Direction(weight, np.zeros(dim), np.ones(dim), 1.0, "diagnosis:AD")
+    path = tmp_path / "directions.json"
+    write_directions(path, {"diagnosis": along}, digests={"ldae": models.ldae.digest})
+    return Study(
+        models=models,
+        volumes=volumes,
+        latents=open_latents(latents_path),
+        manifest=manifest,
+        params=PARAMS,
+        probe=ProbeParams(inner_folds=2),
+        directions=path,
+    )
+
+
+def test_every_part_is_judged_and_written(tmp_path, study):
+    out = tmp_path / "evaluate"
+    metrics = evaluate_study(study, out)
+    tables = {path.stem: pd.read_parquet(path) for path in (out / "per_scan").iterdir()}
+    main = tables["reconstruction"].query("num_inference_steps == 4")
+    assert main.groupby("method")["scan_id"].nunique().to_dict() == dict.fromkeys(METHODS, 5)
+    assert set(metrics["reconstruction"]) == set(METHODS)
+    pairs = {"ldae_minus_ae", "ldae_minus_lddim", "own_minus_other_y_sem"}
+    assert set(metrics["differences"]) == pairs
+    assert set(metrics["steps"]) == {"2", "4"}
+    assert set(metrics["steps"]["2"]) == {"ldae", "ldae_y_sem_only", "lddim"}
+    assert set(metrics["manipulation"]["methods"]) == {"ldae", "pca"}
+    assert tables["manipulation"].groupby("method").size().to_dict() == {"ldae": 6, "pca": 6}
+    assert metrics["interpolation"]["visits"] == 1
+    assert list(metrics["interpolation"]["by_gap"]) == ["up to 24 months"]
+    assert set(metrics["generation"]["sets"]) == {"held_out", "denoiser", "prior"}
+    assert json.loads((out / "metrics.json").read_text()) == metrics
+    with np.load(out / "pictures" / "manipulation.npz") as pictures:
+        assert pictures["ldae"].shape == (2, 3, 16, 24, 20)
+    assert any("inverted x_T" in line for line in read_headline(evaluate=out))
+
+
+def test_random_noise_depends_on_the_scan_alone(study):
+    scans = [Scan("sub-017", "b", None), Scan("sub-016", "a", None)]
+    alone, _ = reconstruct_all(study, scans[1:])
+    among, _ = reconstruct_all(study, scans)
+    for method, volumes in alone.items():
+        torch.testing.assert_close(among[method][1:], volumes, atol=1e-4, rtol=0)
+
+
+def test_an_empty_split_is_refused(tmp_path, study):
+    table = study.manifest[study.manifest["split"] == "train"]
+    with pytest.raises(ContractError, match="no scan of the test split"):
+        evaluate_study(dataclasses.replace(study, manifest=table), tmp_path)
+
+
+def test_manipulation_without_its_direction_says_why(study, tmp_path):
+    without = evaluate_manipulation(dataclasses.replace(study, directions=None))
+    assert "no --directions" in without.metrics["skipped"]
+    asked = PARAMS.model_copy(
+        update={"manipulation": PARAMS.manipulation.model_copy(update={"direction": "sex:M"})}
+    )
+    unknown = evaluate_manipulation(dataclasses.replace(study, params=asked))
+    assert "holds diagnosis:AD" in unknown.metrics["skipped"]
+
+
+def test_a_step_along_pca_moves_its_own_score_by_one(study):
+    along = fit_pca_direction(study, "diagnosis:AD")
+    z_0 = study.z_0(["sub-016"])
+    moved = (z_0 + along.moves([0.0, 1.0, 2.5])).flatten(1).numpy()
+    start = along.position(z_0.flatten(1).numpy())[0]
+    np.testing.assert_allclose(along.position(moved) - start, [0, 1, 2.5], atol=1e-4)
+    assert fit_pca_direction(study, "nothing:AD") is None
+
+
+def test_the_nearest_latent_of_a_scan_is_its_own(study):
+    known = Neighbours.of(study, study.scans)
+    assert known.nearest(study.z_0(["sub-003"]).flatten(1).numpy()) == ["sub-003"]
+    assert known.distances(known.z_0[:2]).shape == (2, 20)
+
+
+def test_voxel_space_baseline_trains_and_stands_beside(
+    study, volumes, manifest, tmp_path, ldae_path
+):
+    manifest.assign(path="x", session_id="", source_digest="", age_years="", sex="").to_csv(
+        tmp_path / "manifest.csv", index=False
+    )
+    settings = {
+        "train_ldm.steps": 2,
+        "train_ldm.denoiser.base_channels": 4,
+        "train_ldm.denoiser.multipliers": "[1,1]",
+        "train_ldm.denoiser.attention_levels": "[]",
+        "train_ldae.steps": 2,
+        "train_ldae.encoder.channels": "[4,8]",
+        "train_ldae.encoder.dim": 8,
+    }
+    out = tmp_path / "voxel-dae"
+    result = CliRunner().invoke(
+        app,
+        ["train-voxel-dae", "--volumes", str(volumes.path), "--out", str(out), "--quiet"]
+        + ["--manifest", str(tmp_path / "manifest.csv"), "--device", "cpu"]
+        + [f"--set=evaluate.voxel_dae.{key}={value}" for key, value in settings.items()],
+    )
+    assert result.exit_code == 0, result.output
+    how = {"device": CPU, "sampler": "dpm", "num_inference_steps": 4, "batch_size": 2}
+    voxels = load_voxel_models(out, volumes.attributes.grid, **how)
+    made, _ = reconstruct_all(
+        dataclasses.replace(study, voxel_dae=voxels), [Scan("sub-016", "a", None)]
+    )
+    assert made["voxel_dae"].shape == made["voxel_dae_y_sem_only"].shape == (1, 16, 24, 20)
+    with pytest.raises(ContractError, match="an LDAE of latents"):
+        load_voxel_models(ldae_path, volumes.attributes.grid, **how)
+    with pytest.raises(ContractError, match="trained on volumes of"):
+        load_voxel_models(out, {"shape": [8, 8, 8]}, **how)
+
+
+def test_volumes_as_latents_are_the_volumes(volumes):
+    store = VoxelsAsLatents(volumes.path)
+    latents = store.load(["sub-007", "sub-002"])
+    expected = volumes.read_unit_interval(slice(7, 8))
+    np.testing.assert_allclose(latents.mean[:1].float().numpy(), expected, atol=5e-4)
+    draw = latents.draw(torch.tensor([0]), generator=torch.Generator().manual_seed(0))
+    np.testing.assert_allclose(draw.numpy(), expected, atol=5e-4)
+
+
+def test_ms_ssim_equals_monai():
+    generator = torch.Generator().manual_seed(0)
+    x = torch.nn.functional.avg_pool3d(torch.rand(1, 1, 62, 66, 64, generator=generator), 2)
+    y = (x + 0.05 * torch.randn(x.shape, generator=generator)).clamp(0, 1)
+    weights = np.array([0.0448, 0.2856, 0.3001])
+    metric = MultiScaleSSIMMetric(
+        spatial_dims=3, kernel_size=7, kernel_sigma=1.5 * 7 / 11, weights=weights / weights.sum()
+    )
+    assert ms_ssim(x, y) == pytest.approx(float(metric(y, x)), abs=1e-4)
+    assert ms_ssim(x, x) == pytest.approx(1, abs=1e-5)
+
+
+def test_mmd_is_small_for_one_distribution_and_not_for_two():
+    generator = np.random.default_rng(0)
+    x, y = generator.normal(size=(2, 60, 5))
+    assert abs(mmd(x, y)) < 0.03
+    assert mmd(x, y + 2) > 0.3
+
+
+def test_medicalnet_weights_are_loaded_strictly(tmp_path):
+    settings = {"spatial_dims": 3, "n_input_channels": 1, "feed_forward": False}
+    net = resnet10(**settings, shortcut_type="B", bias_downsample=False)
+    weights = {f"module.{name}": value for name, value in net.state_dict().items()}
+    extra = {"module.conv_seg.0.weight": torch.zeros(1)}
+    torch.save({"state_dict": weights | extra}, tmp_path / "net.pth")
+    loaded = load_medicalnet(tmp_path / "net.pth", CPU)
+    volumes = torch.rand(3, 24, 26, 28)
+    features = medicalnet_features(loaded, volumes, CPU)
+    assert features.shape == (3, 512)
+    brain = (volumes[:1] - volumes[0].mean()) / volumes[0].std()
+    np.testing.assert_allclose(features[0], net.eval()(brain[None]).flatten().detach(), rtol=1e-3)
+    assert frechet_distance(features, features) == pytest.approx(0, abs=1e-4)
+    torch.save({"state_dict": {"module.odd": torch.zeros(1)}}, tmp_path / "odd.pth")
+    with pytest.raises(ContractError, match="not MedicalNet's ResNet-10"):
+        load_medicalnet(tmp_path / "odd.pth", CPU)
+    (tmp_path / "text.pth").write_text("no weights")
+    with pytest.raises(ContractError, match="no readable weights"):
+        load_medicalnet(tmp_path / "text.pth", CPU)
+
+
+def test_frechet_distance_of_gaussians_is_known():
+    generator = np.random.default_rng(0)
+    x = generator.normal(size=(4000, 3))
+    y = 2 * generator.normal(size=(4000, 3)) + [1, 0, 0]
+    assert frechet_distance(x, y) == pytest.approx(1 + 3 * (2 - 1) ** 2, rel=0.1)
+
+
+def test_embedding_is_y_sem_of_the_posterior_mean(tmp_path, latents_path, ldae_path):
+    latents, ldae = open_latents(latents_path), load_ldae(ldae_path, device=CPU)
+    out = tmp_path / "semantics.zarr"
+    assert embed_latents(latents, ldae, out, EmbedParams(batch_size=3), device=CPU) == 20
+    written = OpenStore(out, kind="semantics").read("y_sem", 7)
+    mean = latents.load(["sub-007"]).mean.float()
+    expected = ldae.net.embed(ldae.net.diffusion.standardise(mean))[0]
+    np.testing.assert_allclose(written, expected.detach().numpy(), atol=1e-4)
+    assert embed_latents(latents, ldae, out, EmbedParams(), device=CPU) == 20
