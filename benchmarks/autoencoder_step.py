@@ -1,4 +1,4 @@
-"""One training step of an autoencoder preset with every term, and one encode: time, peak memory.
+"""One micro-batch of an autoencoder preset's step with every term, and one encode: time, memory.
 
     python -m benchmarks.autoencoder_step --preset paper [--no-checkpointing] [--set train_ae.…]
 
@@ -44,10 +44,10 @@ def peak_gib(device: torch.device) -> float:
 
 
 def step(module: AutoencoderModule, optimizer: torch.optim.Optimizer, device: torch.device) -> None:
-    """Run one optimiser step on one batch, past the adversarial warm-up."""
+    """Run a micro-batch and an optimiser step, past the adversarial warm-up."""
     params = module.params
     with torch.autocast(device.type, torch.bfloat16, enabled=params.precision == "bf16"):
-        losses = module.compute_losses(params.adversarial.warmup_steps * params.accumulate)
+        losses = module.compute_losses(params.adversarial.warmup_steps)
     losses["loss"].backward()
     for group in module.parameter_groups():
         nn.utils.clip_grad_norm_(group["params"], params.grad_clip)
@@ -78,7 +78,8 @@ def main() -> None:
         lpips.to(device)
     optimizer = torch.optim.Adam(module.parameter_groups(), lr=train.lr, fused=True)
     print(f"{machine()}, {torch.get_num_threads()} threads; grid {shape}, {train.precision},")
-    print(f"{train.batch_size} scans a batch, checkpointing {checkpointing}", flush=True)
+    scans = train.batch_size // train.accumulate
+    print(f"{scans} scans a micro-batch, checkpointing {checkpointing}", flush=True)
     started = time.perf_counter()
     step(module, optimizer, device)
     print(f"step: {time.perf_counter() - started:.1f} s, peak {peak_gib(device):.2f} GiB")

@@ -8,19 +8,23 @@ import multiprocessing
 import os
 import re
 import shutil
+import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import pandas as pd
 import torch
 from monai.data import NumpyReader
 from monai.transforms import LoadImage
 
 from benchmarks.harness import machine, race, table
 from pipeline.artefact import write_artefact
+from pipeline.evaluation.metrics import reconstruction_metrics
 from pipeline.frozen import FrozenAutoencoder, load_autoencoder
 from pipeline.nets.autoencoder import Autoencoder
 from pipeline.precompute.encode import encode_volumes
@@ -34,6 +38,7 @@ from schemas.stores import StoreAttributes, StoreKind
 
 GRID = (32, 40, 32)
 SMALL_LATENT = (3, 4, 5, 4)
+PAPER_LATENT = (3, 16, 20, 16)
 NARROW = {"channels": (16, 32), "patch": 2}
 TINY = {"channels": (8, 16), "patch": 4}
 
@@ -69,6 +74,22 @@ def synthetic_volumes(path: Path, count: int) -> VolumeStore:
     return open_volumes(path)
 
 
+def some_volumes(source: Path | None, path: Path, count: int) -> VolumeStore:
+    """Return the first volumes of a store as a store of their own, or noise."""
+    if source is None:
+        return synthetic_volumes(path, count)
+    whole = open_volumes(source)
+    part = whole.attributes.model_copy(
+        update={
+            "complete": False,
+            "scan_ids": whole.attributes.scan_ids[:count],
+            "fingerprints": whole.attributes.fingerprints[:count],
+        }
+    )
+    write_volumes(path, part, (whole.read_row(row) for row in range(len(part.scan_ids))))
+    return open_volumes(path)
+
+
 def untrained(path: Path, *, channels: tuple[int, ...], patch: int) -> FrozenAutoencoder:
     """Write and load an autoencoder with random weights."""
     shape = {
@@ -86,9 +107,10 @@ def untrained(path: Path, *, channels: tuple[int, ...], patch: int) -> FrozenAut
 
 
 def encode(volumes: VolumeStore, ae: FrozenAutoencoder, out: Path, **params: object) -> None:
-    """Encode into a store that is not there yet."""
+    """Encode into a store that is not there yet, in fp32 unless told otherwise."""
     shutil.rmtree(out, ignore_errors=True)
-    encode_volumes(volumes, ae, out, EncodeParams(**params), device=torch.device("cpu"))
+    chosen = EncodeParams.model_validate({"precision": "fp32"} | params)
+    encode_volumes(volumes, ae, out, chosen, device=torch.device("cpu"))
 
 
 def encode_one_by_one(images: list[Path], ae: FrozenAutoencoder, out: Path) -> None:
@@ -113,61 +135,96 @@ def write_images(volumes: VolumeStore, folder: Path) -> list[Path]:
     return images
 
 
-def rates(folder: Path, volumes: VolumeStore) -> str:
-    """Encode scans in four ways, and load them in three."""
-    ae = untrained(folder / "narrow", **NARROW)
+def rates(folder: Path, volumes: VolumeStore, ae: FrozenAutoencoder) -> str:
+    """Encode scans in four ways."""
     images = write_images(volumes, folder)
     resident = torch.from_numpy(volumes.read_unit_interval(slice(0, len(volumes))))
 
-    def bare() -> None:
-        with torch.inference_mode():
+    def bare(precision: str) -> None:
+        with torch.inference_mode(), torch.autocast("cpu", enabled=precision == "bf16"):
             for batch in resident.split(4):
                 ae.net.encode(batch)
 
-    encoding = race(
-        {
-            "one by one: LoadImage, fp32, savez_compressed": lambda: encode_one_by_one(
-                images, ae, folder / "npz"
-            ),
-            "pipeline encode, fp32": lambda: encode(volumes, ae, folder / "fp32.zarr"),
-            "pipeline encode, bf16": lambda: encode(
-                volumes, ae, folder / "bf16.zarr", precision="bf16"
-            ),
-            "bare forward on resident data, fp32": bare,
-        },
-        rounds=3,
-    )
-    by_name = {way.name: way.median for way in encoding}
-    share = by_name["bare forward on resident data, fp32"] / by_name["pipeline encode, fp32"]
-    store = open_latents(folder / "fp32.zarr")
+    ways = {
+        "one by one: LoadImage, fp32, savez_compressed": lambda: encode_one_by_one(
+            images, ae, folder / "npz"
+        )
+    }
+    for precision in ("fp32", "bf16"):
+        ways[f"bare forward on resident data, {precision}"] = partial(bare, precision)
+        ways[f"pipeline encode, {precision}"] = partial(
+            encode, volumes, ae, folder / f"{precision}.zarr", precision=precision
+        )
+    encoding = race(ways, rounds=5)
+    seconds = {way.name: way.seconds for way in encoding}
+    text = table(f"Encode {len(volumes)} scans of {volumes.array('volume').shape[1:]}", encoding)
+    for precision in ("fp32", "bf16"):
+        bare_s = seconds[f"bare forward on resident data, {precision}"]
+        ours_s = seconds[f"pipeline encode, {precision}"]
+        shares = [x / y for x, y in zip(bare_s, ours_s, strict=True)]
+        text += (
+            f"\n{precision}: encode runs at {statistics.median(shares):.0%} of the bare forward's"
+            f" rate (median of the rounds; {min(shares):.0%} to {max(shares):.0%}).\n"
+        )
+    return text
+
+
+def loading(folder: Path, count: int = 64) -> str:
+    """Make a batch of latents of the paper's size ready: posterior mean, float32."""
+    arrays = latent_arrays(PAPER_LATENT, rows_per_chunk=64)
+    path = folder / "paper.zarr"
+    builder = StoreBuilder(path, attributes("latents", 16 * count), arrays, unit_rows=64)
+    rng = np.random.default_rng(0)
+    (folder / "paper").mkdir()
+    for unit in builder.pending():
+        mean = rng.standard_normal((len(unit), *PAPER_LATENT), dtype=np.float32)
+        content = {"posterior_mean": mean, "posterior_logvar": mean - 4}
+        builder.write(unit, {name: values.astype(np.float16) for name, values in content.items()})
+        for row in range(count if unit.start == 0 else 0):
+            name = folder / "paper" / f"{row:03d}.npz"
+            np.savez_compressed(name, mean=mean[row], logvar=mean[row] - 4)
+    builder.finish()
+    store = open_latents(path)
     latents = store.load(store.attributes.scan_ids)
-    files = sorted((folder / "npz").glob("*.npz"))
-    index, generator = torch.randperm(len(files)), torch.Generator().manual_seed(0)
+    index = torch.from_numpy(rng.permutation(len(latents))[:count])
+    files = sorted((folder / "paper").glob("*.npz"))
     load = LoadImage(reader=NumpyReader(npz_keys=["mean"]), image_only=True)
-    loading = race(
+    generator = torch.Generator().manual_seed(0)
+    timed = race(
         {
-            "one npz a scan through LoadImage": lambda: [load(file) for file in files],
-            "a draw from resident latents": lambda: latents.draw(index, generator=generator),
-            "the whole store from disk": lambda: store.load(store.attributes.scan_ids),
+            "one npz a scan through LoadImage": lambda: torch.stack([load(f) for f in files]),
+            "posterior means of resident latents": lambda: latents.take_mean(index),
+            "fresh posterior draws of resident latents": lambda: latents.draw(
+                index, generator=generator
+            ),
         },
-        rounds=5,
+        rounds=9,
     )
-    count = len(volumes)
-    return (
-        table(f"Encode {count} scans of {GRID}", encoding)
-        + f"\nEncode runs at {share:.0%} of the bare forward's rate (fp32).\n\n"
-        + table(f"Load a batch of {count} latents of {store.latent_shape}", loading)
-        + "\nbf16 against fp32 latents, random weights: relative error"
-        + f" {_bf16_error(folder):.2%}.\n"
-    )
+    return table(f"A batch of {count} latents of {PAPER_LATENT}", timed)
 
 
-def _bf16_error(folder: Path) -> float:
-    means = [
-        open_latents(folder / f"{name}.zarr").read("posterior_mean").astype(np.float64)
-        for name in ("fp32", "bf16")
-    ]
-    return float(np.linalg.norm(means[1] - means[0]) / np.linalg.norm(means[0]))
+def agreement(folder: Path, volumes: VolumeStore, ae: FrozenAutoencoder) -> str:
+    """Compare latents of bf16 with those of fp32, and what is decoded from both."""
+    stores = {name: open_latents(folder / f"{name}.zarr") for name in ("fp32", "bf16")}
+    means = {
+        name: store.read("posterior_mean").astype(np.float32) for name, store in stores.items()
+    }
+    error = np.linalg.norm(means["bf16"] - means["fp32"]) / np.linalg.norm(means["fp32"])
+    text = f"### bf16 against fp32 latents\n\nRelative error of the means: {error:.2%}.\n"
+    ssim = {}
+    for name, mean in means.items():
+        rows = []
+        for row in range(len(volumes)):
+            reference = torch.from_numpy(volumes.read_unit_interval(slice(row, row + 1)))
+            with torch.inference_mode():
+                decoded = ae.net.decode(torch.from_numpy(mean[row : row + 1]))
+            rows.append(reconstruction_metrics(reference, decoded, reference > 0))
+        ssim[name] = pd.concat(rows, ignore_index=True)["ssim_brain"]
+    change = (ssim["bf16"] - ssim["fp32"]).abs().max()
+    return text + (
+        f"\nDecoded from them (in fp32), SSIM in the brain: {ssim['fp32'].mean():.4f} (fp32) and"
+        f" {ssim['bf16'].mean():.4f} (bf16); largest change of a scan {change:.1e}.\n"
+    )
 
 
 def peak_of(work: Callable[[], object]) -> float:
@@ -202,7 +259,7 @@ def memory(folder: Path, counts: tuple[int, ...]) -> str:
     for count in counts:
         volumes = synthetic_volumes(folder / f"{count}.zarr", count)
         out = folder / f"l{count}.zarr"
-        risen = peak_of(lambda v=volumes, o=out: encode(v, ae, o, batch_size=16))
+        risen = peak_of(lambda v=volumes, o=out: encode(v, ae, o, precision="fp32"))
         lines.append(f"| {count} | {risen:.0f} |")
     megabytes = np.prod(GRID) * counts[-1] / 1e6
     return "\n".join(lines) + f"\n\n{counts[-1]:,} volumes are {megabytes:.0f} MB as uint8.\n"
@@ -243,21 +300,36 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--note", default="", help="what else the reader should know")
     parser.add_argument("--scans", type=int, default=32, help="scans to encode in the race")
-    parser.add_argument("--many", type=int, default=1000, help="scans of the memory test")
+    parser.add_argument("--few", type=int, default=100, help="scans of the memory test")
+    parser.add_argument("--many", type=int, default=5000, help="scans of the memory test")
     parser.add_argument("--store", type=int, default=100_000, help="scans of the store to verify")
+    parser.add_argument("--ae", type=Path, help="a trained autoencoder; else one of random weights")
+    parser.add_argument("--volumes", type=Path, help="volumes for it; else noise")
+    parser.add_argument("--parts", default="memory,rates,loading,verification")
     arguments = parser.parse_args()
-    text = f"# Encode\n\n{machine()}. {arguments.note}\n"
+    torch.set_num_threads(1)
+    text = f"# Encode\n\n{machine()}, one thread. {arguments.note}\n"
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        parts: list[Callable[[], str]] = [
+
+        def rates_and_agreement() -> str:
+            if arguments.ae is None:
+                ae = untrained(folder / "narrow", **NARROW)
+            else:
+                ae = load_autoencoder(arguments.ae, device=torch.device("cpu"))
+            volumes = some_volumes(arguments.volumes, folder / "volumes.zarr", arguments.scans)
+            return rates(folder, volumes, ae) + "\n" + agreement(folder, volumes, ae)
+
+        parts: dict[str, Callable[[], str]] = {
             # First: a forked child must not follow a parallel region.
-            lambda: memory(folder, (arguments.many // 10, arguments.many)),
-            lambda: rates(folder, synthetic_volumes(folder / "volumes.zarr", arguments.scans)),
-            lambda: verification(folder, (arguments.store // 10, arguments.store)),
-        ]
-        for part in parts:
-            text += "\n" + part()
+            "memory": lambda: memory(folder, (arguments.few, arguments.many)),
+            "rates": rates_and_agreement,
+            "loading": lambda: loading(folder),
+            "verification": lambda: verification(folder, (arguments.store // 10, arguments.store)),
+        }
+        for part in arguments.parts.split(","):
+            text += "\n" + parts[part]()
             arguments.out.write_text(text)
     print(text)
 

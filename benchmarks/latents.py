@@ -67,11 +67,14 @@ def measure_encode(folder: Path) -> Measurement:
     volumes = synthetic_volumes(folder / "volumes.zarr", SCANS)
     ae = untrained(folder / "ae", **NARROW)
     images = write_images(volumes, folder)
-    ours, theirs = "pipeline encode, fp32", "one by one: LoadImage, fp32, savez_compressed"
+    ours, theirs = "pipeline encode, as it comes", "one by one: LoadImage, fp32, savez_compressed"
     timed = race(
         {
             theirs: lambda: encode_one_by_one(images, ae, folder / "npz"),
-            ours: lambda: encode(volumes, ae, folder / "fp32.zarr"),
+            ours: lambda: encode(volumes, ae, folder / "l.zarr"),
+            "pipeline encode, fp32": lambda: encode(
+                volumes, ae, folder / "fp32.zarr", precision="fp32"
+            ),
         },
         rounds=5,
     )
@@ -90,7 +93,10 @@ def measure_share(folder: Path) -> Measurement:
                 ae.net.encode(batch)
 
     ours, theirs = "pipeline encode, fp32", "bare forward on resident data"
-    timed = race({theirs: bare, ours: lambda: encode(volumes, ae, folder / "fp32.zarr")}, rounds=5)
+    timed = race(
+        {theirs: bare, ours: lambda: encode(volumes, ae, folder / "l.zarr", precision="fp32")},
+        rounds=5,
+    )
     result = compare(timed, ours=ours, against=theirs)
     return Measurement(
         value=100 * result.value,

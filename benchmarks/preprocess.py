@@ -21,6 +21,7 @@ from statistics import median
 import nibabel as nib
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import psutil
 from isal import igzip
 from scipy import ndimage
@@ -87,6 +88,23 @@ def steps(heads: list[Path]) -> str:
         cells = [f"{median(row.get(step, 0) for row in rows):.2f}" for step in STEPS]
         whole = median(sum(row.values()) for row in rows)
         lines.append(f"| {name} | {' | '.join(cells)} | {whole:.1f} | {median(walls):.1f} |")
+    return "\n".join(lines) + "\n"
+
+
+def records(qc_csv: Path) -> str:
+    """Give the CPU seconds of every step from the QC table of a run that is done."""
+    rows = pd.read_csv(qc_csv)
+    columns = [f"{step}_cpu_s" for step in STEPS]
+    rows["all"] = rows[columns].sum(axis=1)
+    lines = [
+        f"### CPU seconds a step in a run over {len(rows)} scans, median",
+        "",
+        f"| brain mask | scans | {' | '.join(STEPS)} | all |",
+        "|---|---|" + "---|" * (len(STEPS) + 1),
+    ]
+    for method, some in rows.groupby("strip_method"):
+        cells = " | ".join(f"{some[column].median():.2f}" for column in columns)
+        lines.append(f"| {method} | {len(some)} | {cells} | {some['all'].median():.1f} |")
     return "\n".join(lines) + "\n"
 
 
@@ -277,9 +295,11 @@ def main() -> None:
     parser.add_argument("--heads", type=Path, nargs="+", required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--qc", type=Path, help="QC table of a run, for its time by step")
     parser.add_argument("--note", default="", help="what else the reader should know")
     arguments = parser.parse_args()
     text = f"# Preprocessing\n\n{machine()}. {arguments.note}\n"
+    text += "\n" + records(arguments.qc) if arguments.qc else ""
     for name in arguments.parts:
         text += "\n" + PARTS[name](arguments.heads)
         arguments.out.parent.mkdir(parents=True, exist_ok=True)

@@ -46,11 +46,11 @@ def kind_of_machine() -> str:
     return f"cpu-{os.uname().machine.replace('_', '-')}-{available_cpus()}-cores"
 
 
-def run_rows(rows: Sequence[Row], out: Path) -> dict[str, Any]:
+def run_rows(rows: Sequence[Row], out: Path, *, note: str = "") -> dict[str, Any]:
     """Measure and write `<out>/<kind of machine>.json` after each row; others' results stay."""
     path = out / f"{kind_of_machine()}.json"
     results: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {"rows": {}}
-    results["machine"] = machine()
+    results["machine"] = f"{machine()}. {note}".strip()
     for number, row in enumerate(rows, start=1):
         log.info("%d of %d, %s (about %.0f s)", number, len(rows), row.name, row.seconds)
         results["rows"][row.name] = _measure(row)

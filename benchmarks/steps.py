@@ -1,4 +1,4 @@
-"""Rows of training: the optimiser step of stage 1, and one trunk for two semantic codes."""
+"""Rows of training: optimiser steps of both stages, and one trunk for two semantic codes."""
 
 import copy
 from pathlib import Path
@@ -8,10 +8,21 @@ from torch import Tensor, nn
 
 from benchmarks.harness import race
 from benchmarks.registry import Measurement, Row, compare
-from benchmarks.train_steps import LATENT, demo_ldae, our_step, plain_step
+from benchmarks.train_steps import (
+    LATENT,
+    SLICES,
+    VOLUME,
+    demo_ldae,
+    our_step,
+    plain_step,
+    published_encoder,
+    stage_2_step,
+)
 
 BATCH = 8
 BASE = 64
+STAGE_2_BATCH = 2
+STAGE_2_BASE = 32
 
 
 def _inputs(device: str) -> tuple[Tensor, Tensor]:
@@ -38,6 +49,21 @@ def measure_stage_1(folder: Path) -> Measurement:  # noqa: ARG001
         rounds=7,
     )
     return compare(timed, ours=ours, against=theirs, note=_sizes())
+
+
+def measure_stage_2(folder: Path) -> Measurement:  # noqa: ARG001
+    """Time an optimiser step with the latent encoder and with the published one on volumes."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    ldae = demo_ldae(STAGE_2_BASE).to(device)
+    ways = {"slices": published_encoder(256), "latent": ldae.encoder}
+    timed = race(
+        {name: stage_2_step(ldae, e, STAGE_2_BATCH, device) for name, e in ways.items()}, rounds=3
+    )
+    note = (
+        f"Latents of {LATENT}, batch {STAGE_2_BATCH}, base {STAGE_2_BASE}; ConvNeXt-Small over"
+        f" {SLICES} of {VOLUME[-1]} slices of {VOLUME}, random weights."
+    )
+    return compare(timed, ours="latent", against="slices", note=note)
 
 
 def measure_shared_trunk(folder: Path) -> Measurement:  # noqa: ARG001
@@ -72,6 +98,15 @@ ROWS = [
         measure=measure_stage_1,
         target=1.5,
         seconds=60,
+    ),
+    Row(
+        name="stage-2",
+        what="stage-2 step, latent encoder",
+        against="the published ConvNeXt over slices",
+        measure=measure_stage_2,
+        target=2.5,
+        target_gpu=4.0,
+        seconds=40,
     ),
     Row(
         name="shared-trunk",

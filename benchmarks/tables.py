@@ -23,7 +23,7 @@ def short_table(results: Mapping[str, Any]) -> str:
         else:
             measured, met = row["status"], "–"
         lines.append(f"| {row['what']} | {row['against']} | {target} | {measured} | {met} |")
-    return "\n".join([*lines, "", f"{results['machine']}."])
+    return "\n".join([*lines, "", results["machine"]])
 
 
 def full_text(results: Mapping[str, Any]) -> str:

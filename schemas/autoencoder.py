@@ -13,7 +13,7 @@ NonNegative = Annotated[float, Field(ge=0)]
 class AutoencoderParams(Section):
     """Where the frozen autoencoder of the study comes from."""
 
-    source: Literal["bundled", "train", "path"] = "train"
+    source: Literal["bundled", "train", "path"] = "bundled"
     """`bundled`: the one inside the package; `train`: train_ae's; `path`: the folder below."""
     path: Path | None = None
     """Folder of another study's autoencoder, of `pipeline import-ae`, or a MONAI bundle."""

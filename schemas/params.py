@@ -97,6 +97,8 @@ class QcParams(Section):
     """Share of the template brain inside the field of view, below which a scan is suspicious."""
     coverage_fail: Fraction = 0.80
     """Share of the template brain inside the field of view, below which a scan fails."""
+    turned_warn: float = 45.0
+    """Rotation from the template's pose (degrees) above which the header is suspicious."""
 
 
 class PreprocessParams(Section):
@@ -373,6 +375,8 @@ class EvaluateParams(Section):
     """Subject-level bootstrap draws for the 95 % intervals."""
     seed: int = 0
     """Seed of random x_T and bootstrap."""
+    lpips_weights: Path | None = None
+    """State dict of lpips.LPIPS(net="squeeze"), for LPIPS in `--what ae`; none leaves it out."""
 
 
 class ReportParams(Section):

@@ -20,6 +20,9 @@ def bench(
     readme: Annotated[
         Path | None, typer.Option(help="Markdown file whose table of figures is replaced.")
     ] = None,
+    note: Annotated[
+        str, typer.Option(help="What else a reader should know, kept with the results.")
+    ] = "",
     show: Annotated[
         bool, typer.Option("--list", help="Name the rows and what they take; measure nothing.")
     ] = False,
@@ -36,7 +39,7 @@ def bench(
         for row in rows:
             typer.echo(f"{row.name:18} {row.seconds:4.0f} s  {row.what}")
         return
-    results = run_rows(rows, out)
+    results = run_rows(rows, out, note=note)
     (out / f"{kind_of_machine()}.md").write_text(full_text(results))
     if readme is not None:
         put_table(readme, results)

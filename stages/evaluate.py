@@ -1,7 +1,7 @@
 """Stage 9: what scans never trained on show."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -13,10 +13,15 @@ def evaluate(
     *,
     manifest: Annotated[Path, typer.Option(help="manifest.csv with the split.")],
     volumes: Annotated[Path, typer.Option(help="volumes.zarr of the preprocess stage.")],
-    latents: Annotated[Path, typer.Option(help="latents.zarr of the encode stage.")],
-    ae: Annotated[Path, typer.Option(help="Autoencoder folder.")],
-    ldae: Annotated[Path, typer.Option(help="Model of train-ldae.")],
     out: Annotated[Path, typer.Option(help="Folder for metrics, tables a scan, and pictures.")],
+    ae: Annotated[
+        Path | None,
+        typer.Option(help="Autoencoder folder; default: models/ae, else the bundled one."),
+    ] = None,
+    latents: Annotated[
+        Path | None, typer.Option(help="latents.zarr of the encode stage (study).")
+    ] = None,
+    ldae: Annotated[Path | None, typer.Option(help="Model of train-ldae (study).")] = None,
     directions: Annotated[
         Path | None,
         typer.Option(help="directions.json of the probe stage, for the dose-response."),
@@ -24,13 +29,32 @@ def evaluate(
     voxel_dae: Annotated[
         Path | None, typer.Option(help="Model of train-voxel-dae, as a baseline.")
     ] = None,
+    what: Annotated[
+        Literal["study", "ae"], typer.Option(help="The study, or the autoencoder alone in depth.")
+    ] = "study",
 ) -> None:
     """Judge reconstruction, manipulation, interpolation and generation on held-out subjects.
+
+    `--what ae`: SSIM, MS-SSIM, PSNR, MSE, ventricle volumes, five round trips in a row, what each
+    latent channel carries, speed and memory.
 
     Example: pipeline evaluate --manifest data/cohort/manifest.csv --volumes data/volumes.zarr
     --latents data/latents.zarr --ae models/ae --ldae models/ldae
     --directions reports/probe/directions.json --out reports/evaluate
     """
+    from pipeline.bundled import find_autoencoder
+    from schemas.errors import ParamsError
+
+    folder, which = find_autoencoder(ae)
+    if what == "ae":
+        from stages.evaluate_ae import judge_autoencoder
+
+        typer.echo(f"autoencoder: {which}")
+        judge_autoencoder(settings, manifest, volumes, folder, out)
+        return
+    if latents is None or ldae is None:
+        raise ParamsError("evaluate: --latents and --ldae are needed, or --what ae")
+
     from dataclasses import replace
 
     from pipeline.applications.models import load_models, load_voxel_models
@@ -52,7 +76,7 @@ def evaluate(
     volume_store = open_volumes(volumes)
     study = Study(
         models=replace(
-            load_models(ae, ldae, **how),
+            load_models(folder, ldae, **how),
             clip_x0=params.evaluate.clip_x0,
             stop_percent=params.evaluate.stop_percent,
         ),

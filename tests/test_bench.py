@@ -93,7 +93,7 @@ def test_tables_tell_target_figure_and_verdict(tmp_path):
     put_table(readme, results)
     text = readme.read_text()
     assert text.startswith("before\n<!-- bench:begin -->\n| what")
-    assert text.endswith("a machine.\n<!-- bench:end -->\nafter\n")
+    assert text.endswith("a machine\n<!-- bench:end -->\nafter\n")
     with pytest.raises(ContractError, match="expected <!-- bench:begin -->"):
         put_table(tmp_path / "README.md", results) if readme.write_text("no marks") else None
 

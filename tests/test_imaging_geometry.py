@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
 
 from pipeline.imaging.brain import stripped_mask
 from pipeline.imaging.chain import scale_intensities
@@ -16,7 +17,7 @@ from pipeline.imaging.geometry import (
     smooth_for,
 )
 from pipeline.imaging.mosaic import draw_mosaic, scan_strip
-from pipeline.imaging.qc import judge
+from pipeline.imaging.qc import _turned, judge
 from pipeline.imaging.register import correlation
 from pipeline.imaging.template import GRID_CENTRE, grid_affine, load_template
 from schemas.errors import ScanError
@@ -180,12 +181,24 @@ def test_stripped_rule_by_volume_and_exact_background() -> None:
         ({"dice": 0.7}, "fail", "overlap"),
         ({"coverage": 0.9}, "warn", "field of view"),
         ({"scaling": 3.0}, "warn", "scaled by"),
+        ({"turned": 60.0}, "warn", "turned by 60 degrees"),
     ],
 )
 def test_verdict(change: dict[str, float], status: str, word: str) -> None:
     verdict = judge(GOOD | change, (), QcParams(), rigid=False)
     assert verdict.status == status
     assert word in "; ".join(verdict.reasons)
+
+
+@pytest.mark.parametrize("angles", [(0, 0), (60, 20), (180, 0)])
+def test_turned_is_the_angle_whatever_the_scaling(angles: tuple[float, float]) -> None:
+    rotation = Rotation.from_euler("xz", angles, degrees=True)
+    affine = np.eye(4)
+    affine[:3, :3] = np.diag([1.2, 1.1, 1.3]) @ rotation.as_matrix()
+    expected = np.rad2deg(rotation.magnitude())
+    assert _turned(affine) == pytest.approx(expected, abs=6)
+    affine[:3, :3] = 1.2 * rotation.as_matrix()
+    assert _turned(affine) == pytest.approx(expected, abs=1e-4)
 
 
 def test_notes_warn_and_rigid_ignores_scaling() -> None:

@@ -28,7 +28,9 @@ def test_product_files_stay_small():
 
 
 def test_no_large_file_is_tracked():
-    assert not [p for p in tracked() if p.stat().st_size > 1_000_000]
+    bundled = ROOT / "pipeline" / "weights"
+    limits = {p: 8_000_000 if p.is_relative_to(bundled) else 1_000_000 for p in tracked()}
+    assert not [p for p, limit in limits.items() if p.stat().st_size > limit]
 
 
 def test_no_home_or_machine_path_is_written_down():

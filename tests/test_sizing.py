@@ -20,9 +20,10 @@ def autoencoder(autoencoder_path):
 def test_memory_of_a_scan_follows_the_grid_and_nothing_is_computed(autoencoder):
     widest = 8 * 8 * 12 * 10 * 4 * 2  # 8 channels on half the grid, in and out, fp32
     assert scan_bytes(autoencoder, GRID) == pytest.approx(sizing.LIVE_TENSORS * widest, rel=0.5)
-    assert scan_bytes(autoencoder, (32, 24, 20)) == 2 * scan_bytes(autoencoder, GRID)
-    huge = scan_bytes(autoencoder, (1600, 2400, 2000))
-    assert huge == 10**6 * scan_bytes(autoencoder, GRID)
+    double, huge = (scan_bytes(autoencoder, g) for g in ((32, 24, 20), (1600, 2400, 2000)))
+    # Padding by one voxel weighs more on a small grid.
+    assert double == pytest.approx(2 * scan_bytes(autoencoder, GRID), rel=0.1)
+    assert huge == pytest.approx(10**6 * scan_bytes(autoencoder, GRID), rel=0.2)
 
 
 @pytest.mark.parametrize(

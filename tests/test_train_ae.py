@@ -57,12 +57,12 @@ class KilledError(Exception):
 def test_with_every_term_a_resumed_run_equals_an_undisturbed_one(
     tmp_path, monkeypatch, volumes, split, lpips_file, accumulate
 ):
-    params = everything(lpips_file, accumulate=accumulate)
+    params = everything(lpips_file, accumulate=accumulate, batch_size=accumulate)
     train_autoencoder(volumes, split, params, tmp_path / "whole", device=CPU)
     compute = AutoencoderModule.compute_losses
 
     def dying(self, step):
-        if step == 5 * accumulate - 1:
+        if step == 4:
             raise KilledError
         return compute(self, step)
 

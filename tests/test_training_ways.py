@@ -19,7 +19,7 @@ import pipeline.training.latent_diffusion as stages
 from pipeline.artefact import read_artefact
 from pipeline.frozen import load_autoencoder, load_diffusion
 from pipeline.ldae import build_diffusion, unet_config
-from pipeline.stores.latents import open_latents
+from pipeline.stores.latents import LatentStore, open_latents
 from pipeline.training.latent_modules import DenoiserModule
 from pipeline.training.module import StepModule
 from schemas.errors import ContractError, ParamsError, TrainingError
@@ -301,6 +301,19 @@ def test_the_stored_draw_of_a_scan_never_changes(latents_path, split):
     mean = latents["train"].take_mean(torch.tensor([3, 5]))
     spread = (0.5 * latents["train"].logvar[[3, 5]].float()).exp()
     assert float(((both - mean) / spread).std()) == pytest.approx(1, abs=0.1)
+
+
+def test_latents_that_are_not_finite_are_refused_by_name(train, monkeypatch):
+    read = LatentStore.read
+
+    def poisoned(self, name, rows):
+        values = read(self, name, rows).copy()
+        values[3, 0, 1, 2, 3] = float("nan")
+        return values
+
+    monkeypatch.setattr(LatentStore, "read", poisoned)
+    with pytest.raises(ContractError, match=r"posterior_mean of sub-003 is not finite"):
+        train("x")
 
 
 @pytest.mark.slow

@@ -18,6 +18,7 @@ TINY = {
     "preprocess.grid.shape": [32, 40, 32],
     "preprocess.grid.zooms": 6.0,
     "preprocess.registration_zooms": 6.0,
+    "autoencoder.source": "train",
     "train_ae.steps": 8,
     "train_ae.channels": [8],
     "train_ldm.steps": 6,

@@ -64,6 +64,10 @@ class ReportContext:
     """Part of the evaluation to its table, one row a scan and whatever else was varied."""
     pictures: Mapping[str, Mapping[str, np.ndarray]] = field(default_factory=dict)
     """Part of the evaluation to its arrays: scan_id (n,), and volumes (n, …, X, Y, Z), uint8."""
+    ae_quality: Mapping[str, Any] | None = None
+    """ae_quality.summarise."""
+    ae_error_map: bytes | None = None
+    """PNG."""
     probe: Mapping[str, Any] | None = None
     """probes.ProbeResults.document()."""
     predictions: pd.DataFrame | None = None
@@ -88,7 +92,8 @@ def load_context(
     """Read what there is; a path that is None or absent leaves its section `not run`.
 
     `models` holds `ae/log.csv`, `ldm/log.csv`, `ldae/log.csv`. `evaluate` holds `metrics.json`,
-    `per_scan/*.parquet`, `pictures/*.npz`; `probe` holds `metrics.json`, `predictions.parquet`.
+    `per_scan/*.parquet`, `pictures/*.npz`; `probe` holds `metrics.json`, `predictions.parquet`;
+    `ae`, beside `evaluate`, what `evaluate --what ae` wrote.
 
     Raises
     ------
@@ -122,6 +127,8 @@ def load_context(
         evaluate=_read_json(evaluate and evaluate / "metrics.json"),
         per_scan=_read_parts(evaluate, "per_scan", ".parquet", _read_parquet),
         pictures=_read_parts(evaluate, "pictures", ".npz", _read_arrays),
+        ae_quality=_read_json(evaluate and evaluate.parent / "ae" / "metrics.json"),
+        ae_error_map=_read_bytes(evaluate and evaluate.parent / "ae" / "error_map.png"),
         probe=_read_json(probe and probe / "metrics.json"),
         predictions=_read_predictions(probe),
         versions=installed_versions(),
@@ -192,6 +199,10 @@ def _read_json(path: Path | None) -> dict[str, Any] | None:
     except ValueError as error:
         raise ContractError(f"{path}: not JSON ({error}); run its stage again") from error
     return value if isinstance(value, dict) else None
+
+
+def _read_bytes(path: Path | None) -> bytes | None:
+    return path.read_bytes() if path is not None and path.is_file() else None
 
 
 def _read_arrays(path: Path) -> dict[str, np.ndarray]:

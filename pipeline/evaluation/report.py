@@ -6,6 +6,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from pipeline.compute import write_atomic
+from pipeline.evaluation.ae_section import ae_section
 from pipeline.evaluation.application_sections import (
     generation_section,
     interpolation_section,
@@ -43,6 +44,7 @@ def render_report(context: ReportContext, out: Path) -> None:
         "quality": quality_section(context, figures),
         "training": training_section(context, figures),
         "reconstruction": reconstruction_section(context, figures),
+        "autoencoder": ae_section(context),
         "inversion": inversion_section(context, figures),
         "probe": probe_section(context, figures),
         "manipulation": manipulation_section(context, figures),

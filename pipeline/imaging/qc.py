@@ -14,8 +14,10 @@ from schemas.params import GridParams, QcParams
 
 Status = Literal["pass", "warn", "fail"]
 Mask = npt.NDArray[np.bool_]
-NUMBERS = ("brain_ml", "ncc", "dice", "scaling", "coverage", "snr", "foreground")
+NUMBERS = ("brain_ml", "ncc", "dice", "scaling", "coverage", "turned", "snr", "foreground")
 """The numbers of every scan, in the order of the QC table."""
+ADDED_LATER = ("turned",)
+"""Numbers that tables and records of earlier versions do not have."""
 
 
 @dataclass(frozen=True)
@@ -54,8 +56,9 @@ def measure(
     dict
         brain_ml (ml, native); ncc, correlation with the template inside its mask; dice of brain
         and template masks; scaling, the determinant of the affine; coverage, the share of the
-        template brain inside the field of view; snr, brain median over noise; foreground, the
-        share of the grid that is brain.
+        template brain inside the field of view; turned, how far the head lies from the pose of the
+        template (degrees); snr, brain median over noise; foreground, the share of the grid that is
+        brain.
     """
     template, template_mask = load_template(grid)
     voxel_ml = float(np.prod(zooms_of(native_affine))) / 1000
@@ -67,6 +70,7 @@ def measure(
         "dice": 2 * float((mask & template_mask).sum()) / max(1.0, most),
         "scaling": float(np.linalg.det(native_to_mni[:3, :3])),
         "coverage": _coverage(native.shape, native_affine, native_to_mni, grid),
+        "turned": _turned(native_to_mni),
         "snr": _snr(native, native_mask),
         "foreground": float(mask.mean()),
     }
@@ -97,6 +101,12 @@ def judge(
     low, high = params.scaling_warn
     if not rigid and not low <= numbers["scaling"] <= high:
         warnings.append(f"scaled by {numbers['scaling']:.2f}, usual is {low:.2f} to {high:.2f}")
+    turned = numbers.get("turned", 0.0)
+    if turned > params.turned_warn:
+        warnings.append(
+            f"head turned by {turned:.0f} degrees, usual is up to {params.turned_warn:.0f}: "
+            "a wrong header? then left and right may be wrong too"
+        )
     status: Status = "fail" if failures else "warn" if warnings else "pass"
     return Verdict(status, (*failures, *warnings))
 
@@ -111,6 +121,13 @@ def _coverage(
     voxels = points @ to_voxel[:3, :3].T + to_voxel[:3, 3]
     inside = ((voxels >= -0.5) & (voxels <= np.asarray(shape) - 0.5)).all(axis=1)
     return float(inside.mean())
+
+
+def _turned(native_to_mni: Affine) -> float:
+    """Return the angle of the rotation in an affine (degrees)."""
+    left, _, right = np.linalg.svd(native_to_mni[:3, :3])
+    cosine = (float(np.trace(left @ right)) - 1) / 2
+    return float(np.rad2deg(np.arccos(np.clip(cosine, -1, 1))))
 
 
 def _snr(data: npt.NDArray[np.float32], mask: Mask) -> float:

@@ -103,16 +103,16 @@ def fill_units(
             for size in np.unique(sizes[fresh - unit.start]).tolist():
                 chosen = sizes[fresh - unit.start] == size
                 at = fresh[chosen] - unit.start
+                asked = min(size, limit)
                 encoder = Encoder(
-                    autoencoder,
-                    batch_size=min(size, limit),
-                    precision=work.precision,
-                    device=device,
+                    autoencoder, batch_size=asked, precision=work.precision, device=device
                 )
                 mean, logvar = encoder.encode(batch[chosen], advance=advance)
                 content["posterior_mean"][at] = mean
                 content["posterior_logvar"][at] = logvar
-                sizes[at] = limit = min(limit, encoder.batch_size)
+                sizes[at] = encoder.batch_size
+                if encoder.batch_size < asked:  # memory ended: do not try it again
+                    limit = encoder.batch_size
             if written is not None:
                 written.result()
             written = writer.submit(builder.write, unit, content, batch_sizes=sizes.tolist())

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from pipeline.cohort.records import read_table
-from pipeline.imaging.qc import NUMBERS
+from pipeline.imaging.qc import ADDED_LATER, NUMBERS
 from pipeline.precompute.overrides import BY_HAND, Override
 from schemas.errors import ContractError
 
@@ -28,12 +28,15 @@ def read_qc(path: Path) -> pd.DataFrame:
     if not path.is_file():
         raise ContractError(f"{path}: no such QC table; `pipeline preprocess` writes it")
     table = read_table(path)
-    missing = [name for name in ("scan_id", "status", "reasons", *NUMBERS) if name not in table]
+    expected = {"scan_id", "status", "reasons", *NUMBERS} - set(ADDED_LATER)
+    missing = sorted(expected - set(table))
     if missing:
         raise ContractError(
             f"{path}: no column {', '.join(missing)}; expected the table that "
             "`pipeline preprocess --qc` writes"
         )
+    for name in ADDED_LATER:
+        table[name] = table.get(name)
     for name in NUMBERS:
         table[name] = pd.to_numeric(table[name], errors="coerce")
     table["reasons"] = table["reasons"].fillna("")

@@ -10,6 +10,7 @@ that is not complete.
 import fcntl
 import json
 import shutil
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -34,6 +35,8 @@ from pipeline.stores.units import (
 )
 from schemas.errors import ContractError
 from schemas.stores import StoreAttributes, StoreKind
+
+LOCK_ATTEMPTS = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,12 +68,17 @@ def lock_store(out: Path) -> Iterator[None]:
         out.parent.mkdir(parents=True, exist_ok=True)
         lock = path.open("a")
     with lock as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ContractError(
-                f"{out}: another process is writing it; wait for it or stop it"
-            ) from error
+        for attempt in range(LOCK_ATTEMPTS):
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as error:
+                # A command that only looks holds the lock for a moment.
+                if attempt + 1 == LOCK_ATTEMPTS:
+                    raise ContractError(
+                        f"{out}: another process is writing it; wait for it or stop it"
+                    ) from error
+                time.sleep(0.1)
         yield
 
 

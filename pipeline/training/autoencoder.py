@@ -17,6 +17,7 @@ from pipeline.stores.volumes import VolumeStore
 from pipeline.training.batches import batch_rows, step_generator
 from pipeline.training.fit import fit
 from pipeline.training.module import StepModule
+from pipeline.training.processes import processes
 from pipeline.training.ssim import ssim_map
 from pipeline.training.terms import Adversary, perceptual_distance
 from schemas.autoencoder import TrainAeParams
@@ -46,6 +47,7 @@ class AutoencoderModule(StepModule):
         val_rows: list[int],
     ) -> None:
         super().__init__(net, params)
+        self.divisible(params.batch_size)
         perceptual = params.perceptual
         self._lpips = [load_lpips(perceptual.weights, device=CPU)] if perceptual.weights else []
         self.adversary = Adversary(params.adversarial) if params.adversarial.weight else None
@@ -103,8 +105,10 @@ class AutoencoderModule(StepModule):
         terms = {"l1": l1, "kl": kl}
         loss = l1 + params.kl_weight * kl
         if params.ssim_weight > 0:
-            # The store holds 0 outside the brain and there alone.
-            terms["dssim"] = 1 - ssim_map(x, made)[x > 0].mean()
+            # The store holds 0 outside the brain and there alone; a crop may have missed it.
+            inside = (x > 0).float()
+            dssim = (1 - ssim_map(x, made)) * inside
+            terms["dssim"] = dssim.sum() / inside.sum().clamp(min=1)
             loss = loss + params.ssim_weight * terms["dssim"]
         for lpips in self._lpips:
             share = params.perceptual.slices
@@ -192,14 +196,15 @@ def train_autoencoder(
         "volumes_digest": volumes.digest,
         "metrics": {k: v for k, v in metrics.items() if k != "seconds"},
     }
-    write_artefact(
-        out,
-        kind="ae",
-        tensors=module.averaged.state_dict(),
-        config=config,
-        metrics=metrics,
-        card=_card(config),
-    )
+    if processes().rank == 0:
+        write_artefact(
+            out,
+            kind="ae",
+            tensors=module.averaged.state_dict(),
+            config=config,
+            metrics=metrics,
+            card=_card(config),
+        )
     return metrics
 
 

@@ -148,8 +148,8 @@ class _Bar(Callback):
 
     def on_train_batch_end(self, *details: Any) -> None:
         """Advance the bar."""
-        trainer, module, *_ = details
-        if trainer.fit_loop._should_accumulate():
+        _, module, _, index, *_ = details
+        if (index + 1) % module.params.accumulate:
             return
         losses = [row["loss"] for row in module.rows[-3:] if "loss" in row]
         self.bar.advance(f"loss {losses[-1]:.4g}" if losses else "")

@@ -44,7 +44,7 @@ MAX_VAL_SCANS = 12
 """Validation scans judged; a validation should cost less than the steps between two of them."""
 PICTURE_SCANS = 3
 PICTURE_STEPS = 10
-HEALTH_SCANS = 8
+HEALTH_SCANS = 4
 HEALTH_STEPS = 20
 
 

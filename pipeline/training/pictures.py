@@ -50,11 +50,14 @@ class Pictures(Callback):
         every = module.params.pictures_every
         if not every or self.validations % every or not hasattr(module, "pictures"):
             return
-        rows = list(module.pictures().values())
+        with torch.autocast(
+            module.device.type, torch.bfloat16, enabled=module.params.precision == "bf16"
+        ):
+            rows = [z_0.float() for z_0 in module.pictures().values()]
         if not rows:
             return
         with torch.no_grad():
-            shown = [(self.decode(z_0) if self.decode else z_0).float().cpu() for z_0 in rows]
+            shown = [(self.decode(z_0) if self.decode else z_0).cpu() for z_0 in rows]
         path = self.folder / f"step-{module.global_step:06d}.png"
         write_atomic(path, _png(montage(shown)))
         for sink in self.sinks:

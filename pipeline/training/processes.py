@@ -4,6 +4,7 @@ Each process draws the whole batch of a step (latents are small and resident) an
 rows, so that any number of processes and micro-batches gives the gradient of one process.
 """
 
+import atexit
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -57,6 +58,7 @@ def join(device: torch.device) -> torch.device:
             os.environ["MASTER_PORT"] = str(slurm.main_port)
         backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
         dist.init_process_group(backend, rank=own.rank, world_size=own.size)
+        atexit.register(dist.destroy_process_group)
     return device
 
 

@@ -1,0 +1,43 @@
+"""The row of whole reconstructions: LDAE against a voxel-space diffusion autoencoder."""
+
+from pathlib import Path
+
+import torch
+
+from benchmarks.harness import race
+from benchmarks.registry import Measurement, Row, compare
+from benchmarks.voxel_dae import machines, reconstruct, size_of
+from schemas.params import Params
+
+STEPS = 4
+
+
+def measure_whole(folder: Path) -> Measurement:  # noqa: ARG001
+    """Take a volume apart and put it together, both ways with the same sampler and steps."""
+    params = Params()
+    shape = params.preprocess.grid.shape
+    volume = torch.rand(1, *shape)
+    ways = machines(params, STEPS)
+    theirs, ours = "voxel DAE, the LDAE's denoiser", "LDAE"
+    timed = race(
+        {name: lambda m=ways[name]: reconstruct(m, volume) for name in (theirs, ours)}, rounds=2
+    )
+    sizes = "; ".join(f"{name}: {size_of(ways[name])} parameters" for name in (theirs, ours))
+    return compare(
+        timed,
+        ours=ours,
+        against=theirs,
+        note=f"Grid {tuple(shape)}, {STEPS} steps each way, random weights. {sizes}.",
+    )
+
+
+ROWS = [
+    Row(
+        name="voxel-dae",
+        what="whole reconstruction with the LDAE",
+        against="voxel-space diffusion autoencoder, same grid and steps",
+        measure=measure_whole,
+        target=20,
+        seconds=120,
+    )
+]

@@ -1,0 +1,52 @@
+"""Multi-scale SSIM (Wang et al. 2003), inside the brain and over the whole volume."""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from monai.metrics.regression import compute_ssim_and_cs
+from torch import Tensor
+
+from pipeline.evaluation.metrics import SSIM_SIGMA, SSIM_WINDOW, ssim_window
+
+WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
+"""As published, finest scale first. Small grids have fewer scales; their weights are rescaled."""
+
+
+def num_scales(shape: tuple[int, ...]) -> int:
+    """Return how many of the five scales a grid has room for: the window must fit into each."""
+    window = ssim_window(shape)
+    return max(n for n in range(1, len(WEIGHTS) + 1) if n == 1 or min(shape) >> (n - 1) >= window)
+
+
+def ms_ssim(
+    reference: Float[Tensor, "1 1 X Y Z"],
+    prediction: Float[Tensor, "1 1 X Y Z"],
+    mask: Bool[Tensor, "1 1 X Y Z"],
+) -> tuple[float, float]:
+    """Return MS-SSIM inside the mask and over the whole volume; intensities in [0, 1].
+
+    Inside the mask, each scale's map is averaged over the mask voxels alone, as SSIM's is.
+    """
+    shape = tuple(reference.shape[2:])
+    scales, window = num_scales(shape), ssim_window(shape)
+    sigma = SSIM_SIGMA * window / SSIM_WINDOW
+    a, b, inside = reference.float(), prediction.float().clamp(0, 1), mask.float()
+    weights = torch.tensor(WEIGHTS[:scales]) / sum(WEIGHTS[:scales])
+    brain, whole = torch.ones(()), torch.ones(())
+    for scale, weight in enumerate(weights):
+        ssim, cs = compute_ssim_and_cs(
+            y_pred=b,
+            y=a,
+            spatial_dims=3,
+            kernel_size=(window,) * 3,
+            kernel_sigma=(sigma,) * 3,
+            data_range=1.0,
+        )
+        values = (ssim if scale == scales - 1 else cs)[0, 0].cpu()
+        x, y, z = (slice(window // 2, side - window // 2) for side in a.shape[2:])
+        chosen = inside[0, 0, x, y, z].cpu() >= 0.5
+        if chosen.any():
+            brain = brain * values[chosen].mean().clamp(min=0) ** weight
+        whole = whole * values.mean().clamp(min=0) ** weight
+        a, b, inside = (F.avg_pool3d(v, 2) for v in (a, b, inside))
+    return float(brain), float(whole)
