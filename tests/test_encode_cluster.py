@@ -38,8 +38,8 @@ def test_workers_give_the_bytes_of_one_process(tmp_path, volumes, autoencoder_pa
         assert encode_volumes(volumes, autoencoder, out, PARAMS, **where).encoded == 0
         encode_volumes(volumes, autoencoder, tmp_path / "auto.zarr", auto, **where)
         assert open_latents(tmp_path / "auto.zarr").batch_sizes == [4] * 20
+        where["device_name"] = "cuda:99"
         with pytest.raises(ParamsError, match="no such GPU"):
-            where["device_name"] = "cuda:99"
             encode_volumes(volumes, autoencoder, tmp_path / "none.zarr", PARAMS, **where)
     assert not (tmp_path / "none.zarr").exists()
 

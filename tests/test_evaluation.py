@@ -34,7 +34,8 @@ from pipeline.stores.latents import open_latents
 from pipeline.stores.reading import OpenStore
 from pipeline.training.voxels import VoxelsAsLatents
 from schemas.errors import ContractError
-from schemas.params import EmbedParams, EvaluateParams, ProbeParams
+from schemas.evaluation import EvaluateParams, ProbeParams
+from schemas.params import EmbedParams
 from stages.cli import app
 from tests.test_training import CPU, LDAE, LDM
 
