@@ -29,7 +29,7 @@ def test_workers_give_the_bytes_of_one_process(tmp_path, volumes, autoencoder_pa
     encode_volumes(volumes, autoencoder, tmp_path / "one.zarr", PARAMS, device=CPU)
     auto = PARAMS.model_copy(update={"batch_size": "auto"})
     with LocalCluster(
-        n_workers=2, threads_per_worker=1, dashboard_address=None, processes=True
+        n_workers=2, threads_per_worker=1, dashboard_address=":0", processes=True
     ) as cluster:
         where = {"device": CPU, "scheduler": cluster.scheduler_address, "device_name": "cpu"}
         out = tmp_path / "many.zarr"
@@ -38,8 +38,8 @@ def test_workers_give_the_bytes_of_one_process(tmp_path, volumes, autoencoder_pa
         assert encode_volumes(volumes, autoencoder, out, PARAMS, **where).encoded == 0
         encode_volumes(volumes, autoencoder, tmp_path / "auto.zarr", auto, **where)
         assert open_latents(tmp_path / "auto.zarr").batch_sizes == [4] * 20
+        where["device_name"] = "cuda:99"
         with pytest.raises(ParamsError, match="no such GPU"):
-            where["device_name"] = "cuda:99"
             encode_volumes(volumes, autoencoder, tmp_path / "none.zarr", PARAMS, **where)
     assert not (tmp_path / "none.zarr").exists()
 
