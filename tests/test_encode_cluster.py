@@ -29,7 +29,7 @@ def test_workers_give_the_bytes_of_one_process(tmp_path, volumes, autoencoder_pa
     encode_volumes(volumes, autoencoder, tmp_path / "one.zarr", PARAMS, device=CPU)
     auto = PARAMS.model_copy(update={"batch_size": "auto"})
     with LocalCluster(
-        n_workers=2, threads_per_worker=1, dashboard_address=None, processes=True
+        n_workers=2, threads_per_worker=1, dashboard_address=":0", processes=True
     ) as cluster:
         where = {"device": CPU, "scheduler": cluster.scheduler_address, "device_name": "cpu"}
         out = tmp_path / "many.zarr"
