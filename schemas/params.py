@@ -9,11 +9,49 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from schemas.autoencoder import AutoencoderParams, TrainAeParams
+from schemas.evaluation import EvaluateParams, ProbeParams, ReportParams
+from schemas.latent_diffusion import (
+    DenoiserParams,
+    DiffusionParams,
+    Posterior,
+    Prediction,
+    SemanticEncoderParams,
+    Shift,
+    TrainLdaeParams,
+    TrainLdmParams,
+)
 from schemas.section import Fraction, OptimParams, Positive, Precision, Section, Triple
 
-Prediction = Literal["epsilon", "v"]
-Shift = Literal["posterior_mean", "score"]
-Posterior = Literal["sample", "mean", "stored_draw"]
+__all__ = [
+    "AutoencoderParams",
+    "CohortParams",
+    "DenoiserParams",
+    "DiffusionParams",
+    "EmbedParams",
+    "EncodeParams",
+    "EvaluateParams",
+    "Fraction",
+    "GridParams",
+    "OptimParams",
+    "Params",
+    "PhantomParams",
+    "Positive",
+    "Posterior",
+    "Precision",
+    "Prediction",
+    "PreprocessParams",
+    "ProbeParams",
+    "QcParams",
+    "ReportParams",
+    "Section",
+    "SemanticEncoderParams",
+    "Shift",
+    "SplitParams",
+    "TrainAeParams",
+    "TrainLdaeParams",
+    "TrainLdmParams",
+    "Triple",
+]
 
 
 class SplitParams(Section):
@@ -138,262 +176,11 @@ class EncodeParams(Section):
     """Scans a Zarr chunk."""
 
 
-class DenoiserParams(Section):
-    """The 3D UNet that predicts the noise."""
-
-    base_channels: Positive = 32
-    """Channels of the first level."""
-    multipliers: tuple[Positive, ...] = (1, 2, 3)
-    """Channels a level, in units of base_channels."""
-    num_res_blocks: Positive = 1
-    """Residual blocks a level."""
-    attention_levels: tuple[int, ...] = (2,)
-    """Levels (0 is the finest) with self-attention."""
-    dropout: Fraction = 0.0
-    """Dropout inside residual blocks."""
-    pooling: Literal["isotropic", "anisotropic"] = "isotropic"
-    """`anisotropic` keeps the first axis at full size, as published."""
-
-
-class DiffusionParams(Section):
-    """The forward process."""
-
-    num_train_timesteps: Positive = 1000
-    """T."""
-    beta_schedule: Literal["linear", "cosine"] = "linear"
-    """Schedule of beta."""
-    beta_start: float = 1e-4
-    """beta at t = 0 (linear)."""
-    beta_end: float = 0.02
-    """beta at t = T - 1 (linear)."""
-
-
-class TrainLdmParams(OptimParams):
-    """Stage 1: latent diffusion."""
-
-    steps: Positive = 160
-    batch_size: Positive = 8
-    lr: Annotated[float, Field(gt=0)] = 5e-4
-    posterior: Posterior = "sample"
-    """Train on posterior draws (fresh each step), on the posterior mean, or, as published, on one
-    draw a scan that never changes; both stages."""
-    scale: Literal["channel", "scalar"] | float = "channel"
-    """Latent standardisation fitted on the training split, or a given scale factor."""
-    prediction: Prediction = "epsilon"
-    """What the network predicts: the noise, or v = alpha eps - sigma x_0."""
-    min_snr_gamma: Annotated[float, Field(gt=0)] | None = None
-    """Clip of the SNR in the loss's weight; none weighs every timestep alike."""
-    diffusion: DiffusionParams = DiffusionParams()
-    """Forward process."""
-    denoiser: DenoiserParams = DenoiserParams()
-    """Network."""
-
-
-class SemanticEncoderParams(Section):
-    """The network that gives y_sem."""
-
-    kind: Literal["latent", "latent-2.5d", "slices"] = "latent"
-    """`latent`: 3D convolutions and attention pooling over the latent. `latent-2.5d`: 2D
-    convolutions over the latent's axial slices, attention over slices. `slices`: the published
-    ConvNeXt over the axial slices of volumes.zarr."""
-    channels: tuple[Positive, ...] = (48, 96, 192)
-    """Channels a level; each level after the first halves the grid. Four for `slices`."""
-    dim: Positive = 256
-    """Length of y_sem."""
-    num_heads: Positive = 4
-    """Heads of the attention pooling."""
-    modes: Annotated[int, Field(ge=0)] = 32
-    """Principal modes of the training latents that y_sem is told and that tell G where things are;
-    0 is as published. Not used by `slices`."""
-    depths: tuple[Positive, ...] = (3, 3, 27, 3)
-    """Blocks a level of `slices`; (3, 3, 27, 3) is ConvNeXt-Small."""
-    num_slices: Positive | None = None
-    """Evenly spread slices that `slices` reads; none is all."""
-    weights: Path | None = None
-    """ImageNet weights of `slices`: a ConvNeXt of torchvision (.pth or .safetensors)."""
-
-    @model_validator(mode="after")
-    def _fits_its_kind(self) -> "SemanticEncoderParams":
-        if self.kind == "slices" and len(self.channels) != len(self.depths):
-            raise ValueError(f"channels: {len(self.channels)} levels, depths {len(self.depths)}")
-        if self.kind != "latent" and self.channels[-1] % self.num_heads:
-            raise ValueError(f"num_heads {self.num_heads} must divide {self.channels[-1]} channels")
-        return self
-
-
-class TrainLdaeParams(OptimParams):
-    """Stage 2: semantic encoder and gradient estimator on the frozen denoiser."""
-
-    steps: Positive = 160
-    batch_size: Annotated[int, Field(ge=2)] = 8
-    lr: Annotated[float, Field(gt=0)] = 5e-4
-    encoder: SemanticEncoderParams = SemanticEncoderParams()
-    """Semantic encoder."""
-    rough_weight: Annotated[float, Field(ge=0)] = 0.02
-    """Weight of the squared error of the rough latent made of y_sem alone (encoder.modes)."""
-    shift: Shift = "posterior_mean"
-    """Coefficient of G in the training loss: as published, or the one used when sampling."""
-    weighting: Literal["pdae", "uniform"] = "pdae"
-    """lambda_t: SNR^0.1 / (1 + SNR), or 1."""
-
-
 class EmbedParams(Section):
     """y_sem of every scan."""
 
     batch_size: Positive = 64
     """Scans a forward pass."""
-
-
-class ProbeParams(Section):
-    """Probes on y_sem and on what it must beat."""
-
-    classification: dict[str, tuple[str, str]] = Field(
-        {"diagnosis": ("CN", "AD"), "sex": ("F", "M")}
-    )
-    """Label column to (negative, positive) class; other values are left out."""
-    regression: tuple[str, ...] = ("age_years",)
-    """Label columns to regress."""
-    oracle: tuple[str, ...] = (
-        "ventricle_mm3",
-        "gray_matter_mm3",
-        "sulcal_csf_mm3",
-        "medial_temporal_mm3",
-        "frontal_gray_mm3",
-        "brain_mm3",
-    )
-    """Columns of true volumes (phantoms) for a probe that bounds what y_sem can reach."""
-    folds: Annotated[int, Field(ge=2)] = 5
-    """Folds of the subject-grouped, stratified cross-validation."""
-    repeats: Positive = 3
-    """How often the cross-validation is repeated with other folds."""
-    inner_folds: Annotated[int, Field(ge=2)] = 3
-    """Folds of the inner, subject-grouped cross-validation that picks C, alpha or k."""
-    heads: tuple[Literal["knn", "mlp"], ...] = ("knn", "mlp")
-    """What reads y_sem beside the linear layer: nearest neighbours, a small perceptron."""
-    permutations: Annotated[int, Field(ge=0)] = 100
-    """Refits on labels permuted over subjects, for the p-value of y_sem; 0 skips it."""
-    supervised_steps: Annotated[int, Field(ge=0)] = 0
-    """Steps of a semantic encoder trained on the labels themselves, a fold and target each; costs
-    minutes, so 0 (the default) leaves this baseline out."""
-    supervised_lr: Annotated[float, Field(gt=0)] = 1e-3
-    """Peak learning rate of that encoder (Adam)."""
-    bootstrap: Positive = 1000
-    """Subject-level bootstrap draws for the 95 % intervals."""
-    seed: int = 0
-    """Seed of folds, permutations, networks and bootstrap."""
-
-
-class ManipulationParams(Section):
-    """Dose-response of a manipulation."""
-
-    direction: str = "diagnosis:AD"
-    """A direction that the probe stage saves."""
-    scales: tuple[float, ...] = (-2.0, -1.0, 0.0, 1.0, 2.0)
-    """How far, in standard deviations of y_sem along the direction."""
-    max_subjects: Annotated[int, Field(ge=0)] = 3
-    """At most so many subjects, the first scan of each; 0 skips it."""
-
-
-class GenerationParams(Section):
-    """Brains made from noise."""
-
-    count: Annotated[int, Field(ge=0)] = 4
-    """Brains of each kind; 0 skips it."""
-    medicalnet: Path | None = None
-    """MedicalNet ResNet-10 weights (.pth), for MMD and FID in its feature space."""
-
-
-class VoxelDenoiserParams(DenoiserParams):
-    """A denoiser that fits a grid of voxels: narrower, and a level more."""
-
-    base_channels: Positive = 16
-    multipliers: tuple[Positive, ...] = (1, 2, 4, 4)
-    attention_levels: tuple[int, ...] = (3,)
-
-
-class VoxelLdmParams(TrainLdmParams):
-    """Stage 1 on voxels."""
-
-    batch_size: Positive = 2
-    posterior: Literal["sample", "mean"] = "mean"
-    denoiser: VoxelDenoiserParams = VoxelDenoiserParams()
-
-
-class VoxelEncoderParams(SemanticEncoderParams):
-    """A semantic encoder that starts from a grid of voxels."""
-
-    channels: tuple[Positive, ...] = (8, 16, 32, 64, 128)
-
-
-class VoxelLdaeParams(TrainLdaeParams):
-    """Stage 2 on voxels."""
-
-    batch_size: Annotated[int, Field(ge=2)] = 2
-    encoder: VoxelEncoderParams = VoxelEncoderParams()
-
-
-class VoxelDaeParams(Section):
-    """The voxel-space diffusion autoencoder of `pipeline train-voxel-dae`, a baseline."""
-
-    train_ldm: VoxelLdmParams = VoxelLdmParams()
-    """Stage 1: the same code and training on voxels, networks that fit the grid."""
-    train_ldae: VoxelLdaeParams = VoxelLdaeParams()
-    """Stage 2."""
-
-
-class EvaluateParams(Section):
-    """What subjects never trained on show."""
-
-    split: Literal["test", "val", "train"] = "test"
-    """Which subjects."""
-    num_inference_steps: Positive = 20
-    """Steps of sampler and inversion."""
-    sampler: Literal["ddim", "dpm", "dpm_data"] = "dpm"
-    """`dpm`: second-order exponential multistep in epsilon on a uniform log-SNR grid; `dpm_data`:
-    its data form, DPM-Solver++(2M)."""
-    clip_x0: Annotated[float, Field(gt=0)] | None = None
-    """Bound of the predicted z_0 in each step; 1 as published, which ruins the inversion."""
-    stop_percent: Fraction = 0.0
-    """Share of the timesteps, those next to the data, in which G is left out."""
-    batch_size: Positive = 4
-    """Scans reconstructed at a time."""
-    max_scans: Positive = 5
-    """At most this many scans (the first in manifest order) are reconstructed."""
-    other_steps: tuple[Positive, ...] = (5, 10)
-    """Further numbers of steps at which reconstruction is judged."""
-    other_steps_scans: Annotated[int, Field(ge=0)] = 2
-    """Scans judged at each of them."""
-    manipulation: ManipulationParams = ManipulationParams()
-    """Dose-response."""
-    max_middle_visits: Annotated[int, Field(ge=0)] = 4
-    """At most this many held-out middle visits are filled in; 0 skips it."""
-    generation: GenerationParams = GenerationParams()
-    """Generated brains."""
-    voxel_dae: VoxelDaeParams = VoxelDaeParams()
-    """A baseline trained by `pipeline train-voxel-dae`; the demo leaves it out."""
-    bootstrap: Positive = 1000
-    """Subject-level bootstrap draws for the 95 % intervals."""
-    seed: int = 0
-    """Seed of random x_T and bootstrap."""
-    lpips_weights: Path | None = None
-    """State dict of lpips.LPIPS(net="squeeze"), for LPIPS in `--what ae`; none leaves it out."""
-
-
-class ReportParams(Section):
-    """The HTML report."""
-
-    title: str = "Latent diffusion autoencoder on T1w brain MRI"
-    """Heading."""
-    max_examples: Positive = 3
-    """Scans shown of each kind of strip."""
-    mosaic_scans: Positive = 16
-    """Scans in the mosaic of quality control."""
-    viewer_slices: Annotated[int, Field(ge=4, le=48)] = 28
-    """Slices of each plane in the viewer."""
-    viewer_pixels: Annotated[int, Field(ge=32, le=260)] = 190
-    """Width of one panel of the viewer (pixels)."""
-    picture_quality: Annotated[int, Field(ge=1, le=100)] = 72
-    """WebP quality of brains inside the page; the files beside it are lossless."""
 
 
 class Params(Section):
