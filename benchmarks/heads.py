@@ -23,7 +23,7 @@ def measure_workers(folder: Path) -> Measurement:
     """Preprocess the same heads with one worker and with two."""
     cohort = CohortParams(source="bids")
     bids = phantoms(folder, subjects=SCANS, zooms=2.0)
-    manifest, _ = build_manifest(cohort, input_path=bids, cache=folder / "cache")
+    manifest, refused = build_manifest(cohort, input_path=bids, cache=folder / "cache")
     seconds = {}
     for workers in (1, 2):
         out = folder / f"{workers}"
@@ -35,6 +35,7 @@ def measure_workers(folder: Path) -> Measurement:
             out=out / "volumes.zarr",
             qc_csv=out / "qc.csv",
             quarantine_csv=out / "quarantine.csv",
+            prior_quarantine=refused,
             workers=workers,
         )
         seconds[f"{workers} workers"] = [time.perf_counter() - started]

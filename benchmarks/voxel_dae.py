@@ -19,7 +19,8 @@ from pipeline.applications.models import Models
 from pipeline.frozen import FrozenAutoencoder, FrozenLdae, voxels_as_latents
 from pipeline.ldae import build_ldae, encoder_config, unet_config
 from pipeline.nets.autoencoder import Autoencoder
-from schemas.params import DenoiserParams, Params, SemanticEncoderParams
+from schemas.diffusion import DenoiserParams, SemanticEncoderParams
+from schemas.params import Params
 from stages.params_file import load_params
 
 

@@ -7,6 +7,7 @@ DOCS = Path(__file__).parent
 sys.path[:0] = [str(DOCS.parent), str(DOCS)]
 
 from cli_reference import cli_markdown  # noqa: E402
+from sphinx.ext.napoleon import NumpyDocstring  # noqa: E402
 
 from pipeline import __version__  # noqa: E402
 
@@ -29,8 +30,12 @@ myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 3
 
 napoleon_google_docstring = False
+# Napoleon takes "words: text" below an attribute for its type; ours is text alone.
+NumpyDocstring._parse_attribute_docstring = lambda self: list(self._lines)
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"
+# Names of returned values are taken for types, and some are attributes of several classes.
+suppress_warnings = ["ref.python"]
 apidoc_modules = [
     {
         "path": f"../{package}",

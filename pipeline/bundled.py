@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -59,10 +60,10 @@ def adopt_autoencoder(source: Path, out: Path, *, grid: dict[str, Any]) -> dict[
     if not (source / CONFIG).is_file():
         from pipeline.foreign.importing import import_autoencoder
 
-        zooms, shape = abs(float(grid["affine"][0][0])), tuple(grid["shape"])
-        imported = out.with_name(out.name + ".imported")
-        import_autoencoder(source, imported, device=torch.device("cpu"), zooms=zooms, shape=shape)
-        source = imported
+        with tempfile.TemporaryDirectory() as folder:
+            imported = Path(folder) / "ae"
+            import_autoencoder(source, imported, device=torch.device("cpu"), assumed_grid=grid)
+            return adopt_autoencoder(imported, out, grid=grid)
     frozen = on_grid(load_autoencoder(source, device=torch.device("cpu")), grid)
     metrics = _json(source / METRICS)
     config = frozen.config | {

@@ -16,8 +16,8 @@ from pipeline.diffusion.samplers import Model
 from pipeline.diffusion.schedule import Schedule, alpha_sigma, per_sample
 from pipeline.nets.denoiser import Denoiser, GradientEstimator, Trunk, UnetConfig
 from pipeline.nets.semantic import SemanticEncoder, build_encoder
+from schemas.diffusion import DenoiserParams, Prediction, SemanticEncoderParams
 from schemas.errors import ContractError
-from schemas.params import DenoiserParams, Prediction, SemanticEncoderParams
 
 
 class Standardise(nn.Module):

@@ -32,6 +32,13 @@ def interpolate(
         Path | None, typer.Option(help="manifest.csv with the visits' months_from_first.")
     ] = None,
     extrapolate: Annotated[bool, typer.Option(help="Allow places outside the two scans.")] = False,
+    detail: Annotated[
+        bool,
+        typer.Option(
+            help="Add the fine detail of the two scans that the autoencoder cannot hold, blended"
+            " (needs their volumes)."
+        ),
+    ] = False,
 ) -> None:
     """Interpolate between two scans; `--space native` writes on the grid of scan a.
 
@@ -46,5 +53,5 @@ def interpolate(
     bench = request.open()
     from pipeline.applications.batch import run_pair
 
-    path = run_pair(a, b, bench.opener, bench.writer, places)
+    path = run_pair(a, b, bench.opener, bench.writer, places, detail=detail)
     typer.echo(f"{path}: {len(places.alphas)} volumes")

@@ -14,7 +14,7 @@ from scipy.ndimage import gaussian_filter
 from typer.testing import CliRunner
 
 import pipeline.training.latent_diffusion as training
-from pipeline.applications.batch import Opener, run_batch
+from pipeline.applications.batch import Opener, run_batch, run_pair
 from pipeline.applications.generate import fit_prior, generate, prior_of
 from pipeline.applications.interpolate import alphas_of_months, interpolate, slerp
 from pipeline.applications.manipulate import manipulate, move
@@ -30,6 +30,7 @@ from pipeline.applications.sources import (
     stem_of,
 )
 from pipeline.applications.vary import vary
+from pipeline.applications.visits import Places
 from pipeline.applications.writing import Writer
 from pipeline.artefact import CONFIG
 from pipeline.evaluation.directions import SavedDirection, read_direction, write_directions
@@ -507,6 +508,21 @@ def test_commands_write_their_files(tmp_path, invoke, split, ldae_path, directio
         "alpha": 0.5,
         "months": 9.0,
     }
+
+
+def test_detail_of_the_scans_is_added_to_what_lies_between(models, opener, tmp_path):
+    writer = Writer(out=tmp_path, command="interpolate", space="mni", models=models)
+    places = Places([0.25], None, False, {})
+    plain = interpolate(models, *(opener.open(s).z_0 for s in (SCAN, OTHER)), [0.25]).volumes[0]
+    run_pair(SCAN, OTHER, opener, writer, places, detail=True)
+    (path,) = tmp_path.glob("*.nii.gz")
+    first, second = (opener.open(scan) for scan in (SCAN, OTHER))
+    details = [s.volume - models.decode(s.z_0)[0].numpy() for s in (first, second)]
+    wanted = (plain.numpy() + 0.75 * details[0] + 0.25 * details[1]).clip(0, 1)
+    np.testing.assert_allclose(nib.load(path).get_fdata(), wanted, atol=1e-5)
+    without = dataclasses.replace(opener, volumes=None)
+    with pytest.raises(ParamsError, match="--detail: give the --volumes"):
+        run_pair(SCAN, OTHER, without, writer, places, detail=True)
 
 
 @pytest.mark.parametrize(

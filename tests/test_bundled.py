@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 import pipeline.bundled as bundled
 from pipeline.artefact import read_artefact
 from pipeline.frozen import load_autoencoder
+from pipeline.monai_bundle import export_monai_bundle
 from pipeline.stores.latents import open_latents
 from schemas.errors import ContractError, ParamsError
 from stages.cli import app
@@ -76,7 +77,7 @@ def test_encode_without_ae_says_which_it_uses(inside, volumes, autoencoder_path,
     a, b = (open_latents(tmp_path / f"{name}.zarr") for name in "ab")
     assert a.attributes.digests["autoencoder"] == read_artefact(inside, kind="ae").digest
     means = [store.read("posterior_mean", slice(None)).astype(np.float32) for store in (a, b)]
-    assert np.abs(means[0] - means[1]).max() < 0.01 * np.abs(means[1]).max()
+    assert np.abs(means[0] - means[1]).max() < 0.03 * np.abs(means[1]).max()
     assert not np.array_equal(*means)
 
 
@@ -137,3 +138,16 @@ def test_source_and_path_go_together(autoencoder_path, volumes, tmp_path, monkey
         read_artefact(tmp_path / "ae", kind="ae").digest
         == read_artefact(autoencoder_path, kind="ae").digest
     )
+
+
+def test_a_monai_bundle_is_taken_in_by_its_path(autoencoder_path, volumes, tmp_path, monkeypatch):
+    export_monai_bundle(autoencoder_path, tmp_path / "bundle")
+    monkeypatch.chdir(tmp_path)
+    result = run(
+        "train-ae", "--manifest", "unused.csv", "--volumes", volumes.path, "--out", "ae",
+        "--set", "autoencoder.source=path", "--set", "autoencoder.path=bundle",
+    )  # fmt: skip
+    assert result.exit_code == 0, (result.output, result.exception)
+    taken, own = (load_autoencoder(p, device=CPU) for p in (tmp_path / "ae", autoencoder_path))
+    torch.testing.assert_close(taken.net.state_dict(), own.net.state_dict(), atol=0, rtol=0)
+    assert sorted(f.name for f in tmp_path.iterdir() if "import" in f.name) == []

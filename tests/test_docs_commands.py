@@ -25,11 +25,23 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"(<!-- not run: .+? -->\n)?^```([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SHOWN = {"text", "yaml"}
 RUN = {"bash", "python"}
-SEEN_BEFORE = ("data/volumes.zarr", "data/volumes.zarr.records.json", "data/latents.zarr", "models")
+SEEN_BEFORE = (
+    "data/cohort",
+    "data/volumes.zarr",
+    "data/volumes.zarr.records.json",
+    "data/latents.zarr",
+    "models",
+)
 """What a new study takes over from the shared one, so that stages find their work done."""
 
 FEW_STEPS = ["--steps", "2"]
-EXTRA = {"init": TINY_OPTIONS} | dict.fromkeys(
+VOXEL = [
+    "--set=evaluate.voxel_dae.train_ldm.steps=2",
+    "--set=evaluate.voxel_dae.train_ldm.denoiser.base_channels=8",
+    "--set=evaluate.voxel_dae.train_ldae.steps=2",
+    "--set=evaluate.voxel_dae.train_ldae.encoder.channels=[8,8]",
+]
+EXTRA = {"init": TINY_OPTIONS, "train-voxel-dae": VOXEL} | dict.fromkeys(
     ("reconstruct", "vary", "manipulate", "interpolate", "generate"), FEW_STEPS
 )
 """Options that the test adds, so that everything stays tiny."""

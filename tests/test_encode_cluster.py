@@ -7,7 +7,7 @@ from distributed import LocalCluster
 from pipeline.frozen import load_autoencoder
 from pipeline.precompute.encode import encode_volumes
 from pipeline.stores.latents import open_latents
-from schemas.errors import ContractError
+from schemas.errors import ContractError, ParamsError
 from schemas.params import EncodeParams
 
 CPU = torch.device("cpu")
@@ -29,7 +29,7 @@ def test_workers_give_the_bytes_of_one_process(tmp_path, volumes, autoencoder_pa
     encode_volumes(volumes, autoencoder, tmp_path / "one.zarr", PARAMS, device=CPU)
     auto = PARAMS.model_copy(update={"batch_size": "auto"})
     with LocalCluster(
-        n_workers=2, threads_per_worker=1, dashboard_address=None, processes=True
+        n_workers=2, threads_per_worker=1, dashboard_address=":0", processes=True
     ) as cluster:
         where = {"device": CPU, "scheduler": cluster.scheduler_address, "device_name": "cpu"}
         out = tmp_path / "many.zarr"
@@ -38,12 +38,9 @@ def test_workers_give_the_bytes_of_one_process(tmp_path, volumes, autoencoder_pa
         assert encode_volumes(volumes, autoencoder, out, PARAMS, **where).encoded == 0
         encode_volumes(volumes, autoencoder, tmp_path / "auto.zarr", auto, **where)
         assert open_latents(tmp_path / "auto.zarr").batch_sizes == [4] * 20
-        moved = autoencoder_path.rename(autoencoder_path.with_name("moved"))
-        try:
-            with pytest.raises(ContractError, match="expected a ae model folder"):
-                encode_volumes(volumes, autoencoder, tmp_path / "none.zarr", PARAMS, **where)
-        finally:
-            moved.rename(autoencoder_path)
+        where["device_name"] = "cuda:99"
+        with pytest.raises(ParamsError, match="no such GPU"):
+            encode_volumes(volumes, autoencoder, tmp_path / "none.zarr", PARAMS, **where)
     assert not (tmp_path / "none.zarr").exists()
 
 

@@ -97,7 +97,7 @@ def test_refusals_come_before_preprocessing(refused, tmp_path, latents_path):
 
 def test_images_that_are_nan_are_refused_in_one_line(refused, tmp_path):
     nib.save(
-        nib.Nifti1Image(np.full((20, 24, 18), np.nan, np.float32), np.diag([8, 8, 8, 1])),
+        nib.Nifti1Image(np.full((40, 48, 36), np.nan, np.float32), np.diag([5, 5, 5, 1])),
         tmp_path / "sub-1.nii.gz",
     )
     options = ["--workers", "1", "--quiet"]

@@ -34,7 +34,8 @@ from pipeline.stores.latents import open_latents
 from pipeline.stores.reading import OpenStore
 from pipeline.training.voxels import VoxelsAsLatents
 from schemas.errors import ContractError
-from schemas.params import EmbedParams, EvaluateParams, ProbeParams
+from schemas.evaluation import EvaluateParams, ProbeParams
+from schemas.params import EmbedParams
 from stages.cli import app
 from tests.test_training import CPU, LDAE, LDM
 
@@ -165,7 +166,7 @@ def test_the_nearest_latent_of_a_scan_is_its_own(study):
 def test_voxel_space_baseline_trains_and_stands_beside(
     study, volumes, manifest, tmp_path, ldae_path
 ):
-    manifest.assign(path="x", session_id="", source_digest="", age_years="", sex="").to_csv(
+    manifest.assign(path="x", session_id="1", source_digest="0", age_years="", sex="").to_csv(
         tmp_path / "manifest.csv", index=False
     )
     settings = {

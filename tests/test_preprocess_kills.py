@@ -45,8 +45,17 @@ def _start(manifest: Path, out: Path, *options: str) -> Process:
     options = options or ("--workers", "1")
     command = preprocess_command(manifest, out, "--quiet", *options)
     return subprocess.Popen(
-        command, env=environment(), start_new_session=True, stdout=subprocess.DEVNULL
+        command,
+        env=environment(),
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        preexec_fn=_heed_ctrl_c,
     )
+
+
+def _heed_ctrl_c() -> None:
+    """Where a shell started pytest in the background, children would inherit a deaf ear."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _counts(out: Path) -> tuple[int, int]:

@@ -17,7 +17,7 @@ from pipeline.evaluation.probes import PREDICTION_COLUMNS, ProbeResults, fit_pro
 from pipeline.evaluation.scores import classification_scores, rank_areas, regression_scores
 from pipeline.evaluation.supervised import random_encoder_codes, supervised_head
 from schemas.errors import ContractError
-from schemas.params import ProbeParams
+from schemas.evaluation import ProbeParams
 
 PARAMS = ProbeParams(
     classification={"diagnosis": ("CN", "AD")},

@@ -122,7 +122,7 @@ def test_repair_refuses_what_comes_out_otherwise_than_recorded(
 @pytest.mark.parametrize("damage", ["flipped", "deleted"])
 def test_training_refuses_a_hurt_store_before_it_starts(copy, tmp_path, split, damage):
     from pipeline.training.latent_diffusion import train_denoiser
-    from schemas.params import TrainLdmParams
+    from schemas.diffusion import TrainLdmParams
 
     flip(copy / CHUNK) if damage == "flipped" else (copy / CHUNK).unlink()
     store = open_latents(copy)

@@ -15,14 +15,9 @@ from pipeline.precompute.embed import embed_latents
 from pipeline.stores.latents import open_latents
 from pipeline.stores.reading import OpenStore
 from pipeline.training.imagenet import load_imagenet
+from schemas.diffusion import SemanticEncoderParams, TrainLdaeParams, TrainLdmParams
 from schemas.errors import ContractError, ParamsError
-from schemas.params import (
-    EmbedParams,
-    Params,
-    SemanticEncoderParams,
-    TrainLdaeParams,
-    TrainLdmParams,
-)
+from schemas.params import EmbedParams, Params
 from stages.params_file import load_params
 from tests.conftest import make_volumes, subjects
 

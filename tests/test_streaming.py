@@ -13,7 +13,7 @@ from pipeline.stores.latents import open_latents
 from pipeline.stores.streaming import StreamedLatents
 from pipeline.training import batches, latent_diffusion
 from pipeline.training.batches import batch_rows
-from schemas.params import DenoiserParams, TrainLdmParams
+from schemas.diffusion import DenoiserParams, TrainLdmParams
 
 CPU = torch.device("cpu")
 IDS = ["sub-017", "sub-002", "sub-009", "sub-003", "sub-011"]

@@ -18,8 +18,8 @@ from pipeline.stores.latents import Latents, open_latents
 from pipeline.training.autoencoder import AutoencoderModule, train_autoencoder
 from pipeline.training.batches import batch_rows
 from pipeline.training.module import StepModule
+from schemas.diffusion import TrainLdaeParams, TrainLdmParams
 from schemas.errors import ContractError, TrainingError
-from schemas.params import TrainLdaeParams, TrainLdmParams
 from schemas.section import OptimParams
 from tests.conftest import TINY_AE
 

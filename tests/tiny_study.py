@@ -30,7 +30,11 @@ TINY = {
     "train_ldae.encoder.dim": 16,
     "evaluate.num_inference_steps": 3,
     "evaluate.bootstrap": 20,
+    "evaluate.other_steps": [2],
+    "evaluate.generation.count": 2,
     "probe.bootstrap": 20,
+    "probe.repeats": 1,
+    "probe.permutations": 3,
 }
 TINY_OPTIONS = [f"--set={key}={json.dumps(value)}" for key, value in TINY.items()]
 FIRST_RUN = "first_run.txt"

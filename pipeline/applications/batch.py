@@ -2,12 +2,14 @@
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from pipeline.applications.detail import blend, detail_of
 from pipeline.applications.interpolate import interpolate
 from pipeline.applications.models import Models
 from pipeline.applications.outcome import Outcome
@@ -121,10 +123,13 @@ def run_batch(
     return failed
 
 
-def run_pair(a: str, b: str, opener: Opener, writer: Writer, places: Places) -> Path:
+def run_pair(
+    a: str, b: str, opener: Opener, writer: Writer, places: Places, *, detail: bool = False
+) -> Path:
     """Interpolate between two scans and write what comes out; returns the JSON's path.
 
-    Native space, brain mask and the picture's reference are those of scan a.
+    Native space, brain mask and the picture's reference are those of scan a. With `detail`, what
+    the autoencoder cannot hold of the two scans is blended and added.
     """
     opener.check([a, b])
     first, second = opener.open(a), opener.open(b)
@@ -132,6 +137,12 @@ def run_pair(a: str, b: str, opener: Opener, writer: Writer, places: Places) -> 
     outcome = interpolate(
         opener.models, first.z_0, second.z_0, places.alphas, extrapolate=places.extrapolate
     )
+    if detail:
+        details = [detail_of(opener.models, source) for source in (first, second)]
+        added = np.stack([blend(details[0], details[1], alpha) for alpha in places.alphas])
+        volumes = (outcome.volumes + torch.from_numpy(added)).clamp(0, 1)
+        record = outcome.record | {"detail": "of both scans, blended"}
+        outcome = replace(outcome, volumes=volumes, record=record)
     for i, month in enumerate(places.months or []):
         outcome.details[i]["months"] = month
         outcome.labels[i] = f"months{month:g}"

@@ -6,7 +6,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pipeline.diffusion.schedule import Schedule, per_sample
-from schemas.params import Prediction, Shift
+from schemas.diffusion import Prediction, Shift
 
 
 def shift_coefficient(schedule: Schedule, t: Tensor, kind: Shift) -> Float[Tensor, " B"]:

@@ -24,7 +24,7 @@ from pipeline.frozen import FrozenAutoencoder
 from pipeline.nets.lpips import Lpips, plane_slices
 from pipeline.stores.volumes import VolumeStore
 from schemas.errors import ContractError
-from schemas.params import EvaluateParams
+from schemas.evaluation import EvaluateParams
 
 DRIFT_PASSES = 5
 """Times that a scan is encoded and decoded in a row."""

@@ -12,7 +12,7 @@ from pipeline.evaluation.heads import Head
 from pipeline.evaluation.supervised import random_encoder_codes, supervised_head
 from pipeline.frozen import load_ldae
 from pipeline.stores.latents import LatentStore
-from schemas.params import ProbeParams
+from schemas.evaluation import ProbeParams
 
 log = logging.getLogger(__name__)
 

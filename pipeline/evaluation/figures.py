@@ -114,7 +114,7 @@ def _draw_curve(axis: Axes, log: pd.DataFrame, palette: Palette) -> None:
 
 def cohort_ages(manifest: pd.DataFrame, palette: Palette) -> Figure:
     """Draw how ages are spread over the splits, and by diagnosis where there are several."""
-    figure = Figure(figsize=(7.2, 2.5), layout="constrained")
+    figure = Figure(figsize=(7.2, 2.9), layout="constrained")
     panels: list[tuple[str, str, Sequence[str]]] = [("Age by split", "split", SPLIT_ORDER)]
     diagnoses = sorted(manifest["diagnosis"].dropna().unique()) if "diagnosis" in manifest else []
     if 1 < len(diagnoses) <= 6:
@@ -138,7 +138,7 @@ def cohort_ages(manifest: pd.DataFrame, palette: Palette) -> Figure:
         axis.set_xlabel("age (years)")
         axis.yaxis.set_major_locator(MaxNLocator(4, integer=True))
         axis.grid(visible=False, axis="x")
-        axis.legend()
+        axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.26), ncols=len(present))
     axes[0].set_ylabel("scans")
     return figure
 

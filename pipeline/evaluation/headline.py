@@ -19,8 +19,35 @@ def read_headline(*, evaluate: Path | None = None, probe: Path | None = None) ->
             f"inverted x_T: mean {health['mean']:.3f}, std {health['std']:.3f},"
             f" kurtosis {health['kurtosis']:.2f} (0, 1, 3 if Gaussian)"
         )
+        lines += _application_lines(metrics)
     if probe is not None and (probe / "metrics.json").is_file():
         lines += _probe_lines(json.loads((probe / "metrics.json").read_text()))
+    return lines
+
+
+def _application_lines(metrics: dict[str, Any]) -> list[str]:
+    lines = []
+    manipulation = metrics.get("manipulation", {})
+    for method, found in manipulation.get("methods", {}).items():
+        dose = found["ventricle_ml"]
+        lines.append(
+            f"ventricles along {manipulation['direction']}, {method}: Spearman"
+            f" {_interval(dose['spearman'])}, rising in {dose['rising']['value']:.0%} of subjects"
+        )
+    visits = metrics.get("interpolation", {}).get("all", {}).get("scan", {})
+    for method in ("ldae", "ldae_detail", "blend", "nearest"):
+        if method in visits:
+            mse, fluid = visits[method]["mse_brain"], visits[method]["ventricle_error_ml"]
+            lines.append(
+                f"middle visit, {method}: MSE {mse['value']:.5f}, ventricle error"
+                f" {fluid['value']:.2f} ml"
+            )
+    parts = [part for part in ("manipulation", "interpolation", "generation") if part in metrics]
+    lines += [
+        f"{part} left out: {metrics[part]['skipped']}"
+        for part in parts
+        if "skipped" in metrics[part]
+    ]
     return lines
 
 

@@ -13,7 +13,7 @@ from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.utils.class_weight import compute_sample_weight
 
 from pipeline.evaluation.linear import Kind, Space, fit_chance, fit_linear, grouped_folds
-from schemas.params import ProbeParams
+from schemas.evaluation import ProbeParams
 
 Floats = NDArray[np.float64]
 

@@ -9,6 +9,7 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
+from pipeline.applications.detail import blend
 from pipeline.applications.interpolate import interpolate
 from pipeline.applications.models import Models
 from pipeline.applications.sources import Source
@@ -82,7 +83,7 @@ def fill_in(
     first, latent_blend, last = models.decode(latents).numpy()
     ldae = interpolate(models, before.z_0, after.z_0, [alpha]).volumes[0].numpy()
     both = {"ldae": ldae, "latent_blend": latent_blend}
-    detail = _blend(before.volume - first, after.volume - last, alpha)
+    detail = blend(before.volume - first, after.volume - last, alpha)
     return {
         "scan": both
         | {"ldae_detail": np.clip(ldae + detail, 0, 1)}
@@ -92,11 +93,7 @@ def fill_in(
 
 
 def _without_model(first: Volume, last: Volume, alpha: float) -> dict[str, Volume]:
-    return {"blend": _blend(first, last, alpha), "nearest": first if alpha <= 0.5 else last}
-
-
-def _blend(first: Volume, last: Volume, alpha: float) -> Volume:
-    return np.float32(1 - alpha) * first + np.float32(alpha) * last
+    return {"blend": blend(first, last, alpha), "nearest": first if alpha <= 0.5 else last}
 
 
 def judge_middle_visit(

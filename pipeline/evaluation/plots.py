@@ -123,7 +123,7 @@ def calibration_plot(
     """Draw observed share against probability in quintiles, for each classification target."""
     chosen = [t for t in dict.fromkeys(predictions["target"])
               if targets[t]["kind"] == "classification"]  # fmt: skip
-    figure = Figure(figsize=(3.3 * len(chosen), 3.2), layout="constrained")
+    figure = Figure(figsize=(max(4.6, 3.3 * len(chosen)), 3.5), layout="constrained")
     for axis, target in zip(figure.subplots(1, len(chosen), squeeze=False)[0], chosen, strict=True):
         rows = predictions[predictions["target"] == target]
         axis.plot([0, 1], [0, 1], color=palette.floor, linestyle=":", linewidth=1.2)
@@ -138,7 +138,8 @@ def calibration_plot(
         )  # fmt: skip
         axis.set_title(f"{targets[target]['positive']} vs {targets[target]['negative']}")
         axis.set_box_aspect(1)
-        axis.legend(loc="upper left")
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
     return figure
 
 

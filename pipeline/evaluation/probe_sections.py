@@ -37,6 +37,8 @@ FEATURE_ORDER = (
     "chance",
 )
 """y_sem first, then what to hold it against, then other feature sets."""
+FURTHER = ("accuracy", "mcc", "brier", "calibration_error")
+"""Metrics of a second table, so that the first fits a page."""
 CALIBRATED = ("y_sem", "pca_latents", "measured_volumes")
 """Feature sets whose calibration is drawn."""
 
@@ -79,7 +81,10 @@ def _protocol(
                 "about": about,
                 "sizes": about.get(protocol, {}),
                 "unit": "years" if target.endswith("_years") else "",
-                "columns": {k: v for k, v in PROBE_COLUMNS.items() if k in present},
+                "columns": {
+                    k: v for k, v in PROBE_COLUMNS.items() if k in present and k not in FURTHER
+                },
+                "further": {k: PROBE_COLUMNS[k] for k in FURTHER if k in present},
                 "rows": [(name, feature_name(name, target), metrics[name]) for name in order],
             }
         )

@@ -31,7 +31,7 @@ from pipeline.evaluation.permutation import permutation_p
 from pipeline.evaluation.scores import classification_scores, regression_scores
 from pipeline.evaluation.targets import Target, make_target, unlabelled
 from schemas.errors import ContractError
-from schemas.params import ProbeParams
+from schemas.evaluation import ProbeParams
 
 Floats = NDArray[np.float64]
 Metrics = dict[str, dict[str, dict[str, dict[str, Any]]]]

@@ -92,7 +92,8 @@ def headline_section(context: ReportContext) -> list[dict[str, Any]]:
                 "label": f"Ventricles along {manipulation['direction'].split(':')[-1]}, ρ",
                 "estimate": dose["ventricle_ml"]["spearman"],
                 "digits": 2,
-                "note": "median rank correlation",
+                "note": "median rank correlation · "
+                f"{number(dose['ventricle_ml']['per_scale']['value'], 2, '+')} ml a step",
             }
         )
     probe = context.probe or {}

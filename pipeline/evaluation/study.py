@@ -16,7 +16,7 @@ from pipeline.applications.sources import Source, source_from_store
 from pipeline.stores.latents import LatentStore
 from pipeline.stores.volumes import VolumeStore
 from schemas.errors import ContractError
-from schemas.params import EvaluateParams, ProbeParams
+from schemas.evaluation import EvaluateParams, ProbeParams
 
 MAX_LATENTS = 1000
 """Scans, evenly spread, whose latents are kept in memory to compare with."""

@@ -13,7 +13,7 @@ from pipeline.compute import seed_from
 from pipeline.evaluation.heads import Head, Probe
 from pipeline.evaluation.linear import Kind
 from pipeline.nets.semantic import DeviationEncoder, build_encoder
-from schemas.params import ProbeParams
+from schemas.evaluation import ProbeParams
 
 Floats = NDArray[np.float64]
 

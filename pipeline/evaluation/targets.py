@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pipeline.evaluation.bootstrap import Rows
 from pipeline.evaluation.heads import Head, Probe, chance_head, linear_head
 from pipeline.evaluation.linear import Kind
-from schemas.params import ProbeParams
+from schemas.evaluation import ProbeParams
 
 Floats = NDArray[np.float64]
 

@@ -49,11 +49,12 @@ def import_autoencoder(
     norm_groups: int | None = None,
     zooms: float | None = None,
     shape: tuple[int, int, int] | None = None,
+    assumed_grid: dict[str, Any] | None = None,
 ) -> Imported:
     """Write a checkpoint of AutoencoderKL as a frozen autoencoder, every tensor accounted for.
 
     `zooms` (mm) and `shape` (voxels) are the grid that it was trained on; by default those of its
-    config, else 1.5 mm and a field of view of 192×240×192 mm.
+    config, else `assumed_grid`, else 1.5 mm and a field of view of 192×240×192 mm.
 
     Raises
     ------
@@ -73,7 +74,7 @@ def import_autoencoder(
     remarks += [f"assumed: {words}" for words in assumed]
     load_strict(net, {OWN_PREFIX + k: v for k, v in tensors.items()}, source=path)
     net.requires_grad_(False).eval().to(device)
-    grid = _grid(net, checkpoint, zooms, shape)
+    grid = _grid(net, checkpoint.grid or assumed_grid, zooms, shape)
     proof = prove(net, grid, device=device)
     if proof["ssim_brain"] < POOR_SSIM:
         remarks.append(
@@ -113,12 +114,12 @@ def _present_names(checkpoint: Checkpoint, projection: Projection) -> tuple[dict
 
 def _grid(
     net: Autoencoder,
-    checkpoint: Checkpoint,
+    known: dict[str, Any] | None,
     zooms: float | None,
     shape: tuple[int, int, int] | None,
 ) -> dict[str, Any]:
-    if checkpoint.grid is not None and zooms is None and shape is None:
-        return checkpoint.grid
+    if known is not None and zooms is None and shape is None:
+        return known
     zooms = zooms or 1.5
     if shape is None:
         sides = [max(1, round(mm / zooms / net.factor)) * net.factor for mm in FIELD_MM]

@@ -25,8 +25,8 @@ from pipeline.training.pictures import decoder_of
 from pipeline.training.processes import join, processes, wait
 from pipeline.training.scan_volumes import ScanVolumes
 from pipeline.training.standardisation import AnyLatents, fit_deviations, fit_standardisation
+from schemas.diffusion import TrainLdaeParams, TrainLdmParams
 from schemas.errors import ContractError, ParamsError
-from schemas.params import TrainLdaeParams, TrainLdmParams
 from schemas.section import OptimParams
 
 log = logging.getLogger(__name__)

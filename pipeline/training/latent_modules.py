@@ -28,7 +28,7 @@ from pipeline.training.batches import batch_rows, step_generator
 from pipeline.training.module import StepModule
 from pipeline.training.scan_volumes import ScanVolumes
 from pipeline.training.standardisation import AnyLatents
-from schemas.params import Posterior, TrainLdaeParams, TrainLdmParams
+from schemas.diffusion import Posterior, TrainLdaeParams, TrainLdmParams
 from schemas.section import OptimParams
 
 log = logging.getLogger(__name__)

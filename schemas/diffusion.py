@@ -1,0 +1,149 @@
+"""Parameters of stages 1 and 2, on latents or, for the baseline, on voxels."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from schemas.section import Fraction, OptimParams, Positive, Section
+
+Prediction = Literal["epsilon", "v"]
+Shift = Literal["posterior_mean", "score"]
+Posterior = Literal["sample", "mean", "stored_draw"]
+
+
+class DenoiserParams(Section):
+    """The 3D UNet that predicts the noise."""
+
+    base_channels: Positive = 32
+    """Channels of the first level."""
+    multipliers: tuple[Positive, ...] = (1, 2, 3)
+    """Channels a level, in units of base_channels."""
+    num_res_blocks: Positive = 1
+    """Residual blocks a level."""
+    attention_levels: tuple[int, ...] = (2,)
+    """Levels (0 is the finest) with self-attention."""
+    dropout: Fraction = 0.0
+    """Dropout inside residual blocks."""
+    pooling: Literal["isotropic", "anisotropic"] = "isotropic"
+    """`anisotropic` keeps the first axis at full size, as published."""
+
+
+class DiffusionParams(Section):
+    """The forward process."""
+
+    num_train_timesteps: Positive = 1000
+    """T."""
+    beta_schedule: Literal["linear", "cosine"] = "linear"
+    """Schedule of beta."""
+    beta_start: float = 1e-4
+    """beta at t = 0 (linear)."""
+    beta_end: float = 0.02
+    """beta at t = T - 1 (linear)."""
+
+
+class TrainLdmParams(OptimParams):
+    """Stage 1: latent diffusion."""
+
+    steps: Positive = 160
+    batch_size: Positive = 8
+    lr: Annotated[float, Field(gt=0)] = 5e-4
+    posterior: Posterior = "sample"
+    """Train on posterior draws (fresh each step), on the posterior mean, or, as published, on one
+    draw a scan that never changes; both stages."""
+    scale: Literal["channel", "scalar"] | float = "channel"
+    """Latent standardisation fitted on the training split, or a given scale factor."""
+    prediction: Prediction = "epsilon"
+    """What the network predicts: the noise, or v = alpha eps - sigma x_0."""
+    min_snr_gamma: Annotated[float, Field(gt=0)] | None = None
+    """Clip of the SNR in the loss's weight; none weighs every timestep alike."""
+    diffusion: DiffusionParams = DiffusionParams()
+    """Forward process."""
+    denoiser: DenoiserParams = DenoiserParams()
+    """Network."""
+
+
+class SemanticEncoderParams(Section):
+    """The network that gives y_sem."""
+
+    kind: Literal["latent", "latent-2.5d", "slices"] = "latent"
+    """`latent`: 3D convolutions and attention pooling over the latent. `latent-2.5d`: 2D
+    convolutions over the latent's axial slices, attention over slices. `slices`: the published
+    ConvNeXt over the axial slices of volumes.zarr."""
+    channels: tuple[Positive, ...] = (48, 96, 192)
+    """Channels a level; each level after the first halves the grid. Four for `slices`."""
+    dim: Positive = 256
+    """Length of y_sem."""
+    num_heads: Positive = 4
+    """Heads of the attention pooling."""
+    modes: Annotated[int, Field(ge=0)] = 32
+    """Principal modes of the training latents that y_sem is told and that tell G where things are;
+    0 is as published. Not used by `slices`."""
+    depths: tuple[Positive, ...] = (3, 3, 27, 3)
+    """Blocks a level of `slices`; (3, 3, 27, 3) is ConvNeXt-Small."""
+    num_slices: Positive | None = None
+    """Evenly spread slices that `slices` reads; none is all."""
+    weights: Path | None = None
+    """ImageNet weights of `slices`: a ConvNeXt of torchvision (.pth or .safetensors)."""
+
+    @model_validator(mode="after")
+    def _fits_its_kind(self) -> "SemanticEncoderParams":
+        if self.kind == "slices" and len(self.channels) != len(self.depths):
+            raise ValueError(f"channels: {len(self.channels)} levels, depths {len(self.depths)}")
+        if self.kind != "latent" and self.channels[-1] % self.num_heads:
+            raise ValueError(f"num_heads {self.num_heads} must divide {self.channels[-1]} channels")
+        return self
+
+
+class TrainLdaeParams(OptimParams):
+    """Stage 2: semantic encoder and gradient estimator on the frozen denoiser."""
+
+    steps: Positive = 160
+    batch_size: Annotated[int, Field(ge=2)] = 8
+    lr: Annotated[float, Field(gt=0)] = 5e-4
+    encoder: SemanticEncoderParams = SemanticEncoderParams()
+    """Semantic encoder."""
+    rough_weight: Annotated[float, Field(ge=0)] = 0.02
+    """Weight of the squared error of the rough latent made of y_sem alone (encoder.modes)."""
+    shift: Shift = "posterior_mean"
+    """Coefficient of G in the training loss: as published, or the one used when sampling."""
+    weighting: Literal["pdae", "uniform"] = "pdae"
+    """lambda_t: SNR^0.1 / (1 + SNR), or 1."""
+
+
+class VoxelDenoiserParams(DenoiserParams):
+    """A denoiser that fits a grid of voxels: narrower, and a level more."""
+
+    base_channels: Positive = 16
+    multipliers: tuple[Positive, ...] = (1, 2, 4, 4)
+    attention_levels: tuple[int, ...] = (3,)
+
+
+class VoxelLdmParams(TrainLdmParams):
+    """Stage 1 on voxels."""
+
+    batch_size: Positive = 2
+    posterior: Literal["sample", "mean"] = "mean"
+    denoiser: VoxelDenoiserParams = VoxelDenoiserParams()
+
+
+class VoxelEncoderParams(SemanticEncoderParams):
+    """A semantic encoder that starts from a grid of voxels."""
+
+    channels: tuple[Positive, ...] = (8, 16, 32, 64, 128)
+
+
+class VoxelLdaeParams(TrainLdaeParams):
+    """Stage 2 on voxels."""
+
+    batch_size: Annotated[int, Field(ge=2)] = 2
+    encoder: VoxelEncoderParams = VoxelEncoderParams()
+
+
+class VoxelDaeParams(Section):
+    """The voxel-space diffusion autoencoder of `pipeline train-voxel-dae`, a baseline."""
+
+    train_ldm: VoxelLdmParams = VoxelLdmParams()
+    """Stage 1: the same code and training on voxels, networks that fit the grid."""
+    train_ldae: VoxelLdaeParams = VoxelLdaeParams()
+    """Stage 2."""

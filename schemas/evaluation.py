@@ -1,0 +1,123 @@
+"""Parameters of probes, evaluation and report."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from schemas.diffusion import VoxelDaeParams
+from schemas.section import Fraction, Positive, Section
+
+
+class ProbeParams(Section):
+    """Probes on y_sem and on what it must beat."""
+
+    classification: dict[str, tuple[str, str]] = Field(
+        {"diagnosis": ("CN", "AD"), "sex": ("F", "M")}
+    )
+    """Label column to (negative, positive) class; other values are left out."""
+    regression: tuple[str, ...] = ("age_years",)
+    """Label columns to regress."""
+    oracle: tuple[str, ...] = (
+        "ventricle_mm3",
+        "gray_matter_mm3",
+        "sulcal_csf_mm3",
+        "medial_temporal_mm3",
+        "frontal_gray_mm3",
+        "brain_mm3",
+    )
+    """Columns of true volumes (phantoms) for a probe that bounds what y_sem can reach."""
+    folds: Annotated[int, Field(ge=2)] = 5
+    """Folds of the subject-grouped, stratified cross-validation."""
+    repeats: Positive = 3
+    """How often the cross-validation is repeated with other folds."""
+    inner_folds: Annotated[int, Field(ge=2)] = 3
+    """Folds of the inner, subject-grouped cross-validation that picks C, alpha or k."""
+    heads: tuple[Literal["knn", "mlp"], ...] = ("knn", "mlp")
+    """What reads y_sem beside the linear layer: nearest neighbours, a small perceptron."""
+    permutations: Annotated[int, Field(ge=0)] = 100
+    """Refits on labels permuted over subjects, for the p-value of y_sem; 0 skips it."""
+    supervised_steps: Annotated[int, Field(ge=0)] = 0
+    """Steps of a semantic encoder trained on the labels themselves, a fold and target each; costs
+    minutes, so 0 (the default) leaves this baseline out."""
+    supervised_lr: Annotated[float, Field(gt=0)] = 1e-3
+    """Peak learning rate of that encoder (Adam)."""
+    bootstrap: Positive = 1000
+    """Subject-level bootstrap draws for the 95 % intervals."""
+    seed: int = 0
+    """Seed of folds, permutations, networks and bootstrap."""
+
+
+class ManipulationParams(Section):
+    """Dose-response of a manipulation."""
+
+    direction: str = "diagnosis:AD"
+    """A direction that the probe stage saves."""
+    scales: tuple[float, ...] = (-2.0, -1.0, 0.0, 1.0, 2.0)
+    """How far, in standard deviations of y_sem along the direction."""
+    max_subjects: Annotated[int, Field(ge=0)] = 3
+    """At most so many subjects, the first scan of each; 0 skips it."""
+
+
+class GenerationParams(Section):
+    """Brains made from noise."""
+
+    count: Annotated[int, Field(ge=0)] = 4
+    """Brains of each kind; 0 skips it."""
+    medicalnet: Path | None = None
+    """MedicalNet ResNet-10 weights (.pth), for MMD and FID in its feature space."""
+
+
+class EvaluateParams(Section):
+    """What subjects never trained on show."""
+
+    split: Literal["test", "val", "train"] = "test"
+    """Which subjects."""
+    num_inference_steps: Positive = 20
+    """Steps of sampler and inversion."""
+    sampler: Literal["ddim", "dpm", "dpm_data"] = "dpm"
+    """`dpm`: second-order exponential multistep in epsilon on a uniform log-SNR grid; `dpm_data`:
+    its data form, DPM-Solver++(2M)."""
+    clip_x0: Annotated[float, Field(gt=0)] | None = None
+    """Bound of the predicted z_0 in each step; 1 as published, which ruins the inversion."""
+    stop_percent: Fraction = 0.0
+    """Share of the timesteps, those next to the data, in which G is left out."""
+    batch_size: Positive = 4
+    """Scans reconstructed at a time."""
+    max_scans: Positive = 5
+    """At most this many scans (the first in manifest order) are reconstructed."""
+    other_steps: tuple[Positive, ...] = (5, 10)
+    """Further numbers of steps at which reconstruction is judged."""
+    other_steps_scans: Annotated[int, Field(ge=0)] = 2
+    """Scans judged at each of them."""
+    manipulation: ManipulationParams = ManipulationParams()
+    """Dose-response."""
+    max_middle_visits: Annotated[int, Field(ge=0)] = 4
+    """At most this many held-out middle visits are filled in; 0 skips it."""
+    generation: GenerationParams = GenerationParams()
+    """Generated brains."""
+    voxel_dae: VoxelDaeParams = VoxelDaeParams()
+    """A baseline trained by `pipeline train-voxel-dae`; the demo leaves it out."""
+    bootstrap: Positive = 1000
+    """Subject-level bootstrap draws for the 95 % intervals."""
+    seed: int = 0
+    """Seed of random x_T and bootstrap."""
+    lpips_weights: Path | None = None
+    """State dict of lpips.LPIPS(net="squeeze"), for LPIPS in `--what ae`; none leaves it out."""
+
+
+class ReportParams(Section):
+    """The HTML report."""
+
+    title: str = "Latent diffusion autoencoder on T1w brain MRI"
+    """Heading."""
+    max_examples: Positive = 3
+    """Scans shown of each kind of strip."""
+    mosaic_scans: Positive = 16
+    """Scans in the mosaic of quality control."""
+    viewer_slices: Annotated[int, Field(ge=4, le=48)] = 28
+    """Slices of each plane in the viewer."""
+    viewer_pixels: Annotated[int, Field(ge=32, le=260)] = 190
+    """Width of one panel of the viewer (pixels)."""
+    picture_quality: Annotated[int, Field(ge=1, le=100)] = 72
+    """WebP quality of brains inside the page; the files beside it are lossless."""
