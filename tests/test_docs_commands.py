@@ -35,13 +35,7 @@ SEEN_BEFORE = (
 """What a new study takes over from the shared one, so that stages find their work done."""
 
 FEW_STEPS = ["--steps", "2"]
-VOXEL = [
-    "--set=evaluate.voxel_dae.train_ldm.steps=2",
-    "--set=evaluate.voxel_dae.train_ldm.denoiser.base_channels=8",
-    "--set=evaluate.voxel_dae.train_ldae.steps=2",
-    "--set=evaluate.voxel_dae.train_ldae.encoder.channels=[8,8]",
-]
-EXTRA = {"init": TINY_OPTIONS, "train-voxel-dae": VOXEL} | dict.fromkeys(
+EXTRA = {"init": TINY_OPTIONS} | dict.fromkeys(
     ("reconstruct", "vary", "manipulate", "interpolate", "generate"), FEW_STEPS
 )
 """Options that the test adds, so that everything stays tiny."""
@@ -118,6 +112,9 @@ class Shell:
             self.run(shlex.split(entry["cmd"]))
             if [stage] == words[1:]:
                 break
+        directions = Path("reports/probe/directions.json")
+        if directions.is_file():
+            _name_a_diagnosis(directions)
 
     def _make(self, words: list[str]) -> None:
         subprocess.run(["make", "-n", *words], cwd=ROOT, check=True, capture_output=True)
