@@ -18,6 +18,8 @@ from tests.command_line import collect, environment, preprocess_command, save_br
 
 pytestmark = pytest.mark.slow
 NUM_SCANS = 6
+KILLS = int(os.environ.get("KILLS", "3"))
+"""Ten for a thorough run: KILLS=10 pytest tests/test_preprocess_kills.py"""
 Process = subprocess.Popen[bytes]
 
 
@@ -64,15 +66,15 @@ def _counts(out: Path) -> tuple[int, int]:
     return int(status.isin(["pass", "warn"]).sum()), len(pd.read_csv(out.with_suffix(".q.csv")))
 
 
-def test_ten_kills_give_the_bytes_of_an_undisturbed_run(
+def test_kills_give_the_bytes_of_an_undisturbed_run(
     manifest: Path, calm: tuple[str, float], tmp_path: Path
 ) -> None:
     digest, whole = calm
     rng, kills, resumed, rounds = random.Random(3), 0, 0, 0
-    while kills < 10:
+    while kills < KILLS:
         rounds += 1
         out = tmp_path / f"{rounds}.zarr"
-        while kills < 10 and not out.exists():
+        while kills < KILLS and not out.exists():
             process = _start(manifest, out)
             try:
                 process.wait(rng.uniform(0.2 * whole, 1.1 * whole))
