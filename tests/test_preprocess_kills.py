@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pandas as pd
@@ -70,24 +70,35 @@ def test_kills_give_the_bytes_of_an_undisturbed_run(
     manifest: Path, calm: tuple[str, float], tmp_path: Path
 ) -> None:
     digest, whole = calm
-    rng, kills, resumed, rounds = random.Random(3), 0, 0, 0
+    rng, kills, rounds = random.Random(3), 0, 0
     while kills < KILLS:
         rounds += 1
         out = tmp_path / f"{rounds}.zarr"
         while kills < KILLS and not out.exists():
             process = _start(manifest, out)
-            try:
-                process.wait(rng.uniform(0.2 * whole, 1.1 * whole))
-            except subprocess.TimeoutExpired:
+            if kills == 0:  # surely in the middle; the others anywhere
+                _wait_for_a_scan(out, process)
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(rng.uniform(0.2 * whole, 1.1 * whole) if kills else 0)
+            if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait(60)
                 kills += 1
-            resumed += any((tmp_path / f"{rounds}.zarr.work").glob("*.npz"))
         assert _start(manifest, out).wait(600) == 0
         assert store_digest(out) == digest
         assert _counts(out) == (NUM_SCANS, 1)
-        assert not (tmp_path / f"{rounds}.zarr.work").exists()
-    assert resumed
+        assert not _staged(out).exists()
+
+
+def _staged(out: Path) -> Path:
+    return out.with_name(f"{out.name}.work")
+
+
+def _wait_for_a_scan(out: Path, process: Process) -> None:
+    """Return as soon as one scan is done and others are not."""
+    while not any(_staged(out).glob("*.npz")):
+        assert process.poll() is None
+        time.sleep(0.02)
 
 
 def _free_port() -> int:
@@ -123,10 +134,7 @@ def test_a_killed_dask_worker_changes_nothing(
     scheduler = ("scheduler", "--host", address, "--dashboard-address", "127.0.0.1:0")
     with _dask(*scheduler), _dask(*worker, *folder), _dask(*worker, *folder) as victim:
         process = _start(manifest, out, "--scheduler", address)
-        staged = tmp_path / "v.zarr.work"
-        while not any(staged.glob("*.npz")):
-            assert process.poll() is None
-            time.sleep(0.02)
+        _wait_for_a_scan(out, process)
         os.killpg(victim.pid, signal.SIGKILL)
         assert process.wait(600) == 0
     assert store_digest(out) == calm[0]
@@ -138,12 +146,10 @@ def test_ctrl_c_keeps_finished_scans(
 ) -> None:
     out = tmp_path / "v.zarr"
     process = _start(manifest, out, "--workers", "2")
-    while not any((tmp_path / "v.zarr.work").glob("*.npz")):
-        assert process.poll() is None
-        time.sleep(0.02)
+    _wait_for_a_scan(out, process)
     os.killpg(process.pid, signal.SIGINT)
     assert process.wait(300) == 130
-    finished = len(list((tmp_path / "v.zarr.work").glob("*.npz")))
+    finished = len(list(_staged(out).glob("*.npz")))
     assert finished > 0
     assert _start(manifest, out).wait(600) == 0
     assert store_digest(out) == calm[0]
