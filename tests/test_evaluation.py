@@ -240,10 +240,10 @@ def test_medicalnet_weights_are_loaded_strictly(tmp_path):
     np.testing.assert_allclose(features[0], net.eval()(brain[None]).flatten().detach(), rtol=1e-3)
     assert frechet_distance(features, features) == pytest.approx(0, abs=1e-4)
     torch.save({"state_dict": {"module.odd": torch.zeros(1)}}, tmp_path / "odd.pth")
-    with pytest.raises(ContractError, match="not MedicalNet's ResNet-10"):
+    with pytest.raises(ContractError, match="weights do not fit the architecture"):
         load_medicalnet(tmp_path / "odd.pth", CPU)
     (tmp_path / "text.pth").write_text("no weights")
-    with pytest.raises(ContractError, match="no readable weights"):
+    with pytest.raises(ContractError, match=r"text\.pth: (no readable|holds code)"):
         load_medicalnet(tmp_path / "text.pth", CPU)
 
 

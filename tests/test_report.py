@@ -20,6 +20,7 @@ from pipeline.evaluation.manipulation import summarise_dose
 from pipeline.evaluation.metrics import RECONSTRUCTION_METRICS, summarise_reconstruction
 from pipeline.evaluation.probes import fit_probes
 from pipeline.evaluation.report import load_context, render_report
+from pipeline.evaluation.style import LIGHT
 from pipeline.stores.volumes import VolumeRow, write_volumes
 from schemas.errors import ContractError
 from schemas.params import Params
@@ -368,6 +369,14 @@ def test_phantoms_are_called_phantoms(study: tuple[Path, str]) -> None:
     assert "Synthetic phantoms, no clinical meaning" in text
     params = Params.model_validate({"cohort": {"source": "bids", "input": "in"}})
     assert "no clinical meaning" not in render(root, params)
+
+
+def test_every_method_of_a_plot_has_a_colour():
+    names = [f"method {i}" for i in range(7)]
+    colours = LIGHT.colours(names)
+    assert list(colours) == names
+    assert colours["method 0"] == LIGHT.accent
+    assert len(set(colours.values())) == 1 + len(LIGHT.others)
 
 
 def test_figures_are_kept_as_files(study: tuple[Path, str]) -> None:

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from scipy.linalg import sqrtm
 from torch import Tensor, nn
 
-from schemas.errors import ContractError
+from pipeline.artefact import load_strict
+from pipeline.foreign.checkpoint import load_tensors
 
 Floats = NDArray[np.float64]
 
@@ -23,13 +24,7 @@ def load_medicalnet(path: Path, device: torch.device) -> nn.Module:
     ContractError
         If the file is not readable or holds other weights.
     """
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-        weights = content.get("state_dict", content)
-    except (OSError, RuntimeError, ValueError, AttributeError, EOFError) as error:
-        raise ContractError(f"{path}: no readable weights ({error!s:.80})") from error
-    except Exception as error:  # pickle's own errors have no common parent
-        raise ContractError(f"{path}: no readable weights ({error!s:.80})") from error
+    weights = load_tensors(path)
     net = resnet10(
         spatial_dims=3,
         n_input_channels=1,
@@ -37,19 +32,14 @@ def load_medicalnet(path: Path, device: torch.device) -> nn.Module:
         shortcut_type="B",
         bias_downsample=False,
     )
+    # Counters of batches seen are not among MedicalNet's, and play no part in evaluation.
+    counters = {k: v for k, v in net.state_dict().items() if k.endswith("num_batches_tracked")}
     own = {
-        name.removeprefix("module."): value
+        name.removeprefix("state_dict.").removeprefix("module."): value
         for name, value in weights.items()
-        if "conv_seg" not in name and not name.endswith("num_batches_tracked")
+        if "conv_seg" not in name
     }
-    expected = {n for n in net.state_dict() if not n.endswith("num_batches_tracked")}
-    if set(own) != expected:
-        odd = sorted(set(own) ^ expected)[0]
-        raise ContractError(f"{path}: not MedicalNet's ResNet-10 ({odd}); give its .pth")
-    try:
-        net.load_state_dict(own, strict=False)
-    except RuntimeError as error:
-        raise ContractError(f"{path}: not MedicalNet's ResNet-10 ({error!s:.120})") from error
+    load_strict(net, counters | own, source=path)
     frozen: nn.Module = net.requires_grad_(False).eval().to(device)
     return frozen
 

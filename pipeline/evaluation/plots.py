@@ -21,7 +21,7 @@ def steps_plot(
     figure = Figure(figsize=(7.8, 3.0), layout="constrained")
     counts = sorted(int(count) for count in steps)
     methods = list(dict.fromkeys(m for found in steps.values() for m in found))
-    colours = dict(zip(methods, (palette.accent, *palette.others), strict=False))
+    colours = palette.colours(methods)
     panels = (("ssim_brain", "SSIM, brain"), ("mse_brain", "MSE, brain"))
     for axis, (metric, title) in zip(figure.subplots(1, 2), panels, strict=True):
         for method in methods:
@@ -55,7 +55,7 @@ def dose_plot(
     figure = Figure(figsize=(9.2, 2.9), layout="constrained")
     axes = figure.subplots(1, len(present), squeeze=False)[0]
     methods = list(dict.fromkeys(responses["method"]))
-    colours = dict(zip(methods, (palette.accent, *palette.others), strict=False))
+    colours = palette.colours(methods)
     for axis, (measure, title) in zip(axes, present.items(), strict=True):
         for method in methods:
             wide = responses[responses["method"] == method].pivot_table(
@@ -127,7 +127,7 @@ def calibration_plot(
     for axis, target in zip(figure.subplots(1, len(chosen), squeeze=False)[0], chosen, strict=True):
         rows = predictions[predictions["target"] == target]
         axis.plot([0, 1], [0, 1], color=palette.floor, linestyle=":", linewidth=1.2)
-        colours = dict(zip(feature_sets, (palette.accent, *palette.others), strict=False))
+        colours = palette.colours(feature_sets)
         for name in feature_sets:
             one = rows[rows["feature_set"] == name]
             if len(one):

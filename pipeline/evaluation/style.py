@@ -2,9 +2,10 @@
 
 import base64
 import io
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,11 @@ class Palette:
     """Chance: what knowing nothing gives."""
     others: tuple[str, ...]
     """Baselines, in the order of their appearance."""
+
+    def colours(self, names: Iterable[str]) -> dict[str, str]:
+        """Return a colour for each name: the first is under test, the others begin again."""
+        first, *rest = names
+        return {first: self.accent} | dict(zip(rest, cycle(self.others), strict=False))
 
 
 LIGHT = Palette(

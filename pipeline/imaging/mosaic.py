@@ -48,7 +48,8 @@ def draw_mosaic(
     axes: Any = figure.subplots(rows, columns, squeeze=False)
     for axis in axes.flat:
         axis.axis("off")
-    for axis, volume, title in zip(axes.flat, volumes, titles, strict=False):
+    used = axes.flat[: len(volumes)]
+    for axis, volume, title in zip(used, volumes, titles, strict=True):
         axis.imshow(scan_strip(volume), cmap="gray", vmin=0, vmax=255)
         axis.set_title(title, fontsize=7, color="white", pad=2)
     figure.subplots_adjust(0.005, 0.005, 0.995, 0.98, wspace=0.02, hspace=0.15)

@@ -101,6 +101,8 @@ class Latents:
 class LatentStore(OpenStore):
     """An open latents.zarr."""
 
+    remedy = "encode them"
+
     def __init__(self, path: Path) -> None:
         super().__init__(path, kind="latents")
 
@@ -136,22 +138,6 @@ class LatentStore(OpenStore):
     def bytes_of(self, num_scans: int) -> int:
         """Return the memory that so many scans take (bytes)."""
         return 2 * 2 * int(np.prod(self.latent_shape)) * num_scans
-
-    def rows_of(self, scan_ids: Sequence[str]) -> list[int]:
-        """Return the rows of these scans.
-
-        Raises
-        ------
-        ContractError
-            If a scan is not in the store.
-        """
-        missing = [s for s in scan_ids if s not in self.row_of]
-        if missing:
-            raise ContractError(
-                f"{self.path}: {len(missing)} scans not in the store, first {missing[0]};"
-                " encode them"
-            )
-        return [self.row_of[s] for s in scan_ids]
 
     def read_finite(self, name: str, rows: slice) -> np.ndarray:
         """Read rows of one array.

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -102,6 +102,9 @@ class OpenStore:
         describes its content is damaged.
     """
 
+    remedy = "make it anew"
+    """What to do about scans that are not in it."""
+
     def __init__(self, path: Path, *, kind: StoreKind | None = None) -> None:
         self.group, self.attributes, units = read_record(path)
         if kind is not None and self.attributes.kind != kind:
@@ -121,6 +124,22 @@ class OpenStore:
 
     def __len__(self) -> int:
         return len(self.attributes.scan_ids)
+
+    def rows_of(self, scan_ids: Sequence[str]) -> list[int]:
+        """Return the rows of these scans.
+
+        Raises
+        ------
+        ContractError
+            If a scan is not in the store.
+        """
+        missing = [s for s in scan_ids if s not in self.row_of]
+        if missing:
+            raise ContractError(
+                f"{self.path}: {len(missing)} scans not in the store, first {missing[0]};"
+                f" {self.remedy}"
+            )
+        return [self.row_of[s] for s in scan_ids]
 
     def array(self, name: str) -> zarr.Array[Any]:
         """Return one array, unread."""

@@ -14,7 +14,6 @@ from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from pipeline.stores.builder import ArraySpec, StoreBuilder
 from pipeline.stores.reading import OpenStore
-from schemas.errors import ContractError
 from schemas.stores import StoreAttributes
 
 ROWS_PER_SHARD = 16
@@ -98,6 +97,8 @@ def write_volumes(out: Path, attributes: StoreAttributes, rows: Iterator[VolumeR
 class VolumeStore(OpenStore):
     """An open volumes.zarr."""
 
+    remedy = "give the volumes that the latents were made of"
+
     def __init__(self, path: Path) -> None:
         super().__init__(path, kind="volumes")
 
@@ -118,13 +119,7 @@ class VolumeStore(OpenStore):
         ContractError
             If a scan is not in the store.
         """
-        missing = [s for s in scan_ids if s not in self.row_of]
-        if missing:
-            raise ContractError(
-                f"{self.path}: {len(missing)} scans of the latents are not in it, first"
-                f" {missing[0]}; give the volumes that the latents were made of"
-            )
-        read = (self.read("volume", self.row_of[s]) for s in scan_ids)
+        read = (self.read("volume", row) for row in self.rows_of(scan_ids))
         return torch.stack([torch.from_numpy(volume) for volume in read])[:, None].float() / 255
 
 

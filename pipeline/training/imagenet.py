@@ -3,12 +3,9 @@
 import logging
 from pathlib import Path
 
-import torch
-from safetensors.torch import load_file
-
 from pipeline.artefact import load_strict
+from pipeline.foreign.checkpoint import load_tensors
 from pipeline.nets.convnext import ConvNext, from_torchvision
-from schemas.errors import ContractError
 
 log = logging.getLogger(__name__)
 
@@ -27,16 +24,6 @@ def load_imagenet(backbone: ConvNext, weights: Path | None) -> None:
             " from ImageNet as published"
         )
         return
-    try:
-        if weights.suffix == ".safetensors":
-            tensors = load_file(weights)
-        else:
-            tensors = torch.load(weights, map_location="cpu", weights_only=True)
-    except Exception as error:
-        reason = f"{type(error).__name__} {error}".splitlines()[0]
-        raise ContractError(
-            f"{weights}: expected ConvNeXt weights of torchvision (.pth or .safetensors):"
-            f" {reason:.120}"
-        ) from error
+    tensors = load_tensors(weights)
     load_strict(backbone, from_torchvision(tensors), source=weights)
     log.info("%s: ImageNet weights loaded", weights)
