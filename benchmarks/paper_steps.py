@@ -36,8 +36,7 @@ def module_of(stage: int, params: Params) -> LatentModule:
         "unet": unet_config(params.train_ldm.denoiser, in_channels=LATENT[0]),
         "diffusion": {},
         "prediction": "epsilon",
-        "shift": [0.0] * LATENT[0],
-        "scale": [1.0] * LATENT[0],
+        "statistics": [LATENT[0], 1, 1, 1],
     }
     if stage == 1:
         diffusion = build_diffusion(config)

@@ -17,6 +17,7 @@ PUBLISHED = {
     "train_ldm": {
         "posterior": "stored_draw",
         "scale": 0.8730,
+        "prediction": "epsilon",
         "ema_per": "micro_batch",
         "accumulate": 2,
         "denoiser.pooling": "anisotropic",

@@ -50,8 +50,7 @@ def demo_ldae(base_channels: int) -> Ldae:
             "encoder": encoder,
             "diffusion": {},
             "prediction": "epsilon",
-            "shift": [0.0] * LATENT[0],
-            "scale": [1.0] * LATENT[0],
+            "statistics": [LATENT[0], 1, 1, 1],
         }
     )
 

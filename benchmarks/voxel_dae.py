@@ -33,8 +33,7 @@ def networks(
         "encoder": encoder_config(encoder, latent_shape=shape),
         "diffusion": {},
         "prediction": "epsilon",
-        "shift": [0.0] * shape[0],
-        "scale": [1.0] * shape[0],
+        "statistics": [shape[0], 1, 1, 1],
     }
     return FrozenLdae(frozen(build_ldae(config)), "", config)
 

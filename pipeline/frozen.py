@@ -112,7 +112,7 @@ def load_diffusion(path: Path, *, device: torch.device) -> FrozenDiffusion:
     """
     artefact = read_artefact(path, kind="ldm")
     diffusion = build_diffusion(artefact.config)
-    load_strict(diffusion.denoiser, artefact.tensors, source=path)
+    load_strict(diffusion, artefact.tensors, source=path)
     diffusion.requires_grad_(False).eval().to(device)
     return FrozenDiffusion(diffusion, artefact.digest, artefact.config)
 
@@ -127,16 +127,6 @@ def load_ldae(path: Path, *, device: torch.device) -> FrozenLdae:
     """
     artefact = read_artefact(path, kind="ldae")
     net = build_ldae(artefact.config)
-    for prefix, module in (
-        ("denoiser", net.diffusion.denoiser),
-        ("encoder", net.encoder),
-        ("estimator", net.estimator),
-    ):
-        tensors = {
-            k.removeprefix(prefix + "."): v
-            for k, v in artefact.tensors.items()
-            if k.startswith(prefix + ".")
-        }
-        load_strict(module, tensors, source=path)
+    load_strict(net, artefact.tensors, source=path)
     net.requires_grad_(False).eval().to(device)
     return FrozenLdae(net, artefact.digest, artefact.config)

@@ -21,15 +21,20 @@ from schemas.errors import ContractError
 
 
 class Standardise(nn.Module):
-    """Per-channel shift and scale of latents, fitted on the training split."""
+    """Shift and scale of latents, fitted on the training split: a number a voxel or a channel."""
 
     shift: Tensor
     scale: Tensor
 
-    def __init__(self, shift: Float[Tensor, " C"], scale: Float[Tensor, " C"]) -> None:
+    def __init__(self, shape: tuple[int, ...]) -> None:
         super().__init__()
-        self.register_buffer("shift", shift.reshape(-1, 1, 1, 1).float())
-        self.register_buffer("scale", scale.reshape(-1, 1, 1, 1).float())
+        self.register_buffer("shift", torch.zeros(shape))
+        self.register_buffer("scale", torch.ones(shape))
+
+    def fit(self, shift: Float[Tensor, "C X Y Z"], scale: Float[Tensor, "C X Y Z"]) -> None:
+        """Set both; axes may be 1."""
+        self.shift.copy_(shift)
+        self.scale.copy_(scale)
 
     def forward(self, latent: Float[Tensor, "B C X Y Z"]) -> Float[Tensor, "B C X Y Z"]:
         """Return z_0."""
@@ -139,11 +144,14 @@ class Ldae(nn.Module):
 
 
 def build_diffusion(config: dict[str, Any]) -> LatentDiffusion:
-    """Build stage 1 from its config: `unet`, `diffusion`, `prediction`, `shift`, `scale`."""
+    """Build stage 1 from its config: `unet`, `diffusion`, `prediction`, `statistics`.
+
+    `statistics` is the shape of shift and scale: (C, X, Y, Z), or (C, 1, 1, 1).
+    """
     return LatentDiffusion(
         Denoiser(UnetConfig(**_tuples(config["unet"]))),
         Schedule(**config["diffusion"]),
-        Standardise(torch.tensor(config["shift"]), torch.tensor(config["scale"])),
+        Standardise(tuple(config["statistics"])),
         config["prediction"],
     )
 

@@ -48,13 +48,14 @@ class TrainLdmParams(OptimParams):
     steps: Positive = 160
     batch_size: Positive = 8
     lr: Annotated[float, Field(gt=0)] = 5e-4
-    posterior: Posterior = "sample"
-    """Train on posterior draws (fresh each step), on the posterior mean, or, as published, on one
+    posterior: Posterior = "mean"
+    """Train on the posterior mean, on posterior draws (fresh each step), or, as published, on one
     draw a scan that never changes; both stages."""
-    scale: Literal["channel", "scalar"] | float = "channel"
-    """Latent standardisation fitted on the training split, or a given scale factor."""
-    prediction: Prediction = "epsilon"
-    """What the network predicts: the noise, or v = alpha eps - sigma x_0."""
+    scale: Literal["voxel", "channel", "scalar"] | float = "voxel"
+    """Latent standardisation fitted on the training split: the mean brain and the standard
+    deviation at every voxel, in every channel, or over all; or a given scale factor."""
+    prediction: Prediction = "v"
+    """What the network predicts: v = alpha eps - sigma x_0, or the noise."""
     min_snr_gamma: Annotated[float, Field(gt=0)] | None = None
     """Clip of the SNR in the loss's weight; none weighs every timestep alike."""
     diffusion: DiffusionParams = DiffusionParams()

@@ -150,17 +150,18 @@ def test_manipulation_without_its_direction_says_why(study, tmp_path):
 
 def test_a_step_along_pca_moves_its_own_score_by_one(study):
     along = fit_pca_direction(study, "diagnosis:AD")
-    z_0 = study.z_0(["sub-016"])
-    moved = (z_0 + along.moves([0.0, 1.0, 2.5])).flatten(1).numpy()
-    start = along.position(z_0.flatten(1).numpy())[0]
+    latent = study.latents.load(["sub-016"]).mean.float()
+    moved = (latent + along.moves([0.0, 1.0, 2.5])).flatten(1).numpy()
+    start = along.position(latent.flatten(1).numpy())[0]
     np.testing.assert_allclose(along.position(moved) - start, [0, 1, 2.5], atol=1e-4)
     assert fit_pca_direction(study, "nothing:AD") is None
 
 
 def test_the_nearest_latent_of_a_scan_is_its_own(study):
     known = Neighbours.of(study, study.scans)
-    assert known.nearest(study.z_0(["sub-003"]).flatten(1).numpy()) == ["sub-003"]
-    assert known.distances(known.z_0[:2]).shape == (2, 20)
+    latent = study.latents.load(["sub-003"]).mean.float()
+    assert known.nearest(latent.flatten(1).numpy()) == ["sub-003"]
+    assert known.distances(known.latents[:2]).shape == (2, 20)
 
 
 def test_voxel_space_baseline_trains_and_stands_beside(

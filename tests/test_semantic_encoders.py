@@ -167,6 +167,7 @@ def test_parity_switches_on_every_published_choice():
         "clamp": (published.evaluate.clip_x0, corrected.evaluate.clip_x0),
         "pooling": (published.train_ldm.denoiser.pooling, corrected.train_ldm.denoiser.pooling),
         "scale": (published.train_ldm.scale, corrected.train_ldm.scale),
+        "prediction": (published.train_ldm.prediction, corrected.train_ldm.prediction),
         "average": (published.train_ldae.ema_per, corrected.train_ldae.ema_per),
         "posterior": (published.train_ldm.posterior, corrected.train_ldm.posterior),
         "encoder": (published.train_ldae.encoder.kind, corrected.train_ldae.encoder.kind),
@@ -175,9 +176,10 @@ def test_parity_switches_on_every_published_choice():
     assert pairs == {
         "clamp": (1.0, None),
         "pooling": ("anisotropic", "isotropic"),
-        "scale": (0.873, "channel"),
+        "scale": (0.873, "voxel"),
+        "prediction": ("epsilon", "v"),
         "average": ("micro_batch", "step"),
-        "posterior": ("stored_draw", "sample"),
+        "posterior": ("stored_draw", "mean"),
         "encoder": ("slices", "latent"),
         "sampler": ("ddim", "dpm"),
     }

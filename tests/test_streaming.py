@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from pipeline.compute import available_memory
-from pipeline.stores.latents import open_latents
+from pipeline.stores.latents import Latents, open_latents
 from pipeline.stores.streaming import StreamedLatents
 from pipeline.training import batches, latent_diffusion
 from pipeline.training.batches import batch_rows
@@ -35,16 +35,38 @@ def test_batches_equal_those_in_memory(pair):
     assert pair[0].chunks == pair[1].chunks == (2, 0, 1, 0, 1)
 
 
-@pytest.mark.parametrize("scale", ["channel", "scalar", 0.5])
-def test_standardisation_is_that_of_latents_in_memory(pair, scale):
-    fits = [latent_diffusion.fit_standardisation(x, scale) for x in pair]
-    np.testing.assert_allclose(*fits, rtol=1e-12)
+@pytest.mark.parametrize("drawn", [False, True])
+@pytest.mark.parametrize("scale", ["voxel", "channel", "scalar", 0.5])
+def test_standardisation_is_that_of_latents_in_memory(pair, scale, drawn):
+    fits = [latent_diffusion.fit_standardisation(x, scale, drawn=drawn) for x in pair]
+    for one, other in zip(*fits, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-6, atol=0)
     mean, logvar = (x.double().numpy() for x in (pair[0].mean, pair[0].logvar))
-    if scale == "channel":
-        variance = mean.var(axis=(0, 2, 3, 4)) + np.exp(logvar).mean(axis=(0, 2, 3, 4))
-        np.testing.assert_allclose(fits[0][1], variance**-0.5, rtol=1e-9)
+    noise = np.exp(logvar) * drawn
+    shift, factor = (x.numpy() for x in fits[0])
+    if scale == "voxel":
+        np.testing.assert_allclose(shift, mean.mean(axis=0), rtol=1e-5, atol=1e-6)
+        z_0 = (mean - shift) * factor
+        assert 0.3 < (z_0.var(axis=0, ddof=1) + (noise * factor**2).mean(axis=0)).mean() < 1.5
+    elif scale == "channel":
+        variance = mean.var(axis=(0, 2, 3, 4)) + noise.mean(axis=(0, 2, 3, 4))
+        np.testing.assert_allclose(factor.flatten(), variance**-0.5, rtol=1e-5)
     elif scale == "scalar":
-        np.testing.assert_allclose(fits[0][1], (mean.var() + np.exp(logvar).mean()) ** -0.5)
+        np.testing.assert_allclose(factor.flatten(), (mean.var() + noise.mean()) ** -0.5, rtol=1e-5)
+
+
+def test_every_voxel_of_many_scans_has_unit_variance():
+    generator = torch.Generator().manual_seed(0)
+    size = torch.logspace(-1, 1, 125, dtype=torch.float64).reshape(1, 1, 5, 5, 5)
+    mean = 3 + size * torch.randn(4000, 1, 5, 5, 5, generator=generator, dtype=torch.float64)
+    many = Latents([str(i) for i in range(4000)], mean, torch.zeros_like(mean), (0,) * 4000)
+    shift, factor = latent_diffusion.fit_standardisation(many, "voxel", drawn=False)
+    z_0 = (mean - shift) * factor
+    assert z_0.mean(0).abs().max() < 1e-3
+    assert (z_0.var(0) - 1).abs().max() < 0.05
+    few = Latents(["a", "b"], mean[:2], torch.zeros_like(mean[:2]), (0, 0))
+    _, factor = latent_diffusion.fit_standardisation(few, "voxel", drawn=False)
+    assert (factor * size).log().abs().max() < 3
 
 
 CHUNKS = tuple(row // 4 for row in range(150))

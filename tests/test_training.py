@@ -99,7 +99,7 @@ def test_stage_two_leaves_the_denoiser_bit_identical(trained):
     before = read_artefact(trained / "ldm", kind="ldm").tensors
     after = read_artefact(trained / "ldae", kind="ldae").tensors
     for name, tensor in before.items():
-        assert torch.equal(tensor, after[f"denoiser.{name}"]), name
+        assert torch.equal(tensor, after[f"diffusion.{name}"]), name
 
 
 def test_stage_two_trains_encoder_and_estimator(trained):
@@ -111,15 +111,14 @@ def test_stage_two_trains_encoder_and_estimator(trained):
 
 def test_standardised_training_latents_have_unit_variance(latents_path, split):
     train = open_latents(latents_path).load(split["train"])
-    shift, scale = stages.fit_standardisation(train, "channel")
+    shift, scale = stages.fit_standardisation(train, "channel", drawn=True)
     draws = train.draw(torch.arange(12), generator=torch.Generator().manual_seed(0))
-    z_0 = (draws - torch.tensor(shift).reshape(-1, 1, 1, 1)) * torch.tensor(scale).reshape(
-        -1, 1, 1, 1
-    )
-    by_channel = z_0.transpose(0, 1).flatten(1)
+    by_channel = ((draws - shift) * scale).transpose(0, 1).flatten(1)
     np.testing.assert_allclose(by_channel.mean(1), 0, atol=0.1)
     np.testing.assert_allclose(by_channel.std(1), 1, atol=0.1)
-    assert stages.fit_standardisation(train, 0.873) == ([0.0] * 3, [0.873] * 3)
+    shift, scale = stages.fit_standardisation(train, 0.873, drawn=True)
+    assert shift.flatten().tolist() == [0.0] * 3
+    assert scale.flatten().tolist() == pytest.approx([0.873] * 3)
 
 
 def test_moving_average_equals_a_naive_loop():
@@ -152,13 +151,11 @@ def test_one_batch_of_latents_is_overfitted(latents_path):
     torch.manual_seed(0)
     store = open_latents(latents_path)
     loaded = store.load(["sub-000", "sub-001"])
-    shift, scale = stages.fit_standardisation(loaded, "channel")
-    z_0 = (loaded.mean.float() - torch.tensor(shift).reshape(-1, 1, 1, 1)) * torch.tensor(
-        scale
-    ).reshape(-1, 1, 1, 1)
+    shift, scale = stages.fit_standardisation(loaded, "channel", drawn=False)
+    z_0 = (loaded.mean.float() - shift) * scale
     config = stages.unet_config(LDM.denoiser, in_channels=3)
     diffusion = stages.build_diffusion(
-        {"unet": config, "diffusion": {}, "prediction": "epsilon", "shift": shift, "scale": scale}
+        {"unet": config, "diffusion": {}, "prediction": "epsilon", "statistics": [3, 1, 1, 1]}
     )
     t = torch.tensor([300, 600])
     eps = torch.randn(z_0.shape)
@@ -175,7 +172,7 @@ def test_one_batch_of_latents_is_overfitted(latents_path):
 def test_the_noise_of_a_velocity_network_follows_from_its_field(latents_path):
     """A network that predicts v perfectly gives eps perfectly."""
     config = stages.unet_config(LDM.denoiser, in_channels=3)
-    shared = {"unet": config, "diffusion": {}, "shift": [0.0] * 3, "scale": [1.0] * 3}
+    shared = {"unet": config, "diffusion": {}, "statistics": [3, 1, 1, 1]}
     diffusion = stages.build_diffusion({**shared, "prediction": "v"})
     z_0, eps = torch.randn(2, 2, 3, 4, 6, 5)
     t = torch.tensor([20, 900])
@@ -269,5 +266,8 @@ def test_the_encoder_sees_deviations_from_the_mean_training_latent(latents_path,
     net = load_ldae(trained / "ldae", device=CPU).net
     z_0 = net.diffusion.standardise(store.load(split["train"]).mean.float())
     torch.testing.assert_close(net.encoder.centre, z_0.mean(0), atol=2e-3, rtol=0)
-    spread = (z_0 - z_0.mean(0)).square().mean((0, 2, 3, 4)).sqrt()
-    torch.testing.assert_close(net.encoder.spread.flatten(), spread, atol=2e-3, rtol=0)
+    by_channel = net.encoder.deviation(z_0).transpose(0, 1).flatten(1)
+    torch.testing.assert_close(by_channel.std(1), torch.ones(3), atol=2e-3, rtol=0)
+    ratio = net.encoder.spread / net.diffusion.standardise.scale  # the same all over a channel
+    torch.testing.assert_close(ratio, ratio[:, :1, :1, :1].expand_as(ratio))
+    assert torch.equal(net.encoder.spread, net.estimator.spread)

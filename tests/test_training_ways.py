@@ -176,8 +176,8 @@ def test_training_ends_where_validation_no_longer_improves_with_the_best_weights
     seen = validations(monkeypatch, [3.0, 1.0, 2.0, 1.5, 0.1, 0.1])
     made = train("early", steps=12, patience=2)
     assert len(seen) == 4
-    for name, tensor in made.tensors.items():
-        assert torch.equal(tensor, seen[1][name])
+    for name, tensor in seen[1].items():
+        assert torch.equal(tensor, made.tensors[f"denoiser.{name}"])
 
 
 def test_the_best_weights_survive_a_kill(train, monkeypatch):
@@ -195,8 +195,8 @@ def test_the_best_weights_survive_a_kill(train, monkeypatch):
     monkeypatch.setattr(DenoiserModule, "compute_losses", compute)
     made = train("killed", steps=12, patience=2)
     assert len(seen) == 3
-    for name, tensor in made.tensors.items():
-        assert torch.equal(tensor, seen[0][name])
+    for name, tensor in seen[0].items():
+        assert torch.equal(tensor, made.tensors[f"denoiser.{name}"])
 
 
 def test_patience_without_validation_scans_is_refused(tmp_path, latents_path, split):
@@ -222,8 +222,7 @@ def test_fewer_scans_than_a_batch_lower_it_to_what_can_be_cut(latents_path, spli
         "unet": unet_config(ldm().denoiser, in_channels=3),
         "diffusion": {},
         "prediction": "epsilon",
-        "shift": [0.0] * 3,
-        "scale": [1.0] * 3,
+        "statistics": [3, 1, 1, 1],
     }
     diffusion = build_diffusion(config)
     params = ldm(batch_size=50, accumulate=5)
@@ -327,7 +326,7 @@ def test_the_stored_draw_of_a_scan_never_changes(latents_path, split):
     loaded = {k: store.load(split[k]) for k in ("train", "val")}
     unet = unet_config(ldm().denoiser, in_channels=3)
     config = {"unet": unet, "diffusion": {}, "prediction": "epsilon"}
-    diffusion = build_diffusion(config | {"shift": [0.0] * 3, "scale": [1.0] * 3})
+    diffusion = build_diffusion(config | {"statistics": [3, 1, 1, 1]})
     module = DenoiserModule(diffusion.denoiser, ldm(), diffusion, loaded, "stored_draw")
     both = module.clean("train", torch.tensor([3, 5]))
     torch.testing.assert_close(module.clean("train", torch.tensor([5, 3])), both.flip(0))

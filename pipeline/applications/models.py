@@ -57,6 +57,11 @@ class Models:
         z_0: Tensor = self.ldae.net.diffusion.standardise(mean.to(self.device).float())
         return z_0
 
+    def unstandardise(self, z_0: Float[Tensor, "B C X Y Z"]) -> Float[Tensor, "B C X Y Z"]:
+        """Return posterior means, as the latent store has them."""
+        mean: Tensor = self.ldae.net.diffusion.standardise.inverse(z_0)
+        return mean
+
     @torch.inference_mode()
     def embed(self, z_0: Float[Tensor, "B C X Y Z"]) -> Float[Tensor, "B D"]:
         """Return y_sem. An encoder that reads volumes is given the decoded ones."""
@@ -108,9 +113,9 @@ class Models:
     @torch.inference_mode()
     def decode(self, z_0: Float[Tensor, "B C x y z"]) -> Float[Tensor, "B X Y Z"]:
         """Return volumes in [0, 1], on the host."""
-        inverse = self.ldae.net.diffusion.standardise.inverse
         volumes = [
-            self.autoencoder.net.decode(inverse(row)) for row in torch.split(z_0, self.batch_size)
+            self.autoencoder.net.decode(self.unstandardise(part))
+            for part in torch.split(z_0, self.batch_size)
         ]
         return torch.cat(volumes)[:, 0].float().clamp(0, 1).cpu()
 

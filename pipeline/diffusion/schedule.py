@@ -32,10 +32,11 @@ class Schedule(nn.Module):
             betas = torch.linspace(beta_start, beta_end, num_train_timesteps, dtype=torch.float64)
         else:
             betas = _cosine_betas(num_train_timesteps)
-        self.register_buffer("betas", betas.float())
-        self.register_buffer("alphas_cumprod", torch.cumprod(1 - betas, 0).float())
+        self.register_buffer("betas", betas.float(), persistent=False)
+        cumulative = torch.cumprod(1 - betas, 0).float()
+        self.register_buffer("alphas_cumprod", cumulative, persistent=False)
         log_snr = torch.log(torch.cumprod(1 - betas, 0)) - torch.log1p(-torch.cumprod(1 - betas, 0))
-        self.register_buffer("half_log_snr", (0.5 * log_snr).float())
+        self.register_buffer("half_log_snr", (0.5 * log_snr).float(), persistent=False)
 
     half_log_snr: Tensor
 

@@ -11,6 +11,7 @@ from pipeline.evaluation.features import Features
 from pipeline.evaluation.heads import Head
 from pipeline.evaluation.supervised import random_encoder_codes, supervised_head
 from pipeline.frozen import load_ldae
+from pipeline.nets.semantic import DeviationEncoder
 from pipeline.stores.latents import LatentStore
 from schemas.evaluation import ProbeParams
 
@@ -36,16 +37,17 @@ def encoder_baselines(
     """
     ldae = load_ldae(path, device=torch.device("cpu"))
     config = ldae.config["encoder"]
-    if ldae.net.encoder.reads != "latent":
+    encoder = ldae.net.encoder
+    if not isinstance(encoder, DeviationEncoder):
         log.warning("%s: its encoder reads volumes, so its two baselines are left out", path)
         return {}, {}
-    standardise = ldae.net.diffusion.standardise
-    z_0 = standardise(latents.load(list(table["scan_id"])).mean.float()).flatten(1).numpy()
+    z_0 = ldae.net.diffusion.standardise(latents.load(list(table["scan_id"])).mean.float())
+    read = encoder.deviation(z_0).flatten(1).numpy()
     train = (table["split"] == "train").to_numpy()
     features: Features = {}
     if np.count_nonzero(train) > 1:
-        features["random_encoder"] = random_encoder_codes(config, z_0, train, seed=params.seed)
+        features["random_encoder"] = random_encoder_codes(config, read, train, seed=params.seed)
     if not params.supervised_steps:
         return features, {}
-    features["supervised_encoder"] = z_0
+    features["supervised_encoder"] = read
     return features, {"supervised_encoder": supervised_head(config, device)}

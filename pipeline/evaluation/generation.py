@@ -48,26 +48,26 @@ def evaluate_generation(study: Study) -> Part:
         "denoiser": generate(models, count=count, seed=seed, prior=None).volumes,
         "prior": generate(models, count=count, seed=seed, prior=prior).volumes,
     }
-    real = _decoded(study, held_out.z_0[: max(count, 2)], shape)
-    real_train = _decoded(study, known.z_0[: max(count, 2)], shape)
+    real = _decoded(study, held_out.latents[: max(count, 2)], shape)
+    real_train = _decoded(study, known.latents[: max(count, 2)], shape)
     net = None if params.medicalnet is None else load_medicalnet(params.medicalnet, models.device)
-    rows = [pd.DataFrame(_nearest(known, held_out.z_0)).assign(method="held-out scans")]
+    rows = [pd.DataFrame(_nearest(known, held_out.latents)).assign(method="held-out scans")]
     sets: dict[str, Any] = {
         "held_out": _diversity(real)
-        | {"mmd_latent": mmd(known.z_0, held_out.z_0), "brains": len(held_out.z_0)}
-        | _nearest_summary(known, held_out.z_0)
+        | {"mmd_latent": mmd(known.latents, held_out.latents), "brains": len(held_out.latents)}
+        | _nearest_summary(known, held_out.latents)
     }
     if net is not None:
         truth = medicalnet_features(net, real, models.device)
         sets["held_out"] |= _in_features(truth, medicalnet_features(net, real_train, models.device))
     for name, volumes in made.items():
-        z_0 = models.encode(volumes).flatten(1).cpu().numpy()
-        rows.append(pd.DataFrame(_nearest(known, z_0)).assign(method=name))
+        latents = models.unstandardise(models.encode(volumes)).flatten(1).cpu().numpy()
+        rows.append(pd.DataFrame(_nearest(known, latents)).assign(method=name))
         sets[name] = _diversity(volumes) | {
-            "mmd_latent": mmd(held_out.z_0, z_0),
+            "mmd_latent": mmd(held_out.latents, latents),
             "brains": len(volumes),
         }
-        sets[name] |= _nearest_summary(known, z_0)
+        sets[name] |= _nearest_summary(known, latents)
         if net is not None:
             sets[name] |= _in_features(truth, medicalnet_features(net, volumes, models.device))
     pictures = {name: levels(volumes[:EXAMPLES].numpy()) for name, volumes in made.items()}
@@ -80,14 +80,15 @@ def evaluate_generation(study: Study) -> Part:
 
 
 def _decoded(
-    study: Study, z_0: NDArray[np.float32], shape: tuple[int, ...]
+    study: Study, latents: NDArray[np.float32], shape: tuple[int, ...]
 ) -> Float[Tensor, "N X Y Z"]:
-    return study.models.decode(torch.from_numpy(z_0).reshape(-1, *shape).to(study.models.device))
+    models = study.models
+    return models.decode(models.standardise(torch.from_numpy(latents).reshape(-1, *shape)))
 
 
-def _nearest(known: Neighbours, z_0: NDArray[np.float32]) -> Iterator[dict[str, Any]]:
+def _nearest(known: Neighbours, latents: NDArray[np.float32]) -> Iterator[dict[str, Any]]:
     """Yield the nearest training scan of each latent and how far it is."""
-    distances = known.distances(z_0)
+    distances = known.distances(latents)
     for number, i in enumerate(distances.argmin(axis=1)):
         yield {
             "number": number,
@@ -96,8 +97,8 @@ def _nearest(known: Neighbours, z_0: NDArray[np.float32]) -> Iterator[dict[str, 
         }
 
 
-def _nearest_summary(known: Neighbours, z_0: NDArray[np.float32]) -> dict[str, float]:
-    nearest = known.distances(z_0).min(axis=1)
+def _nearest_summary(known: Neighbours, latents: NDArray[np.float32]) -> dict[str, float]:
+    nearest = known.distances(latents).min(axis=1)
     return {
         "nearest_training_median": float(np.median(nearest)),
         "nearest_training_min": float(nearest.min()),

@@ -62,7 +62,7 @@ class Judge:
             "ventricle_ml": [ventricle_ml(v, affine, median=median) for v in made],
             "identity": [float(np.corrcoef(own[kept], v[kept])[0, 1]) for v in made],
         }
-        flat = z_0.flatten(1).cpu().numpy()
+        flat = self.models.unstandardise(z_0).flatten(1).cpu().numpy()
         if self.pca is not None:
             table["pca_score"] = self.pca.position(flat)
         if self.neighbours is not None:
@@ -114,8 +114,9 @@ def evaluate_manipulation(study: Study) -> Part:
             own = study.models.decode(source.z_0)[0].numpy()
             made = {"ldae": manipulate(study.models, source.z_0, direction, params.scales).volumes}
             if pca is not None:
-                moved = source.z_0 + pca.moves(params.scales).to(source.z_0)
-                made["pca"] = study.models.decode(moved)
+                mean = study.models.unstandardise(source.z_0)
+                moved = mean + pca.moves(params.scales).to(mean)
+                made["pca"] = study.models.decode(study.models.standardise(moved))
             for method, volumes in made.items():
                 table = judge.measure(own, volumes, params.scales, str(subject_id))
                 about = {"scan_id": scan_id, "subject_id": subject_id, "method": method}

@@ -16,8 +16,9 @@ Floats = NDArray[np.float32]
 class Neighbours:
     """Latents to search, and whose they are."""
 
-    z_0: Floats
-    """(scan, latent), standardised posterior means."""
+    latents: Floats
+    """(scan, latent), posterior means as stored: at z_0's voxels of unit variance air would count
+    as much as brain."""
     subjects: tuple[str, ...]
     scan_ids: tuple[str, ...]
 
@@ -25,15 +26,16 @@ class Neighbours:
     def of(cls, study: Study, scans: pd.DataFrame) -> "Neighbours":
         """Return the latents of scans, of at most MAX_LATENTS of them, evenly spread."""
         scans = spread(scans, MAX_LATENTS)
-        z_0 = study.z_0(scans["scan_id"].astype(str)).flatten(1).cpu().numpy()
-        return cls(z_0, tuple(scans["subject_id"].astype(str)), tuple(scans["scan_id"].astype(str)))
+        scan_ids = tuple(scans["scan_id"].astype(str))
+        latents = study.latents.load(scan_ids).mean.float().flatten(1).numpy()
+        return cls(latents, tuple(scans["subject_id"].astype(str)), scan_ids)
 
-    def distances(self, z_0: Floats) -> NDArray[np.float64]:
+    def distances(self, latents: Floats) -> NDArray[np.float64]:
         """Return the root mean square difference of latents (n, latent) to each, (n, scan)."""
-        distances: NDArray[np.float64] = np.asarray(pairwise_distances(z_0, self.z_0))
-        distances /= np.sqrt(self.z_0.shape[1])
+        distances: NDArray[np.float64] = np.asarray(pairwise_distances(latents, self.latents))
+        distances /= np.sqrt(self.latents.shape[1])
         return distances
 
-    def nearest(self, z_0: Floats) -> list[str]:
+    def nearest(self, latents: Floats) -> list[str]:
         """Return the subject of the nearest latent of each."""
-        return [self.subjects[i] for i in self.distances(z_0).argmin(axis=1)]
+        return [self.subjects[i] for i in self.distances(latents).argmin(axis=1)]

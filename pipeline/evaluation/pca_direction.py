@@ -24,20 +24,20 @@ class PcaDirection:
     """A direction in the space of latents; what PCA leaves out of a scan stays as it is."""
 
     step: Floats
-    """(latent,): what scale 1 adds to a flattened z_0."""
+    """(latent,): what scale 1 adds to a flattened posterior mean."""
     reader: Floats
-    """(latent,): the probe's score, in standard deviations of the fitting scans, is z_0 @ reader
+    """(latent,): the probe's score, in standard deviations of the fitting scans, is latent @ reader
     plus offset."""
     offset: float
     shape: tuple[int, ...]
     """(channel, x, y, z)."""
 
-    def position(self, z_0: NDArray[np.floating]) -> Floats:
+    def position(self, latents: NDArray[np.floating]) -> Floats:
         """Return where flattened latents (scan, latent) lie along the direction."""
-        return np.asarray(z_0, dtype=np.float64) @ self.reader + self.offset
+        return np.asarray(latents, dtype=np.float64) @ self.reader + self.offset
 
     def moves(self, scales: Sequence[float]) -> Float[Tensor, "S C X Y Z"]:
-        """Return what each scale adds to z_0."""
+        """Return what each scale adds to a posterior mean."""
         moves = np.asarray(scales, dtype=np.float64)[:, None] * self.step
         return torch.from_numpy(moves).float().reshape(len(scales), *self.shape)
 
@@ -52,8 +52,8 @@ def fit_pca_direction(study: Study, name: str) -> PcaDirection | None:
     train = (scans["split"] == "train").to_numpy()
     if train.sum() < 2:
         return None
-    z_0 = study.z_0(scans["scan_id"].astype(str))
-    flat = z_0.flatten(1).cpu().numpy()
+    latents = study.latents.load(list(scans["scan_id"].astype(str))).mean.float()
+    flat = latents.flatten(1).numpy()
     pca = fit_pca(flat[train])
     features = {FEATURES: pca.transform(flat)}
     column = name.split(":")[0]
@@ -74,4 +74,4 @@ def fit_pca_direction(study: Study, name: str) -> PcaDirection | None:
         direction.weight / direction.std / direction.spread
     )
     step = (direction.spread * direction.weight * direction.std) @ pca.components_
-    return PcaDirection(step, reader, -float(centre), tuple(z_0.shape[1:]))
+    return PcaDirection(step, reader, -float(centre), tuple(latents.shape[1:]))

@@ -132,8 +132,9 @@ def _encoder(config: dict[str, Any], z_0: NDArray[np.float32], *, seed: int) -> 
     assert isinstance(encoder, DeviationEncoder)
     volumes = torch.from_numpy(z_0).reshape(-1, config["in_channels"], *config["grid"])
     centre = volumes.mean(dim=0)
-    spread = (volumes - centre).square().mean(dim=(0, 2, 3, 4)).sqrt().clamp(min=1e-6)
-    encoder.fit_input(centre, spread)
+    channels = (0, 2, 3, 4)
+    spread = (volumes - centre).square().mean(dim=channels, keepdim=True).sqrt().clamp(min=1e-6)
+    encoder.fit_input(centre, spread[0])
     return encoder
 
 

@@ -231,6 +231,9 @@ class GradientEstimator(nn.Module):
     to the finest features: registered brains share their positions, so y_sem can say where.
     """
 
+    spread: Tensor
+    """(C, X, Y, Z): z_0 of a deviation of one unit; see `semantic.DeviationEncoder`."""
+
     def __init__(
         self,
         config: UnetConfig,
@@ -245,6 +248,7 @@ class GradientEstimator(nn.Module):
         self.modes = None
         if modes:
             self.modes = Modes(count=modes, shape=(config.in_channels, *grid))
+            self.register_buffer("spread", torch.ones(config.in_channels, *grid))
             self.amounts = nn.Linear(semantic_dim, modes)
             self.place = Conv3d(config.in_channels, config.base_channels, 3, padding=1)
 
@@ -258,7 +262,7 @@ class GradientEstimator(nn.Module):
         """Return the estimated gradient on the latent grid."""
         if self.modes is not None:
             finest, *others = trunk.skips
-            rough = self.place(self.rough_latent(y_sem))
+            rough = self.place(self.rough_latent(y_sem) * self.spread)
             padding = [n for axis in (4, 3, 2) for n in (0, finest.shape[axis] - rough.shape[axis])]
             trunk = replace(trunk, skips=(finest + F.pad(rough, padding), *others))
         field: Tensor = self.decoder(trunk, self.embed(y_sem))

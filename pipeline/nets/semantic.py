@@ -28,8 +28,8 @@ class SemanticEncoder(nn.Module):
         super().__init__()
         self.dim = dim
 
-    def fit_input(self, centre: Float[Tensor, "C X Y Z"], spread: Float[Tensor, " C"]) -> None:
-        """Set the mean and the standard deviation of standardised training latents."""
+    def fit_input(self, centre: Float[Tensor, "C X Y Z"], spread: Float[Tensor, "C X Y Z"]) -> None:
+        """Set the mean of standardised training latents and the unit of deviations from it."""
 
     @torch.no_grad()
     def fit_output(self, batches: Iterable[Tensor]) -> None:  # noqa: ARG002 (none here)
@@ -42,7 +42,8 @@ class DeviationEncoder(SemanticEncoder):
 
     Registered brains are alike: most of a latent, and of anything computed from it, is common to
     all, and stage 2 learns to use what is common and to ignore the rest. So the input is centred
-    (`centre`, the mean training latent, and `spread`, the size of the deviations), and y_sem is
+    (`centre`, the mean training latent) and measured in one unit a channel (`spread`: where z_0 has
+    unit variance at each voxel, air would otherwise count as much as brain), and y_sem is
     standardised: each of its numbers has mean 0 and variance 1 over training scans.
 
     With `modes`, the amounts of that many principal modes of the training latents are mixed into
@@ -60,13 +61,13 @@ class DeviationEncoder(SemanticEncoder):
         self.modes = Modes(count=modes, shape=(in_channels, *grid)) if modes else None
         self.from_modes = nn.Linear(modes, dim, bias=False) if modes else None
         self.register_buffer("centre", torch.zeros(in_channels, *grid))
-        self.register_buffer("spread", torch.ones(in_channels, 1, 1, 1))
+        self.register_buffer("spread", torch.ones(in_channels, *grid))
         self.standardise = nn.BatchNorm1d(dim, affine=False, momentum=0.05)
 
-    def fit_input(self, centre: Float[Tensor, "C X Y Z"], spread: Float[Tensor, " C"]) -> None:
-        """Set the mean and the standard deviation of standardised training latents."""
+    def fit_input(self, centre: Float[Tensor, "C X Y Z"], spread: Float[Tensor, "C X Y Z"]) -> None:
+        """Set the mean of standardised training latents and the unit of deviations from it."""
         self.centre.copy_(centre)
-        self.spread.copy_(spread.reshape(-1, 1, 1, 1))
+        self.spread.copy_(spread)
 
     def forward(self, z_0: Float[Tensor, "B C X Y Z"]) -> Float[Tensor, "B D"]:
         """Return y_sem of standardised latents."""
@@ -79,7 +80,7 @@ class DeviationEncoder(SemanticEncoder):
         return y_sem
 
     def deviation(self, z_0: Float[Tensor, "B C X Y Z"]) -> Float[Tensor, "B C X Y Z"]:
-        """Return what sets latents apart from the mean training latent, of unit variance."""
+        """Return what sets latents apart from the mean one, of unit variance a channel."""
         return (z_0 - self.centre) / self.spread
 
     def summarise(self, deviation: Float[Tensor, "B C X Y Z"]) -> Float[Tensor, "B D"]:

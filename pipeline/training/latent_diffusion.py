@@ -59,16 +59,17 @@ def train_denoiser(
     if finished is not None:
         return finished
     latents = _load(store, scan_ids, params)
-    shift, scale = fit_standardisation(latents["train"], params.scale)
+    drawn = params.posterior != "mean"
+    shift, scale = fit_standardisation(latents["train"], params.scale, drawn=drawn)
     architecture = {
         "unet": unet_config(params.denoiser, in_channels=store.latent_shape[0]),
         "diffusion": params.diffusion.model_dump(),
         "prediction": params.prediction,
-        "shift": shift,
-        "scale": scale,
+        "statistics": list(shift.shape),
     }
     torch.manual_seed(params.seed)
     diffusion = build_diffusion(architecture)
+    diffusion.standardise.fit(shift, scale)
     module = DenoiserModule(diffusion.denoiser, params, diffusion, latents, params.posterior)
     decode = decoder_of(autoencoder, diffusion.standardise)
     fit(module, out, fingerprint=fingerprint, device=device, decode=decode)
@@ -77,7 +78,7 @@ def train_denoiser(
     config = {"fingerprint": fingerprint}
     config |= _config(architecture, params, store, latents, metrics)
     card = _card("Latent diffusion model (stage 1)", config)
-    tensors = diffusion.denoiser.state_dict()
+    tensors = diffusion.state_dict()
     if processes().rank == 0:
         write_artefact(out, kind="ldm", tensors=tensors, config=config, metrics=metrics, card=card)
     wait()
@@ -121,7 +122,7 @@ def train_ldae(
     if finished is not None:
         return finished
     latents = _load(store, scan_ids, params)
-    base = {k: frozen.config[k] for k in ("unet", "diffusion", "prediction", "shift", "scale")}
+    base = {k: frozen.config[k] for k in ("unet", "diffusion", "prediction", "statistics")}
     architecture = base | {
         "encoder": encoder_config(
             params.encoder,
@@ -150,25 +151,12 @@ def train_ldae(
     config |= _config(architecture, params, store, latents, metrics)
     config["posterior"] = posterior
     card = _card("Latent diffusion autoencoder (stages 1 and 2)", config)
-    tensors = _tensors(ldae, module)
+    averaged = Ldae(ldae.diffusion, module.averaged["encoder"], module.averaged["estimator"])
+    tensors = averaged.state_dict()
     if processes().rank == 0:
         write_artefact(out, kind="ldae", tensors=tensors, config=config, metrics=metrics, card=card)
     wait()
     return metrics
-
-
-def _tensors(ldae: Ldae, module: SemanticModule) -> dict[str, torch.Tensor]:
-    """Return the frozen denoiser's weights and the averaged ones of what was trained."""
-    parts = {
-        "denoiser": ldae.diffusion.denoiser,
-        "encoder": module.averaged["encoder"],
-        "estimator": module.averaged["estimator"],
-    }
-    return {
-        f"{part}.{name}": tensor
-        for part, net in parts.items()
-        for name, tensor in net.state_dict().items()
-    }
 
 
 def _prepare_encoder(ldae: Ldae, train: AnyLatents, params: TrainLdaeParams) -> None:
@@ -179,12 +167,13 @@ def _prepare_encoder(ldae: Ldae, train: AnyLatents, params: TrainLdaeParams) -> 
         return
     centre, spread = fit_deviations(train)
     standardise = ldae.diffusion.standardise.cpu()
-    encoder.fit_input(standardise(centre), spread * standardise.scale.flatten())
+    encoder.fit_input(standardise(centre), spread.reshape(-1, 1, 1, 1) * standardise.scale)
     if isinstance(encoder, DeviationEncoder) and encoder.modes is not None:
         index = torch.linspace(0, len(train) - 1, min(len(train), MAX_MODE_SCANS)).long()
         encoder.modes.fit(encoder.deviation(standardise(train.take_mean(index))))
         assert ldae.estimator.modes is not None
         ldae.estimator.modes.load_state_dict(encoder.modes.state_dict())
+        ldae.estimator.spread.copy_(encoder.spread)
 
 
 def _check_autoencoder(store: LatentStore, autoencoder: FrozenAutoencoder | None) -> None:
