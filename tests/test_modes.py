@@ -55,3 +55,20 @@ def test_the_encoder_sees_a_mode_and_the_estimator_shows_where_it_is():
     assert estimator(trunk, torch.zeros(1, 6)).shape == (1, *SHAPE)
     one, other = (estimator.rough_latent(y) for y in (torch.zeros(1, 6), torch.ones(1, 6)))
     assert (one - other).abs().max() > 1e-3
+
+
+def test_g_begins_at_zero_and_can_be_the_rough_latent_itself():
+    torch.manual_seed(0)
+    config = UnetConfig(
+        in_channels=2, base_channels=8, multipliers=(1, 2), num_res_blocks=1, attention_levels=()
+    )
+    estimator = GradientEstimator(config, semantic_dim=6, modes=4, grid=SHAPE[1:])
+    assert estimator.modes is not None
+    estimator.modes.fit(deviations())
+    estimator.spread.copy_(torch.rand(SHAPE))
+    trunk = Denoiser(config).trunk(torch.randn(2, *SHAPE), torch.tensor([5.0, 900.0]))
+    y_sem = torch.randn(2, 6)
+    assert not estimator(trunk, y_sem).any()
+    torch.nn.init.constant_(estimator.gain.bias, 0.5)
+    expected = 0.5 * estimator.rough_latent(y_sem) * estimator.spread
+    torch.testing.assert_close(estimator(trunk, y_sem), expected)

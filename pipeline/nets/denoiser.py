@@ -228,7 +228,9 @@ class GradientEstimator(nn.Module):
 
     Scale and shift of channels say the same at every position. With `modes`, y_sem is also turned
     into amounts of the training latents' principal modes, and their sum, a rough latent, is added
-    to the finest features: registered brains share their positions, so y_sem can say where.
+    to the finest features: registered brains share their positions, so y_sem can say where. It is
+    also added to G itself, by so much a channel as the timestep tells: were latents Gaussian, of
+    unit variance around the rough latent, G would be sqrt(alpha_bar_t) times it.
     """
 
     spread: Tensor
@@ -250,6 +252,7 @@ class GradientEstimator(nn.Module):
             self.modes = Modes(count=modes, shape=(config.in_channels, *grid))
             self.register_buffer("spread", torch.ones(config.in_channels, *grid))
             self.amounts = nn.Linear(semantic_dim, modes)
+            self.gain = zero_init(nn.Linear(config.emb_dim, config.in_channels))
             self.place = Conv3d(config.in_channels, config.base_channels, 3, padding=1)
 
     def rough_latent(self, y_sem: Float[Tensor, "B D"]) -> Float[Tensor, "B C X Y Z"]:
@@ -260,10 +263,16 @@ class GradientEstimator(nn.Module):
 
     def forward(self, trunk: Trunk, y_sem: Float[Tensor, "B D"]) -> Float[Tensor, "B C X Y Z"]:
         """Return the estimated gradient on the latent grid."""
-        if self.modes is not None:
-            finest, *others = trunk.skips
-            rough = self.place(self.rough_latent(y_sem) * self.spread)
-            padding = [n for axis in (4, 3, 2) for n in (0, finest.shape[axis] - rough.shape[axis])]
-            trunk = replace(trunk, skips=(finest + F.pad(rough, padding), *others))
-        field: Tensor = self.decoder(trunk, self.embed(y_sem))
+        emb = self.embed(y_sem)
+        field: Tensor
+        if self.modes is None:
+            field = self.decoder(trunk, emb)
+            return field
+        rough = self.rough_latent(y_sem) * self.spread
+        finest, *others = trunk.skips
+        placed = self.place(rough)
+        padding = [n for axis in (4, 3, 2) for n in (0, finest.shape[axis] - placed.shape[axis])]
+        trunk = replace(trunk, skips=(finest + F.pad(placed, padding), *others))
+        gain = self.gain(F.silu(trunk.emb))[:, :, None, None, None]
+        field = self.decoder(trunk, emb) + gain * rough
         return field
