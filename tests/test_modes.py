@@ -72,3 +72,36 @@ def test_g_begins_at_zero_and_can_be_the_rough_latent_itself():
     torch.nn.init.constant_(estimator.gain.bias, 0.5)
     expected = 0.5 * estimator.rough_latent(y_sem) * estimator.spread
     torch.testing.assert_close(estimator(trunk, y_sem), expected)
+
+
+def test_training_sees_amounts_as_doubtful_as_those_of_unseen_scans():
+    """Few scans of many dimensions: PCA explains the fitted ones far better than others."""
+    generator = torch.Generator().manual_seed(1)
+    loud = 3 * torch.randn(2, *SHAPE, generator=generator)
+
+    def scans(count: int) -> torch.Tensor:
+        amounts = torch.randn(count, 2, generator=generator)
+        quiet = torch.randn(count, *SHAPE, generator=generator)
+        return quiet + torch.einsum("nk,kcxyz->ncxyz", amounts, loud)
+
+    known, unseen = scans(40), scans(4000)
+    modes = Modes(count=8, shape=SHAPE)
+    modes.fit(known - known.mean(0))
+    assert (modes.reliability[:2] > 0.8).all()
+    assert (modes.reliability[2:] < 0.35).all()
+    centred = (known - known.mean(0)).repeat(500, 1, 1, 1, 1)
+    doubt = torch.randn(len(centred), 8, generator=generator)
+    seen = modes.project(centred, doubt)
+    new = modes.project(unseen - known.mean(0))
+    torch.testing.assert_close(seen.std(0)[2:], new.std(0)[2:], rtol=0.2, atol=0)
+    # The best guess of the true amount is the one seen.
+    slope = (seen * modes.project(centred)).mean(0) / seen.square().mean(0)
+    torch.testing.assert_close(slope, torch.ones(8), rtol=0.06, atol=0)
+
+
+@pytest.mark.parametrize("scans", [2, 3, 5])
+def test_modes_of_very_few_scans_are_not_trusted(scans):
+    modes = Modes(count=4, shape=SHAPE)
+    modes.fit(deviations()[:scans] - deviations()[:scans].mean(0))
+    assert torch.isfinite(modes.project(deviations(), torch.ones(SCANS, 4))).all()
+    assert (modes.reliability < 0.5).all()

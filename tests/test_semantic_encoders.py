@@ -69,7 +69,7 @@ def test_every_encoder_trains_and_embeds(
     train = y_sem[[store.row_of[s] for s in split["train"]]]
     if kind != "slices":  # as published, not standardised
         np.testing.assert_allclose(train.mean(0), 0, atol=1e-3)
-        assert 0.3 < train.var(0).min() <= train.var(0).max() < 1.05  # a little of it is eps
+        assert train.var(0).min() > 0.3  # more than 1 where modes of few scans are much of it
 
 
 def test_slices_without_volumes_are_refused(tmp_path, ldm_path, latents_path, volumes, split):

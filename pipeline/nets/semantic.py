@@ -69,13 +69,15 @@ class DeviationEncoder(SemanticEncoder):
         self.centre.copy_(centre)
         self.spread.copy_(spread)
 
-    def forward(self, z_0: Float[Tensor, "B C X Y Z"]) -> Float[Tensor, "B D"]:
-        """Return y_sem of standardised latents."""
+    def forward(
+        self, z_0: Float[Tensor, "B C X Y Z"], doubt: Float[Tensor, "B K"] | None = None
+    ) -> Float[Tensor, "B D"]:
+        """Return y_sem of standardised latents; in training with noise, see `Modes.project`."""
         deviation = self.deviation(z_0)
         summary = self.summarise(deviation)
         if self.modes is not None and self.from_modes is not None:
             with torch.autocast(z_0.device.type, enabled=False):
-                summary = summary + self.from_modes(self.modes.project(deviation))
+                summary = summary + self.from_modes(self.modes.project(deviation, doubt))
         y_sem: Tensor = self.standardise(summary)
         return y_sem
 
@@ -97,9 +99,23 @@ class DeviationEncoder(SemanticEncoder):
         self.standardise.reset_running_stats()
         self.standardise.momentum = None  # the plain mean over batches
         self.standardise.train()
+        generator = torch.Generator().manual_seed(0)
         for z_0 in batches:
-            self(z_0)
+            doubt = self.doubt(len(z_0), generator)
+            if doubt is None:
+                self(z_0)
+            else:  # noise and its opposite, so that it does not move the mean
+                self(torch.cat([z_0, z_0]), torch.cat([doubt, -doubt]))
         self.standardise.eval()
+
+    def doubt(self, scans: int, generator: torch.Generator) -> Float[Tensor, "B K"] | None:
+        """Return the noise that `forward` takes in training, or None without modes."""
+        if self.modes is None:
+            return None
+        shape = (scans, len(self.modes.modes))
+        return torch.randn(shape, generator=generator, device=generator.device).to(
+            self.centre.device
+        )
 
 
 class LatentEncoder(DeviationEncoder):

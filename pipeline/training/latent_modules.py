@@ -58,6 +58,8 @@ class Draw:
     x_t: Tensor
     t: Tensor
     eps: Tensor
+    generator: torch.Generator
+    """For what else is random in the step."""
 
 
 class LatentModule(StepModule):
@@ -118,7 +120,7 @@ class LatentModule(StepModule):
         )
         eps = torch.randn(z_0.shape, generator=generator, device=self.device)
         z_0, t, eps = self.own(z_0), self.own(t), self.own(eps)
-        return Draw(index, z_0, schedule.add_noise(z_0, eps, t), t, eps)
+        return Draw(index, z_0, schedule.add_noise(z_0, eps, t), t, eps, generator)
 
     def clean(self, split: str, index: Tensor) -> Tensor:
         """Return z_0 of scans without anything random in it.
@@ -265,7 +267,8 @@ class SemanticModule(LatentModule):
         drawn, net = self.draw(step), self._nets
         if net["encoder"].mixes_batch:
             # Its statistics are those of the whole batch, however that is cut into parts.
-            y_sem = self.own(net["encoder"](self.semantic_input("train", drawn.index)))
+            doubt = net["encoder"].doubt(len(drawn.index), drawn.generator)
+            y_sem = self.own(net["encoder"](self.semantic_input("train", drawn.index), doubt))
         else:
             y_sem = net["encoder"](self.semantic_input("train", self.own(drawn.index)))
         trunk, noise = self._noise(drawn.x_t, drawn.t)
