@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from pipeline.compute import torch_threads
 from pipeline.frozen import load_autoencoder
+from pipeline.precompute.encode import encode_volumes
 from pipeline.precompute.repair import repair_latents
 from pipeline.stores.latents import open_latents
 from pipeline.stores.reading import RecordError
@@ -97,6 +99,29 @@ def test_repair_gives_back_the_very_bytes(
     assert count == sum(encoded) == expected_count
     assert contents(copy) == expected
     assert not copy.with_name("l.zarr.building").exists()
+
+
+@pytest.mark.parametrize("again", ["repair", "encode"])
+def test_other_threads_than_recorded_do_not_change_a_bit(
+    tmp_path, volumes, autoencoder, monkeypatch, again
+):
+    """What ran before may have left torch with another number of threads; it is put back."""
+    out, used, original = tmp_path / "l.zarr", [], autoencoder.net.encode
+    monkeypatch.setattr(
+        autoencoder.net, "encode", lambda x: used.append(torch.get_num_threads()) or original(x)
+    )
+    with torch_threads(3):
+        encode_volumes(volumes, autoencoder, out, PARAMS, device=CPU)
+    expected = contents(out)
+    (out / CHUNK).unlink()
+    with torch_threads(2):
+        if again == "repair":
+            repair_latents(out, volumes, autoencoder, PARAMS, devices=[CPU])
+        else:
+            encode_volumes(volumes, autoencoder, out, PARAMS, device=CPU)
+        assert torch.get_num_threads() == 2
+    assert set(used) == {3}
+    assert contents(out) == expected
 
 
 def test_repair_refuses_other_volumes_and_leaves_the_store(copy, tmp_path, autoencoder):

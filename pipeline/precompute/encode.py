@@ -17,6 +17,7 @@ from pipeline.precompute.previous import find_previous, open_previous, refuse_ch
 from pipeline.precompute.spread import Site, fill
 from pipeline.stores.builder import check_target, lock_store, real_path
 from pipeline.stores.reading import is_current
+from pipeline.stores.units import Made
 from pipeline.stores.verify import missing_chunks
 from pipeline.stores.volumes import VolumeStore
 from schemas.errors import ContractError
@@ -84,10 +85,13 @@ def encode_volumes(
             return EncodeSummary(total, 0, total, time.monotonic() - started)
         if not replace:
             refuse_loss(store, attributes)
-        settings = {"batch_size": site.batch_size(params.batch_size)}
+        settings = {
+            "batch_size": site.batch_size(params.batch_size),
+            "threads": site.threads(),
+        }
         builder = begin(out, attributes, shape, params.chunk_scans, settings=settings)
-        size = builder.settings["batch_size"]
-        previous, sizes = find_previous(out, store, attributes)
+        now = Made(**settings | builder.settings)
+        previous, made = find_previous(out, store, attributes)
         work = Work(
             volumes=volumes.path.absolute(),
             autoencoder=autoencoder.path.absolute(),
@@ -98,7 +102,7 @@ def encode_volumes(
             chunk_scans=params.chunk_scans,
             precision=precision,
             previous=previous,
-            batch_sizes=[sizes.get(f) or size for f in attributes.fingerprints],
+            made=[made.get(fingerprint, now) for fingerprint in attributes.fingerprints],
         )
         encoded = fill(work, builder.pending(), autoencoder, site)
         builder.finish()

@@ -6,7 +6,7 @@ from pathlib import Path
 from pipeline.precompute.fill import Previous
 from pipeline.stores.builder import check_target, writing_to
 from pipeline.stores.latents import LatentStore
-from pipeline.stores.units import STORE, former_rows, formers, recover_swap
+from pipeline.stores.units import STORE, Made, former_rows, formers, recover_swap
 from pipeline.stores.verify import verify_store
 from schemas.errors import ContractError
 from schemas.stores import StoreAttributes
@@ -93,8 +93,8 @@ def refuse_loss(store: LatentStore | None, new: StoreAttributes) -> None:
 
 def find_previous(
     out: Path, store: LatentStore | None, new: StoreAttributes
-) -> tuple[Previous, dict[str, int]]:
-    """Return the good rows of earlier stores, and the batch size of scans where it is known.
+) -> tuple[Previous, dict[str, Made]]:
+    """Return the good rows of earlier stores, and how scans were made where it is known.
 
     Earlier are the store at `out`, without its hurt scans, and what was finished under a plan that
     has changed since.
@@ -102,20 +102,20 @@ def find_previous(
     wanted = set(new.fingerprints)
     stores: list[Path] = []
     rows: dict[str, tuple[int, int]] = {}
-    sizes: dict[str, int] = {}
+    made: dict[str, Made] = {}
     if store is not None and wanted & set(store.attributes.fingerprints):
         hurt = verify_store(store.path)
         if hurt:
             log.warning("%s: %d scans are damaged; encoded again", store.path, len(hurt))
         for fingerprint, row in store.fingerprint_rows().items():
-            if store.batch_sizes is not None:
-                sizes[fingerprint] = store.batch_sizes[row]
+            if store.made is not None:
+                made[fingerprint] = store.made[row]
             if fingerprint in wanted and store.attributes.scan_ids[row] not in hurt:
                 rows[fingerprint] = (len(stores), row)
         stores.append(store.path)
     for former in formers(out):
         found = {k: v for k, v in former_rows(former).items() if k in wanted and k not in rows}
         rows |= {fingerprint: (len(stores), row) for fingerprint, (row, _) in found.items()}
-        sizes |= {fingerprint: size for fingerprint, (_, size) in found.items() if size is not None}
+        made |= {fingerprint: how for fingerprint, (_, how) in found.items() if how is not None}
         stores.append(former / STORE)
-    return Previous(tuple(stores), rows), sizes
+    return Previous(tuple(stores), rows), made

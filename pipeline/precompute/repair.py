@@ -10,7 +10,7 @@ from pipeline.compute import write_atomic
 from pipeline.frozen import FrozenAutoencoder
 from pipeline.precompute.encode import encode_volumes, latent_shape, plan_latents
 from pipeline.precompute.fill import Previous, Work, begin
-from pipeline.precompute.record import DEFAULT_BATCH, restore_record
+from pipeline.precompute.record import DEFAULT_MADE, restore_record
 from pipeline.precompute.spread import Site, fill
 from pipeline.stores.builder import StoreBuilder, lock_store, writing_to
 from pipeline.stores.latents import LatentStore, latent_arrays
@@ -90,7 +90,7 @@ def _encode_hurt(
         chunk_scans=store.unit_rows,
         precision=recorded.precision,
         previous=Previous((store.path,), held),
-        batch_sizes=store.batch_sizes or [DEFAULT_BATCH] * len(store),
+        made=store.made or [DEFAULT_MADE] * len(store),
     )
     builder = begin(store.path, attributes, store.latent_shape, store.unit_rows)
     fill(work, builder.pending(), autoencoder, Site(devices, autoencoder, volumes))
