@@ -64,24 +64,12 @@ def refuse_loss(store: LatentStore | None, new: StoreAttributes) -> None:
     """
     if store is None:
         return
-    old = store.attributes
-    remedy = "choose a new --out, or add --replace to make it anew"
-    there = dict(zip(new.scan_ids, new.fingerprints, strict=True))
-    gone = [scan for scan in old.scan_ids if scan not in there]
-    if gone:
+    lost = what_is_lost(store.attributes, new)
+    if lost is not None:
         raise ContractError(
-            f"{store.path}: {len(gone)} of its {len(store)} scans are not in the input, first"
-            f" {gone[0]}; choose a new --out, or add --replace to drop them"
+            f"{store.path}: {lost}; choose a new --out, or add --replace to follow the input"
         )
-    if old.digests.get("preprocessing") != new.digests.get("preprocessing"):
-        raise ContractError(f"{store.path}: its scans were preprocessed otherwise; {remedy}")
-    pairs = zip(old.scan_ids, old.fingerprints, strict=True)
-    changed = [scan for scan, fingerprint in pairs if there[scan] != fingerprint]
-    if changed and len(changed) == len(store):
-        raise ContractError(
-            f"{store.path}: all its scans have other content in the input, first {changed[0]}"
-            f" (another cohort under the same ids?); {remedy}"
-        )
+    changed = _changed(store.attributes, new)
     if changed:
         log.warning(
             "%s: %d scans changed since they were encoded, first %s; encoded again",
@@ -89,6 +77,30 @@ def refuse_loss(store: LatentStore | None, new: StoreAttributes) -> None:
             len(changed),
             changed[0],
         )
+
+
+def what_is_lost(old: StoreAttributes, new: StoreAttributes) -> str | None:
+    """Return in words what a store would lose were it made to follow the new plan, if anything."""
+    there = set(new.scan_ids)
+    gone = [scan for scan in old.scan_ids if scan not in there]
+    if gone:
+        return f"{len(gone)} of its {len(old.scan_ids)} scans are not in the input, first {gone[0]}"
+    if old.digests.get("preprocessing") != new.digests.get("preprocessing"):
+        return "its scans were preprocessed otherwise"
+    changed = _changed(old, new)
+    if changed and len(changed) == len(old.scan_ids):
+        return (
+            f"all its scans have other content in the input, first {changed[0]}"
+            " (another cohort under the same ids?)"
+        )
+    return None
+
+
+def _changed(old: StoreAttributes, new: StoreAttributes) -> list[str]:
+    """Return the scans of the old plan that have another fingerprint in the new one."""
+    there = dict(zip(new.scan_ids, new.fingerprints, strict=True))
+    pairs = zip(old.scan_ids, old.fingerprints, strict=True)
+    return [scan for scan, fingerprint in pairs if there[scan] != fingerprint]
 
 
 def find_previous(
