@@ -21,6 +21,8 @@ GROUP = {"zarr_format": 3, "node_type": "group"}
 OURS = {"kind", "fingerprints", "scan_ids", "record_sha256"}
 """Attributes of every store of this project; damage does not take them all."""
 
+HEAL = "restore it, or `pipeline verify --repair` if it is a latent store"
+
 
 class RecordError(ContractError):
     """A store's own record, from which everything else in it is checked, is damaged."""
@@ -69,14 +71,14 @@ def _raw_attributes(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise ContractError(f"{file}: {error.strerror}") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise RecordError(f"{file}: damaged, no store's record") from error
+        raise RecordError(f"{file}: damaged, no store's record; {HEAL}") from error
     if not OURS & raw.keys():
         raise ContractError(f"{path}: no store of this project")
     ids = raw.get("scan_ids")
     document.pop("consolidated_metadata", None)
     digest = raw.pop("record_sha256", None)
     if document != GROUP or digest not in (None, digest_of(raw)):
-        hurt = RecordError(f"{file}: damaged, differs from its own digest")
+        hurt = RecordError(f"{file}: damaged, differs from its own digest; {HEAL}")
         hurt.scan_ids = tuple(map(str, ids)) if isinstance(ids, list) else ()
         raise hurt
     return raw
