@@ -25,7 +25,7 @@ from monai.transforms import LoadImage
 from benchmarks.harness import machine, race, table
 from pipeline.artefact import write_artefact
 from pipeline.evaluation.metrics import reconstruction_metrics
-from pipeline.frozen import FrozenAutoencoder, load_autoencoder
+from pipeline.frozen import FrozenAutoencoder, for_volumes, load_autoencoder
 from pipeline.nets.autoencoder import Autoencoder
 from pipeline.precompute.encode import encode_volumes
 from pipeline.stores.builder import StoreBuilder
@@ -107,9 +107,9 @@ def untrained(path: Path, *, channels: tuple[int, ...], patch: int) -> FrozenAut
 
 
 def encode(volumes: VolumeStore, ae: FrozenAutoencoder, out: Path, **params: object) -> None:
-    """Encode into a store that is not there yet, in fp32 unless told otherwise."""
+    """Encode into a store that is not there yet."""
     shutil.rmtree(out, ignore_errors=True)
-    chosen = EncodeParams.model_validate({"precision": "fp32"} | params)
+    chosen = EncodeParams.model_validate(params)
     encode_volumes(volumes, ae, out, chosen, device=torch.device("cpu"))
 
 
@@ -314,11 +314,12 @@ def main() -> None:
         folder = Path(name)
 
         def rates_and_agreement() -> str:
+            volumes = some_volumes(arguments.volumes, folder / "volumes.zarr", arguments.scans)
             if arguments.ae is None:
                 ae = untrained(folder / "narrow", **NARROW)
             else:
-                ae = load_autoencoder(arguments.ae, device=torch.device("cpu"))
-            volumes = some_volumes(arguments.volumes, folder / "volumes.zarr", arguments.scans)
+                trained = load_autoencoder(arguments.ae, device=torch.device("cpu"))
+                ae = for_volumes(trained, volumes.attributes.grid)
             return rates(folder, volumes, ae) + "\n" + agreement(folder, volumes, ae)
 
         parts: dict[str, Callable[[], str]] = {

@@ -70,6 +70,17 @@ def on_grid(autoencoder: FrozenAutoencoder, grid: dict[str, Any]) -> FrozenAutoe
     return replace(autoencoder, grid=grid)
 
 
+def for_volumes(autoencoder: FrozenAutoencoder, grid: dict[str, Any]) -> FrozenAutoencoder:
+    """Return the autoencoder for volumes on this grid if it says that it suits any, else as it is.
+
+    Raises
+    ------
+    ContractError
+        As `on_grid` does.
+    """
+    return on_grid(autoencoder, grid) if autoencoder.config.get("portable") else autoencoder
+
+
 def _zooms(grid: dict[str, Any]) -> list[float]:
     return [sum(float(row[axis]) ** 2 for row in grid["affine"][:3]) ** 0.5 for axis in range(3)]
 

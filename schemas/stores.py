@@ -42,6 +42,8 @@ class UnitRecord(BaseModel):
     """One a unit: digest of its content over all arrays, in order of their names."""
     batch_sizes: list[int] | None = None
     """One a scan (latents): scans of its forward pass, which may decide the last bit."""
+    threads: list[int] | None = None
+    """One a scan (latents): threads of its forward pass on the processor, which may too."""
     metadata_sha256: dict[str, str] = {}
     """Digest of each array's zarr.json."""
 

@@ -30,7 +30,7 @@ def encode(
     Example: pipeline encode --input nifti/ --out latents.zarr
     """
     from pipeline.bundled import find_autoencoder
-    from pipeline.frozen import load_autoencoder, on_grid
+    from pipeline.frozen import for_volumes, load_autoencoder
     from pipeline.precompute.encode import check_out, encode_volumes
     from pipeline.precompute.volumes_of import volumes_of
     from pipeline.stores.volumes import open_volumes
@@ -52,11 +52,9 @@ def encode(
     if made.quarantined:
         typer.echo(f"{made.quarantined} scans quarantined, reasons in {made.quarantine}", err=True)
     store = open_volumes(made.volumes)
-    if autoencoder.config.get("portable"):
-        autoencoder = on_grid(autoencoder, store.attributes.grid)
     summary = encode_volumes(
         store,
-        autoencoder,
+        for_volumes(autoencoder, store.attributes.grid),
         out,
         params.encode,
         device=devices,

@@ -19,7 +19,8 @@ def verify(
         Path | None, typer.Option(help="With --repair: the volumes.zarr it was made from.")
     ] = None,
     ae: Annotated[
-        Path | None, typer.Option(help="With --repair: the autoencoder that made it.")
+        Path | None,
+        typer.Option(help="With --repair: the autoencoder that made it; default as in encode."),
     ] = None,
 ) -> None:
     """Read a whole store and name the scans that are damaged; exit code 1 if there are any.
@@ -48,20 +49,23 @@ def verify(
 def _repair(settings: Settings, store: Path, volumes: Path | None, ae: Path | None) -> None:
     from schemas.errors import ParamsError
 
-    if volumes is None or ae is None:
+    if volumes is None:
         raise ParamsError(
-            "--repair: needs --volumes and --ae, those that made this latent store; other stores"
-            " are made again by `pipeline preprocess` or `pipeline embed`"
+            "--repair: needs --volumes, those that made this latent store; other stores are made"
+            " again by `pipeline preprocess` or `pipeline embed`"
         )
-    from pipeline.frozen import load_autoencoder
+    from pipeline.bundled import find_autoencoder
+    from pipeline.frozen import for_volumes, load_autoencoder
     from pipeline.precompute.repair import repair_latents
     from pipeline.stores.volumes import open_volumes
 
     devices = settings.devices()
+    opened = open_volumes(volumes)
+    autoencoder = load_autoencoder(find_autoencoder(ae)[0], device=devices[0])
     count = repair_latents(
         store,
-        open_volumes(volumes),
-        load_autoencoder(ae, device=devices[0]),
+        opened,
+        for_volumes(autoencoder, opened.attributes.grid),
         settings.params().encode,
         devices=devices,
     )

@@ -118,6 +118,20 @@ def test_the_stage_takes_the_bundled_one_onto_the_grid_of_the_study(inside, volu
     assert encoded.exit_code == 0, encoded.output
 
 
+def test_repair_takes_the_bundled_one_onto_the_grid_of_the_volumes(inside, volumes, tmp_path):
+    config = json.loads((inside / "config.json").read_text())
+    other = {"shape": [32, 32, 32], "affine": np.diag([2.0, 2, 2, 1]).tolist()}
+    (inside / "config.json").write_text(json.dumps(config | {"grid": other}))
+    encoded = run("encode", "--input", volumes.path, "--out", "l.zarr", "--device", "cpu")
+    assert encoded.exit_code == 0, encoded.output
+    chunk = tmp_path / "l.zarr" / "posterior_mean/c/0/0/0/0/0"
+    good = chunk.read_bytes()
+    chunk.unlink()
+    repaired = run("verify", "l.zarr", "--repair", "--volumes", volumes.path, "--device", "cpu")
+    assert repaired.exit_code == 0, (repaired.output, repaired.exception)
+    assert chunk.read_bytes() == good
+
+
 def test_a_grid_that_the_bundled_one_cannot_take_is_refused(inside, tmp_path):
     grid = {"shape": [17, 24, 20], "affine": np.eye(4).tolist()}
     with pytest.raises(ContractError, match=r"multiple of 4; set preprocess\.grid\.shape"):

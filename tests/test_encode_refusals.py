@@ -54,6 +54,18 @@ def test_latents_as_input_are_refused(refused, latents_path, tmp_path):
     assert not (tmp_path / "l.zarr").exists()
 
 
+@pytest.mark.parametrize("file", ["zarr.json", "posterior_mean/zarr.json"])
+def test_onto_a_store_with_a_hurt_record_the_remedy_is_repair(
+    refused, volumes, tmp_path, file, latents_path
+):
+    out = shutil.copytree(latents_path, tmp_path / "l.zarr")
+    text = (out / file).read_text()
+    (out / file).write_text(text.replace("20", "21", 1))
+    line = refused(volumes.path, out, *FP32)
+    assert "damaged" in line
+    assert "--repair`" in line
+
+
 def test_another_kind_of_store_is_never_written_over(refused, volumes, tmp_path):
     precious = make_volumes(tmp_path / "v.zarr", subjects(3))
     for more in ([], ["--replace"]):

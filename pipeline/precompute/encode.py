@@ -16,8 +16,10 @@ from pipeline.precompute.fill import Work, begin
 from pipeline.precompute.previous import find_previous, open_previous, refuse_change, refuse_loss
 from pipeline.precompute.spread import Site, fill
 from pipeline.stores.builder import check_target, lock_store, real_path
+from pipeline.stores.latents import LatentStore
 from pipeline.stores.reading import is_current
-from pipeline.stores.verify import missing_chunks
+from pipeline.stores.units import Made
+from pipeline.stores.verify import missing_chunks, verify_store
 from pipeline.stores.volumes import VolumeStore
 from schemas.errors import ContractError
 from schemas.params import EncodeParams
@@ -50,7 +52,8 @@ def encode_volumes(
     With several devices, each has its own process and chunks; the bytes are those of one device.
     With a dask `scheduler`, its workers encode, each on what `device_name` is to it. `replace`
     allows a store to be made anew that was made with another autoencoder, precision or
-    preprocessing, and scans to be dropped that are no longer in the volumes.
+    preprocessing, and scans to be dropped that are no longer in the volumes; a store that has all
+    it should is then read, and its damaged scans encoded again.
 
     Raises
     ------
@@ -80,14 +83,17 @@ def encode_volumes(
             refuse_change(store, autoencoder.digest, params.precision)
         precision = site.precision(params.precision, store)
         attributes = plan_latents(volumes, autoencoder, params, precision)
-        if is_current(out, attributes) and store is not None and not any(missing_chunks(store)):
+        if store is not None and is_current(out, attributes) and _is_whole(store, thorough=replace):
             return EncodeSummary(total, 0, total, time.monotonic() - started)
         if not replace:
             refuse_loss(store, attributes)
-        settings = {"batch_size": site.batch_size(params.batch_size)}
+        settings = {
+            "batch_size": site.batch_size(params.batch_size),
+            "threads": site.threads(),
+        }
         builder = begin(out, attributes, shape, params.chunk_scans, settings=settings)
-        size = builder.settings["batch_size"]
-        previous, sizes = find_previous(out, store, attributes)
+        now = Made(**settings | builder.settings)
+        previous, made = find_previous(out, store, attributes)
         work = Work(
             volumes=volumes.path.absolute(),
             autoencoder=autoencoder.path.absolute(),
@@ -98,11 +104,16 @@ def encode_volumes(
             chunk_scans=params.chunk_scans,
             precision=precision,
             previous=previous,
-            batch_sizes=[sizes.get(f) or size for f in attributes.fingerprints],
+            made=[made.get(fingerprint, now) for fingerprint in attributes.fingerprints],
         )
         encoded = fill(work, builder.pending(), autoencoder, site)
         builder.finish()
     return EncodeSummary(total, encoded, total - encoded, time.monotonic() - started)
+
+
+def _is_whole(store: LatentStore, *, thorough: bool) -> bool:
+    """Tell whether no chunk file is missing; if `thorough`, read whether all are sound."""
+    return not any(missing_chunks(store)) and not (thorough and verify_store(store.path))
 
 
 def check_out(

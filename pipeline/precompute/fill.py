@@ -10,11 +10,12 @@ import numpy as np
 import torch
 import zarr
 
+from pipeline.compute import torch_threads
 from pipeline.frozen import FrozenAutoencoder
 from pipeline.precompute.encoder import Encoder
 from pipeline.stores.builder import StoreBuilder
 from pipeline.stores.latents import latent_arrays
-from pipeline.stores.units import take_rows
+from pipeline.stores.units import Made, take_rows
 from pipeline.stores.volumes import VolumeStore
 from schemas.stores import StoreAttributes
 
@@ -45,8 +46,8 @@ class Work:
     chunk_scans: int
     precision: str
     previous: Previous
-    batch_sizes: list[int]
-    """One a scan: the size it is to be encoded with, or was where an earlier store holds it."""
+    made: list[Made]
+    """One a scan: how it is to be encoded, or was where an earlier store holds it."""
 
     def fresh_rows(self, unit: range) -> list[int]:
         """Return the rows of a unit that no earlier store holds."""
@@ -89,7 +90,7 @@ def fill_units(
     builder = begin(work.out, work.attributes, work.latent_shape, work.chunk_scans, join=True)
     volumes = VolumeStore(work.volumes)
     previous = [zarr.open_group(path, mode="r") for path in work.previous.stores]
-    limit = max(work.batch_sizes)
+    limit = max(how.batch_size for how in work.made)
     with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
         ahead: Future[np.ndarray] = reader.submit(_read, volumes, work.fresh_rows(units[0]))
         written: Future[None] | None = None
@@ -98,24 +99,26 @@ def fill_units(
             if i + 1 < len(units):
                 ahead = reader.submit(_read, volumes, work.fresh_rows(units[i + 1]))
             content = _reused(work, unit, previous)
-            sizes = np.array(work.batch_sizes[unit.start : unit.stop])
-            fresh = np.array(work.fresh_rows(unit), dtype=np.int64)
-            for size in np.unique(sizes[fresh - unit.start]).tolist():
-                chosen = sizes[fresh - unit.start] == size
-                at = fresh[chosen] - unit.start
-                asked = min(size, limit)
+            made = work.made[unit.start : unit.stop]
+            fresh = work.fresh_rows(unit)
+            for how in sorted({work.made[row] for row in fresh}):
+                chosen = [i for i, row in enumerate(fresh) if work.made[row] == how]
+                at = [fresh[i] - unit.start for i in chosen]
+                asked = min(how.batch_size, limit)
                 encoder = Encoder(
                     autoencoder, batch_size=asked, precision=work.precision, device=device
                 )
-                mean, logvar = encoder.encode(batch[chosen], advance=advance)
+                with torch_threads(how.threads):
+                    mean, logvar = encoder.encode(batch[chosen], advance=advance)
                 content["posterior_mean"][at] = mean
                 content["posterior_logvar"][at] = logvar
-                sizes[at] = encoder.batch_size
+                for row in at:
+                    made[row] = how._replace(batch_size=encoder.batch_size)
                 if encoder.batch_size < asked:  # memory ended: do not try it again
                     limit = encoder.batch_size
             if written is not None:
                 written.result()
-            written = writer.submit(builder.write, unit, content, batch_sizes=sizes.tolist())
+            written = writer.submit(builder.write, unit, content, made=made)
         if written is not None:
             written.result()
 

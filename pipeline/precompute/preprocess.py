@@ -17,6 +17,8 @@ from pipeline.precompute.overrides import BY_HAND, Override
 from pipeline.precompute.staging import Record, Staging
 from pipeline.precompute.tasks import Task, content_params, fingerprint, run_all
 from pipeline.stores.builder import check_target, lock_store
+from pipeline.stores.reading import is_current
+from pipeline.stores.verify import verify_store
 from pipeline.stores.volumes import VolumeRow, VolumeStore, open_volumes, write_volumes
 from schemas.errors import ContractError
 from schemas.manifest import QUARANTINE_COLUMNS
@@ -61,7 +63,8 @@ def preprocess_cohort(
 
     Finished scans are kept beside the store in `<out>.work` until the store is complete, so a run
     that was stopped at any moment goes on where it was and ends with the same bytes. Scans of an
-    earlier complete store are copied where source, parameters and method are the same.
+    earlier complete store are copied where source, parameters and method are the same, and done
+    again where they are damaged; a store that has all it should is read but not written.
     `overrides` (scan_id → verdict by hand) stand above the thresholds; a scan without a volume
     stays out.
 
@@ -96,7 +99,8 @@ def preprocess_cohort(
         if not good:
             raise ContractError(f"{out}: no scan passed; the reasons are in {quarantine_csv}")
         attributes = _attributes(good, params)
-        write_volumes(out, attributes, _rows(good, staging, ledger))
+        if ledger.hurt or not is_current(out, attributes):
+            write_volumes(out, attributes, _rows(good, staging, ledger))
         ledger.write([records[task.scan_id] for task in tasks])
         staging.remove()
     counts = table["status"].value_counts()
@@ -110,15 +114,24 @@ def preprocess_cohort(
 
 
 class _Ledger:
-    """The records of the complete store at `out`, and its rows."""
+    """The records of the complete store at `out`, and its rows that are sound."""
 
     def __init__(self, out: Path) -> None:
         self.path = out.with_name(out.name + ".records.json")
         self.store: VolumeStore | None = None
         self.rows: dict[str, int] = {}
+        self.hurt: dict[str, str] = {}
         try:
             self.store = open_volumes(out)
-            self.rows = self.store.fingerprint_rows()
+            # A missing shard reads as black volumes.
+            self.hurt = verify_store(out)
+            self.rows = {
+                fingerprint: row
+                for fingerprint, row in self.store.fingerprint_rows().items()
+                if self.store.attributes.scan_ids[row] not in self.hurt
+            }
+            if self.hurt:
+                log.warning("%s: %d scans are damaged; preprocessed again", out, len(self.hurt))
         except ContractError:
             if out.exists():
                 log.warning("%s: not usable as it is, made anew", out)
@@ -136,7 +149,7 @@ class _Ledger:
         write_atomic(self.path, "[\n" + ",\n".join(json.dumps(r) for r in kept) + "\n]\n")
 
     def holds(self, task: Task) -> bool:
-        """Tell whether the store has this scan's volume."""
+        """Tell whether the store has this scan's volume, undamaged."""
         return task.fingerprint in self.rows
 
     def read_row(self, task: Task) -> VolumeRow:

@@ -6,7 +6,7 @@ from pathlib import Path
 from pipeline.precompute.fill import Previous
 from pipeline.stores.builder import check_target, writing_to
 from pipeline.stores.latents import LatentStore
-from pipeline.stores.units import STORE, former_rows, formers, recover_swap
+from pipeline.stores.units import STORE, Made, former_rows, formers, recover_swap
 from pipeline.stores.verify import verify_store
 from schemas.errors import ContractError
 from schemas.stores import StoreAttributes
@@ -64,24 +64,12 @@ def refuse_loss(store: LatentStore | None, new: StoreAttributes) -> None:
     """
     if store is None:
         return
-    old = store.attributes
-    remedy = "choose a new --out, or add --replace to make it anew"
-    there = dict(zip(new.scan_ids, new.fingerprints, strict=True))
-    gone = [scan for scan in old.scan_ids if scan not in there]
-    if gone:
+    lost = what_is_lost(store.attributes, new)
+    if lost is not None:
         raise ContractError(
-            f"{store.path}: {len(gone)} of its {len(store)} scans are not in the input, first"
-            f" {gone[0]}; choose a new --out, or add --replace to drop them"
+            f"{store.path}: {lost}; choose a new --out, or add --replace to follow the input"
         )
-    if old.digests.get("preprocessing") != new.digests.get("preprocessing"):
-        raise ContractError(f"{store.path}: its scans were preprocessed otherwise; {remedy}")
-    pairs = zip(old.scan_ids, old.fingerprints, strict=True)
-    changed = [scan for scan, fingerprint in pairs if there[scan] != fingerprint]
-    if changed and len(changed) == len(store):
-        raise ContractError(
-            f"{store.path}: all its scans have other content in the input, first {changed[0]}"
-            f" (another cohort under the same ids?); {remedy}"
-        )
+    changed = _changed(store.attributes, new)
     if changed:
         log.warning(
             "%s: %d scans changed since they were encoded, first %s; encoded again",
@@ -91,10 +79,34 @@ def refuse_loss(store: LatentStore | None, new: StoreAttributes) -> None:
         )
 
 
+def what_is_lost(old: StoreAttributes, new: StoreAttributes) -> str | None:
+    """Return in words what a store would lose were it made to follow the new plan, if anything."""
+    there = set(new.scan_ids)
+    gone = [scan for scan in old.scan_ids if scan not in there]
+    if gone:
+        return f"{len(gone)} of its {len(old.scan_ids)} scans are not in the input, first {gone[0]}"
+    if old.digests.get("preprocessing") != new.digests.get("preprocessing"):
+        return "its scans were preprocessed otherwise"
+    changed = _changed(old, new)
+    if changed and len(changed) == len(old.scan_ids):
+        return (
+            f"all its scans have other content in the input, first {changed[0]}"
+            " (another cohort under the same ids?)"
+        )
+    return None
+
+
+def _changed(old: StoreAttributes, new: StoreAttributes) -> list[str]:
+    """Return the scans of the old plan that have another fingerprint in the new one."""
+    there = dict(zip(new.scan_ids, new.fingerprints, strict=True))
+    pairs = zip(old.scan_ids, old.fingerprints, strict=True)
+    return [scan for scan, fingerprint in pairs if there[scan] != fingerprint]
+
+
 def find_previous(
     out: Path, store: LatentStore | None, new: StoreAttributes
-) -> tuple[Previous, dict[str, int]]:
-    """Return the good rows of earlier stores, and the batch size of scans where it is known.
+) -> tuple[Previous, dict[str, Made]]:
+    """Return the good rows of earlier stores, and how scans were made where it is known.
 
     Earlier are the store at `out`, without its hurt scans, and what was finished under a plan that
     has changed since.
@@ -102,20 +114,20 @@ def find_previous(
     wanted = set(new.fingerprints)
     stores: list[Path] = []
     rows: dict[str, tuple[int, int]] = {}
-    sizes: dict[str, int] = {}
+    made: dict[str, Made] = {}
     if store is not None and wanted & set(store.attributes.fingerprints):
         hurt = verify_store(store.path)
         if hurt:
             log.warning("%s: %d scans are damaged; encoded again", store.path, len(hurt))
         for fingerprint, row in store.fingerprint_rows().items():
-            if store.batch_sizes is not None:
-                sizes[fingerprint] = store.batch_sizes[row]
+            if store.made is not None:
+                made[fingerprint] = store.made[row]
             if fingerprint in wanted and store.attributes.scan_ids[row] not in hurt:
                 rows[fingerprint] = (len(stores), row)
         stores.append(store.path)
     for former in formers(out):
         found = {k: v for k, v in former_rows(former).items() if k in wanted and k not in rows}
         rows |= {fingerprint: (len(stores), row) for fingerprint, (row, _) in found.items()}
-        sizes |= {fingerprint: size for fingerprint, (_, size) in found.items() if size is not None}
+        made |= {fingerprint: how for fingerprint, (_, how) in found.items() if how is not None}
         stores.append(former / STORE)
-    return Previous(tuple(stores), rows), sizes
+    return Previous(tuple(stores), rows), made

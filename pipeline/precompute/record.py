@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -16,7 +17,7 @@ from pipeline.frozen import FrozenAutoencoder
 from pipeline.precompute.encode import plan_latents
 from pipeline.stores.builder import StoreBuilder, writing_to
 from pipeline.stores.latents import latent_arrays
-from pipeline.stores.units import content_digest
+from pipeline.stores.units import Made, content_digest
 from pipeline.stores.volumes import VolumeStore
 from schemas.params import EncodeParams
 from schemas.stores import StoreAttributes
@@ -24,7 +25,7 @@ from schemas.stores import StoreAttributes
 MAX_DIFFERENCE = 16
 """Bytes by which a damaged record may differ from the one made again. All other digests of the
 scans' content then agree, which no other store's would."""
-DEFAULT_BATCH = 4
+DEFAULT_MADE = Made(batch_size=4, threads=1)
 """Where a store does not say."""
 
 
@@ -84,22 +85,33 @@ def _records(
     digests: list[str],
     damaged: bytes,
 ) -> Iterator[bytes]:
-    """Yield what the zarr.json may have been; version and batch sizes are read from the remains."""
+    """Yield what the zarr.json may have been; what only it says is read from the remains."""
     text = damaged.decode(errors="replace")
     made_by = re.search(r'"made_by": "([^"]*)"', text)
-    listed = re.search(r'"batch_sizes": \[([\d\s,]*)\]', text)
-    sizes = [int(size) for size in re.findall(r"\d+", listed[1])] if listed else []
-    usual = Counter(sizes).most_common(1)[0][0] if sizes else DEFAULT_BATCH
+    count = len(attributes.scan_ids)
+    guesses = product(
+        _guesses(text, "batch_sizes", count, DEFAULT_MADE.batch_size),
+        _guesses(text, "threads", count, DEFAULT_MADE.threads),
+    )
+    columns = [dict(zip(("batch_sizes", "threads"), pair, strict=True)) for pair in guesses]
     own = f"ldae-pipeline {__version__}"
     with TemporaryDirectory() as folder:
         for maker in {made_by[1] if made_by else own, own}:
             changed = attributes.model_copy(update={"made_by": maker})
             arrays = latent_arrays(shape, rows_per_chunk=rows)
             made = StoreBuilder(Path(folder) / "s.zarr", changed, arrays, unit_rows=rows)
-            for guess in (sizes, [usual] * len(attributes.scan_ids)):
-                units = {"rows": rows, "sha256": digests, "batch_sizes": guess}
+            for guess in columns:
+                units = {"rows": rows, "sha256": digests} | guess
                 made.group.attrs.put(made.sealed(changed, units))
                 yield made.metadata()
+
+
+def _guesses(text: str, name: str, count: int, default: int) -> list[list[int]]:
+    """Return what a list with a number for each scan may have been: as read, or all the usual."""
+    listed = re.search(rf'"{name}": \[([\d\s,]*)\]', text)
+    read = [int(number) for number in re.findall(r"\d+", listed[1])] if listed else []
+    usual = Counter(read).most_common(1)[0][0] if read else default
+    return [read, [usual] * count]
 
 
 def _distance(one: bytes, other: bytes) -> int:

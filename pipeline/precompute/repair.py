@@ -1,5 +1,6 @@
 """Heal a hurt latent store: its good rows are kept, the hurt scans encoded again."""
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -10,7 +11,8 @@ from pipeline.compute import write_atomic
 from pipeline.frozen import FrozenAutoencoder
 from pipeline.precompute.encode import encode_volumes, latent_shape, plan_latents
 from pipeline.precompute.fill import Previous, Work, begin
-from pipeline.precompute.record import DEFAULT_BATCH, restore_record
+from pipeline.precompute.previous import what_is_lost
+from pipeline.precompute.record import DEFAULT_MADE, restore_record
 from pipeline.precompute.spread import Site, fill
 from pipeline.stores.builder import StoreBuilder, lock_store, writing_to
 from pipeline.stores.latents import LatentStore, latent_arrays
@@ -38,18 +40,20 @@ def repair_latents(
     Raises
     ------
     ContractError
-        If these are not the volumes or the autoencoder that made the store, or if the scans come
-        out otherwise than recorded; the store then stays as it is.
+        If this is no latent store, if these are not the volumes or the autoencoder that made it,
+        or if the scans come out otherwise than recorded; the store then stays as it is.
     """
     with lock_store(path):
-        shape = latent_shape(volumes, autoencoder)
         try:
             read_record(path)
             sound = True
-        except RecordError:
+        except RecordError as error:
+            _refuse_strangers(path, error.scan_ids, volumes)
+            shape = latent_shape(volumes, autoencoder)
             sound = restore_record(path, volumes, autoencoder, shape)
         if sound:
-            _restore_array_metadata(path, shape)
+            _refuse_other_maker(path, autoencoder)
+            _restore_array_metadata(path, autoencoder)
             return _encode_hurt(LatentStore(path), volumes, autoencoder, devices)
     return encode_volumes(volumes, autoencoder, path, params, device=devices, replace=True).encoded
 
@@ -62,15 +66,12 @@ def _encode_hurt(
 ) -> int:
     recorded = EncodeParams(**store.attributes.params["encode"])
     planned = plan_latents(volumes, autoencoder, recorded, recorded.precision)
-    for what, differs in (
-        ("--ae", planned.digests["autoencoder"] != store.attributes.digests["autoencoder"]),
-        ("--volumes", planned.fingerprints != store.attributes.fingerprints),
-    ):
-        if differs:
-            raise ContractError(
-                f"{store.path}: {what} is not what this store was made from; repair needs the same"
-                " volumes and autoencoder, or make it anew with `pipeline encode --replace`"
-            )
+    if planned.fingerprints != store.attributes.fingerprints:
+        more = " --replace" if what_is_lost(store.attributes, planned) else ""
+        raise ContractError(
+            f"{store.path}: not made from the --volumes {volumes.path}; repair with those that made"
+            f" it, or let `pipeline encode{more}` follow these"
+        )
     hurt = verify_store(store.path)
     if not hurt:
         return 0
@@ -90,7 +91,7 @@ def _encode_hurt(
         chunk_scans=store.unit_rows,
         precision=recorded.precision,
         previous=Previous((store.path,), held),
-        batch_sizes=store.batch_sizes or [DEFAULT_BATCH] * len(store),
+        made=store.made or [DEFAULT_MADE] * len(store),
     )
     builder = begin(store.path, attributes, store.latent_shape, store.unit_rows)
     fill(work, builder.pending(), autoencoder, Site(devices, autoencoder, volumes))
@@ -104,21 +105,50 @@ def _encode_hurt(
         first = store.attributes.scan_ids[changed[0] * store.unit_rows]
         raise ContractError(
             f"{store.path}: {first} and others come out otherwise than recorded (another processor,"
-            " device or batch size?); make it anew with `pipeline encode --replace`"
+            " device or library version?); repair where it was made, or let `pipeline encode"
+            " --replace` encode the damaged scans as they come out here"
         )
     builder.finish()
     return len(hurt)
 
 
-def _restore_array_metadata(path: Path, shape: tuple[int, ...]) -> None:
+def _refuse_strangers(path: Path, scan_ids: Sequence[str], volumes: VolumeStore) -> None:
+    """Refuse volumes that hold too few of the scans a damaged record still names."""
+    known = sum(scan_id in volumes.row_of for scan_id in scan_ids)
+    if known < len(scan_ids) / 2:
+        raise ContractError(
+            f"{path}: not made from the --volumes {volumes.path}, which hold {known} of its"
+            f" {len(scan_ids)} scans; repair with those that made it"
+        )
+
+
+def _refuse_other_maker(path: Path, autoencoder: FrozenAutoencoder) -> None:
+    _, attributes, _ = read_record(path)
+    if attributes.kind != "latents":
+        raise ContractError(f"{path}: a {attributes.kind} store, expected latents")
+    if attributes.digests["autoencoder"] != autoencoder.digest:
+        raise ContractError(
+            f"{path}: not made with the --ae {autoencoder.path}; repair with the one that made it,"
+            " or make it anew with this one by `pipeline encode --replace`"
+        )
+
+
+def _restore_array_metadata(path: Path, autoencoder: FrozenAutoencoder) -> None:
     """Write the arrays' zarr.json again where it is not what the record says."""
     _, attributes, units = read_record(path)
     hurt = hurt_metadata(path, units)
     if not hurt:
         return
+    shape = autoencoder.net.latent_shape(tuple(attributes.grid["shape"]))
     with TemporaryDirectory() as folder:
         arrays = latent_arrays(shape, rows_per_chunk=units["rows"])
         made = StoreBuilder(Path(folder) / "s.zarr", attributes, arrays, unit_rows=units["rows"])
         for name in hurt:
+            file, metadata = path / name / "zarr.json", made.metadata(name)
+            if hashlib.sha256(metadata).hexdigest() != units["metadata_sha256"][name]:
+                raise ContractError(
+                    f"{file}: this version of zarr would write another; repair with the version"
+                    " that made it, or make the store anew with `pipeline encode --replace`"
+                )
             with writing_to(path):
-                write_atomic(path / name / "zarr.json", made.metadata(name))
+                write_atomic(file, metadata)

@@ -19,7 +19,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from pipeline.compute import Progress, resolve_device, write_atomic
+from pipeline.compute import Progress, resolve_device, torch_threads, write_atomic
 from pipeline.frozen import FrozenAutoencoder, load_autoencoder
 from pipeline.precompute.fill import Work, fill_units
 from pipeline.precompute.sizing import find_batch_size, find_precision
@@ -81,6 +81,10 @@ class Site:
         sharing = max(map(self.devices.count, self.devices))
         return int(self._ask(_batch_size_for, grid, sharing))
 
+    def threads(self) -> int:
+        """Return how many threads of the processor compute; on another device it is all one."""
+        return int(self._ask(_threads_on))
+
     def _ask(self, question: Callable[..., Any], *more: Any) -> Any:
         """Have it answered here, or by a worker of the scheduler."""
         if self.scheduler is None:
@@ -100,9 +104,16 @@ def _batch_size_for(
     return find_batch_size(autoencoder, grid, device, sharing=sharing)
 
 
+def _threads_on(_: FrozenAutoencoder, device: torch.device) -> int:
+    return torch.get_num_threads() if device.type == "cpu" else 1
+
+
 def _ask_worker(question: Callable[..., Any], path: str, device_name: str, *more: Any) -> Any:
+    from distributed import get_worker
+
     device = resolve_device(device_name)
-    return question(load_autoencoder(Path(path), device=device), device, *more)
+    with torch_threads(get_worker().state.nthreads):
+        return question(load_autoencoder(Path(path), device=device), device, *more)
 
 
 def fill(
@@ -131,9 +142,7 @@ def _fill_in_processes(
     counter = context.Value("q", 0)
     cuts = np.linspace(0, len(units), len(devices) + 1).astype(int)
     parts = [units[a:b] for a, b in pairwise(cuts)]
-    with ProcessPoolExecutor(
-        len(devices), context, _start_process, (counter, torch.get_num_threads())
-    ) as pool:
+    with ProcessPoolExecutor(len(devices), context, _start_process, (counter,)) as pool:
         running = [
             pool.submit(_fill_part, work, part, str(device))
             for part, device in zip(parts, devices, strict=True)
@@ -154,11 +163,10 @@ def _fill_in_processes(
 _counter: Any = None
 
 
-def _start_process(counter: Any, threads: int) -> None:
+def _start_process(counter: Any) -> None:
     """Prepare the process of one device; it ends with the one that started it."""
     global _counter
     _counter = counter
-    torch.set_num_threads(threads)  # another number may change the last bits
     parent = multiprocessing.parent_process()
     assert parent is not None
 
@@ -223,10 +231,7 @@ def _fill_on_workers(
 
 
 def fill_on_worker(work_file: str, units: Sequence[range], device_name: str) -> None:
-    """Write units in a dask worker, with as many threads as the worker has."""
-    from distributed import get_worker
-
-    torch.set_num_threads(get_worker().state.nthreads)
+    """Write units in a dask worker."""
     work = _read_work(work_file, Path(work_file).stat().st_mtime_ns)
     device = resolve_device(device_name)
     fill_units(work, units, _same_autoencoder(work, device), device, lambda _: None)

@@ -25,8 +25,11 @@ from pipeline.stores.units import (
     MARKS,
     PLAN,
     STORE,
+    Made,
     content_digest,
     flush,
+    made_columns,
+    made_of,
     mark_path,
     read_plan,
     recover_swap,
@@ -237,9 +240,9 @@ class StoreBuilder:
         rows: range,
         content: Mapping[str, np.ndarray],
         *,
-        batch_sizes: Sequence[int] | None = None,
+        made: Sequence[Made] | None = None,
     ) -> None:
-        """Write one whole unit and then its mark, which keeps the batch size of each row.
+        """Write one whole unit and then its mark, which keeps how each row was made.
 
         Raises
         ------
@@ -257,8 +260,8 @@ class StoreBuilder:
                 array[rows.start : rows.stop] = values
                 flush(self._partial, name, array, rows)
         mark: dict[str, Any] = {"rows": [rows.start, rows.stop], "sha256": content_digest(content)}
-        if batch_sizes is not None:
-            mark["batch_sizes"] = list(batch_sizes)
+        if made is not None:
+            mark |= made_columns(made)
         with writing_to(self.out):
             write_json(mark_path(self.work, rows.start // self.unit_rows), mark)
 
@@ -294,8 +297,9 @@ class StoreBuilder:
         """Return the group's attributes, with digests of all in the store and of themselves."""
         marks = self._marks()
         units: dict[str, Any] = {"rows": self.unit_rows, "sha256": [m["sha256"] for m in marks]}
-        if all("batch_sizes" in mark for mark in marks):
-            units["batch_sizes"] = [size for mark in marks for size in mark["batch_sizes"]]
+        made = [made_of(mark) for mark in marks]
+        if all(made):
+            units |= made_columns([row for rows in made if rows for row in rows])
         return self.sealed(self.attributes, units)
 
     def sealed(self, attributes: StoreAttributes, units: dict[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import zarr
 from pydantic import ValidationError
 
 from pipeline.compute import digest_file, digest_of
+from pipeline.stores.units import made_of
 from schemas.errors import ContractError
 from schemas.stores import SCHEMA_VERSION, StoreAttributes, StoreKind
 
@@ -19,6 +20,8 @@ GROUP = {"zarr_format": 3, "node_type": "group"}
 """What the group's zarr.json says beside its attributes."""
 OURS = {"kind", "fingerprints", "scan_ids", "record_sha256"}
 """Attributes of every store of this project; damage does not take them all."""
+
+HEAL = "restore it, or `pipeline verify --repair` if it is a latent store"
 
 
 class RecordError(ContractError):
@@ -68,14 +71,14 @@ def _raw_attributes(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise ContractError(f"{file}: {error.strerror}") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise RecordError(f"{file}: damaged, no store's record") from error
+        raise RecordError(f"{file}: damaged, no store's record; {HEAL}") from error
     if not OURS & raw.keys():
         raise ContractError(f"{path}: no store of this project")
     ids = raw.get("scan_ids")
     document.pop("consolidated_metadata", None)
     digest = raw.pop("record_sha256", None)
     if document != GROUP or digest not in (None, digest_of(raw)):
-        hurt = RecordError(f"{file}: damaged, differs from its own digest")
+        hurt = RecordError(f"{file}: damaged, differs from its own digest; {HEAL}")
         hurt.scan_ids = tuple(map(str, ids)) if isinstance(ids, list) else ()
         raise hurt
     return raw
@@ -118,7 +121,7 @@ class OpenStore:
         self.path = path
         self.unit_rows: int = units["rows"]
         self.unit_digests: list[str] = units["sha256"]
-        self.batch_sizes: list[int] | None = units.get("batch_sizes")
+        self.made = made_of(units)
         self.digest = digest_of([self.attributes.fingerprints, self.unit_digests])
         self.row_of = {scan_id: i for i, scan_id in enumerate(self.attributes.scan_ids)}
 

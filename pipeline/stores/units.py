@@ -6,7 +6,7 @@ import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import zarr
@@ -14,6 +14,14 @@ import zarr
 PLAN = "plan.json"
 STORE = "store.zarr"
 MARKS = "marks"
+
+
+class Made(NamedTuple):
+    """What a latent's last bits depend on, beside its content and the library versions."""
+
+    batch_size: int
+    threads: int
+    """Of the processor; 1 where another device computes."""
 
 
 def mark_path(work: Path, unit: int) -> Path:
@@ -42,10 +50,19 @@ def unit_is_whole(work: Path, group: zarr.Group, unit: int, rows: range) -> bool
     return content_digest(content) == mark.get("sha256")
 
 
-def batch_sizes_of(work: Path, unit: int) -> list[int] | None:
-    """Return the batch size that each row of a marked unit was made with, where that is kept."""
-    mark = _read_json(mark_path(work, unit)) or {}
-    return mark.get("batch_sizes")
+def made_of(record: Mapping[str, Any]) -> list[Made] | None:
+    """Return how each row was made, from a unit's mark or a store's record, where it is kept."""
+    if not {"batch_sizes", "threads"} <= record.keys():
+        return None
+    return [Made(*row) for row in zip(record["batch_sizes"], record["threads"], strict=True)]
+
+
+def made_columns(made: Sequence[Made]) -> dict[str, list[int]]:
+    """Return what `made_of` reads."""
+    return {
+        "batch_sizes": [row.batch_size for row in made],
+        "threads": [row.threads for row in made],
+    }
 
 
 def content_digest(content: Mapping[str, np.ndarray]) -> str:
@@ -115,19 +132,20 @@ def formers(out: Path) -> list[Path]:
     return sorted(work.glob("former-*"), key=lambda folder: int(folder.name[7:]))
 
 
-def former_rows(former: Path) -> dict[str, tuple[int, int | None]]:
-    """Return fingerprint → (row, batch size) of the whole units of an earlier plan."""
+def former_rows(former: Path) -> dict[str, tuple[int, Made | None]]:
+    """Return fingerprint → (row, how it was made) of the whole units of an earlier plan."""
     plan = read_plan(former)
     if plan is None or not (former / STORE).exists():
         return {}
     group = zarr.open_group(former / STORE, mode="r")
     fingerprints = plan["fingerprints"]
-    found: dict[str, tuple[int, int | None]] = {}
+    found: dict[str, tuple[int, Made | None]] = {}
     for unit, start in enumerate(range(0, len(fingerprints), plan["unit_rows"])):
         rows = range(start, min(start + plan["unit_rows"], len(fingerprints)))
         if unit_is_whole(former, group, unit, rows):
-            sizes: Sequence[int | None] = batch_sizes_of(former, unit) or [None] * len(rows)
-            found |= {fingerprints[row]: (row, sizes[row - start]) for row in rows}
+            mark = _read_json(mark_path(former, unit)) or {}
+            made: Sequence[Made | None] = made_of(mark) or [None] * len(rows)
+            found |= {fingerprints[row]: (row, made[row - start]) for row in rows}
     return found
 
 
