@@ -467,6 +467,7 @@ def invoke(autoencoder_path, ldae_path, latents_path, volumes):
     return run
 
 
+@pytest.mark.slow
 def test_commands_write_their_files(tmp_path, invoke, split, ldae_path, direction):
     directions = tmp_path / "directions.json"
     digest = json.loads((ldae_path / CONFIG).read_text())["weights_sha256"]

@@ -56,6 +56,7 @@ def test_ratio_is_that_of_medians_with_the_spread_of_rounds():
     assert result.numbers == {"lowest of a round": 2.0, "highest of a round": 6.0, "extra": 7.0}
 
 
+@pytest.mark.slow
 def test_rows_are_measured_in_a_fresh_process_and_others_results_stay(tmp_path, monkeypatch):
     monkeypatch.setattr(run, "kind_of_machine", lambda: "here")
     (tmp_path / "here.json").write_text(json.dumps({"rows": {"old": {"status": "kept"}}}))
@@ -67,6 +68,7 @@ def test_rows_are_measured_in_a_fresh_process_and_others_results_stay(tmp_path, 
     assert results["rows"]["gpu"]["status"] == run.NO_GPU
 
 
+@pytest.mark.slow
 def test_a_row_that_fails_says_why_and_stops_no_other(tmp_path, monkeypatch):
     monkeypatch.setattr(run, "kind_of_machine", lambda: "here")
     results = run.run_rows([row(name="no such row"), *ROWS], tmp_path)

@@ -165,6 +165,7 @@ def test_what_was_hurt_while_it_was_built_is_done_again(
     assert contents(out) == contents(calm)
 
 
+@pytest.mark.slow
 def test_a_kill_at_any_step_of_the_swap_loses_nothing(tmp_path, encode, monkeypatch):
     """Every rename, deletion and folder removal of finish() may be the last."""
     few, more = (make_volumes(tmp_path / f"{n}.zarr", subjects(n)) for n in (5, 7))

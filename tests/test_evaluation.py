@@ -164,6 +164,7 @@ def test_the_nearest_latent_of_a_scan_is_its_own(study):
     assert known.distances(known.latents[:2]).shape == (2, 20)
 
 
+@pytest.mark.slow
 def test_voxel_space_baseline_trains_and_stands_beside(
     study, volumes, manifest, tmp_path, ldae_path
 ):

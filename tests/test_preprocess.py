@@ -244,9 +244,9 @@ def test_damage_in_the_store_is_done_again_and_never_copied(
 def test_a_second_run_leaves_the_store_as_it_lies(cohort: Path, fake: Chain) -> None:
     run(cohort)
     out = cohort.parent / "v.zarr"
-    before = (out / "zarr.json").stat()
+    before = (out / "zarr.json").stat().st_mtime_ns
     run(cohort)
-    assert (out / "zarr.json").stat() == before
+    assert (out / "zarr.json").stat().st_mtime_ns == before
 
 
 def test_damaged_staging_is_redone(cohort: Path, fake: Chain) -> None:

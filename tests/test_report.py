@@ -26,6 +26,9 @@ from schemas.errors import ContractError
 from schemas.params import Params
 from schemas.stores import StoreAttributes
 
+pytestmark = pytest.mark.slow
+"""A whole study is drawn first."""
+
 HOSTILE = 'sub-<script>alert("x")</script>&'
 PARAMS = Params.model_validate(
     {

@@ -146,6 +146,7 @@ def test_nan_loss_stops_at_once_and_names_the_step(tmp_path, monkeypatch, latent
     assert (tmp_path / "ldm.training" / "last.ckpt").is_file()
 
 
+@pytest.mark.slow
 def test_one_batch_of_latents_is_overfitted(latents_path):
     """Stage 2 on two scans at a few fixed timesteps: the code must explain what noise hides."""
     torch.manual_seed(0)
