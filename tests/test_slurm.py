@@ -105,7 +105,7 @@ def test_job_script(tmp_path: Path) -> None:
 FAKE_SBATCH = """#!/bin/sh
 # Run the job at once, as SLURM would on a node of its own.
 cp "$1" "{folder}/job.sh"
-sh "$1" >"{folder}/job.log" 2>&1 &
+sh "{folder}/job.sh" >"{folder}/job.log" 2>&1 &
 echo "$!" >"{folder}/pid"
 echo "Submitted batch job 7"
 """

@@ -24,6 +24,7 @@ import pandas as pd
 import sklearn
 from numpy.typing import NDArray
 
+from pipeline.compute import Progress
 from pipeline.evaluation.bootstrap import Rows, intervals_over_draws, subject_weights
 from pipeline.evaluation.heads import HEADS, Head, Probe
 from pipeline.evaluation.linear import LinearProbe, grouped_folds
@@ -164,9 +165,14 @@ def fit_probes(
             remark = unlabelled(name, classes, table, target)
             results.remarks |= {} if remark is None else {name: remark}
             # Thousands of small fits: scikit-learn's checks would take longer than the fits.
-            with sklearn.config_context(assume_finite=True, skip_parameter_validation=True):
+            rounds = 1 + params.repeats * params.folds
+            with (
+                sklearn.config_context(assume_finite=True, skip_parameter_validation=True),
+                Progress(f"probe {name}", total=rounds) as bar,
+            ):
                 _judge_on_test(target, results)
-                _judge_by_cv(target, results)
+                bar.advance()
+                _judge_by_cv(target, results, bar)
     return results
 
 
@@ -214,7 +220,7 @@ def _judge_on_test(target: Target, results: ProbeResults) -> None:
     _add_p_value(target, "test", [(fit_rows, test_rows)], [fits], results)
 
 
-def _judge_by_cv(target: Target, results: ProbeResults) -> None:
+def _judge_by_cv(target: Target, results: ProbeResults, bar: Progress) -> None:
     """Judge every scan of val and test once a repeat, by a probe that never saw its subject."""
     rows = target.rows_in(UNSEEN_SPLITS)
     where = "a fold of val and test"
@@ -237,6 +243,7 @@ def _judge_by_cv(target: Target, results: ProbeResults) -> None:
             for name, probe in fits.items():
                 scores[name][repeat, at] = probe.score(target.features[name][held_out])
             first += [fits] if repeat == 0 else []
+            bar.advance()
     judged = (fold >= 0).all(axis=0)
     scores = {name: values[:, judged] for name, values in scores.items()}
     results.cv_metrics[target.name] = _metrics(target, rows[judged], scores, fold[:, judged])

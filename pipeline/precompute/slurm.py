@@ -51,7 +51,7 @@ def slurm_cluster(config: SlurmConfig) -> Any:
         If dask-jobqueue is not installed.
     """
     try:
-        from dask_jobqueue import SLURMCluster
+        from dask_jobqueue.slurm import SLURMCluster
     except ImportError as error:
         raise ParamsError(
             "SLURM needs dask-jobqueue, which is not installed; "
