@@ -18,6 +18,8 @@ AXIAL_MM, CORONAL_MM = 12.0, -18.0
 VEIL = 0.08
 """Intensity below which a voxel of a made volume is taken for background."""
 LEFT_INCHES, TITLE_INCHES, WIDTH_INCHES = 0.95, 0.24, 9.6
+LETTER_INCHES = 0.065
+"""About the width of a letter of a row's name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,14 +64,15 @@ def cut(volume: NDArray[Any], place: tuple[str, int], around: NDArray[Any] | Non
 def image_strip(titles: Sequence[str], rows: Sequence[Row]) -> Figure:
     """Draw rows of slices beneath column titles; blue is darker, red brighter."""
     shapes = [next(i for i in row.images if i is not None).shape for row in rows]
-    cell = (WIDTH_INCHES - LEFT_INCHES) / len(titles)
+    margin = max(LEFT_INCHES, LETTER_INCHES * (2 + max(len(row.name) for row in rows)))
+    cell = (WIDTH_INCHES - margin) / len(titles)
     heights = [cell * shape[0] / shape[1] for shape in shapes]
     total = sum(heights) + TITLE_INCHES
     figure = Figure(figsize=(WIDTH_INCHES, total), facecolor=BRAIN_BACKGROUND)
     top = total - TITLE_INCHES
     for column, title in enumerate(titles):
         figure.text(
-            (LEFT_INCHES + (column + 0.5) * cell) / WIDTH_INCHES, 1 - 0.5 * TITLE_INCHES / total,
+            (margin + (column + 0.5) * cell) / WIDTH_INCHES, 1 - 0.5 * TITLE_INCHES / total,
             title, ha="center", va="center", color=BRAIN_INK, fontsize=8.5,
         )  # fmt: skip
     for row, height in zip(rows, heights, strict=True):
@@ -80,7 +83,7 @@ def image_strip(titles: Sequence[str], rows: Sequence[Row]) -> Figure:
         for column, image in enumerate(row.images):
             if image is None:
                 continue
-            left = (LEFT_INCHES + column * cell + 0.02) / WIDTH_INCHES
+            left = (margin + column * cell + 0.02) / WIDTH_INCHES
             frame = (left, (top - height + 0.02) / total, (cell - 0.04) / WIDTH_INCHES,
                      (height - 0.04) / total)  # fmt: skip
             axis = figure.add_axes(frame)
