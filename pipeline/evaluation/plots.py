@@ -123,7 +123,7 @@ def calibration_plot(
     """Draw observed share against probability in quintiles, for each classification target."""
     chosen = [t for t in dict.fromkeys(predictions["target"])
               if targets[t]["kind"] == "classification"]  # fmt: skip
-    figure = Figure(figsize=(max(4.6, 3.3 * len(chosen)), 3.5), layout="constrained")
+    figure = Figure(figsize=(max(4.6, 3.3 * len(chosen)), 4.2), layout="constrained")
     for axis, target in zip(figure.subplots(1, len(chosen), squeeze=False)[0], chosen, strict=True):
         rows = predictions[predictions["target"] == target]
         axis.plot([0, 1], [0, 1], color=palette.floor, linestyle=":", linewidth=1.2)
