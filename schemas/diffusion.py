@@ -102,6 +102,8 @@ class TrainLdaeParams(OptimParams):
     steps: Positive = 160
     batch_size: Annotated[int, Field(ge=2)] = 8
     lr: Annotated[float, Field(gt=0)] = 5e-4
+    checkpoint_every: Positive = 20
+    patience: Annotated[int, Field(ge=0)] = 2
     encoder: SemanticEncoderParams = SemanticEncoderParams()
     """Semantic encoder."""
     rough_weight: Annotated[float, Field(ge=0)] = 0.02
@@ -137,6 +139,8 @@ class VoxelEncoderParams(SemanticEncoderParams):
 class VoxelLdaeParams(TrainLdaeParams):
     """Stage 2 on voxels."""
 
+    checkpoint_every: Positive = 100
+    patience: Annotated[int, Field(ge=0)] = 0
     batch_size: Annotated[int, Field(ge=2)] = 2
     encoder: VoxelEncoderParams = VoxelEncoderParams()
 

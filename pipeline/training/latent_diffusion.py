@@ -204,12 +204,8 @@ def _load(
             " check the manifest's split and the quarantine list"
         )
     if not present["val"]:
-        if params.patience:
-            raise ContractError(
-                f"{store.path}: no validation scan, and patience needs one; check the manifest's"
-                " split, or set patience=0"
-            )
-        log.warning("%s: no validation scan; no validation figures", store.path)
+        early = " and no early stop" if params.patience else ""
+        log.warning("%s: no validation scan; no validation figures%s", store.path, early)
     refuse_hurt(store)
     needed = store.bytes_of(sum(len(ids) for ids in present.values()))
     if needed <= MEMORY_SHARE * available_memory():
