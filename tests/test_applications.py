@@ -48,6 +48,9 @@ from stages.cli import app
 from tests.conftest import SHAPE, smooth_volume
 from tests.test_training import CPU, LDAE, LDM
 
+pytestmark = pytest.mark.slow
+"""Networks are trained first."""
+
 DIM = 12
 SCAN, OTHER = "sub-016", "sub-017"
 

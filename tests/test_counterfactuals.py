@@ -28,6 +28,9 @@ from tests.test_applications import (  # noqa: F401 (fixtures)
     source,
 )
 
+pytestmark = pytest.mark.slow
+"""Networks are trained first."""
+
 GRID = GridParams(shape=(56, 64, 48), zooms=3.0)
 
 

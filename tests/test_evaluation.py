@@ -39,6 +39,9 @@ from schemas.params import EmbedParams
 from stages.cli import app
 from tests.test_training import CPU, LDAE, LDM
 
+pytestmark = pytest.mark.slow
+"""Networks are trained and judged."""
+
 PARAMS = EvaluateParams.model_validate(
     {
         "num_inference_steps": 4,

@@ -21,6 +21,9 @@ from schemas.params import EmbedParams, Params
 from stages.params_file import load_params
 from tests.conftest import make_volumes, subjects
 
+pytestmark = pytest.mark.slow
+"""Networks are trained."""
+
 CPU = torch.device("cpu")
 PARITY = Path(__file__).parents[1] / "params" / "parity.yaml"
 SHARED = {"steps": 3, "batch_size": 4, "checkpoint_every": 3, "precision": "fp32"}

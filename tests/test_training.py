@@ -23,6 +23,9 @@ from schemas.errors import ContractError, TrainingError
 from schemas.section import OptimParams
 from tests.conftest import TINY_AE
 
+pytestmark = pytest.mark.slow
+"""Networks are trained."""
+
 CPU = torch.device("cpu")
 SHARED = {"steps": 12, "batch_size": 4, "checkpoint_every": 4, "precision": "fp32"}
 LDM = TrainLdmParams(

@@ -26,6 +26,9 @@ from pipeline.training.module import StepModule
 from schemas.diffusion import TrainLdaeParams, TrainLdmParams
 from schemas.errors import ContractError, ParamsError, TrainingError
 
+pytestmark = pytest.mark.slow
+"""Networks are trained."""
+
 CPU = torch.device("cpu")
 NETS = {
     "denoiser": {"base_channels": 8, "attention_levels": [1], "multipliers": [1, 2]},
