@@ -124,13 +124,3 @@ def tiny_study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "tiny"
     folder.mkdir(exist_ok=True)
     return make_tiny_study(folder)
-
-
-@pytest.fixture(scope="session")
-def real_t1w() -> Path:
-    """The shared real scans; skipped where they are absent."""
-    default = Path(__file__).parents[2] / "shared" / "data" / "real_t1w"
-    path = Path(os.environ.get("REAL_T1W", default))
-    if not path.is_dir():
-        pytest.skip("real scans are absent; set REAL_T1W to a BIDS folder of T1w heads")
-    return path

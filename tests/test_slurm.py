@@ -1,6 +1,5 @@
 """SLURM: the description, the job script, and preprocessing through a stand-in for sbatch."""
 
-import importlib.util
 import os
 import re
 import subprocess
@@ -14,10 +13,6 @@ from schemas.cluster import SlurmConfig
 from schemas.errors import ParamsError
 
 ROOT = Path(__file__).parents[1]
-needs_jobqueue = pytest.mark.skipif(
-    importlib.util.find_spec("dask_jobqueue") is None,
-    reason="dask-jobqueue is absent: pip install 'ldae-pipeline[slurm]'",
-)
 SCRIPT = """
 import sys
 from pathlib import Path
@@ -72,7 +67,6 @@ def test_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         slurm_cluster(SlurmConfig())
 
 
-@needs_jobqueue
 def test_job_script(tmp_path: Path) -> None:
     (tmp_path / "slurm.yaml").write_text(CONFIG)
     (tmp_path / "script.py").write_text(SCRIPT)
@@ -111,7 +105,6 @@ echo "Submitted batch job 7"
 """
 
 
-@needs_jobqueue
 @pytest.mark.slow
 def test_preprocess_through_submitted_jobs(tmp_path: Path) -> None:
     scans = tmp_path / "scans"

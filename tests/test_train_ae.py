@@ -196,7 +196,6 @@ def test_lpips_is_zero_for_equals_grows_with_the_difference_and_is_loaded_strict
 
 
 def test_curves_go_to_tensorboard_too(tmp_path, volumes, split):
-    pytest.importorskip("tensorboard")
     params = TINY_AE.model_copy(update={"steps": 2, "log_to": ("tensorboard",)})
     train_autoencoder(volumes, split, params, tmp_path / "ae", device=CPU)
     assert list((tmp_path / "ae" / "tensorboard").glob("events.out.*"))
