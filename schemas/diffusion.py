@@ -52,8 +52,9 @@ class TrainLdmParams(OptimParams):
     """Train on the posterior mean, on posterior draws (fresh each step), or, as published, on one
     draw a scan that never changes; both stages."""
     scale: Literal["voxel", "channel", "scalar"] | float = "voxel"
-    """Latent standardisation fitted on the training split: the mean brain and the standard
-    deviation at every voxel, in every channel, or over all; or a given scale factor."""
+    """Latent standardisation fitted on the training split: mean brain and standard deviation of
+    unseen scans at every voxel; mean and standard deviation of every channel, or over all; or a
+    given scale factor."""
     prediction: Prediction = "v"
     """What the network predicts: v = alpha eps - sigma x_0, or the noise."""
     min_snr_gamma: Annotated[float, Field(gt=0)] | None = None

@@ -19,6 +19,8 @@ from pipeline.evaluation.supervised import random_encoder_codes, supervised_head
 from schemas.errors import ContractError
 from schemas.evaluation import ProbeParams
 
+pytestmark = pytest.mark.slow
+
 PARAMS = ProbeParams(
     classification={"diagnosis": ("CN", "AD")},
     regression=("age_years",),

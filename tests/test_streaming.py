@@ -64,6 +64,14 @@ def test_every_voxel_of_many_scans_has_unit_variance():
     z_0 = (mean - shift) * factor
     assert z_0.mean(0).abs().max() < 1e-3
     assert (z_0.var(0) - 1).abs().max() < 0.05
+    twelve = {}
+    for split, rows in {"train": slice(0, 12), "unseen": slice(12, 1000)}.items():
+        ids = [f"sub-{i:04d}" for i in range(rows.stop - rows.start)]
+        twelve[split] = Latents(ids, mean[rows], torch.zeros_like(mean[rows]), (0,) * len(ids))
+    shift, factor = latent_diffusion.fit_standardisation(twelve["train"], "voxel", drawn=False)
+    spread = {k: ((v.mean - shift) * factor).std() for k, v in twelve.items()}
+    assert spread["train"] < 0.93
+    assert 0.95 < spread["unseen"] < 1.05
     few = Latents(["a", "b"], mean[:2], torch.zeros_like(mean[:2]), (0, 0))
     _, factor = latent_diffusion.fit_standardisation(few, "voxel", drawn=False)
     assert (factor * size).log().abs().max() < 3

@@ -21,6 +21,9 @@ MEMORY_SHARE = 0.5
 LOAD_CHUNKS = 32
 """Chunks read at once: enough to keep Zarr's threads busy, little beside what is loaded."""
 
+BLOCK_SCANS = 64
+"""Scans of resident latents that are handed out at once where all are gone through."""
+
 LOGVAR_RANGE = (-30.0, 20.0)
 """As in MONAI's AutoencoderKL; keeps float16 finite."""
 
@@ -88,9 +91,11 @@ class Latents:
             self._take(self.mean, index), self._take(self.logvar, index), generator=generator
         )
 
-    def blocks(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield (mean, logvar) of all scans, float16; here in one piece."""
-        yield self.mean, self.logvar
+    def blocks(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Yield (index, mean, logvar) of all scans, float16, some scans at a time."""
+        for start in range(0, len(self), BLOCK_SCANS):
+            mean, logvar = (x[start : start + BLOCK_SCANS] for x in (self.mean, self.logvar))
+            yield torch.arange(start, start + len(mean)), mean, logvar
 
     def _take(self, values: Tensor, index: Tensor) -> Tensor:
         # Six times as fast as values[index] on the CPU.

@@ -51,13 +51,14 @@ class StreamedLatents:
         """Return one fresh posterior draw a scan, float32."""
         return posterior_draw(*self._take(index), generator=generator)
 
-    def blocks(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield (mean, logvar) of all scans, float16, a chunk at a time, in the store's order."""
+    def blocks(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Yield (index, mean, logvar) of all scans, float16, a chunk at a time."""
         chunks = np.array(self.chunks)
         for chunk in np.unique(chunks):
-            at = self._rows[chunks == chunk] - chunk * self.store.chunk_scans
+            index = np.flatnonzero(chunks == chunk)
+            at = self._rows[index] - chunk * self.store.chunk_scans
             mean, logvar = self._chunk(int(chunk))
-            yield torch.from_numpy(mean[at]), torch.from_numpy(logvar[at])
+            yield torch.from_numpy(index), torch.from_numpy(mean[at]), torch.from_numpy(logvar[at])
 
     def _take(self, index: Tensor) -> tuple[Tensor, Tensor]:
         found = []
