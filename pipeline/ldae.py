@@ -25,16 +25,25 @@ class Standardise(nn.Module):
 
     shift: Tensor
     scale: Tensor
+    margin: Tensor
+    """(C, 1, 1, 1): how much further out than training scans unseen ones lie."""
 
     def __init__(self, shape: tuple[int, ...]) -> None:
         super().__init__()
         self.register_buffer("shift", torch.zeros(shape))
         self.register_buffer("scale", torch.ones(shape))
+        self.register_buffer("margin", torch.ones(shape[0], 1, 1, 1))
 
-    def fit(self, shift: Float[Tensor, "C X Y Z"], scale: Float[Tensor, "C X Y Z"]) -> None:
-        """Set both; axes may be 1."""
+    def fit(
+        self,
+        shift: Float[Tensor, "C X Y Z"],
+        scale: Float[Tensor, "C X Y Z"],
+        margin: Float[Tensor, "C 1 1 1"],
+    ) -> None:
+        """Set all three; axes of the first two may be 1."""
         self.shift.copy_(shift)
         self.scale.copy_(scale)
+        self.margin.copy_(margin)
 
     def forward(self, latent: Float[Tensor, "B C X Y Z"]) -> Float[Tensor, "B C X Y Z"]:
         """Return z_0."""

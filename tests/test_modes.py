@@ -18,7 +18,7 @@ def deviations() -> torch.Tensor:
 
 def test_all_modes_bring_every_training_latent_back():
     modes = Modes(count=12, shape=SHAPE)
-    modes.fit(deviations())
+    modes.fit(deviations(), torch.arange(SCANS))
     amounts = modes.project(deviations())
     assert amounts[:, SCANS - 1 :].abs().max() < 1e-5
     assert amounts.square().mean(0)[: SCANS - 1].mean() == pytest.approx(1, rel=1e-4)
@@ -27,7 +27,7 @@ def test_all_modes_bring_every_training_latent_back():
 
 def test_the_first_modes_are_the_largest():
     modes = Modes(count=3, shape=SHAPE)
-    modes.fit(deviations())
+    modes.fit(deviations(), torch.arange(SCANS))
     sizes = modes.project(deviations()).square().mean(0)
     assert sizes[0] > sizes[1] > sizes[2]
 
@@ -38,7 +38,7 @@ def test_the_encoder_sees_a_mode_and_the_estimator_shows_where_it_is():
         in_channels=2, grid=SHAPE[1:], channels=(8, 16), dim=6, num_heads=2, modes=4
     )
     assert encoder.modes is not None
-    encoder.modes.fit(deviations())
+    encoder.modes.fit(deviations(), torch.arange(SCANS))
     encoder.fit_output([deviations()])
     moved = deviations()[:1] + 3 * encoder.modes.size * encoder.modes.modes[:1]
     assert (encoder(moved) - encoder(deviations()[:1])).norm() > 0.5
@@ -64,7 +64,7 @@ def test_g_begins_at_zero_and_can_be_the_rough_latent_itself():
     )
     estimator = GradientEstimator(config, semantic_dim=6, modes=4, grid=SHAPE[1:])
     assert estimator.modes is not None
-    estimator.modes.fit(deviations())
+    estimator.modes.fit(deviations(), torch.arange(SCANS))
     estimator.spread.copy_(torch.rand(SHAPE))
     trunk = Denoiser(config).trunk(torch.randn(2, *SHAPE), torch.tensor([5.0, 900.0]))
     y_sem = torch.randn(2, 6)
@@ -86,7 +86,7 @@ def test_training_sees_amounts_as_doubtful_as_those_of_unseen_scans():
 
     known, unseen = scans(40), scans(4000)
     modes = Modes(count=8, shape=SHAPE)
-    modes.fit(known - known.mean(0))
+    modes.fit(known - known.mean(0), torch.arange(40) // 8)
     assert (modes.reliability[:2] > 0.8).all()
     assert (modes.reliability[2:] < 0.35).all()
     centred = (known - known.mean(0)).repeat(500, 1, 1, 1, 1)
@@ -102,6 +102,6 @@ def test_training_sees_amounts_as_doubtful_as_those_of_unseen_scans():
 @pytest.mark.parametrize("scans", [2, 3, 5])
 def test_modes_of_very_few_scans_are_not_trusted(scans):
     modes = Modes(count=4, shape=SHAPE)
-    modes.fit(deviations()[:scans] - deviations()[:scans].mean(0))
+    modes.fit(deviations()[:scans] - deviations()[:scans].mean(0), torch.arange(scans))
     assert torch.isfinite(modes.project(deviations(), torch.ones(SCANS, 4))).all()
     assert (modes.reliability < 0.5).all()

@@ -43,7 +43,7 @@ def test_standardisation_is_that_of_latents_in_memory(pair, scale, drawn):
         torch.testing.assert_close(one, other, rtol=1e-6, atol=0)
     mean, logvar = (x.double().numpy() for x in (pair[0].mean, pair[0].logvar))
     noise = np.exp(logvar) * drawn
-    shift, factor = (x.numpy() for x in fits[0])
+    shift, factor, _ = (x.numpy() for x in fits[0])
     if scale == "voxel":
         np.testing.assert_allclose(shift, mean.mean(axis=0), rtol=1e-5, atol=1e-6)
         z_0 = (mean - shift) * factor
@@ -60,7 +60,8 @@ def test_every_voxel_of_many_scans_has_unit_variance():
     size = torch.logspace(-1, 1, 125, dtype=torch.float64).reshape(1, 1, 5, 5, 5)
     mean = 3 + size * torch.randn(4000, 1, 5, 5, 5, generator=generator, dtype=torch.float64)
     many = Latents([str(i) for i in range(4000)], mean, torch.zeros_like(mean), (0,) * 4000)
-    shift, factor = latent_diffusion.fit_standardisation(many, "voxel", drawn=False)
+    shift, factor, margin = latent_diffusion.fit_standardisation(many, "voxel", drawn=False)
+    assert abs(margin - 1).max() < 0.01
     z_0 = (mean - shift) * factor
     assert z_0.mean(0).abs().max() < 1e-3
     assert (z_0.var(0) - 1).abs().max() < 0.05
@@ -68,12 +69,15 @@ def test_every_voxel_of_many_scans_has_unit_variance():
     for split, rows in {"train": slice(0, 12), "unseen": slice(12, 1000)}.items():
         ids = [f"sub-{i:04d}" for i in range(rows.stop - rows.start)]
         twelve[split] = Latents(ids, mean[rows], torch.zeros_like(mean[rows]), (0,) * len(ids))
-    shift, factor = latent_diffusion.fit_standardisation(twelve["train"], "voxel", drawn=False)
+    shift, factor, margin = latent_diffusion.fit_standardisation(
+        twelve["train"], "voxel", drawn=False
+    )
     spread = {k: ((v.mean - shift) * factor).std() for k, v in twelve.items()}
     assert spread["train"] < 0.93
+    assert spread["train"] * float(margin) == pytest.approx(1, abs=0.01)
     assert 0.95 < spread["unseen"] < 1.05
     few = Latents(["a", "b"], mean[:2], torch.zeros_like(mean[:2]), (0, 0))
-    _, factor = latent_diffusion.fit_standardisation(few, "voxel", drawn=False)
+    _, factor, _ = latent_diffusion.fit_standardisation(few, "voxel", drawn=False)
     assert (factor * size).log().abs().max() < 3
 
 

@@ -114,12 +114,12 @@ def test_stage_two_trains_encoder_and_estimator(trained):
 
 def test_standardised_training_latents_have_unit_variance(latents_path, split):
     train = open_latents(latents_path).load(split["train"])
-    shift, scale = stages.fit_standardisation(train, "channel", drawn=True)
+    shift, scale, _ = stages.fit_standardisation(train, "channel", drawn=True)
     draws = train.draw(torch.arange(12), generator=torch.Generator().manual_seed(0))
     by_channel = ((draws - shift) * scale).transpose(0, 1).flatten(1)
     np.testing.assert_allclose(by_channel.mean(1), 0, atol=0.1)
     np.testing.assert_allclose(by_channel.std(1), 1, atol=0.1)
-    shift, scale = stages.fit_standardisation(train, 0.873, drawn=True)
+    shift, scale, _ = stages.fit_standardisation(train, 0.873, drawn=True)
     assert shift.flatten().tolist() == [0.0] * 3
     assert scale.flatten().tolist() == pytest.approx([0.873] * 3)
 
@@ -155,7 +155,7 @@ def test_one_batch_of_latents_is_overfitted(latents_path):
     torch.manual_seed(0)
     store = open_latents(latents_path)
     loaded = store.load(["sub-000", "sub-001"])
-    shift, scale = stages.fit_standardisation(loaded, "channel", drawn=False)
+    shift, scale, _ = stages.fit_standardisation(loaded, "channel", drawn=False)
     z_0 = (loaded.mean.float() - shift) * scale
     config = stages.unet_config(LDM.denoiser, in_channels=3)
     diffusion = stages.build_diffusion(

@@ -181,6 +181,9 @@ def test_training_ends_where_validation_no_longer_improves_with_the_best_weights
     assert len(seen) == 4
     for name, tensor in seen[1].items():
         assert torch.equal(tensor, made.tensors[f"denoiser.{name}"])
+    figures = made.config["metrics"]
+    assert figures["val_loss"] == 1.0
+    assert figures["best_step"] == figures["step"] / 2
 
 
 def test_the_best_weights_survive_a_kill(train, monkeypatch):

@@ -209,6 +209,9 @@ def training_section(context: ReportContext, figures: FigureFolder) -> dict[str,
                 "term": {"loss": "loss", "l1": "L1"}.get(term, term),
                 "train": f"{train.iloc[-1]:.4g}" if len(train) else "–",
                 "val": f"{held_out.iloc[-1]:.4g}" if len(held_out) else "–",
+                "lowest": f"{held_out.min():.4g} at {log['step'][held_out.idxmin()]:.0f}"
+                if len(held_out)
+                else "–",
             }
         )
     missing = [MODEL_NAMES[name] for name in MODEL_NAMES if name not in logs]

@@ -1,10 +1,8 @@
 """Principal modes of the training latents: where registered brains differ most."""
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
-
-FOLDS = 5
 
 
 class Modes(nn.Module):
@@ -30,12 +28,12 @@ class Modes(nn.Module):
         self.register_buffer("spread", torch.zeros(count))
         self.register_buffer("reliability", torch.ones(count))
 
-    def fit(self, deviations: Float[Tensor, "N C X Y Z"]) -> None:
+    def fit(self, deviations: Float[Tensor, "N C X Y Z"], folds: Int[Tensor, " N"]) -> None:
         """Set the modes to the leading ones of centred latents; those beyond N - 1 stay zero.
 
         `size` is the root mean square of an amount, so that amounts are of order 1 and keep their
         order: the later, noisier modes are not blown up to the size of the first. The reliability
-        is judged on folds of scans that follow each other, as the visits of a subject do.
+        is judged on folds of subjects (0, 1, …), since visits of one are alike.
         """
         flat = deviations.flatten(1)
         modes, deviation = _leading(flat, len(self.modes))
@@ -45,12 +43,14 @@ class Modes(nn.Module):
         self.size.copy_(deviation.square().mean().sqrt())
         self.spread.zero_()
         self.spread[:count] = deviation / self.size
+        if not folds.any():
+            return
         known, unseen = torch.zeros_like(self.spread), torch.zeros_like(self.spread)
-        for fold in torch.arange(len(flat)).tensor_split(min(FOLDS, len(flat))):
-            others = torch.ones(len(flat), dtype=torch.bool)
-            others[fold] = False
-            fitted, deviation = _leading(flat[others], count)
-            amounts = (flat[fold] - flat[others].mean(0)) @ fitted.T
+        for fold in range(int(folds.max()) + 1):
+            own = folds == fold
+            others = flat[~own]
+            fitted, deviation = _leading(others, count)
+            amounts = (flat[own] - others.mean(0)) @ fitted.T
             known[: len(fitted)] += deviation.square()
             unseen[: len(fitted)] += amounts.square().mean(0)
         ratio = (unseen / known.clamp(min=1e-12)).clamp(max=1)

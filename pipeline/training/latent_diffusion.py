@@ -19,6 +19,7 @@ from pipeline.stores.volumes import VolumeStore
 from pipeline.training.autoencoder import final_metrics
 from pipeline.training.batches import WINDOW_CHUNKS
 from pipeline.training.fit import fit
+from pipeline.training.folds import subject_folds
 from pipeline.training.imagenet import load_imagenet
 from pipeline.training.latent_modules import DenoiserModule, SemanticModule
 from pipeline.training.pictures import decoder_of
@@ -60,16 +61,16 @@ def train_denoiser(
         return finished
     latents = _load(store, scan_ids, params)
     drawn = params.posterior != "mean"
-    shift, scale = fit_standardisation(latents["train"], params.scale, drawn=drawn)
+    statistics = fit_standardisation(latents["train"], params.scale, drawn=drawn)
     architecture = {
         "unet": unet_config(params.denoiser, in_channels=store.latent_shape[0]),
         "diffusion": params.diffusion.model_dump(),
         "prediction": params.prediction,
-        "statistics": list(shift.shape),
+        "statistics": list(statistics.shift.shape),
     }
     torch.manual_seed(params.seed)
     diffusion = build_diffusion(architecture)
-    diffusion.standardise.fit(shift, scale)
+    diffusion.standardise.fit(*statistics)
     module = DenoiserModule(diffusion.denoiser, params, diffusion, latents, params.posterior)
     decode = decoder_of(autoencoder, diffusion.standardise)
     fit(module, out, fingerprint=fingerprint, device=device, decode=decode)
@@ -170,7 +171,8 @@ def _prepare_encoder(ldae: Ldae, train: AnyLatents, params: TrainLdaeParams) -> 
     encoder.fit_input(standardise(centre), spread.reshape(-1, 1, 1, 1) * standardise.scale)
     if isinstance(encoder, DeviationEncoder) and encoder.modes is not None:
         index = torch.linspace(0, len(train) - 1, min(len(train), MAX_MODE_SCANS)).long()
-        encoder.modes.fit(encoder.deviation(standardise(train.take_mean(index))))
+        folds = subject_folds([train.scan_ids[i] for i in index.tolist()])
+        encoder.modes.fit(encoder.deviation(standardise(train.take_mean(index))), folds)
         assert ldae.estimator.modes is not None
         ldae.estimator.modes.load_state_dict(encoder.modes.state_dict())
         ldae.estimator.spread.copy_(encoder.spread)

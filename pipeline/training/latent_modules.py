@@ -111,7 +111,7 @@ class LatentModule(StepModule):
         ).to(self.device)
         generator = step_generator(step, seed=params.seed, device=self.device)
         if self.posterior == "sample":
-            z_0 = self.diffusion.standardise(train.draw(index, generator=generator))
+            z_0 = self.drawn_out(train.draw(index, generator=generator))
         else:
             z_0 = self.clean("train", index)
         schedule = self.diffusion.schedule
@@ -123,21 +123,28 @@ class LatentModule(StepModule):
         return Draw(index, z_0, schedule.add_noise(z_0, eps, t), t, eps, generator)
 
     def clean(self, split: str, index: Tensor) -> Tensor:
-        """Return z_0 of scans without anything random in it.
+        """Return z_0 of scans without anything random in it, of training scans drawn out.
 
         The posterior mean; with `stored_draw`, as published, the one draw that each scan has.
         """
         latents = self.latents[split]
+        standardise = self.drawn_out if split == "train" else self.diffusion.standardise
         if self.posterior != "stored_draw":
-            z_0: Tensor = self.diffusion.standardise(latents.take_mean(index))
-            return z_0
+            return standardise(latents.take_mean(index))
         drawn = []
         device = self.diffusion.standardise.shift.device
         for row in index.tolist():
             seed = seed_from("stored draw", latents.scan_ids[row])
             generator = torch.Generator(device).manual_seed(seed)
             drawn.append(latents.draw(torch.tensor([row]), generator=generator))
-        z_0 = self.diffusion.standardise(torch.cat(drawn))
+        return standardise(torch.cat(drawn))
+
+    def drawn_out(self, latent: Tensor) -> Tensor:
+        """Return z_0 of training scans, as far from the mean brain as unseen ones lie.
+
+        Else the denoiser would learn a spread that is too narrow for any other scan.
+        """
+        z_0: Tensor = self.diffusion.standardise(latent) * self.diffusion.standardise.margin
         return z_0
 
     def mean_over_validation(

@@ -118,12 +118,16 @@ class StepModule(lightning.LightningModule):
         named = {f"val_{name}": value for name, value in figures.items()}
         self.rows.append({"step": self.global_step, "seconds": self.seconds, **named})
         if self.params.patience and self.judged_by in figures:
-            judged = f"val_{self.judged_by}"
-            curve = [row[judged] for row in self.rows if judged in row]
-            since_best = len(curve) - 1 - curve.index(min(curve))
+            judged = [row for row in self.rows if f"val_{self.judged_by}" in row]
+            since_best = len(judged) - 1 - judged.index(self.best_row())
             if since_best == 0:
                 self.best = {k: v.cpu().clone() for k, v in self.averaged.state_dict().items()}
             self.trainer.should_stop = since_best >= self.params.patience
+
+    def best_row(self) -> dict[str, float]:
+        """Return the log row of the best validation so far."""
+        judged = f"val_{self.judged_by}"
+        return min((row for row in self.rows if judged in row), key=lambda row: row[judged])
 
     def take_best(self) -> None:
         """Make the averaged weights those of the best validation, where they were kept."""

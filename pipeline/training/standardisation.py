@@ -1,5 +1,6 @@
 """Shift and scale that give latents unit variance, whether they are in memory or not."""
 
+from collections import Counter
 from typing import Literal, NamedTuple
 
 import torch
@@ -9,29 +10,39 @@ from torch import Tensor
 
 from pipeline.stores.latents import Latents
 from pipeline.stores.streaming import StreamedLatents
+from pipeline.training.folds import subject_folds, subjects_of
 
 AnyLatents = Latents | StreamedLatents
 Field = Float[Tensor, "C X Y Z"]
 
-PRIOR_SCANS = 10
-"""What the variance around a voxel counts, in scans, beside the variance at it."""
+PRIOR_SUBJECTS = 10
+"""What the variance around a voxel counts, in subjects, beside the variance at it."""
+MIN_SUBJECTS = 4
+"""Fewer say nothing of others."""
 MIN_DEVIATION = 1e-3
 """Smallest standard deviation at a voxel, as a share of its channel's."""
-FOLDS = 5
-"""Parts of the training scans that are judged by the statistics of the others."""
+
+
+class Statistics(NamedTuple):
+    """What takes latents to z_0 = (latent - shift) * scale; axes they share are 1 long."""
+
+    shift: Field
+    scale: Field
+    margin: Float[Tensor, "C 1 1 1"]
+    """How much further out than training scans unseen ones lie."""
 
 
 class Moments(NamedTuple):
-    """Sums over scans, float64, of latents counted from an origin close to all of them."""
+    """Weighted sums over scans, float64, of latents counted from an origin close to all of them."""
 
-    scans: Tensor
+    weight: Tensor
     first: Field
     second: Field
 
     @property
     def mean(self) -> Field:
         """Mean latent, from the origin."""
-        return self.first / self.scans
+        return self.first / self.weight
 
     @property
     def variance(self) -> Field:
@@ -40,91 +51,96 @@ class Moments(NamedTuple):
 
     def around(self, centre: Field) -> Field:
         """Return the mean square of latents from this centre."""
-        return (self.second - 2 * centre * self.first) / self.scans + centre.square()
+        return (self.second - 2 * centre * self.first) / self.weight + centre.square()
 
 
 def fit_standardisation(
     train: AnyLatents, scale: Literal["voxel", "channel", "scalar"] | float, *, drawn: bool
-) -> tuple[Field, Field]:
-    """Return (shift, scale) that give latents unit variance; axes they share are 1 long.
+) -> Statistics:
+    """Return shift and scale that give latents unit variance.
 
     `drawn` says whether latents are posterior draws, whose variance is var(mean) +
     mean(exp(logvar)), or posterior means. `channel` and `scalar` give the training latents unit
-    variance. `voxel` takes the mean brain away, since registered brains are alike and it is most of
-    a latent, and gives it to latents of unseen scans: a dozen subjects say too little of the mean
-    and the variance at a voxel, so that others lie further out (1.27 instead of 1 for 12 subjects,
-    1.04 for 90). A number is taken as the scale factor as it is, with no shift.
+    variance. A number is taken as the scale factor as it is, with no shift.
+
+    `voxel` takes the mean brain away, since registered brains are alike and it is most of a latent.
+    Subjects count alike, however many visits they have. The variance is that of unseen scans: a
+    dozen subjects say too little of the mean and the variance at a voxel, so others lie further
+    out, by a quarter (with 90 subjects by 4 %). Training draws its latents out by that `margin`.
     """
     if isinstance(scale, float):
-        channels = train.take_mean(torch.zeros(1, dtype=torch.long)).shape[1]
-        return torch.zeros(channels, 1, 1, 1), torch.full((channels, 1, 1, 1), scale)
-    origin, folds = _moments(train, drawn=drawn)
+        ones = torch.ones(train.take_mean(torch.zeros(1, dtype=torch.long)).shape[1], 1, 1, 1)
+        return Statistics(0 * ones, scale * ones, ones)
+    origin, folds = _moments(train, drawn=drawn, by_subject=scale == "voxel")
     whole = _together(folds)
+    ones = torch.ones(len(origin), 1, 1, 1, device=origin.device)
     if scale == "voxel":
-        variance = _steadied(whole.variance, len(train)) * _unseen(folds)
-        return (origin + whole.mean).float(), variance.rsqrt().float()
+        variance = _steadied(whole.variance, whole.weight) * _unseen(folds)
+        margin = (whole.variance / variance).mean(dim=(1, 2, 3)).rsqrt().float()
+        shift, factor = (origin + whole.mean).float(), variance.rsqrt().float()
+        return Statistics(shift, factor, margin.reshape_as(ones))
     axes = {"channel": (1, 2, 3), "scalar": (0, 1, 2, 3)}[scale]
     shift = (origin + whole.mean).mean(dim=axes, keepdim=True)
     variance = whole.around(shift - origin).mean(dim=axes, keepdim=True)
-    shape = (len(origin), 1, 1, 1)
-    return shift.expand(shape).float(), variance.rsqrt().expand(shape).float()
+    return Statistics(ones * shift.float(), ones * variance.rsqrt().float(), ones)
 
 
 def fit_deviations(train: AnyLatents) -> tuple[Field, Float[Tensor, " C"]]:
     """Return the mean latent, and each channel's standard deviation from it over all scans."""
-    origin, folds = _moments(train, drawn=False)
+    origin, folds = _moments(train, drawn=False, by_subject=True)
     whole = _together(folds)
     deviation = whole.variance.mean(dim=(1, 2, 3)).sqrt()
     return (origin + whole.mean).float(), deviation.clamp(min=1e-6).float()
 
 
-def _moments(train: AnyLatents, *, drawn: bool) -> tuple[Field, list[Moments]]:
-    """Return an origin and the moments of each fold, in one pass.
-
-    A subject, the part of a scan id before the first `_`, is whole in its fold.
-    """
-    subjects = sorted({scan_id.split("_")[0] for scan_id in train.scan_ids})
-    count = min(FOLDS, len(subjects))
-    fold_of = {subject: i * count // len(subjects) for i, subject in enumerate(subjects)}
-    fold = torch.tensor([fold_of[scan_id.split("_")[0]] for scan_id in train.scan_ids])
+def _moments(train: AnyLatents, *, drawn: bool, by_subject: bool) -> tuple[Field, list[Moments]]:
+    """Return an origin and the moments of each fold of subjects, in one pass."""
+    fold = subject_folds(train.scan_ids)
+    count = int(fold.max()) + 1
+    subjects = subjects_of(train.scan_ids)
+    visits = Counter(subjects)
+    share = torch.tensor([1 / visits[s] if by_subject else 1.0 for s in subjects]).double()
     origin = train.take_mean(torch.zeros(1, dtype=torch.long))[0].double()
-    scans = torch.bincount(fold, minlength=count).to(origin.device)
+    weight = torch.zeros(count, dtype=torch.float64).index_add_(0, fold, share).to(origin.device)
     sums = torch.zeros(2, count, *origin.shape, dtype=torch.float64, device=origin.device)
     for index, mean, logvar in train.blocks():
         of = fold[index].to(origin.device)
+        by = share[index].reshape(-1, 1, 1, 1, 1).to(origin.device)
         value = mean.to(origin.device).double() - origin
-        sums[0].index_add_(0, of, value)
-        sums[1].index_add_(0, of, value.square())
+        sums[0].index_add_(0, of, by * value)
+        sums[1].index_add_(0, of, by * value.square())
         if drawn:
-            sums[1].index_add_(0, of, logvar.to(origin.device).double().exp())
-    return origin, [Moments(*moments) for moments in zip(scans, sums[0], sums[1], strict=True)]
+            sums[1].index_add_(0, of, by * logvar.to(origin.device).double().exp())
+    return origin, [Moments(*moments) for moments in zip(weight, sums[0], sums[1], strict=True)]
 
 
 def _together(folds: list[Moments]) -> Moments:
-    scans, first, second = zip(*folds, strict=True)
-    return Moments(torch.stack(scans).sum(), torch.stack(first).sum(0), torch.stack(second).sum(0))
+    weight, first, second = zip(*folds, strict=True)
+    return Moments(torch.stack(weight).sum(), torch.stack(first).sum(0), torch.stack(second).sum(0))
 
 
-def _steadied(variance: Field, scans: int) -> Field:
-    """Return variances of few scans pulled, as logarithms, towards those around."""
+def _steadied(variance: Field, subjects: Tensor) -> Field:
+    """Return variances of few subjects pulled, as logarithms, towards those around."""
     floor = MIN_DEVIATION**2 * variance.mean(dim=(1, 2, 3), keepdim=True)
-    logs = (variance * scans / (scans - 1) + floor.clamp(min=1e-12)).log()
+    logs = (variance * subjects / (subjects - 1).clamp(min=0.5) + floor.clamp(min=1e-12)).log()
     around = F.avg_pool3d(logs[None], 3, stride=1, padding=1, count_include_pad=False)[0]
-    steadied: Tensor = ((scans * logs + PRIOR_SCANS * around) / (scans + PRIOR_SCANS)).exp()
+    steadied: Tensor = (
+        (subjects * logs + PRIOR_SUBJECTS * around) / (subjects + PRIOR_SUBJECTS)
+    ).exp()
     return steadied
 
 
 def _unseen(folds: list[Moments]) -> Float[Tensor, "C 1 1 1"]:
-    """Return the variance of scans that took no part in the fit, over what the fit says.
+    """Return the variance of subjects that took no part in the fit, over what the fit says.
 
     The median over voxels: where all but one subject agree, a ratio may be anything.
     """
     ratio = torch.zeros_like(folds[0].first)
-    scans = int(_together(folds).scans)
+    total = _together(folds).weight
+    if total < MIN_SUBJECTS:
+        return torch.ones_like(ratio[:, :1, :1, :1])
     for i, fold in enumerate(folds):
-        others = _together(folds[:i] + folds[i + 1 :]) if len(folds) > 1 else fold
-        if others.scans < 2:
-            return torch.ones_like(ratio[:, :1, :1, :1])
-        expected = _steadied(others.variance, int(others.scans))
-        ratio += fold.around(others.mean) / expected * fold.scans / scans
+        others = _together(folds[:i] + folds[i + 1 :])
+        expected = _steadied(others.variance, others.weight)
+        ratio += fold.around(others.mean) / expected * fold.weight / total
     return ratio.flatten(1).median(dim=1).values.reshape(-1, 1, 1, 1)
