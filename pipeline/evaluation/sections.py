@@ -209,14 +209,19 @@ def training_section(context: ReportContext, figures: FigureFolder) -> dict[str,
                 "term": {"loss": "loss", "l1": "L1"}.get(term, term),
                 "train": f"{train.iloc[-1]:.4g}" if len(train) else "–",
                 "val": f"{held_out.iloc[-1]:.4g}" if len(held_out) else "–",
-                "lowest": f"{held_out.min():.4g} at {log['step'][held_out.idxmin()]:.0f}"
-                if len(held_out)
-                else "–",
+                "lowest": _lowest(log["step"], held_out),
             }
         )
     missing = [MODEL_NAMES[name] for name in MODEL_NAMES if name not in logs]
     picture = figures.plot("training_curves", lambda palette: training_curves(logs, palette))
     return {"rows": rows, "missing": missing, "picture": picture}
+
+
+def _lowest(steps: "pd.Series[Any]", values: "pd.Series[Any]") -> str:
+    if values.empty:
+        return "–"
+    at = steps.loc[values.index].iloc[int(values.argmin())]
+    return f"{values.min():.4g} at {at:.0f}"
 
 
 def reconstruction_section(context: ReportContext, figures: FigureFolder) -> dict[str, Any] | None:
