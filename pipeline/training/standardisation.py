@@ -21,6 +21,8 @@ MIN_SUBJECTS = 4
 """Fewer say nothing of others."""
 MIN_DEVIATION = 1e-3
 """Smallest standard deviation at a voxel, as a share of its channel's."""
+BACKGROUND = 1e-3
+"""Variance below which a voxel is background, as a share of its channel's."""
 
 
 class Statistics(NamedTuple):
@@ -76,9 +78,9 @@ def fit_standardisation(
     ones = torch.ones(len(origin), 1, 1, 1, device=origin.device)
     if scale == "voxel":
         variance = _steadied(whole.variance, whole.weight) * _unseen(folds)
-        margin = (whole.variance / variance).mean(dim=(1, 2, 3)).rsqrt().float()
+        margin = _typical(variance / whole.variance, whole.variance).sqrt()
         shift, factor = (origin + whole.mean).float(), variance.rsqrt().float()
-        return Statistics(shift, factor, margin.reshape_as(ones))
+        return Statistics(shift, factor, margin.float())
     axes = {"channel": (1, 2, 3), "scalar": (0, 1, 2, 3)}[scale]
     shift = (origin + whole.mean).mean(dim=axes, keepdim=True)
     variance = whole.around(shift - origin).mean(dim=axes, keepdim=True)
@@ -120,27 +122,41 @@ def _together(folds: list[Moments]) -> Moments:
 
 
 def _steadied(variance: Field, subjects: Tensor) -> Field:
-    """Return variances of few subjects pulled, as logarithms, towards those around."""
-    floor = MIN_DEVIATION**2 * variance.mean(dim=(1, 2, 3), keepdim=True)
-    logs = (variance * subjects / (subjects - 1).clamp(min=0.5) + floor.clamp(min=1e-12)).log()
-    around = F.avg_pool3d(logs[None], 3, stride=1, padding=1, count_include_pad=False)[0]
-    steadied: Tensor = (
-        (subjects * logs + PRIOR_SUBJECTS * around) / (subjects + PRIOR_SUBJECTS)
-    ).exp()
-    return steadied
+    """Return variances of few subjects pulled, as logarithms, towards those around that vary."""
+    level = variance.mean(dim=(1, 2, 3), keepdim=True)
+    floor = (MIN_DEVIATION**2 * level).clamp(min=1e-12)
+    logs = (variance * subjects / (subjects - 1).clamp(min=0.5) + floor).log()
+    varies = (variance > BACKGROUND * level).to(logs.dtype)
+
+    def pooled(field: Field) -> Field:
+        return F.avg_pool3d(field[None], 3, stride=1, padding=1)[0]
+
+    beside = pooled(varies)
+    around = torch.where(beside > 0, pooled(varies * logs) / beside, logs)
+    steadied: Field = (subjects * logs + PRIOR_SUBJECTS * around) / (subjects + PRIOR_SUBJECTS)
+    return steadied.exp()
 
 
 def _unseen(folds: list[Moments]) -> Float[Tensor, "C 1 1 1"]:
-    """Return the variance of subjects that took no part in the fit, over what the fit says.
-
-    The median over voxels: where all but one subject agree, a ratio may be anything.
-    """
+    """Return the variance of subjects that took no part in the fit, over what the fit says."""
     ratio = torch.zeros_like(folds[0].first)
-    total = _together(folds).weight
-    if total < MIN_SUBJECTS:
+    whole = _together(folds)
+    if whole.weight < MIN_SUBJECTS:
         return torch.ones_like(ratio[:, :1, :1, :1])
     for i, fold in enumerate(folds):
         others = _together(folds[:i] + folds[i + 1 :])
         expected = _steadied(others.variance, others.weight)
-        ratio += fold.around(others.mean) / expected * fold.weight / total
-    return ratio.flatten(1).median(dim=1).values.reshape(-1, 1, 1, 1)
+        ratio += fold.around(others.mean) / expected * fold.weight / whole.weight
+    return _typical(ratio, whole.variance)
+
+
+def _typical(ratio: Field, variance: Field) -> Float[Tensor, "C 1 1 1"]:
+    """Return each channel's median over the voxels that vary at all; 1 where none does.
+
+    Background is the same in all scans, and where all but one agree a ratio may be anything.
+    """
+    varies = variance > BACKGROUND * variance.mean(dim=(1, 2, 3), keepdim=True)
+    found = [
+        r[v].median() if v.any() else r.new_ones(()) for r, v in zip(ratio, varies, strict=True)
+    ]
+    return torch.stack(found).reshape(-1, 1, 1, 1)
