@@ -11,21 +11,24 @@ import yaml
 from typer.testing import CliRunner
 
 from schemas.params import Params
-from stages.cli import STAGES, TOOLS, app
+from stages.cli import STAGES, TOOLS, app, main
 from stages.params_file import load_params
 
 ROOT = Path(__file__).parents[1]
 COMMANDS = [*STAGES, *TOOLS]
 
 
-def pipeline(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, "-m", "stages.cli", *arguments],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+@pytest.fixture
+def pipeline(monkeypatch, capsys):
+    """Run the command in this process; return exit code, stdout and stderr."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["pipeline", *arguments])
+        with pytest.raises(SystemExit) as end:
+            main()
+        return end.value.code or 0, *capsys.readouterr()
+
+    return run
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -86,20 +89,21 @@ def test_presets_are_valid(preset):
         (["--device", "cuda:99"], "cuda:99"),
     ],
 )
-def test_mistakes_are_one_line_with_the_remedy(latents_path, tmp_path, arguments, expected):
-    result = pipeline(
-        "train-ldm", "--latents", str(latents_path), "--out", str(tmp_path / "ldm"), *arguments
-    )
-    assert result.returncode == 2
-    assert expected in result.stderr
-    assert len(result.stderr.strip().splitlines()) == 1
+def test_mistakes_are_one_line_with_the_remedy(
+    pipeline, latents_path, tmp_path, arguments, expected
+):
+    stores = ("--latents", str(latents_path), "--out", str(tmp_path / "ldm"))
+    code, _, errors = pipeline("train-ldm", *stores, *arguments)
+    assert code == 2
+    assert expected in errors
+    assert len(errors.strip().splitlines()) == 1
     assert not (tmp_path / "ldm").exists()
 
 
-def test_info_and_verify_of_a_store(latents_path):
-    assert "latents" in pipeline("info", str(latents_path)).stdout
-    result = pipeline("verify", str(latents_path))
-    assert (result.returncode, result.stdout.strip()) == (0, f"{latents_path}: sound")
+def test_info_and_verify_of_a_store(pipeline, latents_path):
+    assert "latents" in pipeline("info", str(latents_path))[1]
+    code, printed, _ = pipeline("verify", str(latents_path))
+    assert (code, printed.strip()) == (0, f"{latents_path}: sound")
 
 
 def test_set_overrides_the_file(tmp_path):
