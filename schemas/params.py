@@ -21,7 +21,7 @@ class SplitParams(Section):
     """Share of subjects in the training split."""
     val: Fraction = 0.15
     """Share of subjects in the validation split (early stopping, model selection)."""
-    seed: int = 0
+    seed: int = 1
     """Seed of the hash that ranks the subjects (within a diagnosis, so that each is spread evenly).
 
     Shares are exact to one subject. Row order and number of scans change nothing; adding subjects

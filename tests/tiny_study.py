@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[1]
 TINY = {
     "cohort.phantom.subjects": 6,
     "cohort.phantom.zooms": 4.0,
+    "cohort.split.seed": 0,
     "cohort.split.train": 0.5,
     "cohort.split.val": 0.17,
     "preprocess.grid.shape": [32, 40, 32],
