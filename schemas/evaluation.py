@@ -85,7 +85,7 @@ class EvaluateParams(Section):
     batch_size: Positive = 4
     """Scans reconstructed at a time."""
     max_scans: Positive = 5
-    """At most this many scans (the first in manifest order) are reconstructed."""
+    """At most this many scans (the first of every subject, then second ones) are reconstructed."""
     other_steps: tuple[Positive, ...] = (5, 10)
     """Further numbers of steps at which reconstruction is judged."""
     other_steps_scans: Annotated[int, Field(ge=0)] = 2

@@ -27,7 +27,7 @@ from pipeline.evaluation.neighbours import Neighbours
 from pipeline.evaluation.pca_direction import fit_pca_direction
 from pipeline.evaluation.probes import Direction
 from pipeline.evaluation.reconstruction import METHODS, Scan, reconstruct_all
-from pipeline.evaluation.study import Study
+from pipeline.evaluation.study import Study, of_many_subjects
 from pipeline.frozen import load_diffusion, load_ldae
 from pipeline.precompute.embed import embed_latents
 from pipeline.stores.latents import open_latents
@@ -139,6 +139,14 @@ def test_an_empty_split_is_refused(tmp_path, study):
     table = study.manifest[study.manifest["split"] == "train"]
     with pytest.raises(ContractError, match="no scan of the test split"):
         evaluate_study(dataclasses.replace(study, manifest=table), tmp_path)
+
+
+def test_few_scans_are_of_many_subjects():
+    scans = pd.DataFrame(
+        {"subject_id": list("aaabbc"), "scan_id": ["a1", "a2", "a3", "b1", "b2", "c1"]}
+    )
+    chosen = [of_many_subjects(scans, n)["scan_id"].tolist() for n in (2, 4, 9)]
+    assert chosen == [["a1", "b1"], ["a1", "b1", "c1", "a2"], ["a1", "b1", "c1", "a2", "b2", "a3"]]
 
 
 def test_manipulation_without_its_direction_says_why(study, tmp_path):

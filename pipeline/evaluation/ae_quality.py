@@ -19,6 +19,7 @@ from pipeline.evaluation.error_map import error_map_png
 from pipeline.evaluation.latent_statistics import LatentStatistics
 from pipeline.evaluation.metrics import PSNR_CEILING_DB, reconstruction_metrics
 from pipeline.evaluation.ms_ssim import ms_ssim, num_scales
+from pipeline.evaluation.study import of_many_subjects
 from pipeline.evaluation.ventricles import brain_median, ventricle_ml
 from pipeline.frozen import FrozenAutoencoder
 from pipeline.nets.lpips import Lpips, plane_slices
@@ -137,7 +138,8 @@ def evaluate_autoencoder(
     ContractError
         If no scan is left.
     """
-    chosen = scans[scans["scan_id"].isin(judge.volumes.row_of)].head(params.max_scans)
+    stored = scans[scans["scan_id"].isin(judge.volumes.row_of)]
+    chosen = of_many_subjects(stored, params.max_scans)
     if chosen.empty:
         raise ContractError(
             f"{judge.volumes.path}: no scan of the {params.split} split; check the manifest, or set"

@@ -18,7 +18,7 @@ from pipeline.evaluation.metrics import (
     reconstruction_metrics,
     summarise_reconstruction,
 )
-from pipeline.evaluation.study import Part, Study, levels
+from pipeline.evaluation.study import Part, Study, levels, of_many_subjects
 from pipeline.stores.volumes import VolumeStore
 
 METHODS = ("ae", "ldae", "lddim", "ldae_y_sem_only", "ldae_other_y_sem")
@@ -57,7 +57,7 @@ def evaluate_reconstruction(study: Study) -> Part:
         If the split holds no scan of the stores.
     """
     params = study.params
-    chosen = study.judged.head(params.max_scans)
+    chosen = of_many_subjects(study.judged, params.max_scans)
     scans = list(_with_other_subject(chosen))
     rows, noises = [], []
     examples: dict[str, list[np.ndarray]] = {}

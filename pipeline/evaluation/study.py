@@ -22,6 +22,12 @@ MAX_LATENTS = 1000
 """Scans, evenly spread, whose latents are kept in memory to compare with."""
 
 
+def of_many_subjects(scans: pd.DataFrame, at_most: int) -> pd.DataFrame:
+    """Return so many scans: the first of every subject, then the second ones, and so on."""
+    visit = scans.groupby("subject_id").cumcount()
+    return scans.iloc[visit.argsort(kind="stable")].head(at_most)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Study:
     """Everything that an evaluation is made from."""
