@@ -66,6 +66,9 @@ class TrainAeParams(OptimParams):
     """Channels of the latent."""
     num_res_blocks: Positive = 1
     """Residual blocks a level."""
+    start_from: Literal["bundled"] | Path | None = None
+    """Folder of an autoencoder whose weights training starts from, to fine-tune it. Sizes must be
+    its own; further latent channels start without effect."""
     norm_groups: Positive = 8
     """Groups of GroupNorm; divides every entry of channels."""
     kl_weight: float = 3e-8

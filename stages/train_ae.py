@@ -37,11 +37,22 @@ def train_ae(
     from pipeline.cohort.scan_splits import scans_by_split
     from pipeline.training.autoencoder import train_autoencoder
 
+    device, start = settings.device(), None
+    if params.train_ae.start_from is not None:
+        import torch
+
+        from pipeline.bundled import bundled_autoencoder
+        from pipeline.frozen import load_autoencoder
+
+        given = params.train_ae.start_from
+        folder = bundled_autoencoder() if given == "bundled" else Path(given)
+        start = load_autoencoder(folder, device=torch.device("cpu"))
     metrics = train_autoencoder(
         store,
         scans_by_split(read_manifest(manifest)),
         params.train_ae,
         out,
-        device=settings.device(),
+        device=device,
+        start=start,
     )
     typer.echo(f"{out}: L1 {metrics['l1']:.4f}, {metrics['seconds']:.0f} s of training")

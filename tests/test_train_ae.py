@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from pipeline.artefact import read_artefact
+from pipeline.frozen import load_autoencoder
 from pipeline.nets.autoencoder import Autoencoder
 from pipeline.nets.lpips import Lpips
 from pipeline.perceptual import load_lpips
@@ -199,3 +200,31 @@ def test_curves_go_to_tensorboard_too(tmp_path, volumes, split):
     params = TINY_AE.model_copy(update={"steps": 2, "log_to": ("tensorboard",)})
     train_autoencoder(volumes, split, params, tmp_path / "ae", device=CPU)
     assert list((tmp_path / "ae" / "tensorboard").glob("events.out.*"))
+
+
+def test_fine_tuning_starts_from_the_function_given(tmp_path, volumes, split, autoencoder_path):
+    """With more latent channels too: the further ones have no effect before they are trained."""
+    start = load_autoencoder(autoencoder_path, device=CPU)
+    x = torch.from_numpy(volumes.read("volume", 0))[None, None].float() / 255
+    for channels in (3, 5):
+        params = TINY_AE.model_copy(
+            update={"steps": 1, "lr": 1e-12, "latent_channels": channels, "ema_decay": 0.0}
+        )
+        out = tmp_path / str(channels)
+        train_autoencoder(volumes, split, params, out, device=CPU, start=start)
+        made = load_autoencoder(out, device=CPU)
+        assert made.net.latent_channels == channels
+        mean = made.net.encode(x)[0]
+        torch.testing.assert_close(mean[:, :3], start.net.encode(x)[0], atol=1e-4, rtol=1e-4)
+        assert channels == 3 or mean[:, 3:].std() > 1e-3
+        expected = start.net.decode(start.net.encode(x)[0])
+        torch.testing.assert_close(made.net.decode(mean), expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("change", [{"channels": (8, 8)}, {"latent_channels": 2}, {"patch": 1}])
+def test_weights_of_other_sizes_are_refused(tmp_path, volumes, split, autoencoder_path, change):
+    start = load_autoencoder(autoencoder_path, device=CPU)
+    params = TINY_AE.model_copy(update=change)
+    with pytest.raises(ContractError, match="give the same, or more latent_channels"):
+        train_autoencoder(volumes, split, params, tmp_path / "ae", device=CPU, start=start)
+    assert not (tmp_path / "ae").exists()

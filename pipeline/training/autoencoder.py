@@ -11,6 +11,7 @@ from torch import Tensor
 
 from pipeline.artefact import finished_metrics, write_artefact
 from pipeline.compute import digest_file, digest_of, seed_from
+from pipeline.frozen import FrozenAutoencoder
 from pipeline.nets.autoencoder import Autoencoder
 from pipeline.perceptual import load_lpips
 from pipeline.stores.volumes import VolumeStore
@@ -150,19 +151,23 @@ def train_autoencoder(
     out: Path,
     *,
     device: torch.device,
+    start: FrozenAutoencoder | None = None,
 ) -> dict[str, Any]:
     """Train, freeze and write the autoencoder; return its metrics.
 
-    `scan_ids` maps split to the scans of that split.
+    `scan_ids` maps split to the scans of that split. `start` gives the weights to start from.
 
     Raises
     ------
     ContractError
-        If there is no training scan, or the grid does not fit the architecture.
+        If there is no training scan, or the grid or `start` does not fit the architecture.
     """
     weights = params.perceptual.weights
     made_from = [digest_file(weights) if weights and weights.is_file() else None]
-    plan = params.model_dump(exclude={"log_to": True, "perceptual": {"weights"}})
+    made_from += [start.digest] if start is not None else []
+    plan = params.model_dump(
+        exclude={"log_to": True, "start_from": True, "perceptual": {"weights"}}
+    )
     fingerprint = digest_of([plan, made_from, volumes.digest, scan_ids])
     finished = finished_metrics(out, kind="ae", fingerprint=fingerprint)
     if finished is not None:
@@ -180,6 +185,8 @@ def train_autoencoder(
     }
     torch.manual_seed(params.seed)
     net = Autoencoder(**architecture, checkpointing=params.checkpointing)
+    if start is not None:
+        _take_weights(net, architecture, start)
     grid = volumes.attributes.grid
     _check_boxes(net, params, tuple(grid["shape"]))
     if weights is None and params.perceptual.weight:
@@ -206,6 +213,24 @@ def train_autoencoder(
             card=_card(config),
         )
     return metrics
+
+
+def _take_weights(net: Autoencoder, architecture: dict[str, Any], start: FrozenAutoencoder) -> None:
+    """Copy the weights of `start`; its own channels hear nothing of further ones at first."""
+    latent_channels = start.config["architecture"]["latent_channels"]
+    known = Autoencoder(**architecture | {"latent_channels": latent_channels})
+    given = start.net.state_dict()
+    shapes = {name: tensor.shape for name, tensor in known.state_dict().items()}
+    fewer = net.latent_channels < latent_channels
+    if fewer or shapes != {name: tensor.shape for name, tensor in given.items()}:
+        sizes = {key: start.config["architecture"].get(key) for key in architecture}
+        raise ContractError(
+            f"train_ae.start_from: {start.path} has {sizes}; give the same, or more latent_channels"
+        )
+    for name, own in net.state_dict().items():
+        old = given[name]
+        own[: len(old)] = 0
+        own[tuple(slice(n) for n in old.shape)] = old
 
 
 def _check_boxes(net: Autoencoder, params: TrainAeParams, shape: tuple[int, ...]) -> None:
