@@ -5,6 +5,7 @@ import torch
 from distributed import LocalCluster
 
 from pipeline.frozen import load_autoencoder
+from pipeline.precompute import tasks
 from pipeline.precompute.encode import encode_volumes
 from pipeline.stores.latents import open_latents
 from schemas.errors import ContractError, ParamsError
@@ -44,7 +45,8 @@ def test_workers_give_the_bytes_of_one_process(tmp_path, volumes, autoencoder_pa
     assert not (tmp_path / "none.zarr").exists()
 
 
-def test_no_scheduler_at_the_address_is_one_line(tmp_path, volumes, autoencoder_path):
+def test_no_scheduler_at_the_address_is_one_line(tmp_path, volumes, autoencoder_path, monkeypatch):
+    monkeypatch.setattr(tasks, "CONNECT_TIMEOUT", "1s")
     autoencoder = load_autoencoder(autoencoder_path, device=CPU)
     with pytest.raises(ContractError, match=r"tcp://127\.0\.0\.1:9: no dask scheduler answers"):
         encode_volumes(

@@ -71,7 +71,8 @@ def test_every_encoder_trains_and_embeds(
     assert np.ptp(y_sem, axis=0).min() > 0
     train = y_sem[[store.row_of[s] for s in split["train"]]]
     if kind != "slices":  # as published, not standardised
-        np.testing.assert_allclose(train.mean(0), 0, atol=1e-3)
+        # Over training scans drawn out to where unseen ones lie; these here are not.
+        np.testing.assert_allclose(train.mean(0), 0, atol=0.05)
         assert train.var(0).min() > 0.3  # more than 1 where modes of few scans are much of it
 
 

@@ -44,7 +44,8 @@ class DeviationEncoder(SemanticEncoder):
     all, and stage 2 learns to use what is common and to ignore the rest. So the input is centred
     (`centre`, the mean training latent) and measured in one unit a channel (`spread`: where z_0 has
     unit variance at each voxel, air would otherwise count as much as brain), and y_sem is
-    standardised: each of its numbers has mean 0 and variance 1 over training scans.
+    standardised: each of its numbers has mean 0 and variance 1 over training scans, as training
+    sees them.
 
     With `modes`, the amounts of that many principal modes of the training latents are mixed into
     y_sem: what a few hundred scans would take thousands of steps to teach the network.

@@ -23,6 +23,8 @@ log = logging.getLogger(__name__)
 
 MEMORY_LIMIT = "4GiB"
 """A worker process beyond this is restarted, and its scan tried again elsewhere."""
+CONNECT_TIMEOUT = "30s"
+"""How long a dask scheduler may take to answer."""
 AHEAD = 4
 """Tasks in flight for each worker thread; the scheduler never holds the whole cohort."""
 ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -187,7 +189,7 @@ def dask_client(workers: int, scheduler: str | None) -> Iterator[Any]:
         return
     if scheduler is not None:
         try:
-            there = Client(scheduler, timeout="30s")
+            there = Client(scheduler, timeout=CONNECT_TIMEOUT)
         except (OSError, ValueError) as error:
             raise ContractError(f"--scheduler {scheduler}: no dask scheduler answers") from error
         with there as client:
