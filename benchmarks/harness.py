@@ -3,7 +3,8 @@
 import platform
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -41,6 +42,11 @@ def race(ways: Mapping[str, Callable[[], object]], *, rounds: int, warmup: int =
             if turn >= warmup:
                 way.seconds.append(time.perf_counter() - started)
     return timed
+
+
+def exhaust(batches: Iterable[object]) -> None:
+    """Make one batch after the other, as training does: none is kept."""
+    deque(batches, maxlen=0)
 
 
 def table(title: str, timed: list[Timed]) -> str:
