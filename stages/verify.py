@@ -16,7 +16,10 @@ def verify(
         bool, typer.Option(help="Encode the damaged scans of a latent store again.")
     ] = False,
     volumes: Annotated[
-        Path | None, typer.Option(help="With --repair: the volumes.zarr it was made from.")
+        Path | None,
+        typer.Option(
+            help="With --repair: the volumes.zarr it was made from; default: that of its folder."
+        ),
     ] = None,
     ae: Annotated[
         Path | None,
@@ -47,8 +50,10 @@ def verify(
 
 
 def _repair(settings: Settings, store: Path, volumes: Path | None, ae: Path | None) -> None:
+    from pipeline.precompute.volumes_of import find_volumes
     from schemas.errors import ParamsError
 
+    volumes = volumes or find_volumes(store)
     if volumes is None:
         raise ParamsError(
             "--repair: needs --volumes, those that made this latent store; other stores are made"

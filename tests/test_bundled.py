@@ -132,6 +132,22 @@ def test_repair_takes_the_bundled_one_onto_the_grid_of_the_volumes(inside, volum
     assert chunk.read_bytes() == good
 
 
+@pytest.mark.parametrize("place", ["l.input/volumes.zarr", "volumes.zarr"])
+def test_repair_finds_the_volumes_where_commands_leave_them(inside, volumes, tmp_path, place):
+    encoded = run("encode", "--input", volumes.path, "--out", "l.zarr", "--device", "cpu")
+    assert encoded.exit_code == 0, encoded.output
+    chunk = tmp_path / "l.zarr" / "posterior_mean/c/0/0/0/0/0"
+    good = chunk.read_bytes()
+    chunk.unlink()
+    lost = run("verify", "l.zarr", "--repair", "--device", "cpu")
+    assert isinstance(lost.exception, ParamsError)
+    assert "--volumes" in str(lost.exception)
+    shutil.copytree(volumes.path, tmp_path / place)
+    repaired = run("verify", "l.zarr", "--repair", "--device", "cpu")
+    assert repaired.exit_code == 0, (repaired.output, repaired.exception)
+    assert chunk.read_bytes() == good
+
+
 def test_a_grid_that_the_bundled_one_cannot_take_is_refused(inside, tmp_path):
     grid = {"shape": [17, 24, 20], "affine": np.eye(4).tolist()}
     with pytest.raises(ContractError, match=r"multiple of 4; set preprocess\.grid\.shape"):

@@ -42,8 +42,7 @@ def volumes_of(
     source = detect_source(input_path)
     if source == "volumes":
         return MadeVolumes(input_path, None, 0)
-    out = real_path(out)
-    work = out.with_name(out.name.removesuffix(".zarr") + ".input")
+    work = _work_of(real_path(out))
     cohort = params.cohort.model_copy(update={"source": source})
     manifest, refused = build_manifest(cohort, input_path=input_path, cache=work / "dicom")
     with writing_to(work):
@@ -67,3 +66,17 @@ def volumes_of(
             scheduler=scheduler,
         )
     return MadeVolumes(work / "volumes.zarr", quarantine, summary.quarantined)
+
+
+def _work_of(latents: Path) -> Path:
+    return latents.with_name(latents.name.removesuffix(".zarr") + ".input")
+
+
+def find_volumes(latents: Path) -> Path | None:
+    """Return the volumes that a latent store was made from, where they lie as commands leave them.
+
+    In the folder that `encode` makes of images, or beside the store, as in a study.
+    """
+    latents = real_path(latents)
+    places = (_work_of(latents) / "volumes.zarr", latents.with_name("volumes.zarr"))
+    return next((place for place in places if place.is_dir() and place != latents), None)

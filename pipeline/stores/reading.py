@@ -1,6 +1,7 @@
 """Open a store of any kind, and check it."""
 
 import json
+import re
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -161,8 +162,10 @@ class OpenStore:
         try:
             yield
         except (ValueError, RuntimeError, OSError) as error:
+            what = re.split(r"[.:] Stored", str(error))[0]  # crc32c adds both sums as bytes
+            heal = "verify --repair" if self.attributes.kind == "latents" else "verify"
             raise ContractError(
-                f"{self.path}: {name} is damaged ({error!s:.100}); run `pipeline verify`"
+                f"{self.path}: {name} is damaged ({what:.100}); run `pipeline {heal}`"
             ) from error
 
     def fingerprint_rows(self) -> dict[str, int]:
