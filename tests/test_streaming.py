@@ -15,6 +15,7 @@ from pipeline.stores.latents import Latents, open_latents
 from pipeline.stores.streaming import StreamedLatents
 from pipeline.training import batches, latent_diffusion
 from pipeline.training.batches import batch_rows
+from pipeline.training.folds import subject_folds
 from schemas.diffusion import DenoiserParams, TrainLdmParams
 
 CPU = torch.device("cpu")
@@ -81,6 +82,25 @@ def test_every_voxel_of_many_scans_has_unit_variance():
     few = Latents(["a", "b"], mean[:2], torch.zeros_like(mean[:2]), (0, 0))
     _, factor, _ = latent_diffusion.fit_standardisation(few, "voxel", drawn=False)
     assert (factor * size).log().abs().max() < 3
+
+
+def test_subjects_are_whole_in_their_fold_and_count_alike():
+    ids = [f"sub-{i}_ses-{v}" for i in range(7) for v in range(1 + 3 * (i == 2))]
+    folds = dict(zip(ids, subject_folds(ids).tolist(), strict=True))
+    assert len({fold for scan, fold in folds.items() if scan.startswith("sub-2_")}) == 1
+    assert set(folds.values()) == set(range(5))
+    assert subject_folds(["ADNI_1", "ADNI_2", "ADNI_3"]).tolist() == [0, 1, 2]
+
+    mean = torch.randn(7, 1, 4, 4, 4, generator=torch.Generator().manual_seed(0)).double()
+    once = Latents([f"sub-{i}_ses-0" for i in range(7)], mean, torch.zeros_like(mean), (0,) * 7)
+    often = mean[[int(scan.split("_")[0][4:]) for scan in ids]]
+    visits = replace(once, scan_ids=ids, mean=often, logvar=torch.zeros_like(often))
+    for one, other in zip(
+        latent_diffusion.fit_standardisation(once, "voxel", drawn=False),
+        latent_diffusion.fit_standardisation(visits, "voxel", drawn=False),
+        strict=True,
+    ):
+        torch.testing.assert_close(one, other)
 
 
 def test_background_does_not_hide_how_far_out_unseen_scans_lie():
