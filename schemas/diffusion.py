@@ -45,7 +45,7 @@ class DiffusionParams(Section):
 class TrainLdmParams(OptimParams):
     """Stage 1: latent diffusion."""
 
-    steps: Positive = 160
+    steps: Positive = 130
     batch_size: Positive = 8
     lr: Annotated[float, Field(gt=0)] = 5e-4
     posterior: Posterior = "mean"
@@ -104,7 +104,7 @@ class TrainLdaeParams(OptimParams):
     batch_size: Annotated[int, Field(ge=2)] = 8
     lr: Annotated[float, Field(gt=0)] = 5e-4
     checkpoint_every: Positive = 20
-    patience: Annotated[int, Field(ge=0)] = 2
+    patience: Annotated[int, Field(ge=0)] = 1
     encoder: SemanticEncoderParams = SemanticEncoderParams()
     """Semantic encoder."""
     rough_weight: Annotated[float, Field(ge=0)] = 0.02
