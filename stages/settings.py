@@ -19,12 +19,15 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 PANEL = "Common options"
+STUDY_PARAMS = Path("params.yaml")
 
 _COMMON: dict[str, Any] = {
     "params_file": Annotated[
         Path | None,
         typer.Option(
-            "--params", help="params.yaml; without it, the demo preset.", rich_help_panel=PANEL
+            "--params",
+            help="Parameters; default: params.yaml here, else the demo preset.",
+            rich_help_panel=PANEL,
         ),
     ],
     "overrides": Annotated[
@@ -81,10 +84,11 @@ class Settings:
     log_file: Path | None
 
     def params(self) -> "Params":
-        """Return the validated parameters."""
+        """Return the validated parameters: of the file given, else of the study around us."""
         from stages.params_file import load_params
 
-        return load_params(self.params_file, self.overrides or [])
+        study = STUDY_PARAMS if STUDY_PARAMS.is_file() else None
+        return load_params(self.params_file or study, self.overrides or [])
 
     def device(self) -> "torch.device":
         """Return the device asked for."""
@@ -103,6 +107,8 @@ class Settings:
         self.params()
         if self.device_name not in ("auto", "cpu"):
             self.devices()
+        if self.params_file is None and STUDY_PARAMS.is_file():
+            log.info("parameters of %s", STUDY_PARAMS)
 
     def num_workers(self) -> int:
         """Return the number of worker processes."""

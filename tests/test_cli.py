@@ -100,6 +100,15 @@ def test_mistakes_are_one_line_with_the_remedy(
     assert not (tmp_path / "ldm").exists()
 
 
+def test_a_command_in_a_study_takes_its_parameters(pipeline, latents_path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "params.yaml").write_text("train_ldm: {stepz: 3}\n")
+    asked = ("train-ldm", "--latents", str(latents_path), "--out", "ldm")
+    assert "params.yaml: unknown key train_ldm.stepz" in pipeline(*asked)[2]
+    (tmp_path / "other.yaml").write_text("train_ldm: {lr: -1}\n")
+    assert "other.yaml: train_ldm.lr" in pipeline(*asked, "--params", "other.yaml")[2]
+
+
 def test_info_and_verify_of_a_store(pipeline, latents_path):
     assert "latents" in pipeline("info", str(latents_path))[1]
     code, printed, _ = pipeline("verify", str(latents_path))
