@@ -10,7 +10,7 @@ from pipeline.imaging.chain import preprocess_scan
 from pipeline.precompute.preprocess import preprocess_cohort
 from schemas.params import CohortParams, PhantomParams, PreprocessParams
 
-SCANS = 4
+SCANS = 16
 
 
 def phantoms(folder: Path, *, subjects: int, zooms: float) -> Path:
@@ -71,7 +71,7 @@ ROWS = [
         against="1 worker",
         measure=measure_workers,
         target=1.8,
-        seconds=120,
+        seconds=240,
     ),
     Row(
         name="preprocess-head",

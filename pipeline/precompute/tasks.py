@@ -1,6 +1,7 @@
 """The work on one scan as a guarded task, and its fan-out over processes."""
 
 import logging
+import multiprocessing
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,6 +28,8 @@ CONNECT_TIMEOUT = "30s"
 """How long a dask scheduler may take to answer."""
 AHEAD = 4
 """Tasks in flight for each worker thread; the scheduler never holds the whole cohort."""
+KEPT_BYTES = 1 << 30
+KEPT = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_")
 ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
@@ -195,10 +198,8 @@ def dask_client(workers: int, scheduler: str | None) -> Iterator[Any]:
         with there as client:
             yield client
         return
-    # Pausing a worker above its target would stall a scan that needs the memory for a moment.
-    memory = {f"distributed.worker.memory.{key}": False for key in ("target", "spill", "pause")}
     with (
-        dask.config.set(memory),
+        dask.config.set(_local_config()),
         LocalCluster(
             n_workers=workers,
             threads_per_worker=1,
@@ -210,3 +211,18 @@ def dask_client(workers: int, scheduler: str | None) -> Iterator[Any]:
         Client(cluster) as client,
     ):
         yield client
+
+
+def _local_config() -> dict[str, Any]:
+    """Return how dask runs workers of our own: few long tasks each, nobody watching."""
+    # Pausing a worker above its target would stall a scan that needs the memory for a moment.
+    config: dict[str, Any] = {
+        f"distributed.worker.memory.{key}": False for key in ("target", "spill", "pause")
+    }
+    config |= {"distributed.worker.profile.enabled": False, "distributed.admin.tick.interval": "1s"}
+    # Volumes' memory is used again, not returned and zeroed anew for every array.
+    config |= {f"distributed.nanny.pre-spawn-environ.{key}": KEPT_BYTES for key in KEPT}
+    if "forkserver" in multiprocessing.get_all_start_methods():
+        # What workers import is then imported once for all of them.
+        config["distributed.worker.multiprocessing-method"] = "forkserver"
+    return config
