@@ -4,13 +4,13 @@ import json
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
 from pipeline.artefact import CARD, CONFIG, METRICS, WEIGHTS, read_artefact, write_artefact
 from pipeline.compute import digest_of, write_atomic, write_json
-from pipeline.frozen import load_autoencoder, on_grid
+from pipeline.frozen import FrozenAutoencoder, load_autoencoder, on_grid
 from pipeline.stores.builder import lock_store
 from schemas.errors import ContractError
 
@@ -44,6 +44,12 @@ def find_autoencoder(given: Path | None) -> tuple[Path, str]:
     if (STUDY / CONFIG).is_file():
         return STUDY, f"{STUDY}, of this study"
     return bundled_autoencoder(), "the one bundled with the package"
+
+
+def load_start(named: Path | Literal["bundled"]) -> FrozenAutoencoder:
+    """Return the autoencoder that fine-tuning starts from."""
+    folder = bundled_autoencoder() if named == "bundled" else Path(named)
+    return load_autoencoder(folder, device=torch.device("cpu"))
 
 
 def adopt_autoencoder(source: Path, out: Path, *, grid: dict[str, Any]) -> dict[str, Any]:

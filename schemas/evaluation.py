@@ -3,16 +3,19 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from schemas.diffusion import VoxelDaeParams
 from schemas.section import Fraction, Positive, Section
+
+Label = Annotated[str, BeforeValidator(lambda v: f"{v:g}" if type(v) in (int, float) else v)]
+"""A class as the table has it; YAML reads 0 and 1 as numbers."""
 
 
 class ProbeParams(Section):
     """Probes on y_sem and on what it must beat."""
 
-    classification: dict[str, tuple[str, str]] = Field(
+    classification: dict[str, tuple[Label, Label]] = Field(
         {"diagnosis": ("CN", "AD"), "sex": ("F", "M")}
     )
     """Label column to (negative, positive) class; other values are left out."""

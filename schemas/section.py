@@ -27,10 +27,10 @@ class OptimParams(Section):
     """Scans a step."""
     lr: Annotated[float, Field(gt=0)]
     """Peak learning rate (Adam), reached after the warm-up."""
-    warmup_steps: int = 20
+    warmup_steps: Annotated[int, Field(ge=0)] = 20
     """Steps of linear warm-up; then cosine decay to 5 % of the peak."""
-    grad_clip: float = 1.0
-    """Largest gradient norm."""
+    grad_clip: Annotated[float, Field(ge=0)] = 1.0
+    """Largest gradient norm; 0 is no bound."""
     precision: Precision = "bf16"
     """Arithmetic of the forward pass."""
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.995

@@ -55,7 +55,10 @@ Volumes = Annotated[
         rich_help_panel=INPUT_PANEL,
     ),
 ]
-Ae = Annotated[Path, typer.Option(help="Autoencoder folder.")]
+Ae = Annotated[
+    Path | None,
+    typer.Option(help="Autoencoder folder; default: models/ae, else the bundled one."),
+]
 LdaeFolder = Annotated[Path, typer.Option(help="Model of train-ldae.")]
 Out = Annotated[Path, typer.Option(help="Folder for NIfTI, PNG and JSON.")]
 SpaceOption = Annotated[
@@ -88,7 +91,7 @@ _STORES: dict[str, tuple[Any, Any]] = {
     "space": (SpaceOption, "mni"),
 }
 _MODELS: dict[str, tuple[Any, Any]] = {
-    "ae": (Ae, Path("models/ae")),
+    "ae": (Ae, None),
     "ldae": (LdaeFolder, Path("models/ldae")),
     "out": (Out, inspect.Parameter.empty),
     "steps": (Steps, None),
@@ -138,18 +141,20 @@ class Request:
         from pipeline.applications.batch import Opener
         from pipeline.applications.models import load_models
         from pipeline.applications.writing import Writer
+        from pipeline.bundled import find_autoencoder
         from pipeline.stores.latents import open_latents
         from pipeline.stores.volumes import open_volumes
 
         params, given = self.settings.params(), self.options
-        steps = given["steps"]
+        asked = {"sampler": given["sampler"], "num_inference_steps": given["steps"]}
+        # Other numbers of steps are for the evaluation alone.
+        asked |= {"other_steps": ()}
+        changes = {name: value for name, value in asked.items() if value is not None}
         models = load_models(
-            given["ae"],
+            find_autoencoder(given["ae"])[0],
             given["ldae"],
+            params.evaluate.model_copy(update=changes),
             device=self.settings.device(),
-            sampler=given["sampler"] or params.evaluate.sampler,
-            num_inference_steps=params.evaluate.num_inference_steps if steps is None else steps,
-            batch_size=params.evaluate.batch_size,
         )
         latents, volumes = given.get("latents"), given.get("volumes")
         opener = Opener(

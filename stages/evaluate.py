@@ -1,7 +1,7 @@
 """Stage 9: what scans never trained on show."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
@@ -55,8 +55,6 @@ def evaluate(
     if latents is None or ldae is None:
         raise ParamsError("evaluate: --latents and --ldae are needed, or --what ae")
 
-    from dataclasses import replace
-
     from pipeline.applications.models import load_models, load_voxel_models
     from pipeline.applications.sources import check_latents
     from pipeline.cohort.manifest import read_manifest
@@ -67,19 +65,10 @@ def evaluate(
     from pipeline.stores.volumes import open_volumes
 
     params = settings.params()
-    how: dict[str, Any] = {
-        "device": settings.device(),
-        "sampler": params.evaluate.sampler,
-        "num_inference_steps": params.evaluate.num_inference_steps,
-        "batch_size": params.evaluate.batch_size,
-    }
+    device = settings.device()
     volume_store = open_volumes(volumes)
     study = Study(
-        models=replace(
-            load_models(folder, ldae, **how),
-            clip_x0=params.evaluate.clip_x0,
-            stop_percent=params.evaluate.stop_percent,
-        ),
+        models=load_models(folder, ldae, params.evaluate, device=device),
         volumes=volume_store,
         latents=open_latents(latents),
         manifest=read_manifest(manifest),
@@ -88,7 +77,9 @@ def evaluate(
         directions=directions,
         voxel_dae=None
         if voxel_dae is None
-        else load_voxel_models(voxel_dae, volume_store.attributes.grid, **how),
+        else load_voxel_models(
+            voxel_dae, volume_store.attributes.grid, params.evaluate, device=device
+        ),
     )
     check_latents(study.latents, study.models)
     evaluate_study(study, out)

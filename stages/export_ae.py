@@ -18,7 +18,10 @@ def export_ae(
         typer.Option("--format", help="MONAI bundle, or float16 for the package itself."),
     ] = "monai",
     card: Annotated[
-        Path | None, typer.Option(help="Markdown that replaces the model card (bundled).")
+        Path | None,
+        typer.Option(
+            exists=True, dir_okay=False, help="Markdown that replaces the model card (bundled)."
+        ),
     ] = None,
 ) -> None:
     """Write an autoencoder for others: a MONAI bundle that `python -m monai.bundle run` executes.

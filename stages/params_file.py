@@ -38,10 +38,9 @@ def load_params(path: Path | None, overrides: list[str]) -> Params:
 def _read(path: Path) -> dict[str, Any]:
     try:
         values = _parse(path.read_text(), source=str(path))
-    except OSError as error:
-        raise ParamsError(
-            f"{path}: cannot be read ({error.strerror}); give --params FILE"
-        ) from error
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "no UTF-8 text"
+        raise ParamsError(f"{path}: cannot be read ({reason}); give --params FILE") from error
     if values is not None and not isinstance(values, dict):
         raise ParamsError(f"{path}: expected sections with keys, found {type(values).__name__}")
     return values or {}

@@ -20,14 +20,13 @@ def train_ae(
     Example: pipeline train-ae --manifest data/cohort/manifest.csv --volumes data/volumes.zarr
     --out models/ae
     """
+    from pipeline.bundled import adopt_autoencoder, bundled_autoencoder, load_start
     from pipeline.stores.volumes import open_volumes
 
     params = settings.params()
     store = open_volumes(volumes)
     chosen = params.autoencoder
     if chosen.source != "train":
-        from pipeline.bundled import adopt_autoencoder, bundled_autoencoder
-
         source = chosen.path or bundled_autoencoder()
         adopt_autoencoder(source, out, grid=store.attributes.grid)
         typer.echo(f"{out}: the {chosen.source} autoencoder of {source}; nothing was trained")
@@ -37,22 +36,14 @@ def train_ae(
     from pipeline.cohort.scan_splits import scans_by_split
     from pipeline.training.autoencoder import train_autoencoder
 
-    device, start = settings.device(), None
-    if params.train_ae.start_from is not None:
-        import torch
-
-        from pipeline.bundled import bundled_autoencoder
-        from pipeline.frozen import load_autoencoder
-
-        given = params.train_ae.start_from
-        folder = bundled_autoencoder() if given == "bundled" else Path(given)
-        start = load_autoencoder(folder, device=torch.device("cpu"))
+    device = settings.device()
+    start = params.train_ae.start_from
     metrics = train_autoencoder(
         store,
         scans_by_split(read_manifest(manifest)),
         params.train_ae,
         out,
         device=device,
-        start=start,
+        start=load_start(start) if start is not None else None,
     )
     typer.echo(f"{out}: L1 {metrics['l1']:.4f}, {metrics['seconds']:.0f} s of training")

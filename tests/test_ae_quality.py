@@ -42,7 +42,7 @@ def test_ms_ssim_is_monais_over_the_volume_and_one_for_equals():
         weights=list(published / published.sum()),
     )  # fmt: skip
     inside, whole = ms_ssim(reference, made, brain)
-    assert whole == pytest.approx(float(monai(made, reference)), abs=1e-5)
+    assert whole == pytest.approx(float(monai(made, reference)), abs=1e-4)
     assert 0 < inside < 1
     assert ms_ssim(reference, reference, brain) == pytest.approx((1, 1))
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -20,10 +21,12 @@ from pipeline.applications.interpolate import alphas_of_months, interpolate, sle
 from pipeline.applications.manipulate import manipulate, move
 from pipeline.applications.models import load_models
 from pipeline.applications.native import brain_of, to_native
+from pipeline.applications.outcome import numbered
 from pipeline.applications.ranges import parse_numbers
 from pipeline.applications.reconstruct import reconstruct
 from pipeline.applications.sources import (
     NativeSpace,
+    check_latents,
     preprocessing_for,
     source_from_file,
     source_from_store,
@@ -39,9 +42,10 @@ from pipeline.frozen import load_diffusion
 from pipeline.imaging.chain import scale_intensities
 from pipeline.imaging.geometry import resample_masked
 from pipeline.imaging.template import grid_affine
-from pipeline.precompute.embed import embed_latents
+from pipeline.precompute.embed import check_same_autoencoder, embed_latents
 from pipeline.stores.latents import open_latents
 from schemas.errors import ContractError, ParamsError, ScanError
+from schemas.evaluation import EvaluateParams
 from schemas.manifest import MANIFEST_COLUMNS
 from schemas.params import EmbedParams, GridParams, PreprocessParams
 from stages.cli import app
@@ -67,9 +71,8 @@ def ldae_path(tmp_path_factory, latents_path, split):
 
 @pytest.fixture(scope="module")
 def models(autoencoder_path, ldae_path):
-    return load_models(
-        autoencoder_path, ldae_path, device=CPU, sampler="dpm", num_inference_steps=6, batch_size=3
-    )
+    params = EvaluateParams(num_inference_steps=6, batch_size=3)
+    return load_models(autoencoder_path, ldae_path, params, device=CPU)
 
 
 @pytest.fixture
@@ -371,10 +374,44 @@ def test_scans_that_cannot_be_opened_are_named_before_any_work(opener):
     for names, expected in (
         (["sub-999"], "sub-999 not in the store"),
         (["nowhere.nii.gz"], "nowhere.nii.gz: no such file"),
-        ([SCAN, SCAN], "given twice"),
     ):
         with pytest.raises((ContractError, ParamsError), match=expected):
             opener.check(names)
+
+
+def test_two_scans_of_one_name_would_write_the_same_files(tmp_path, opener, models):
+    writer = Writer(out=tmp_path, command="reconstruct", space="mni", models=models)
+    with pytest.raises(ParamsError, match="given twice"):
+        run_batch([SCAN, SCAN], opener, writer, lambda s: reconstruct(models, s.z_0))
+    opener.check([SCAN, SCAN])  # a pair has one set of files
+
+
+def test_labels_tell_close_values_apart():
+    assert numbered("alpha", [0.5, 1], digits=3) == ["alpha0.500", "alpha1.000"]
+    assert numbered("scale", [0, 0.005, 0.01], digits=2, sign="+")[1] == "scale+0.005"
+    with pytest.raises(ParamsError, match=r"scale: 2 is given twice"):
+        numbered("scale", [1, 2, 2], digits=2)
+
+
+def test_volumes_lie_where_the_study_has_them(tmp_path, autoencoder_path, ldae_path, latents_path):
+    """Not where the autoencoder was trained."""
+    elsewhere = tmp_path / "ae"
+    shutil.copytree(autoencoder_path, elsewhere)
+    config = json.loads((elsewhere / CONFIG).read_text())
+    config["grid"] = {"shape": [8, 8, 8], "affine": np.eye(4).tolist(), "orientation": "RAS"}
+    (elsewhere / CONFIG).write_text(json.dumps(config))
+    models = load_models(elsewhere, ldae_path, EvaluateParams(), device=CPU)
+    latents = open_latents(latents_path)
+    assert models.autoencoder.grid == latents.attributes.grid
+    check_latents(latents, models)
+
+
+def test_latents_of_another_shape_are_refused(latents_path, models):
+    frozen = dataclasses.replace(
+        models.ldae, config=models.ldae.config | {"latent_shape": [3, 9, 9, 9]}
+    )
+    with pytest.raises(ContractError, match=r"latents of .* the LDAE was trained on"):
+        check_same_autoencoder(open_latents(latents_path), frozen)
 
 
 def preprocessed(status="pass"):
@@ -452,11 +489,11 @@ def test_models_that_do_not_belong_together_are_refused(tmp_path, autoencoder_pa
         (other / file.name).write_bytes(file.read_bytes())
     config = json.loads((other / CONFIG).read_text()) | {"autoencoder_digest": "another"}
     (other / CONFIG).write_text(json.dumps(config))
-    options = {"device": CPU, "sampler": "dpm", "batch_size": 1}
     with pytest.raises(ContractError, match="another autoencoder"):
-        load_models(autoencoder_path, other, num_inference_steps=5, **options)
-    with pytest.raises(ParamsError, match="--steps 1000: expected 1 to 999"):
-        load_models(autoencoder_path, ldae_path, num_inference_steps=1000, **options)
+        load_models(autoencoder_path, other, EvaluateParams(), device=CPU)
+    for many in ({"num_inference_steps": 1000}, {"other_steps": [5, 1000]}):
+        with pytest.raises(ParamsError, match="1000 sampler steps: expected 1 to 999"):
+            load_models(autoencoder_path, ldae_path, EvaluateParams(**many), device=CPU)
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
+from pipeline.applications.manipulate import manipulate
 from pipeline.evaluation.interpolation import (
     METHODS,
     MiddleVisit,
@@ -15,7 +16,7 @@ from pipeline.evaluation.interpolation import (
     judge_middle_visit,
     middle_visits,
 )
-from pipeline.evaluation.manipulation import dose_response, spearman, summarise_dose
+from pipeline.evaluation.manipulation import Judge, spearman, summarise_dose
 from pipeline.evaluation.ventricles import brain_median, ventricle_box, ventricle_ml
 from pipeline.imaging.template import grid_affine
 from schemas.params import GridParams
@@ -61,9 +62,9 @@ def test_ventricle_box_holds_its_bounds_in_any_grid():
 def test_dose_response_has_a_row_a_scale(models, source, direction):  # noqa: F811
     shifted = dataclasses.replace(models.autoencoder, grid=on_template(models))
     scales = (-1.0, 0.0, 1.0)
-    table = dose_response(
-        dataclasses.replace(models, autoencoder=shifted), source.z_0, direction, scales
-    )
+    there = dataclasses.replace(models, autoencoder=shifted)
+    own, moved = there.decode(source.z_0)[0], manipulate(there, source.z_0, direction, scales)
+    table = Judge(models=there, direction=direction).measure(own.numpy(), moved.volumes, scales)
     assert table["scale"].tolist() == list(scales)
     assert np.isfinite(table.to_numpy()).all()
     assert table["identity"].iloc[1] <= 1
@@ -130,7 +131,8 @@ def test_each_way_to_fill_in_a_visit_is_judged(models, opener):  # noqa: F811
         }
     )
     (visit,) = middle_visits(table, set(table["scan_id"]))
-    rows = judge_middle_visit(models, visit, *sources).set_index(["target", "method"])
+    made = fill_in(models, visit, sources[0], sources[2])
+    rows = judge_middle_visit(models, visit, sources[1], made).set_index(["target", "method"])
     assert len(rows) == 2 * len(METHODS) - 1  # detail belongs to the real scan alone
     first, middle, last = (s.volume for s in sources)
     inside = middle > 0

@@ -272,3 +272,10 @@ def test_real_cohort_has_84_subjects() -> None:
     assert len(manifest) == 85
     assert refused.empty
     assert manifest["age_years"].notna().mean() > 0.9
+
+
+def test_a_file_that_is_neither_image_nor_table_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "cohort.xlsx"
+    path.write_bytes(b"PK")
+    with pytest.raises(ContractError, match=r"cohort\.xlsx: neither an image"):
+        detect_source(path)

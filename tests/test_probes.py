@@ -184,6 +184,17 @@ def test_a_target_that_cannot_be_judged_is_skipped_with_its_reason(
     assert target not in results.metrics
 
 
+@pytest.mark.parametrize("classes", [["0", "1"], [0, 1]])
+def test_classes_may_be_numbers(classes: list[Any]) -> None:
+    """Columns of numbers alone are read as such."""
+    features, table = cohort(12)
+    table = table.assign(amyloid=(table.diagnosis == "AD").astype(float))
+    wanted = {"classification": {"amyloid": classes, "diagnosis": ["CN", "AD"]}}
+    params = ProbeParams.model_validate(QUICK.model_dump() | wanted)
+    metrics = fit_probes({"y_sem": features["y_sem"]}, table, params).metrics
+    assert metrics["amyloid"]["y_sem"] == metrics["diagnosis"]["y_sem"]
+
+
 def test_missing_columns_are_named() -> None:
     features, table = cohort(12)
     results = fit_probes(features, table.drop(columns=["age_years", "ventricle_ml"]), QUICK)

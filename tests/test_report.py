@@ -14,6 +14,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from pipeline.cohort.phantom.anatomy import VOLUMES
+from pipeline.evaluation.application_sections import VISIT_MEASURES, verdicts
 from pipeline.evaluation.brains import brain_box, middle, plane_slice, slice_sprite
 from pipeline.evaluation.interpolation import summarise_interpolation
 from pipeline.evaluation.manipulation import summarise_dose
@@ -89,6 +91,7 @@ def write_study(
             "diagnosis": np.where(sick == 1, "AD", "CN"),
             "split": np.array(["train", "train", "val", "test", "test", "train"])[numbers % 6],
             "ventricle_ml": 20 + 0.7 * (ages - 55) + 12 * sick,
+            **dict.fromkeys((*VOLUMES, "atrophy"), 1.0),
         }
     )
     root.mkdir(parents=True, exist_ok=True)
@@ -367,11 +370,28 @@ def test_hostile_names_stay_text(study: tuple[Path, str]) -> None:
     assert HOSTILE in "".join(page.text)
 
 
-def test_phantoms_are_called_phantoms(study: tuple[Path, str]) -> None:
+def test_phantoms_are_called_phantoms(study: tuple[Path, str], tmp_path: Path) -> None:
+    """By what the manifest holds: --phantom and --input override the parameters."""
     root, text = study
     assert "Synthetic phantoms, no clinical meaning" in text
     params = Params.model_validate({"cohort": {"source": "bids", "input": "in"}})
-    assert "no clinical meaning" not in render(root, params)
+    assert "no clinical meaning" in render(root, params)
+    real = pd.read_csv(root / "manifest.csv").drop(columns=["atrophy", *VOLUMES])
+    real.to_csv(tmp_path / "manifest.csv", index=False)
+    assert "no clinical meaning" not in render(tmp_path, Params())
+
+
+def test_figures_of_the_autoencoder_are_no_study(study: tuple[Path, str], tmp_path: Path) -> None:
+    (tmp_path / "metrics.json").write_text('{"ms_ssim_scales": 3, "split": "test"}')
+    with pytest.raises(ContractError, match="of `evaluate --what ae`"):
+        render(study[0], PARAMS, evaluate=tmp_path)
+
+
+def test_one_subject_decides_nothing() -> None:
+    certain = {"value": -1.0, "low": -1.0, "high": -1.0, "subjects": 1}
+    found = {"ldae_minus": {"scan": {"blend": dict.fromkeys(VISIT_MEASURES, certain)}}}
+    (row,) = verdicts(found)
+    assert {cell["verdict"] for cell in row["cells"]} == {"too few subjects to tell"}
 
 
 def test_every_method_of_a_plot_has_a_colour():

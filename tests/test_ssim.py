@@ -31,3 +31,12 @@ def test_equal_volumes_reach_one_and_its_gradient_improves_a_guess():
     assert guess.grad is not None
     after = ssim_map(x, (guess + 50 * guess.grad).detach()).mean()
     assert after > before
+
+
+def test_mixed_precision_does_not_touch_it():
+    generator = torch.Generator().manual_seed(2)
+    x = 0.6 + 0.01 * torch.randn(SHAPE, generator=generator)
+    y = x + 0.01 * torch.randn(SHAPE, generator=generator)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mixed = ssim_map(x, y)
+    torch.testing.assert_close(mixed, ssim_map(x, y), atol=0, rtol=0)

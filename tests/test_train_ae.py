@@ -173,7 +173,7 @@ def test_without_perceptual_weights_the_run_says_so(tmp_path, volumes, split, ca
         train_autoencoder(volumes, split, params, tmp_path / "ae", device=CPU)
     assert "perceptual term: off" in caplog.text
     config = json.loads((tmp_path / "ae" / "config.json").read_text())
-    assert config["params"]["perceptual"]["weights"] is None
+    assert config["perceptual_sha256"] is None
 
 
 def test_lpips_is_zero_for_equals_grows_with_the_difference_and_is_loaded_strictly(
@@ -221,7 +221,15 @@ def test_fine_tuning_starts_from_the_function_given(tmp_path, volumes, split, au
         torch.testing.assert_close(made.net.decode(mean), expected, atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("change", [{"channels": (8, 8)}, {"latent_channels": 2}, {"patch": 1}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"channels": (8, 8)},
+        {"latent_channels": 2},
+        {"patch": 1},
+        {"norm_groups": 4},  # shows in no tensor's shape
+    ],
+)
 def test_weights_of_other_sizes_are_refused(tmp_path, volumes, split, autoencoder_path, change):
     start = load_autoencoder(autoencoder_path, device=CPU)
     params = TINY_AE.model_copy(update=change)

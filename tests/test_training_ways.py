@@ -205,6 +205,52 @@ def test_the_best_weights_survive_a_kill(train, monkeypatch):
         assert torch.equal(tensor, made.tensors[f"denoiser.{name}"])
 
 
+def test_nothing_is_trained_again_when_the_model_could_not_be_written(train, tmp_path, monkeypatch):
+    whole = train("whole", steps=5)
+    trained = []
+    compute, write = DenoiserModule.compute_losses, stages.write_artefact
+
+    def counting(self, step):
+        trained.append(step)
+        return compute(self, step)
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(DenoiserModule, "compute_losses", counting)
+    monkeypatch.setattr(stages, "write_artefact", full)
+    with pytest.raises(OSError, match="No space"):
+        train("again", steps=5)
+    monkeypatch.setattr(stages, "write_artefact", write)
+    assert train("again", steps=5).digest == whole.digest
+    assert trained == list(range(5))
+    assert not (tmp_path / "again.training").exists()
+
+
+def test_the_last_weights_are_validated_where_no_interval_ends_with_them(train, tmp_path):
+    train("odd", steps=5)
+    log = pd.read_csv(tmp_path / "odd" / "log.csv").set_index("step")
+    assert log["val_loss"].dropna().index.tolist() == [2, 4, 5]
+
+
+def test_an_early_end_is_remembered(train, monkeypatch):
+    """When only the model was missing, training does not go on."""
+    seen = validations(monkeypatch, [1.0, 2.0, 3.0, 0.1])
+    write = stages.write_artefact
+    monkeypatch.setattr(stages, "write_artefact", lambda *_, **__: (_ for _ in ()).throw(KeyError))
+    with pytest.raises(KeyError):
+        train("early", steps=12, patience=2)
+    monkeypatch.setattr(stages, "write_artefact", write)
+    assert train("early", steps=12, patience=2).config["metrics"]["val_loss"] == 1.0
+    assert len(seen) == 3
+
+
+def test_without_a_bound_gradients_are_not_clipped(train):
+    free, tight = train("free", grad_clip=0), train("tight", grad_clip=1e-9)
+    changed = [not torch.equal(free.tensors[k], v) for k, v in tight.tensors.items()]
+    assert any(changed)
+
+
 def test_patience_without_validation_scans_trains_to_the_last_step(
     tmp_path, latents_path, split, caplog
 ):

@@ -1,6 +1,7 @@
 """One command over several scans: models loaded once, one bad scan never stops the others."""
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -65,13 +66,6 @@ class Opener:
         absent = [name for name in names if is_image(name) and not Path(name).is_file()]
         if absent:
             raise ContractError(f"{absent[0]}: no such file ({len(absent)} of {len(names)} inputs)")
-        stems = [stem_of(Path(name)) if is_image(name) else name for name in names]
-        double = {stem for stem in stems if stems.count(stem) > 1}
-        if double:
-            raise ParamsError(
-                f"{min(double)}: given twice, and their files would have the same names; use one"
-                " --out each"
-            )
 
     def open(self, name: str) -> Source:
         """Return one scan.
@@ -101,6 +95,12 @@ def run_batch(
     With one scan alone its error is raised.
     """
     opener.check(names)
+    stems = Counter(stem_of(Path(name)) if is_image(name) else name for name in names)
+    stem, count = stems.most_common(1)[0]
+    if count > 1:
+        raise ParamsError(
+            f"{stem}: given twice, and their files would have the same names; use one --out each"
+        )
     failed = []
     for name in progress(names, total=len(names), label=writer.command):
         try:

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pipeline.applications.models import Models
-from pipeline.applications.outcome import Outcome
+from pipeline.applications.outcome import Outcome, numbered
 from pipeline.evaluation.metrics import latent_health
 from schemas.errors import ParamsError
 
@@ -31,6 +31,7 @@ def interpolate(
         If an alpha is outside [0, 1] and `extrapolate` is off.
     """
     check_alphas(alphas, extrapolate=extrapolate)
+    labels = numbered("alpha", alphas, digits=3)
     both = models.take_apart(torch.cat([z_0_a, z_0_b]))
     alpha = torch.tensor(alphas, dtype=torch.float64)
     y_sem = torch.lerp(
@@ -38,7 +39,6 @@ def interpolate(
     ).to(both.y_sem)
     x_T = slerp(both.x_T[:1], both.x_T[1:], alpha)
     volumes = models.decode(models.sample(y_sem, x_T))
-    labels = [f"alpha{a:.3f}" for a in alphas]
     details = [{"alpha": a} for a in alphas]
     record = {
         "x_T": "inverted, spherical interpolation",

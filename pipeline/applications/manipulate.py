@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pipeline.applications.models import Models
-from pipeline.applications.outcome import Outcome
+from pipeline.applications.outcome import Outcome, numbered
 from pipeline.evaluation.directions import SavedDirection
 from pipeline.evaluation.metrics import latent_health
 
@@ -23,11 +23,11 @@ def manipulate(
     A scale is a number of standard deviations that y_sem of the probe's fitting scans has along
     the direction.
     """
+    labels = numbered("scale", scales, digits=2, sign="+")
     codes = models.take_apart(z_0)
     moved = move(codes.y_sem, direction, scales)
     x_T = codes.x_T.expand(len(scales), *codes.x_T.shape[1:])
     volumes = models.decode(models.sample(moved, x_T))
-    labels = [f"scale{scale:+.2f}" for scale in scales]
     start = float(direction.position(codes.y_sem.double().cpu().numpy())[0])
     details = [
         {"scale": scale, "position": start + scale, "published_scale": direction.published(scale)}

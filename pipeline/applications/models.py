@@ -1,6 +1,7 @@
 """Autoencoder and LDAE as one machine: take latents apart into codes, make volumes of codes."""
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,11 @@ from pipeline.frozen import (
     FrozenLdae,
     load_autoencoder,
     load_ldae,
+    on_grid,
     voxels_as_latents,
 )
 from schemas.errors import ContractError, ParamsError
+from schemas.evaluation import EvaluateParams
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +68,11 @@ class Models:
     @torch.inference_mode()
     def embed(self, z_0: Float[Tensor, "B C X Y Z"]) -> Float[Tensor, "B D"]:
         """Return y_sem. An encoder that reads volumes is given the decoded ones."""
-        return self.ldae.net.embed(z_0, lambda: self.decode(z_0)[:, None].float().to(self.device))
+        parts = torch.split(z_0, self.batch_size)
+        return torch.cat([self.ldae.net.embed(part, partial(self._seen, part)) for part in parts])
+
+    def _seen(self, z_0: Float[Tensor, "B C x y z"]) -> Float[Tensor, "B 1 X Y Z"]:
+        return self.decode(z_0)[:, None].to(self.device)
 
     @torch.inference_mode()
     def take_apart(self, z_0: Float[Tensor, "B C X Y Z"]) -> Codes:
@@ -114,10 +121,10 @@ class Models:
     def decode(self, z_0: Float[Tensor, "B C x y z"]) -> Float[Tensor, "B X Y Z"]:
         """Return volumes in [0, 1], on the host."""
         volumes = [
-            self.autoencoder.net.decode(self.unstandardise(part))
+            self.autoencoder.net.decode(self.unstandardise(part)).float().clamp(0, 1).cpu()
             for part in torch.split(z_0, self.batch_size)
         ]
-        return torch.cat(volumes)[:, 0].float().clamp(0, 1).cpu()
+        return torch.cat(volumes)[:, 0]
 
     @torch.inference_mode()
     def encode(self, volumes: Float[Tensor, "B X Y Z"]) -> Float[Tensor, "B C x y z"]:
@@ -138,19 +145,13 @@ class Models:
             "models": {"autoencoder": self.autoencoder.digest, "ldae": self.ldae.digest},
             "sampler": self.sampler,
             "num_inference_steps": self.num_inference_steps,
+            "clip_x0": self.clip_x0,
+            "stop_percent": self.stop_percent,
         }
 
 
-def load_models(
-    ae: Path,
-    ldae: Path,
-    *,
-    device: torch.device,
-    sampler: Sampler,
-    num_inference_steps: int,
-    batch_size: int,
-) -> Models:
-    """Load an autoencoder and the LDAE that was trained on its latents.
+def load_models(ae: Path, ldae: Path, params: EvaluateParams, *, device: torch.device) -> Models:
+    """Load an autoencoder and the LDAE that was trained on its latents; how to sample is in params.
 
     Raises
     ------
@@ -159,32 +160,16 @@ def load_models(
     ParamsError
         If the number of steps is out of range.
     """
-    models = Models(
-        autoencoder=load_autoencoder(ae, device=device),
-        ldae=load_ldae(ldae, device=device),
-        device=device,
-        sampler=sampler,
-        num_inference_steps=num_inference_steps,
-        batch_size=batch_size,
-    )
-    if models.ldae.config["autoencoder_digest"] != models.autoencoder.digest:
+    autoencoder, frozen = load_autoencoder(ae, device=device), load_ldae(ldae, device=device)
+    if frozen.config["autoencoder_digest"] != autoencoder.digest:
         raise ContractError(
             f"{ldae}: trained on latents of another autoencoder than {ae}; give that one as --ae"
         )
-    last = models.ldae.net.diffusion.schedule.num_train_timesteps - 1
-    if not 1 <= num_inference_steps <= last:
-        raise ParamsError(f"--steps {num_inference_steps}: expected 1 to {last}")
-    return models
+    return _models(on_grid(autoencoder, frozen.config["grid"]), frozen, params, device)
 
 
 def load_voxel_models(
-    voxel_dae: Path,
-    grid: dict[str, Any],
-    *,
-    device: torch.device,
-    sampler: Sampler,
-    num_inference_steps: int,
-    batch_size: int,
+    voxel_dae: Path, grid: dict[str, Any], params: EvaluateParams, *, device: torch.device
 ) -> Models:
     """Load a voxel-space diffusion autoencoder (`pipeline train-voxel-dae`) of volumes on a grid.
 
@@ -192,6 +177,8 @@ def load_voxel_models(
     ------
     ContractError
         If the folder holds no such model, or it was trained on another grid.
+    ParamsError
+        If the number of steps is out of range.
     """
     ldae = load_ldae(voxel_dae, device=device)
     if ldae.config["autoencoder_digest"] != VOXELS:
@@ -201,11 +188,23 @@ def load_voxel_models(
             f"{voxel_dae}: trained on volumes of {ldae.config['latent_shape'][1:]}, these are of"
             f" {list(grid['shape'])}; run `pipeline train-voxel-dae` on this store"
         )
+    return _models(voxels_as_latents(grid, voxel_dae), ldae, params, device)
+
+
+def _models(
+    autoencoder: FrozenAutoencoder, ldae: FrozenLdae, params: EvaluateParams, device: torch.device
+) -> Models:
+    last = ldae.net.diffusion.schedule.num_train_timesteps - 1
+    for steps in (params.num_inference_steps, *params.other_steps):
+        if not 1 <= steps <= last:
+            raise ParamsError(f"{steps} sampler steps: expected 1 to {last}")
     return Models(
-        autoencoder=voxels_as_latents(grid, voxel_dae),
+        autoencoder=autoencoder,
         ldae=ldae,
         device=device,
-        sampler=sampler,
-        num_inference_steps=num_inference_steps,
-        batch_size=batch_size,
+        sampler=params.sampler,
+        num_inference_steps=params.num_inference_steps,
+        batch_size=params.batch_size,
+        clip_x0=params.clip_x0,
+        stop_percent=params.stop_percent,
     )

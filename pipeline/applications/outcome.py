@@ -1,10 +1,31 @@
 """What an application returns."""
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor
+
+from schemas.errors import ParamsError
+
+MAX_DIGITS = 9
+
+
+def numbered(name: str, values: Sequence[float], *, digits: int, sign: str = "") -> list[str]:
+    """Return a label a value, with as many digits, at least `digits`, as tell them apart.
+
+    Raises
+    ------
+    ParamsError
+        If a value is given twice.
+    """
+    for count in range(digits, MAX_DIGITS):
+        labels = [f"{name}{value:{sign}.{count}f}" for value in values]
+        if len(set(labels)) == len(labels):
+            return labels
+    raise ParamsError(f"{name}: {Counter(values).most_common(1)[0][0]:g} is given twice")
 
 
 @dataclass(frozen=True, slots=True)

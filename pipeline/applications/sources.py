@@ -82,7 +82,7 @@ def source_from_store(
 
 
 def check_latents(latents: LatentStore, models: Models) -> None:
-    """Refuse latents of another autoencoder.
+    """Refuse latents of another autoencoder or shape.
 
     Raises
     ------
@@ -92,6 +92,11 @@ def check_latents(latents: LatentStore, models: Models) -> None:
     if latents.attributes.digests.get("autoencoder") != models.autoencoder.digest:
         raise ContractError(
             f"{latents.path}: encoded by another autoencoder than --ae; give that one, or encode"
+        )
+    if latents.latent_shape != models.latent_shape:
+        raise ContractError(
+            f"{latents.path}: latents of {latents.latent_shape}, the LDAE was trained on"
+            f" {models.latent_shape}; train on this store"
         )
 
 

@@ -75,7 +75,7 @@ class Writer:
             Title and volume that the picture compares with; without, volumes stand alone.
         """
         files = []
-        volumes = outcome.volumes.numpy().astype(np.float32)
+        volumes = np.asarray(outcome.volumes.numpy(), dtype=np.float32)
         for label, volume in zip(outcome.labels, volumes, strict=True):
             path = self.out / f"{stem}_{label}_space-{_SPACE_NAMES[self.space]}_T1w.nii.gz"
             self._write_volume(path, volume, source)

@@ -50,6 +50,11 @@ def detect_source(path: Path) -> Literal["bids", "folder", "table", "volumes", "
     if path.is_file():
         if path.suffix.lower() in TABLES:
             return "table"
+        if not path.name.lower().endswith(IMAGES):
+            raise ContractError(
+                f"{path}: neither an image ({', '.join(IMAGES)}) nor a table"
+                f" ({', '.join(sorted(TABLES))}); give one, or a folder"
+            )
         return "folder"
     if (path / "zarr.json").is_file():
         return "volumes"

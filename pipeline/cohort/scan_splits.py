@@ -1,5 +1,6 @@
 """Which scans train, validate and test: from a manifest, or anew from subject names."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -7,8 +8,11 @@ import pandas as pd
 
 from pipeline.cohort.manifest import read_manifest
 from pipeline.cohort.split import split_subjects
+from pipeline.cohort.subjects import subjects_of
 from schemas.manifest import SPLITS
 from schemas.params import SplitParams
+
+log = logging.getLogger(__name__)
 
 
 def scans_by_split(manifest: pd.DataFrame) -> dict[str, list[str]]:
@@ -21,12 +25,13 @@ def split_of_store(
 ) -> dict[str, list[str]]:
     """Return the scan ids of each split for a store.
 
-    Without a manifest, subjects are the part of the scan id before `_ses-`, `_acq-` or `_run-`,
-    and are split by their names alone.
+    Without a manifest, subjects are what the scan ids say (`subjects_of`), split by names alone.
     """
     if manifest is not None:
         return scans_by_split(read_manifest(manifest))
-    subject_of = {scan_id: scan_id.split("_")[0] for scan_id in scan_ids}
+    subject_of = dict(zip(scan_ids, subjects_of(scan_ids), strict=True))
+    if not any(scan_id.startswith("sub-") for scan_id in scan_ids):
+        log.warning("scan ids name no subject (sub-…): each counts as one; give --manifest")
     splits = split_subjects(dict.fromkeys(subject_of.values(), ""), params)
     return {
         name: [scan_id for scan_id in scan_ids if splits[subject_of[scan_id]] == name]

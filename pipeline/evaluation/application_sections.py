@@ -38,6 +38,8 @@ TARGET_NAMES = {
     "scan": "Against the real scan",
     "decoded": "Against the real scan as the autoencoder shows it (its blur on both sides)",
 }
+MIN_SUBJECTS = 3
+"""Intervals over fewer subjects decide nothing."""
 GENERATION_NAMES = {
     "held_out": "Held-out scans, decoded",
     "denoiser": "Denoiser alone",
@@ -138,6 +140,8 @@ def verdicts(found: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
                 better = estimate["low"] > 0 if more_is_better else estimate["high"] < 0
                 worse = estimate["high"] < 0 if more_is_better else estimate["low"] > 0
                 word = "better" if better else "worse" if worse else "no clear difference"
+                if estimate["subjects"] < MIN_SUBJECTS:
+                    word = "too few subjects to tell"
                 cells.append({"estimate": estimate, "verdict": word, "measure": measure})
             yield {"ours": VISIT_NAMES[ours], "rival": VISIT_NAMES[rival], "cells": cells}
 

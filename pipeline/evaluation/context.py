@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from pipeline.cohort.phantom.anatomy import VOLUMES
 from pipeline.evaluation.brains import Tile
 from schemas.errors import ContractError
 from schemas.manifest import NUMERIC_COLUMNS
@@ -113,7 +114,7 @@ def load_context(
     return ReportContext(
         params=params,
         manifest=table,
-        phantom=params.cohort.source == "phantom",
+        phantom={*VOLUMES, "atrophy"} <= set(table.columns),
         qc=quality,
         quarantine=_read_table(quarantine),
         tiles=tiles,
@@ -124,7 +125,7 @@ def load_context(
             for name, log in logs.items()
             if log is not None and len(log)
         },
-        evaluate=_read_json(evaluate and evaluate / "metrics.json"),
+        evaluate=_read_study(evaluate and evaluate / "metrics.json"),
         per_scan=_read_parts(evaluate, "per_scan", ".parquet", _read_parquet),
         pictures=_read_parts(evaluate, "pictures", ".npz", _read_arrays),
         ae_quality=_read_json(evaluate and evaluate.parent / "ae" / "metrics.json"),
@@ -199,6 +200,16 @@ def _read_json(path: Path | None) -> dict[str, Any] | None:
     except ValueError as error:
         raise ContractError(f"{path}: not JSON ({error}); run its stage again") from error
     return value if isinstance(value, dict) else None
+
+
+def _read_study(path: Path | None) -> dict[str, Any] | None:
+    metrics = _read_json(path)
+    if metrics is not None and "ms_ssim_scales" in metrics:
+        raise ContractError(
+            f"{path}: of `evaluate --what ae`; the study's metrics belong there, these beside, in"
+            " ae/"
+        )
+    return metrics
 
 
 def _read_bytes(path: Path | None) -> bytes | None:

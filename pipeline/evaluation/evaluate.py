@@ -38,7 +38,7 @@ def evaluate_study(study: Study, out: Path) -> dict[str, Any]:
         metrics |= part.metrics if name == "reconstruction" else {name: part.metrics}
         write_parquet(out / "per_scan" / f"{name}.parquet", part.per_scan)
         _write_arrays(out / "pictures" / f"{name}.npz", dict(part.pictures))
-    write_json(out / "metrics.json", metrics)
+        write_json(out / "metrics.json", metrics)
     return metrics
 
 

@@ -13,15 +13,19 @@ from torch import Tensor
 
 from pipeline.applications.generate import fit_prior, generate
 from pipeline.evaluation.medicalnet import frechet_distance, load_medicalnet, medicalnet_features
-from pipeline.evaluation.metrics import ssim_and_contrast
+from pipeline.evaluation.ms_ssim import ms_ssim
 from pipeline.evaluation.neighbours import Neighbours
-from pipeline.evaluation.study import MAX_LATENTS, Part, Study, levels, spread
+from pipeline.evaluation.study import (
+    MAX_LATENTS,
+    Part,
+    Study,
+    levels,
+    of_many_subjects,
+    spread,
+)
 
 MAX_PAIRS = 28
 """Pairs of brains whose likeness is judged."""
-MS_SSIM_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
-"""Of the scales, finest first (Wang et al. 2003); small grids use the first few, renormalised."""
-MS_SSIM_WINDOW = 7
 EXAMPLES = 6
 
 Floats = NDArray[np.float64]
@@ -39,7 +43,9 @@ def evaluate_generation(study: Study) -> Part:
     train = study.scans[study.scans["split"] == "train"]
     if len(train) < 2 or len(study.judged) < 2:
         return Part(metrics={"skipped": "fewer than two training or two judged scans"})
-    known, held_out = Neighbours.of(study, train), Neighbours.of(study, study.judged)
+    known, held_out = (
+        Neighbours.of(study, of_many_subjects(scans, len(scans))) for scans in (train, study.judged)
+    )
     shape = models.latent_shape
     codes = models.embed(study.z_0(spread(train, MAX_LATENTS)["scan_id"].astype(str)))
     prior = fit_prior(codes.cpu().numpy())
@@ -109,32 +115,11 @@ def _diversity(volumes: Float[Tensor, "N X Y Z"]) -> dict[str, float]:
     """Return the mean likeness of pairs; real brains set the mark."""
     pairs = list(combinations(range(len(volumes)), 2))
     chosen = np.unique(np.linspace(0, len(pairs) - 1, min(len(pairs), MAX_PAIRS)).astype(int))
-    values = [
-        ms_ssim(volumes[pairs[i][0]][None, None], volumes[pairs[i][1]][None, None]) for i in chosen
-    ]
+    values = []
+    for i in chosen:
+        one, other = (volumes[number][None, None] for number in pairs[i])
+        values.append(ms_ssim(one, other, one > 0)[1])
     return {"ms_ssim_between": float(np.mean(values))}
-
-
-def ms_ssim(x: Float[Tensor, "1 1 X Y Z"], y: Float[Tensor, "1 1 X Y Z"]) -> float:
-    """Return multi-scale SSIM (Wang et al. 2003) of volumes in [0, 1].
-
-    Window of 7 voxels; as many of the five scales as the grid has room for. Negative terms count
-    as 0.
-    """
-    scales = 0
-    while scales < len(MS_SSIM_WEIGHTS) and min(x.shape[2:]) >> scales >= MS_SSIM_WINDOW:
-        scales += 1
-    if not scales:
-        raise ValueError(f"grid {tuple(x.shape[2:])}: MS-SSIM needs {MS_SSIM_WINDOW} voxels a side")
-    weights = np.array(MS_SSIM_WEIGHTS[:scales])
-    result = 1.0
-    for scale, weight in enumerate(weights / weights.sum()):
-        ssim, contrast = ssim_and_contrast(x, y, MS_SSIM_WINDOW)
-        term = ssim if scale + 1 == scales else contrast
-        result *= max(float(term.mean()), 0.0) ** float(weight)
-        if scale + 1 < scales:
-            x, y = (torch.nn.functional.avg_pool3d(volume, 2) for volume in (x, y))
-    return result
 
 
 def mmd(x: NDArray[np.floating], y: NDArray[np.floating]) -> float:

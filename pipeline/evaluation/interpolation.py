@@ -13,6 +13,7 @@ from pipeline.applications.detail import blend
 from pipeline.applications.interpolate import interpolate
 from pipeline.applications.models import Models
 from pipeline.applications.sources import Source
+from pipeline.cohort.subjects import many_subjects_first
 from pipeline.compute import Progress
 from pipeline.evaluation.bootstrap import bootstrap_interval, paired_difference
 from pipeline.evaluation.metrics import reconstruction_metrics
@@ -97,24 +98,17 @@ def _without_model(first: Volume, last: Volume, alpha: float) -> dict[str, Volum
 
 
 def judge_middle_visit(
-    models: Models, visit: MiddleVisit, before: Source, middle: Source, after: Source
+    models: Models, visit: MiddleVisit, middle: Source, made: dict[str, dict[str, Volume]]
 ) -> pd.DataFrame:
-    """Return one row a method and target: how close each comes to the middle visit.
+    """Return one row a method and target: how close what `fill_in` made comes to the visit.
 
     Columns: those of `reconstruction_metrics`, and ventricle_error_ml (absolute).
 
     Raises
     ------
     ValueError
-        If a source comes without its volume.
+        If `middle` comes without its volume.
     """
-    made = fill_in(models, visit, before, after)
-    return _judge(models, visit, middle, made)
-
-
-def _judge(
-    models: Models, visit: MiddleVisit, middle: Source, made: dict[str, dict[str, Volume]]
-) -> pd.DataFrame:
     if middle.volume is None:
         raise ValueError("middle visits are judged on volumes; open the sources with them")
     scan = middle.volume
@@ -141,7 +135,9 @@ def evaluate_interpolation(study: Study) -> Part:
     if not study.params.max_middle_visits:
         return Part(metrics={"skipped": "evaluate.max_middle_visits is 0"})
     judged = study.judged
-    visits = middle_visits(judged, set(judged["scan_id"]))[: study.params.max_middle_visits]
+    visits = middle_visits(judged, set(judged["scan_id"]))
+    order = many_subjects_first([visit.subject_id for visit in visits])
+    visits = [visits[i] for i in order[: study.params.max_middle_visits]]
     if not visits:
         reason = f"no subject of the {study.params.split} split has three dated visits"
         return Part(metrics={"skipped": reason})
@@ -151,7 +147,7 @@ def evaluate_interpolation(study: Study) -> Part:
         for visit in visits:
             before, middle, after = map(study.source, (visit.before, visit.scan_id, visit.after))
             made = fill_in(study.models, visit, before, after)
-            tables.append(_judge(study.models, visit, middle, made))
+            tables.append(judge_middle_visit(study.models, visit, middle, made))
             if len(pictures.get("scan_id", [])) < EXAMPLES:
                 shown = {"before": before.volume, "scan": middle.volume, "after": after.volume}
                 pictures.setdefault("scan_id", []).append(np.asarray(visit.scan_id))

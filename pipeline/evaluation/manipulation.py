@@ -71,18 +71,6 @@ class Judge:
         return pd.DataFrame(table)
 
 
-def dose_response(
-    models: Models,
-    z_0: Float[Tensor, "1 C X Y Z"],
-    direction: SavedDirection,
-    scales: Sequence[float],
-) -> pd.DataFrame:
-    """Return one row a scale of one scan moved by the LDAE; see `Judge.measure`."""
-    own = models.decode(z_0)[0].numpy()
-    volumes = manipulate(models, z_0, direction, scales).volumes
-    return Judge(models=models, direction=direction).measure(own, volumes, scales)
-
-
 def evaluate_manipulation(study: Study) -> Part:
     """Judge manipulation by the LDAE and, beside it, along PCA of latents.
 

@@ -3,10 +3,9 @@
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
-from monai.metrics.regression import compute_ssim_and_cs
 from torch import Tensor
 
-from pipeline.evaluation.metrics import SSIM_SIGMA, SSIM_WINDOW, ssim_window
+from pipeline.evaluation.metrics import ssim_and_contrast, ssim_window
 
 WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 """As published, finest scale first. Small grids have fewer scales; their weights are rescaled."""
@@ -29,19 +28,11 @@ def ms_ssim(
     """
     shape = tuple(reference.shape[2:])
     scales, window = num_scales(shape), ssim_window(shape)
-    sigma = SSIM_SIGMA * window / SSIM_WINDOW
     a, b, inside = reference.float(), prediction.float().clamp(0, 1), mask.float()
     weights = torch.tensor(WEIGHTS[:scales]) / sum(WEIGHTS[:scales])
     brain, whole = torch.ones(()), torch.ones(())
     for scale, weight in enumerate(weights):
-        ssim, cs = compute_ssim_and_cs(
-            y_pred=b,
-            y=a,
-            spatial_dims=3,
-            kernel_size=(window,) * 3,
-            kernel_sigma=(sigma,) * 3,
-            data_range=1.0,
-        )
+        ssim, cs = ssim_and_contrast(a, b, window)
         values = (ssim if scale == scales - 1 else cs)[0, 0].cpu()
         x, y, z = (slice(window // 2, side - window // 2) for side in a.shape[2:])
         chosen = inside[0, 0, x, y, z].cpu() >= 0.5

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from pipeline.applications.models import Models
 from pipeline.applications.sources import Source, source_from_store
+from pipeline.cohort.subjects import many_subjects_first
 from pipeline.stores.latents import LatentStore
 from pipeline.stores.volumes import VolumeStore
 from schemas.errors import ContractError
@@ -24,8 +25,7 @@ MAX_LATENTS = 1000
 
 def of_many_subjects(scans: pd.DataFrame, at_most: int) -> pd.DataFrame:
     """Return so many scans: the first of every subject, then the second ones, and so on."""
-    visit = scans.groupby("subject_id").cumcount()
-    return scans.iloc[visit.argsort(kind="stable")].head(at_most)
+    return scans.iloc[many_subjects_first(scans["subject_id"].tolist())].head(at_most)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -115,7 +115,7 @@ def make_target(
         truth = pd.to_numeric(table[name], errors="coerce").to_numpy(dtype=np.float64)
     else:
         codes = {classes[0]: 0.0, classes[1]: 1.0}
-        truth = table[name].astype(object).map(codes).to_numpy(dtype=np.float64)
+        truth = _text(table[name]).map(codes).to_numpy(dtype=np.float64)
     rows = np.flatnonzero(np.isfinite(truth))
     if not len(rows):
         expected = "a number" if classes is None else f"{classes[0]} or {classes[1]}"
@@ -144,6 +144,11 @@ def make_target(
     )
 
 
+def _text(cells: pd.Series) -> pd.Series:
+    """Return labels as classes are written: a 1 read as the number 1.0 is "1"."""
+    return cells.astype(object).map(lambda cell: f"{cell:g}" if isinstance(cell, float) else cell)
+
+
 def unlabelled(
     name: str, classes: tuple[str, str] | None, table: pd.DataFrame, target: Target
 ) -> str | None:
@@ -154,7 +159,7 @@ def unlabelled(
     missing = int(table[name].isna().sum())
     others = ""
     if classes is not None:
-        values = table[name].astype(object)
+        values = _text(table[name])
         counts = values[values.notna() & ~values.isin(classes)].value_counts()
         others = ", ".join(f"{count} {value}" for value, count in counts.head(3).items())
     parts = ", ".join(filter(None, [others, f"{missing} empty" if missing else ""]))

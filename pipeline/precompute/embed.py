@@ -89,9 +89,14 @@ def _reader(
 
 
 def check_same_autoencoder(latents: LatentStore, ldae: FrozenLdae) -> None:
-    """Refuse a model that was trained on latents of another autoencoder."""
+    """Refuse a model that was trained on latents of another autoencoder or shape."""
     if latents.attributes.digests["autoencoder"] != ldae.config["autoencoder_digest"]:
         raise ContractError(
             f"{latents.path}: encoded by another autoencoder than the LDAE was trained on;"
             " encode with that one, or train on this store"
+        )
+    if latents.latent_shape != tuple(ldae.config["latent_shape"]):
+        raise ContractError(
+            f"{latents.path}: latents of {latents.latent_shape}, the LDAE was trained on"
+            f" {tuple(ldae.config['latent_shape'])}; train on this store"
         )

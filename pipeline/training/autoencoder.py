@@ -1,5 +1,6 @@
 """Train the compression autoencoder on volumes."""
 
+import inspect
 import logging
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,15 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pipeline.artefact import finished_metrics, write_artefact
+from pipeline.cohort.subjects import many_subjects_first, subjects_of
 from pipeline.compute import digest_file, digest_of, seed_from
 from pipeline.frozen import FrozenAutoencoder
+from pipeline.frozen import architecture as architecture_of
 from pipeline.nets.autoencoder import Autoencoder
 from pipeline.perceptual import load_lpips
 from pipeline.stores.volumes import VolumeStore
 from pipeline.training.batches import batch_rows, step_generator
-from pipeline.training.fit import fit
+from pipeline.training.fit import discard_checkpoints, fit
 from pipeline.training.module import StepModule
 from pipeline.training.processes import processes
 from pipeline.training.ssim import ssim_map
@@ -163,17 +166,20 @@ def train_autoencoder(
         If there is no training scan, or the grid or `start` does not fit the architecture.
     """
     weights = params.perceptual.weights
-    made_from = [digest_file(weights) if weights and weights.is_file() else None]
+    perceptual = digest_file(weights) if weights and weights.is_file() else None
+    made_from = [perceptual]
     made_from += [start.digest] if start is not None else []
+    # Paths say nothing elsewhere; digests of what lies there do.
     plan = params.model_dump(
-        exclude={"log_to": True, "start_from": True, "perceptual": {"weights"}}
+        mode="json", exclude={"log_to": True, "start_from": True, "perceptual": {"weights"}}
     )
     fingerprint = digest_of([plan, made_from, volumes.digest, scan_ids])
     finished = finished_metrics(out, kind="ae", fingerprint=fingerprint)
     if finished is not None:
         return finished
     train_rows = [volumes.row_of[s] for s in scan_ids["train"] if s in volumes.row_of]
-    val_rows = [volumes.row_of[s] for s in scan_ids["val"] if s in volumes.row_of]
+    val_ids = [s for s in scan_ids["val"] if s in volumes.row_of]
+    val_rows = [volumes.row_of[val_ids[i]] for i in many_subjects_first(subjects_of(val_ids))]
     if not train_rows:
         raise ContractError(f"{volumes.path}: no scan of the training split; check the manifest")
     architecture: dict[str, Any] = {
@@ -198,7 +204,9 @@ def train_autoencoder(
         "fingerprint": fingerprint,
         "architecture": architecture,
         "grid": grid,
-        "params": params.model_dump(mode="json"),
+        "params": plan,
+        "perceptual_sha256": perceptual,
+        "started_from": start.digest if start is not None else None,
         "train_scans": len(train_rows),
         "volumes_digest": volumes.digest,
         "metrics": {k: v for k, v in metrics.items() if k != "seconds"},
@@ -212,18 +220,19 @@ def train_autoencoder(
             metrics=metrics,
             card=_card(config),
         )
+        discard_checkpoints(out)
     return metrics
 
 
 def _take_weights(net: Autoencoder, architecture: dict[str, Any], start: FrozenAutoencoder) -> None:
     """Copy the weights of `start`; its own channels hear nothing of further ones at first."""
-    latent_channels = start.config["architecture"]["latent_channels"]
-    known = Autoencoder(**architecture | {"latent_channels": latent_channels})
-    given = start.net.state_dict()
-    shapes = {name: tensor.shape for name, tensor in known.state_dict().items()}
-    fewer = net.latent_channels < latent_channels
-    if fewer or shapes != {name: tensor.shape for name, tensor in given.items()}:
-        sizes = {key: start.config["architecture"].get(key) for key in architecture}
+    given, theirs = start.net.state_dict(), architecture_of(start.config)
+    # Not by shapes of tensors: groups of normalisation show in none.
+    defaults = {k: p.default for k, p in inspect.signature(Autoencoder).parameters.items()}
+    free = {"latent_channels": None, "checkpointing": None}
+    same = defaults | theirs | free == defaults | architecture | free
+    if not same or net.latent_channels < theirs["latent_channels"]:
+        sizes = {key: theirs.get(key) for key in theirs | architecture}
         raise ContractError(
             f"train_ae.start_from: {start.path} has {sizes}; give the same, or more latent_channels"
         )
@@ -266,7 +275,7 @@ def _card(config: dict[str, Any]) -> str:
     figures = "\n".join(f"- {k}: {v}" for k, v in config["metrics"].items())
     params = config["params"]
     terms = ["L1"] + (["SSIM"] if params["ssim_weight"] else []) + ["KL"]
-    terms += ["LPIPS"] if params["perceptual"]["weights"] else []
+    terms += ["LPIPS"] if config["perceptual_sha256"] else []
     terms += ["patch-adversarial"] if params["adversarial"]["weight"] else []
     return f"""# Compression autoencoder
 

@@ -28,6 +28,7 @@ from pipeline.training.sinks import Curves, open_sinks
 log = logging.getLogger(__name__)
 
 LOG_FILE = "log.csv"
+CHECKPOINT = "last.ckpt"
 
 
 def fit(
@@ -40,9 +41,9 @@ def fit(
 ) -> None:
     """Train to the last step, resuming from a checkpoint of the same fingerprint.
 
-    Checkpoints live beside `out` and go away when the run is complete; `out/log.csv` holds the
-    curves. On return the module carries the final weights and average. `decode` makes volumes of
-    latents for pictures.
+    Checkpoints live beside `out` until `discard_checkpoints`: a run that ends before its model is
+    written trains no step again. `out/log.csv` holds the curves. On return the module carries the
+    final weights and average. `decode` makes volumes of latents for pictures.
 
     Raises
     ------
@@ -53,37 +54,56 @@ def fit(
     """
     device, first = join(device), processes().rank == 0
     with lock_store(out) if first else nullcontext(), _quiet_lightning():
-        work = out.with_name(out.name + ".training")
+        work = _work_of(out)
         if first:
             _discard_others(work, fingerprint)
         wait()
-        checkpoint = work / "last.ckpt" if (work / "last.ckpt").is_file() else None
-        start, micro = 0, module.params.accumulate
+        checkpoint = work / CHECKPOINT if (work / CHECKPOINT).is_file() else None
+        start = _taken_up(module, checkpoint) if checkpoint is not None else 0
         if checkpoint is not None:
-            start = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)[
-                "global_step"
-            ]
             log.info("%s: resuming at step %d of %d", out, start, module.params.steps)
-        callbacks: list[Callback] = []
-        if first:
-            sinks = open_sinks(module.params.log_to, out)
-            callbacks = [_Bar(start), Pictures(out, decode, sinks), Curves(sinks)]
-        trainer = _trainer(module, work, device, callbacks)
-        trainer.fit(
-            module,
-            DataLoader(StepStream(start * micro, module.params.steps * micro), batch_size=None),
-            DataLoader(StepStream(0, 1), batch_size=None),
-            ckpt_path=checkpoint,
-            weights_only=True,
-        )
-        if trainer.interrupted:
-            raise KeyboardInterrupt
+        if start < module.params.steps and not module.is_over():
+            callbacks: list[Callback] = [_LastStep(work / CHECKPOINT)]
+            if first:
+                sinks = open_sinks(module.params.log_to, out)
+                callbacks += [_Bar(start), Pictures(out, decode, sinks), Curves(sinks)]
+            micro = module.params.accumulate
+            trainer = _trainer(module, work, device, callbacks)
+            trainer.fit(
+                module,
+                DataLoader(StepStream(start * micro, module.params.steps * micro), batch_size=None),
+                DataLoader(StepStream(0, 1), batch_size=None),
+                ckpt_path=checkpoint,
+                weights_only=True,
+            )
+            if trainer.interrupted:
+                raise KeyboardInterrupt
+        else:
+            module.to(device)
+            module.on_fit_start()
         module.to("cpu")
         module.take_best()
         wait()
         if first:
             write_atomic(out / LOG_FILE, merged_rows(module.rows).to_csv(index=False))
-            shutil.rmtree(work, ignore_errors=True)
+
+
+def discard_checkpoints(out: Path) -> None:
+    """Remove what a run was resumable from; its model is written."""
+    shutil.rmtree(_work_of(out), ignore_errors=True)
+
+
+def _work_of(out: Path) -> Path:
+    return out.with_name(out.name + ".training")
+
+
+def _taken_up(module: StepModule, checkpoint: Path) -> int:
+    """Give a module the weights and the log of a checkpoint; return its step."""
+    state = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
+    module.load_state_dict(state["state_dict"])
+    module.on_load_checkpoint(state)
+    step: int = state["global_step"]
+    return step
 
 
 def merged_rows(rows: list[dict[str, float]]) -> pd.DataFrame:
@@ -100,18 +120,25 @@ def _discard_others(work: Path, fingerprint: str) -> None:
         write_json(plan, {"fingerprint": fingerprint})
 
 
+def _interval(module: StepModule) -> int:
+    """Return the steps between validations."""
+    return min(module.params.checkpoint_every, module.params.steps)
+
+
 def _trainer(
     module: StepModule, work: Path, device: torch.device, callbacks: list[Callback]
 ) -> lightning.Trainer:
     params, own = module.params, processes()
-    every = min(params.checkpoint_every, params.steps)
     devices: Any = [device.index or 0] if device.type == "cuda" else 1
     plugins: list[Any] = [WholeCheckpoints()]
     if own.size == 1:
         plugins.append(LightningEnvironment())
     # After each validation, so that a resumed run has the whole curve.
     checkpoints = ModelCheckpoint(
-        dirpath=work, filename="last", save_on_train_epoch_end=False, enable_version_counter=False
+        dirpath=work,
+        filename=Path(CHECKPOINT).stem,
+        save_on_train_epoch_end=False,
+        enable_version_counter=False,
     )
     return lightning.Trainer(
         accelerator="gpu" if device.type == "cuda" else "cpu",
@@ -122,7 +149,7 @@ def _trainer(
         precision="bf16-mixed" if params.precision == "bf16" else "32-true",
         max_steps=params.steps,
         accumulate_grad_batches=params.accumulate,
-        val_check_interval=every * params.accumulate,
+        val_check_interval=_interval(module) * params.accumulate,
         check_val_every_n_epoch=None,
         num_sanity_val_steps=0,
         logger=False,
@@ -130,6 +157,23 @@ def _trainer(
         enable_model_summary=False,
         callbacks=[*callbacks, checkpoints],
     )
+
+
+class _LastStep(Callback):
+    """Validates the last weights and keeps them, where no interval ends with them."""
+
+    def __init__(self, checkpoint: Path) -> None:
+        self.checkpoint = checkpoint
+
+    def on_train_end(self, trainer: lightning.Trainer, module: Any) -> None:
+        """Validate and save, unless that was done just now."""
+        if trainer.global_step % _interval(module) == 0 or module.is_over():
+            return
+        module.eval()
+        with trainer.precision_plugin.val_step_context(), torch.no_grad():
+            module.validation_step(0)
+        module.train()
+        trainer.save_checkpoint(self.checkpoint)
 
 
 class _Bar(Callback):

@@ -5,15 +5,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from pipeline.cohort.subjects import subjects_of
+
 FOLDS = 5
-
-
-def subjects_of(scan_ids: Sequence[str]) -> list[str]:
-    """Return the subject of each scan: the `sub-…` its id begins with.
-
-    Ids of other kinds, from the column of a table, say nothing; each is taken for a subject.
-    """
-    return [s.split("_")[0] if s.startswith("sub-") else s for s in scan_ids]
 
 
 def subject_folds(scan_ids: Sequence[str]) -> Tensor:

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from pipeline.artefact import finished_metrics, write_artefact
+from pipeline.cohort.subjects import many_subjects_first, subjects_of
 from pipeline.compute import available_memory, digest_of
 from pipeline.frozen import FrozenAutoencoder, FrozenDiffusion
 from pipeline.ldae import Ldae, build_diffusion, build_ldae, encoder_config, unet_config
@@ -18,7 +19,7 @@ from pipeline.stores.verify import refuse_hurt
 from pipeline.stores.volumes import VolumeStore
 from pipeline.training.autoencoder import final_metrics
 from pipeline.training.batches import WINDOW_CHUNKS
-from pipeline.training.fit import fit
+from pipeline.training.fit import discard_checkpoints, fit
 from pipeline.training.folds import subject_folds
 from pipeline.training.imagenet import load_imagenet
 from pipeline.training.latent_modules import DenoiserModule, SemanticModule
@@ -82,6 +83,7 @@ def train_denoiser(
     tensors = diffusion.state_dict()
     if processes().rank == 0:
         write_artefact(out, kind="ldm", tensors=tensors, config=config, metrics=metrics, card=card)
+        discard_checkpoints(out)
     wait()
     return metrics
 
@@ -156,6 +158,7 @@ def train_ldae(
     tensors = averaged.state_dict()
     if processes().rank == 0:
         write_artefact(out, kind="ldae", tensors=tensors, config=config, metrics=metrics, card=card)
+        discard_checkpoints(out)
     wait()
     return metrics
 
@@ -192,6 +195,11 @@ def _check_denoiser(store: LatentStore, frozen: FrozenDiffusion) -> None:
             f"{store.path}: encoded by another autoencoder than the denoiser was trained on;"
             " run `pipeline train-ldm` on this store"
         )
+    if tuple(frozen.config["latent_shape"]) != store.latent_shape:
+        raise ContractError(
+            f"{store.path}: latents of {store.latent_shape}, the denoiser was trained on"
+            f" {tuple(frozen.config['latent_shape'])}; run `pipeline train-ldm` on this store"
+        )
 
 
 def _load(
@@ -205,6 +213,9 @@ def _load(
             f"{store.path}: {len(present['train'])} training scans, expected at least 2;"
             " check the manifest's split and the quarantine list"
         )
+    # Figures that take the first few validation scans are of many subjects then.
+    order = many_subjects_first(subjects_of(present["val"]))
+    present["val"] = [present["val"][i] for i in order]
     if not present["val"]:
         early = " and no early stop" if params.patience else ""
         log.warning("%s: no validation scan; no validation figures%s", store.path, early)
@@ -233,6 +244,7 @@ def _config(
         "autoencoder_digest": store.attributes.digests["autoencoder"],
         "latents_digest": store.digest,
         "latent_shape": store.latent_shape,
+        "grid": store.attributes.grid,
         "train_scans": len(latents["train"]),
         "metrics": {k: v for k, v in metrics.items() if k != "seconds"},
     }

@@ -118,11 +118,18 @@ class StepModule(lightning.LightningModule):
         named = {f"val_{name}": value for name, value in figures.items()}
         self.rows.append({"step": self.global_step, "seconds": self.seconds, **named})
         if self.params.patience and self.judged_by in figures:
-            judged = [row for row in self.rows if f"val_{self.judged_by}" in row]
-            since_best = len(judged) - 1 - judged.index(self.best_row())
-            if since_best == 0:
+            if self._since_best() == 0:
                 self.best = {k: v.cpu().clone() for k, v in self.averaged.state_dict().items()}
-            self.trainer.should_stop = since_best >= self.params.patience
+            self.trainer.should_stop = self.is_over()
+
+    def is_over(self) -> bool:
+        """Say whether validations have not improved for as long as patience lasts."""
+        return 0 < self.params.patience <= self._since_best()
+
+    def _since_best(self) -> int:
+        """Return the number of validations after the best."""
+        judged = [row for row in self.rows if f"val_{self.judged_by}" in row]
+        return len(judged) - 1 - judged.index(self.best_row()) if judged else 0
 
     def best_row(self) -> dict[str, float]:
         """Return the log row of the best validation so far."""
@@ -176,7 +183,7 @@ class StepModule(lightning.LightningModule):
 
     def configure_gradient_clipping(self, *_: Any, **__: Any) -> None:
         """Clip by norm here: Lightning refuses fused optimisers under mixed precision."""
-        for group in self.parameter_groups():
+        for group in self.parameter_groups() if self.params.grad_clip else []:
             nn.utils.clip_grad_norm_(group["params"], self.params.grad_clip)
 
     def _learning_rate(self, step: int) -> float:

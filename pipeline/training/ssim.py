@@ -16,9 +16,12 @@ def ssim_map(
     """Return the SSIM around every voxel (Wang et al. 2004), data range 1.
 
     Gaussian window of 7 voxels, sigma 1.5, zeros beyond the grid. MONAI's own convolves with the
-    dense window, which costs as much as the network; this one is separable.
+    dense window, which costs as much as the network; this one is separable. In float32 under
+    autocast too: where tissue is flat, variances are differences of nearly equal numbers.
     """
-    blurred = _blur(torch.cat([x, y, x * x, y * y, x * y], dim=1))
+    x, y = x.float(), y.float()
+    with torch.autocast(x.device.type, enabled=False):
+        blurred = _blur(torch.cat([x, y, x * x, y * y, x * y], dim=1))
     mx, my, xx, yy, xy = torch.chunk(blurred, 5, dim=1)
     luminance = (2 * mx * my + C1) / (mx * mx + my * my + C1)
     similarity: Tensor = (2 * (xy - mx * my) + C2) / (xx - mx * mx + yy - my * my + C2)

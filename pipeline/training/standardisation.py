@@ -8,9 +8,10 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from pipeline.cohort.subjects import subjects_of
 from pipeline.stores.latents import Latents
 from pipeline.stores.streaming import StreamedLatents
-from pipeline.training.folds import subject_folds, subjects_of
+from pipeline.training.folds import subject_folds
 
 AnyLatents = Latents | StreamedLatents
 Field = Float[Tensor, "C X Y Z"]
