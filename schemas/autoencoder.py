@@ -68,7 +68,8 @@ class TrainAeParams(OptimParams):
     """Residual blocks a level."""
     start_from: Literal["bundled"] | Path | None = None
     """Folder of an autoencoder whose weights training starts from, to fine-tune it. Sizes must be
-    its own; further latent channels start without effect."""
+    its own; further latent channels start without effect, of fewer the decoder keeps those it
+    weighs most."""
     norm_groups: Positive = 8
     """Groups of GroupNorm; divides every entry of channels."""
     kl_weight: float = 3e-8

@@ -7,12 +7,13 @@ import pytest
 import torch
 
 from pipeline.artefact import read_artefact
-from pipeline.frozen import load_autoencoder
+from pipeline.frozen import architecture, load_autoencoder
 from pipeline.nets.autoencoder import Autoencoder
 from pipeline.nets.lpips import Lpips
 from pipeline.perceptual import load_lpips
 from pipeline.training.autoencoder import AutoencoderModule, train_autoencoder
 from pipeline.training.batches import step_generator
+from pipeline.training.latent_channels import narrowed
 from pipeline.training.terms import Adversary, perceptual_distance
 from schemas.autoencoder import AdversarialParams, TrainAeParams
 from schemas.errors import ContractError
@@ -221,11 +222,23 @@ def test_fine_tuning_starts_from_the_function_given(tmp_path, volumes, split, au
         torch.testing.assert_close(made.net.decode(mean), expected, atol=1e-4, rtol=1e-4)
 
 
+def test_channels_that_carry_nothing_can_be_left_out(volumes, autoencoder_path):
+    """The decoder hears nothing of channel 1: without it, all is as before."""
+    start = load_autoencoder(autoencoder_path, device=CPU)
+    start.net.net.post_quant_conv.conv.weight[:, 1] = 0
+    start.net.net.post_quant_conv.conv.bias.zero_()  # else the border of the grid differs
+    x = torch.from_numpy(volumes.read("volume", 0))[None, None].float() / 255
+    fewer = Autoencoder(**architecture(start.config) | {"latent_channels": 2})
+    fewer.load_state_dict(narrowed(start.net.state_dict(), 2))
+    mean, kept = start.net.encode(x)[0], fewer.encode(x)[0]
+    torch.testing.assert_close(kept, mean[:, [0, 2]], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(fewer.decode(kept), start.net.decode(mean), atol=1e-4, rtol=1e-4)
+
+
 @pytest.mark.parametrize(
     "change",
     [
         {"channels": (8, 8)},
-        {"latent_channels": 2},
         {"patch": 1},
         {"norm_groups": 4},  # shows in no tensor's shape
     ],
@@ -233,6 +246,6 @@ def test_fine_tuning_starts_from_the_function_given(tmp_path, volumes, split, au
 def test_weights_of_other_sizes_are_refused(tmp_path, volumes, split, autoencoder_path, change):
     start = load_autoencoder(autoencoder_path, device=CPU)
     params = TINY_AE.model_copy(update=change)
-    with pytest.raises(ContractError, match="give the same, or more latent_channels"):
+    with pytest.raises(ContractError, match="give the same but for latent_channels"):
         train_autoencoder(volumes, split, params, tmp_path / "ae", device=CPU, start=start)
     assert not (tmp_path / "ae").exists()

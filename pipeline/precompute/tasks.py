@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from itertools import islice
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,8 @@ CONNECT_TIMEOUT = "30s"
 """How long a dask scheduler may take to answer."""
 AHEAD = 4
 """Tasks in flight for each worker thread; the scheduler never holds the whole cohort."""
+FORKS = "forkserver" in multiprocessing.get_all_start_methods()
+PRELOAD = ("distributed", "pipeline.precompute.tasks", "pipeline.imaging.chain", "ants", "deepbet")
 KEPT_BYTES = 1 << 30
 KEPT = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_")
 ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -141,6 +144,8 @@ def run_all(
         for task in tasks:
             yield run_task(task, dumped, str(out))
         return
+    if scheduler is None:
+        _start_fork_server()
     with dask_client(workers, scheduler) as client:
         yield from _dispatch(client, tasks, dumped, str(out.absolute()))
 
@@ -220,9 +225,16 @@ def _local_config() -> dict[str, Any]:
         f"distributed.worker.memory.{key}": False for key in ("target", "spill", "pause")
     }
     config |= {"distributed.worker.profile.enabled": False, "distributed.admin.tick.interval": "1s"}
-    # Volumes' memory is used again, not returned and zeroed anew for every array.
-    config |= {f"distributed.nanny.pre-spawn-environ.{key}": KEPT_BYTES for key in KEPT}
-    if "forkserver" in multiprocessing.get_all_start_methods():
-        # What workers import is then imported once for all of them.
+    if FORKS:
         config["distributed.worker.multiprocessing-method"] = "forkserver"
     return config
+
+
+def _start_fork_server() -> None:
+    """Import what workers need once for all of them, while dask is being imported here."""
+    if not FORKS:
+        return
+    # glibc: memory of volumes is used again, not given back and zeroed anew for every array.
+    os.environ.update(dict.fromkeys(KEPT, str(KEPT_BYTES)))
+    multiprocessing.get_context("forkserver").set_forkserver_preload(list(PRELOAD))
+    forkserver.ensure_running()

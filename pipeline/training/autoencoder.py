@@ -20,6 +20,7 @@ from pipeline.perceptual import load_lpips
 from pipeline.stores.volumes import VolumeStore
 from pipeline.training.batches import batch_rows, step_generator
 from pipeline.training.fit import discard_checkpoints, fit
+from pipeline.training.latent_channels import narrowed, widened
 from pipeline.training.module import StepModule
 from pipeline.training.processes import processes
 from pipeline.training.ssim import ssim_map
@@ -225,21 +226,20 @@ def train_autoencoder(
 
 
 def _take_weights(net: Autoencoder, architecture: dict[str, Any], start: FrozenAutoencoder) -> None:
-    """Copy the weights of `start`; its own channels hear nothing of further ones at first."""
+    """Copy the weights of `start`, for as many latent channels as `net` has."""
     given, theirs = start.net.state_dict(), architecture_of(start.config)
     # Not by shapes of tensors: groups of normalisation show in none.
     defaults = {k: p.default for k, p in inspect.signature(Autoencoder).parameters.items()}
     free = {"latent_channels": None, "checkpointing": None}
     same = defaults | theirs | free == defaults | architecture | free
-    if not same or net.latent_channels < theirs["latent_channels"]:
+    if not same:
         sizes = {key: theirs.get(key) for key in theirs | architecture}
         raise ContractError(
-            f"train_ae.start_from: {start.path} has {sizes}; give the same, or more latent_channels"
+            f"train_ae.start_from: {start.path} has {sizes}; give the same but for latent_channels"
         )
-    for name, own in net.state_dict().items():
-        old = given[name]
-        own[: len(old)] = 0
-        own[tuple(slice(n) for n in old.shape)] = old
+    if net.latent_channels < theirs["latent_channels"]:
+        given = narrowed(given, net.latent_channels)
+    net.load_state_dict(widened(given, net.state_dict()))
 
 
 def _check_boxes(net: Autoencoder, params: TrainAeParams, shape: tuple[int, ...]) -> None:
