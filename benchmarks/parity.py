@@ -3,7 +3,7 @@
 python -m benchmarks.parity --study my-study --work work/parity --out docs/parity-demo.md
 
 Runs the pipeline's own commands for each column. Networks have the sizes of the study's
-params.yaml; the published 2.5D encoder is made narrow with --encoder, as its real size is for a GPU.
+params.yaml; the published 2.5D encoder is made narrow with --encoder: its real size is for a GPU.
 """
 
 import argparse
