@@ -28,6 +28,11 @@ def preprocess(
     Example: pipeline preprocess --manifest data/cohort/manifest.csv --out data/volumes.zarr
     --qc data/qc.csv --quarantine data/quarantine.csv
     """
+    from pipeline.precompute.forks import start_fork_server
+
+    if settings.workers != 1 and settings.scheduler is None:
+        start_fork_server()
+
     import pandas as pd
 
     from pipeline.cohort.manifest import read_manifest

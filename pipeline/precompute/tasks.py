@@ -1,20 +1,19 @@
 """The work on one scan as a guarded task, and its fan-out over processes."""
 
 import logging
-import multiprocessing
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from itertools import islice
-from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from pipeline.compute import digest_image, digest_of
+from pipeline.precompute.forks import FORKS, ONE_THREAD, start_fork_server
 from pipeline.precompute.slurm import read_slurm, slurm_cluster
 from pipeline.precompute.staging import Record, Staging
 from pipeline.stores.volumes import VolumeRow
@@ -29,11 +28,6 @@ CONNECT_TIMEOUT = "30s"
 """How long a dask scheduler may take to answer."""
 AHEAD = 4
 """Tasks in flight for each worker thread; the scheduler never holds the whole cohort."""
-FORKS = "forkserver" in multiprocessing.get_all_start_methods()
-PRELOAD = ("distributed", "pipeline.precompute.tasks", "pipeline.imaging.chain", "ants", "deepbet")
-KEPT_BYTES = 1 << 30
-KEPT = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_")
-ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 @dataclass(frozen=True)
@@ -145,7 +139,7 @@ def run_all(
             yield run_task(task, dumped, str(out))
         return
     if scheduler is None:
-        _start_fork_server()
+        start_fork_server()
     with dask_client(workers, scheduler) as client:
         yield from _dispatch(client, tasks, dumped, str(out.absolute()))
 
@@ -228,13 +222,3 @@ def _local_config() -> dict[str, Any]:
     if FORKS:
         config["distributed.worker.multiprocessing-method"] = "forkserver"
     return config
-
-
-def _start_fork_server() -> None:
-    """Import what workers need once for all of them, while dask is being imported here."""
-    if not FORKS:
-        return
-    # glibc: memory of volumes is used again, not given back and zeroed anew for every array.
-    os.environ.update(dict.fromkeys(KEPT, str(KEPT_BYTES)))
-    multiprocessing.get_context("forkserver").set_forkserver_preload(list(PRELOAD))
-    forkserver.ensure_running()
