@@ -44,7 +44,10 @@ BATCHES = 20
 TINY = {"channels": (8, 16), "patch": 4}
 
 
-def attributes(kind: StoreKind, count: int) -> StoreAttributes:
+Shape = tuple[int, int, int]
+
+
+def attributes(kind: StoreKind, count: int, grid: Shape = GRID) -> StoreAttributes:
     """Return the attributes of a synthetic store."""
     affine = np.diag([3.0, 3.0, 3.0, 1.0]).tolist()
     return StoreAttributes(
@@ -52,26 +55,26 @@ def attributes(kind: StoreKind, count: int) -> StoreAttributes:
         made_by="benchmark",
         params={"encode": {"precision": "fp32", "chunk_scans": 64}},
         digests={"autoencoder": "synthetic"},
-        grid={"shape": list(GRID), "affine": affine, "orientation": "RAS"},
+        grid={"shape": list(grid), "affine": affine, "orientation": "RAS"},
         scan_ids=[f"sub-{i:06d}" for i in range(count)],
         fingerprints=[f"synthetic-{i}" for i in range(count)],
     )
 
 
-def synthetic_volumes(path: Path, count: int) -> VolumeStore:
+def synthetic_volumes(path: Path, count: int, grid: Shape = GRID) -> VolumeStore:
     """Write noise in place of scans."""
     rng = np.random.default_rng(0)
     rows = (
         VolumeRow(
-            volume=rng.integers(0, 256, GRID, dtype=np.uint8),
+            volume=rng.integers(0, 256, grid, dtype=np.uint8),
             native_to_mni=np.eye(4),
             native_affine=np.eye(4),
-            native_shape=np.array(GRID, np.int32),
+            native_shape=np.array(grid, np.int32),
             intensity_range=np.array([0.0, 1.0]),
         )
         for _ in range(count)
     )
-    write_volumes(path, attributes("volumes", count), rows)
+    write_volumes(path, attributes("volumes", count, grid), rows)
     return open_volumes(path)
 
 
