@@ -17,6 +17,7 @@ from pipeline.applications.vary import vary
 from pipeline.compute import resolve_device
 from pipeline.stores.latents import LatentStore, open_latents
 from pipeline.stores.volumes import VolumeStore, open_volumes
+from schemas.evaluation import EvaluateParams
 
 
 def y_sem_table(study: Path, models: Models, latents: LatentStore) -> pd.DataFrame:
@@ -47,10 +48,8 @@ def main() -> None:
     models = load_models(
         options.study / "models" / "ae",
         options.study / "models" / "ldae",
+        EvaluateParams(num_inference_steps=options.steps),
         device=resolve_device("auto"),
-        sampler="dpm",
-        num_inference_steps=options.steps,
-        batch_size=4,
     )
     latents = open_latents(options.study / "data" / "latents.zarr")
     volumes = open_volumes(options.study / "data" / "volumes.zarr")

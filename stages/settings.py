@@ -108,7 +108,7 @@ class Settings:
         if self.device_name not in ("auto", "cpu"):
             self.devices()
         if self.params_file is None and STUDY_PARAMS.is_file():
-            log.info("parameters of %s", STUDY_PARAMS)
+            log.debug("parameters of %s", STUDY_PARAMS)
 
     def num_workers(self) -> int:
         """Return the number of worker processes."""

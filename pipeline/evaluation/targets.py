@@ -146,7 +146,9 @@ def make_target(
 
 def _text(cells: pd.Series) -> pd.Series:
     """Return labels as classes are written: a 1 read as the number 1.0 is "1"."""
-    return cells.astype(object).map(lambda cell: f"{cell:g}" if isinstance(cell, float) else cell)
+    return cells.astype(object).map(
+        lambda cell: f"{cell:g}" if isinstance(cell, float) else cell, na_action="ignore"
+    )
 
 
 def unlabelled(
