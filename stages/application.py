@@ -107,11 +107,16 @@ class Bench:
     opener: "Opener"
     writer: "Writer"
 
-    def run(self, names: list[str], apply: "Callable[[Source], Outcome]") -> None:
-        """Apply to every scan; exit code 1 if some of several failed."""
+    def run(
+        self, names: list[str], apply: "Callable[[Source], Outcome]", **options: object
+    ) -> None:
+        """Apply to every scan; exit code 1 if some of several failed.
+
+        `options` are what `apply` depends on beside the scan: scans made with them are kept.
+        """
         from pipeline.applications.batch import run_batch
 
-        failed = run_batch(names, self.opener, self.writer, apply)
+        failed = run_batch(names, self.opener, self.writer, apply, options=options)
         typer.echo(f"{self.writer.out}: {len(names) - len(failed)} of {len(names)} scans")
         if failed:
             typer.echo(f"failed: {', '.join(failed)}", err=True)

@@ -41,4 +41,9 @@ def manipulate(
     from pipeline.evaluation.directions import read_direction
 
     along = read_direction(directions, direction, ldae_digest=bench.models.ldae.digest)
-    bench.run(names, lambda source: apply(bench.models, source.z_0, along, scales))
+    bench.run(
+        names,
+        lambda source: apply(bench.models, source.z_0, along, scales),
+        scales=list(scales),
+        direction={"name": direction, "sha256": along.digest},
+    )

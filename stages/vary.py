@@ -25,4 +25,6 @@ def vary(
     bench.run(
         names,
         lambda source: apply(bench.models, source.z_0, name=source.scan_id, count=count, seed=seed),
+        count=count,
+        seed=seed,
     )

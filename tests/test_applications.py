@@ -27,6 +27,7 @@ from pipeline.applications.reconstruct import reconstruct
 from pipeline.applications.sources import (
     NativeSpace,
     check_latents,
+    identity_of_file,
     preprocessing_for,
     source_from_file,
     source_from_store,
@@ -384,6 +385,71 @@ def test_two_scans_of_one_name_would_write_the_same_files(tmp_path, opener, mode
     with pytest.raises(ParamsError, match="given twice"):
         run_batch([SCAN, SCAN], opener, writer, lambda s: reconstruct(models, s.z_0))
     opener.check([SCAN, SCAN])  # a pair has one set of files
+
+
+def test_volumes_are_made_a_batch_at_a_time(tmp_path, models):
+    """So a thousand of them need the memory of one batch."""
+    outcome = generate(models, count=5, seed=3, prior=None)
+    asked = []
+
+    def make(rows):
+        asked.append(len(range(5)[rows]))
+        return outcome.make(rows)
+
+    few = dataclasses.replace(models, batch_size=2)
+    writer = Writer(out=tmp_path, command="generate", space="mni", models=few)
+    writer.write(dataclasses.replace(outcome, make=make), stem="seed-3", record={})
+    assert asked == [2, 2, 1]
+    last = nib.load(tmp_path / "seed-3_generate-5_space-MNI152_T1w.nii.gz")
+    np.testing.assert_allclose(last.get_fdata(), outcome.volumes[4], atol=1e-4)
+
+
+def test_scans_made_already_are_kept(tmp_path, opener, models):
+    writer = Writer(out=tmp_path, command="vary", space="mni", models=models)
+    applied = []
+
+    def run(names, *, seed=0, writer=writer):
+        applied.clear()
+
+        def apply(source):
+            applied.append(source.scan_id)
+            return vary(models, source.z_0, name=source.scan_id, count=2, seed=seed)
+
+        assert not run_batch(names, opener, writer, apply, options={"count": 2, "seed": seed})
+        return applied
+
+    assert run([SCAN]) == [SCAN]
+    assert run([SCAN, OTHER]) == [OTHER]
+    assert run([SCAN, OTHER]) == []
+    next(tmp_path.glob(f"{OTHER}_vary-1*.nii.gz")).unlink()
+    assert run([SCAN, OTHER]) == [OTHER], "a file is gone"
+    (tmp_path / f"{SCAN}_vary.json").write_text("{")
+    assert run([SCAN, OTHER]) == [SCAN], "its record is cut off"
+    assert run([SCAN], seed=1) == [SCAN], "another option"
+    slower = dataclasses.replace(models, num_inference_steps=7)
+    assert run([SCAN], seed=1, writer=dataclasses.replace(writer, models=slower)) == [SCAN]
+
+
+def test_an_image_made_already_is_kept_until_it_changes(tmp_path, models, opener, monkeypatch):
+    import pipeline.applications.batch as batch
+
+    path = tmp_path / "head.nii.gz"
+    path.write_bytes(b"one")
+    opened = []
+
+    def source_from_file(path, models, params):
+        opened.append(path)
+        source = opener.open(SCAN)
+        record = identity_of_file(path, params) | {"qc": {"status": "pass"}}
+        return dataclasses.replace(source, scan_id="head", record=record)
+
+    monkeypatch.setattr(batch, "preprocessing_for", lambda *_, **__: PreprocessParams())
+    monkeypatch.setattr(batch, "source_from_file", source_from_file)
+    writer = Writer(out=tmp_path / "made", command="reconstruct", space="mni", models=models)
+    for content, times in ((b"one", 1), (b"one", 1), (b"two", 2)):
+        path.write_bytes(content)
+        assert not run_batch([str(path)], opener, writer, lambda s: reconstruct(models, s.z_0))
+        assert len(opened) == times
 
 
 def test_labels_tell_close_values_apart():

@@ -2,13 +2,16 @@
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from pipeline.applications.detail import blend, detail_of
 from pipeline.applications.interpolate import interpolate
@@ -16,6 +19,8 @@ from pipeline.applications.models import Models
 from pipeline.applications.outcome import Outcome
 from pipeline.applications.sources import (
     Source,
+    identity_in_store,
+    identity_of_file,
     is_image,
     preprocessing_for,
     source_from_file,
@@ -76,12 +81,21 @@ class Opener:
             If it cannot be used; the message says why.
         """
         if is_image(name):
-            params = preprocessing_for(
-                self.models, self.preprocess, volumes=self.volumes, latents=self.latents
-            )
-            return source_from_file(Path(name), self.models, params)
+            return source_from_file(Path(name), self.models, self._preprocessing())
         assert self.latents is not None
         return source_from_store(name, self.models, self.latents, self.volumes)
+
+    def identity(self, name: str) -> dict[str, Any]:
+        """Return what the record of a scan's `Source` will say of where it came from."""
+        if is_image(name):
+            return identity_of_file(Path(name), self._preprocessing())
+        assert self.latents is not None
+        return identity_in_store(name, self.latents, self.volumes)
+
+    def _preprocessing(self) -> PreprocessParams:
+        return preprocessing_for(
+            self.models, self.preprocess, volumes=self.volumes, latents=self.latents
+        )
 
 
 def run_batch(
@@ -89,10 +103,13 @@ def run_batch(
     opener: Opener,
     writer: Writer,
     apply: Callable[[Source], Outcome],
+    *,
+    options: Mapping[str, Any] = MappingProxyType({}),
 ) -> list[str]:
     """Apply to every scan and write what comes out; returns the names of scans that failed.
 
-    With one scan alone its error is raised.
+    With one scan alone its error is raised. Scans whose files are there already, made by the same
+    models of the same input with the same `options` (all that `apply` depends on), are left alone.
     """
     opener.check(names)
     stems = Counter(stem_of(Path(name)) if is_image(name) else name for name in names)
@@ -101,25 +118,32 @@ def run_batch(
         raise ParamsError(
             f"{stem}: given twice, and their files would have the same names; use one --out each"
         )
-    failed = []
-    for name in progress(names, total=len(names), label=writer.command):
+    failed, kept = [], 0
+    alone = len(names) == 1
+    for name in names if alone else progress(names, total=len(names), label=writer.command):
         try:
+            scan_id = stem_of(Path(name)) if is_image(name) else name
+            known = {"scan_id": scan_id, "options": dict(options)}
+            if writer.has(scan_id, known | {"input": opener.identity(name)}):
+                kept += 1
+                continue
             source = opener.open(name)
             writer.check(source)
-            outcome = apply(source)
+            writer.write(
+                apply(source),
+                stem=source.scan_id,
+                record=known | {"input": source.record},
+                source=source,
+                reference=reference_of(source, opener.models),
+                watched=alone,
+            )
         except PipelineError as error:
-            if len(names) == 1:
+            if alone:
                 raise
             log.warning("%s: %s", name, error)
             failed.append(name)
-            continue
-        writer.write(
-            outcome,
-            stem=source.scan_id,
-            record={"scan_id": source.scan_id, "input": source.record},
-            source=source,
-            reference=reference_of(source, opener.models),
-        )
+    if kept:
+        log.info("%s: %d scans were made already and kept", writer.out, kept)
     return failed
 
 
@@ -139,10 +163,10 @@ def run_pair(
     )
     if detail:
         details = [detail_of(opener.models, source) for source in (first, second)]
-        added = np.stack([blend(details[0], details[1], alpha) for alpha in places.alphas])
-        volumes = (outcome.volumes + torch.from_numpy(added)).clamp(0, 1)
         record = outcome.record | {"detail": "of both scans, blended"}
-        outcome = replace(outcome, volumes=volumes, record=record)
+        outcome = replace(
+            outcome, make=_with_detail(outcome.make, details, places.alphas), record=record
+        )
     for i, month in enumerate(places.months or []):
         outcome.details[i]["months"] = month
         outcome.labels[i] = f"months{month:g}"
@@ -156,6 +180,18 @@ def run_pair(
         source=first,
         reference=(f"a, {title}", volume),
     )
+
+
+def _with_detail(
+    make: Callable[[slice], Tensor],
+    details: Sequence[NDArray[np.float32]],
+    alphas: Sequence[float],
+) -> Callable[[slice], Tensor]:
+    def make_with_detail(rows: slice) -> Tensor:
+        added = np.stack([blend(details[0], details[1], alpha) for alpha in alphas[rows]])
+        return (make(rows) + torch.from_numpy(added)).clamp(0, 1)
+
+    return make_with_detail
 
 
 def reference_of(source: Source, models: Models) -> tuple[str, NDArray[np.float32]]:

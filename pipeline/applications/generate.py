@@ -79,12 +79,16 @@ def generate(models: Models, *, count: int, seed: int, prior: GaussianPrior | No
     Without a prior the denoiser makes them (latent diffusion, unconditional); with one, the LDAE
     does, from y_sem drawn from the prior and random x_T.
     """
-    x_T = torch.cat([models.random_noise(seed, "generate", k) for k in range(1, count + 1)])
-    y_sem = None
-    if prior is not None:
-        draws = [prior.draw(seed, "generate", k) for k in range(1, count + 1)]
-        y_sem = torch.cat(draws).to(models.device)
-    volumes = models.decode(models.sample(y_sem, x_T))
+
+    def make(rows: slice) -> Tensor:
+        draws = range(1, count + 1)[rows]
+        x_T = torch.cat([models.random_noise(seed, "generate", k) for k in draws])
+        y_sem = None
+        if prior is not None:
+            drawn = [prior.draw(seed, "generate", k) for k in draws]
+            y_sem = torch.cat(drawn).to(models.device)
+        return models.decode(models.sample(y_sem, x_T))
+
     how = (
         "unconditional latent diffusion: the denoiser alone, no y_sem"
         if prior is None
@@ -93,4 +97,4 @@ def generate(models: Models, *, count: int, seed: int, prior: GaussianPrior | No
     )
     record = {"x_T": "random", "method": how, "seed": seed}
     labels = [f"generate-{k}" for k in range(1, count + 1)]
-    return Outcome(volumes, labels, [{"draw": k} for k in range(1, count + 1)], record)
+    return Outcome(make, labels, [{"draw": k} for k in range(1, count + 1)], record)

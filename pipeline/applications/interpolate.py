@@ -38,7 +38,6 @@ def interpolate(
         both.y_sem[:1].double().cpu(), both.y_sem[1:].double().cpu(), alpha[:, None]
     ).to(both.y_sem)
     x_T = slerp(both.x_T[:1], both.x_T[1:], alpha)
-    volumes = models.decode(models.sample(y_sem, x_T))
     details = [{"alpha": a} for a in alphas]
     record = {
         "x_T": "inverted, spherical interpolation",
@@ -46,7 +45,9 @@ def interpolate(
         "inversion": latent_health(both.x_T),
         "extrapolated": any(not 0 <= a <= 1 for a in alphas),
     }
-    return Outcome(volumes, labels, details, record)
+    return Outcome(
+        lambda rows: models.decode(models.sample(y_sem[rows], x_T[rows])), labels, details, record
+    )
 
 
 def slerp(

@@ -27,7 +27,6 @@ def manipulate(
     codes = models.take_apart(z_0)
     moved = move(codes.y_sem, direction, scales)
     x_T = codes.x_T.expand(len(scales), *codes.x_T.shape[1:])
-    volumes = models.decode(models.sample(moved, x_T))
     start = float(direction.position(codes.y_sem.double().cpu().numpy())[0])
     details = [
         {"scale": scale, "position": start + scale, "published_scale": direction.published(scale)}
@@ -40,7 +39,9 @@ def manipulate(
         "scale_unit": "standard deviations of y_sem along the direction, probe's fitting scans",
         "position_before": start,
     }
-    return Outcome(volumes, labels, details, record)
+    return Outcome(
+        lambda rows: models.decode(models.sample(moved[rows], x_T[rows])), labels, details, record
+    )
 
 
 def move(

@@ -1,8 +1,9 @@
 """What an application returns."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from jaxtyping import Float
@@ -28,15 +29,20 @@ def numbered(name: str, values: Sequence[float], *, digits: int, sign: str = "")
     raise ParamsError(f"{name}: {Counter(values).most_common(1)[0][0]:g} is given twice")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Outcome:
-    """Volumes and how each was made."""
+    """Volumes, made when they are asked for, and how each is made."""
 
-    volumes: Float[Tensor, "N X Y Z"]
-    """In [0, 1], on the autoencoder's grid, on the host."""
+    make: Callable[[slice], Float[Tensor, "B X Y Z"]]
+    """Makes some of them: in [0, 1], on the autoencoder's grid, on the host."""
     labels: list[str]
     """One a volume, unique; becomes part of its file's name."""
     details: list[dict[str, Any]]
     """One a volume: the numbers it was made with."""
     record: dict[str, Any]
     """What they have in common."""
+
+    @cached_property
+    def volumes(self) -> Float[Tensor, "N X Y Z"]:
+        """All of them, in memory at once."""
+        return self.make(slice(0, len(self.labels)))

@@ -11,6 +11,10 @@ from pipeline.evaluation.metrics import latent_health
 def reconstruct(models: Models, z_0: Float[Tensor, "1 C X Y Z"]) -> Outcome:
     """Return the volume of a scan's own y_sem and inverted x_T."""
     codes = models.take_apart(z_0)
-    volumes = models.decode(models.sample(codes.y_sem, codes.x_T))
     record = {"x_T": "inverted", "inversion": latent_health(codes.x_T)}
-    return Outcome(volumes, ["reconstruct"], [{}], record)
+    return Outcome(
+        lambda rows: models.decode(models.sample(codes.y_sem[rows], codes.x_T[rows])),
+        ["reconstruct"],
+        [{}],
+        record,
+    )

@@ -76,9 +76,30 @@ def source_from_store(
                 ),
                 intensity_range=(float(row.intensity_range[0]), float(row.intensity_range[1])),
             )
-    fingerprint = latents.attributes.fingerprints[latents.row_of[scan_id]]
-    record = {"kind": "store", "latents": str(latents.path), "fingerprint": fingerprint}
+    record = identity_in_store(scan_id, latents, volumes)
     return Source(scan_id=scan_id, z_0=z_0, volume=volume, native=native, record=record)
+
+
+def identity_in_store(
+    scan_id: str, latents: LatentStore, volumes: VolumeStore | None
+) -> dict[str, Any]:
+    """Return what tells a scan of the stores, and its state, from every other."""
+    return {
+        "kind": "store",
+        "latents": str(latents.path),
+        "volumes": None if volumes is None else str(volumes.path),
+        "fingerprint": latents.attributes.fingerprints[latents.row_of[scan_id]],
+    }
+
+
+def identity_of_file(path: Path, params: PreprocessParams) -> dict[str, Any]:
+    """Return what tells an image file, and how it is preprocessed, from every other."""
+    return {
+        "kind": "file",
+        "path": str(path),
+        "sha256": digest_file(path),
+        "preprocess": params.model_dump(mode="json"),
+    }
 
 
 def check_latents(latents: LatentStore, models: Models) -> None:
@@ -135,13 +156,7 @@ def source_from_file(path: Path, models: Models, params: PreprocessParams) -> So
         z_0=models.encode(torch.from_numpy(volume)[None]),
         volume=volume,
         native=None if params.registration == "syn" else native,
-        record={
-            "kind": "file",
-            "path": str(path),
-            "sha256": digest_file(path),
-            "preprocess": params.model_dump(mode="json"),
-            "qc": scan.qc,
-        },
+        record=identity_of_file(path, params) | {"qc": scan.qc},
     )
 
 

@@ -13,8 +13,12 @@ def vary(
 ) -> Outcome:
     """Return `count` volumes of one y_sem; noise k depends on (seed, name, k) alone."""
     y_sem = models.embed(z_0)
-    x_T = torch.cat([models.random_noise(seed, name, k) for k in range(1, count + 1)])
-    volumes = models.decode(models.sample(y_sem.expand(count, -1), x_T))
+
+    def make(rows: slice) -> Tensor:
+        draws = range(1, count + 1)[rows]
+        x_T = torch.cat([models.random_noise(seed, name, k) for k in draws])
+        return models.decode(models.sample(y_sem.expand(len(draws), -1), x_T))
+
     labels = [f"vary-{k}" for k in range(1, count + 1)]
     details = [{"draw": k} for k in range(1, count + 1)]
-    return Outcome(volumes, labels, details, {"x_T": "random", "seed": seed})
+    return Outcome(make, labels, details, {"x_T": "random", "seed": seed})

@@ -1,5 +1,7 @@
 """An outcome on disk: NIfTI files, a picture, and last a JSON of what was done."""
 
+import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +16,7 @@ from pipeline.applications.models import Models
 from pipeline.applications.native import brain_of, to_native
 from pipeline.applications.outcome import Outcome
 from pipeline.applications.sources import Source
-from pipeline.compute import write_atomic, write_json
+from pipeline.compute import progress, write_atomic, write_json
 from pipeline.evaluation.brains import Tile, qc_mosaic, reconstruction_strip
 from pipeline.evaluation.style import figure_style, save_figure
 from schemas.errors import ContractError
@@ -50,6 +52,19 @@ class Writer:
                 " --volumes (a store made with registration syn keeps no way back)"
             )
 
+    def has(self, stem: str, record: dict[str, Any]) -> bool:
+        """Tell whether a former run wrote, and to the end, what would be written now.
+
+        `record` is what is known beforehand; what an application adds to it does not matter.
+        """
+        try:
+            document = json.loads(self._document(stem).read_text())
+            files = [document["picture"], *(output["file"] for output in document["outputs"])]
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
+        expected = json.loads(json.dumps(self._head() | record, default=str))
+        return _holds(document, expected) and all((self.out / file).is_file() for file in files)
+
     def write(
         self,
         outcome: Outcome,
@@ -58,8 +73,11 @@ class Writer:
         record: dict[str, Any],
         source: Source | None = None,
         reference: tuple[str, NDArray[np.float32]] | None = None,
+        watched: bool = True,
     ) -> Path:
-        """Write every volume, the picture and the JSON; returns the JSON's path.
+        """Make and write one batch of volumes after the other, the picture, and last the JSON.
+
+        Returns the JSON's path.
 
         Parameters
         ----------
@@ -73,21 +91,27 @@ class Writer:
             The scan whose native space and brain mask are used.
         reference
             Title and volume that the picture compares with; without, volumes stand alone.
+        watched
+            Show progress, volume by volume.
         """
-        files = []
-        volumes = np.asarray(outcome.volumes.numpy(), dtype=np.float32)
-        for label, volume in zip(outcome.labels, volumes, strict=True):
+        files: list[str] = []
+        shown = _shown(len(outcome.labels))
+        pictured = {}
+        volumes = self._made(outcome)
+        if watched and len(outcome.labels) > 1:
+            volumes = progress(volumes, total=len(outcome.labels), label=self.command)
+        for row, volume in enumerate(volumes):
+            label = outcome.labels[row]
             path = self.out / f"{stem}_{label}_space-{_SPACE_NAMES[self.space]}_T1w.nii.gz"
             self._write_volume(path, volume, source)
             files.append(path.name)
+            if row in shown:
+                pictured[label] = volume
         picture = self.out / f"{stem}_{self.command}.png"
         with figure_style():
-            save_figure(_picture(outcome.labels, volumes, reference), picture)
+            save_figure(_picture(pictured, reference), picture)
         document = {
-            "command": self.command,
-            "note": NOTE,
-            "space": self.space,
-            **self.models.record(),
+            **self._head(),
             **record,
             **outcome.record,
             "picture": picture.name,
@@ -95,9 +119,25 @@ class Writer:
                 {"file": file} | detail for file, detail in zip(files, outcome.details, strict=True)
             ],
         }
-        path = self.out / f"{stem}_{self.command}.json"
+        path = self._document(stem)
         write_json(path, document)
         return path
+
+    def _document(self, stem: str) -> Path:
+        return self.out / f"{stem}_{self.command}.json"
+
+    def _head(self) -> dict[str, Any]:
+        return {
+            "command": self.command,
+            "note": NOTE,
+            "space": self.space,
+            **self.models.record(),
+        }
+
+    def _made(self, outcome: Outcome) -> Iterator[NDArray[np.float32]]:
+        for start in range(0, len(outcome.labels), self.models.batch_size):
+            made = outcome.make(slice(start, start + self.models.batch_size))
+            yield from np.asarray(made.numpy(), dtype=np.float32)
 
     def _write_volume(self, path: Path, volume: NDArray[np.float32], source: Source | None) -> None:
         affine = np.asarray(self.models.autoencoder.grid["affine"], dtype=np.float64)
@@ -125,16 +165,25 @@ def write_nifti(
     write_atomic(path, igzip.compress(image.to_bytes(), 3, mtime=0))
 
 
+def _holds(document: Any, expected: Any) -> bool:
+    if isinstance(document, dict) and isinstance(expected, dict):
+        return all(_holds(document.get(key), value) for key, value in expected.items())
+    return bool(document == expected)
+
+
+def _shown(count: int) -> set[int]:
+    rows = np.linspace(0, count - 1, min(MAX_ROWS, count)).round()
+    return set(rows.astype(int).tolist())
+
+
 def _picture(
-    labels: list[str],
-    volumes: NDArray[np.float32],
-    reference: tuple[str, NDArray[np.float32]] | None,
+    volumes: dict[str, NDArray[np.float32]], reference: tuple[str, NDArray[np.float32]] | None
 ) -> Figure:
-    shown = np.unique(np.linspace(0, len(labels) - 1, min(MAX_ROWS, len(labels))).round())
-    rows = shown.astype(int).tolist()
     if reference is None:
-        levels = (volumes * 255).round().astype(np.uint8)
-        return qc_mosaic([Tile(labels[row], levels[row]) for row in rows])
+        tiles = [
+            Tile(label, (volume * 255).round().astype(np.uint8))
+            for label, volume in volumes.items()
+        ]
+        return qc_mosaic(tiles)
     title, volume = reference
-    names = {"reference": title}
-    return reconstruction_strip(volume, {labels[row]: volumes[row] for row in rows}, names)
+    return reconstruction_strip(volume, volumes, {"reference": title})

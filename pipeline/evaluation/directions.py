@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.compute import write_json
+from pipeline.compute import digest_of, write_json
 from pipeline.evaluation.probes import Direction
 from schemas.errors import ContractError
 
@@ -34,6 +34,11 @@ class SavedDirection:
     def step(self) -> Floats:
         """Return what scale 1 adds to y_sem, (dim,)."""
         return self.spread * self.weight * self.std
+
+    @property
+    def digest(self) -> str:
+        """Return the sha256 of its numbers."""
+        return digest_of([self.mean.tolist(), self.step.tolist()])
 
     def position(self, y_sem: NDArray[np.floating]) -> Floats:
         """Return where codes (scan, dim) lie along the direction, in units of the spread."""
