@@ -83,11 +83,11 @@ def read_artefact(path: Path, *, kind: str) -> Artefact:
         If the folder is missing or incomplete, of another kind, or its weights are damaged.
     """
     try:
-        config = json.loads((path / CONFIG).read_text())
+        config = dict(json.loads((path / CONFIG).read_text()))
         data = (path / WEIGHTS).read_bytes()
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError) as error:
         raise ContractError(
-            f"{path}: expected a {kind} model folder ({CONFIG}, {WEIGHTS}); train one with"
+            f"{path}: expected a model folder of kind {kind} ({CONFIG}, {WEIGHTS}); train one with"
             f" `pipeline train-{kind}`"
         ) from error
     if config.get("kind") != kind:

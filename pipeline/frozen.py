@@ -1,13 +1,15 @@
 """Load frozen models for use: weights from their artefact, gradients off, evaluation mode."""
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from pipeline.artefact import load_strict, read_artefact
+from pipeline.artefact import CONFIG, Artefact, load_strict, read_artefact
 from pipeline.ldae import LatentDiffusion, Ldae, build_diffusion, build_ldae
 from pipeline.nets.autoencoder import Autoencoder, Voxels
 from schemas.errors import ContractError
@@ -38,10 +40,11 @@ def load_autoencoder(path: Path, *, device: torch.device) -> FrozenAutoencoder:
         If the folder holds no autoencoder or its weights do not fit.
     """
     artefact = read_artefact(path, kind="ae")
-    net = Autoencoder(**architecture(artefact.config))
+    config = artefact.config
+    with _described_by(artefact, "grid"):
+        net = Autoencoder(**architecture(config))
     load_strict(net, artefact.tensors, source=path)
     net.requires_grad_(False).eval().to(device)
-    config = artefact.config
     return FrozenAutoencoder(net, artefact.digest, config["grid"], config, path)
 
 
@@ -95,6 +98,21 @@ def architecture(config: dict[str, Any]) -> dict[str, Any]:
     return {k: tuple(v) if isinstance(v, list) else v for k, v in config["architecture"].items()}
 
 
+@contextmanager
+def _described_by(artefact: Artefact, *needed: str) -> Iterator[None]:
+    """Refuse a config that lacks what is needed, or that no network can be built from."""
+    try:
+        for name in needed:
+            artefact.config[name]
+        yield
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        reason = f"no {error}" if isinstance(error, KeyError) else str(error).splitlines()[0]
+        raise ContractError(
+            f"{artefact.path / CONFIG}: describes no model of this version ({reason}); restore it,"
+            " or train the model again"
+        ) from error
+
+
 @dataclass(frozen=True, slots=True)
 class FrozenDiffusion:
     """A trained stage 1 and where it came from."""
@@ -122,7 +140,8 @@ def load_diffusion(path: Path, *, device: torch.device) -> FrozenDiffusion:
         If the folder holds no such model or its weights do not fit.
     """
     artefact = read_artefact(path, kind="ldm")
-    diffusion = build_diffusion(artefact.config)
+    with _described_by(artefact, "autoencoder_digest", "grid", "latent_shape", "posterior"):
+        diffusion = build_diffusion(artefact.config)
     load_strict(diffusion, artefact.tensors, source=path)
     diffusion.requires_grad_(False).eval().to(device)
     return FrozenDiffusion(diffusion, artefact.digest, artefact.config)
@@ -137,7 +156,8 @@ def load_ldae(path: Path, *, device: torch.device) -> FrozenLdae:
         If the folder holds no such model or its weights do not fit.
     """
     artefact = read_artefact(path, kind="ldae")
-    net = build_ldae(artefact.config)
+    with _described_by(artefact, "autoencoder_digest", "grid", "latent_shape"):
+        net = build_ldae(artefact.config)
     load_strict(net, artefact.tensors, source=path)
     net.requires_grad_(False).eval().to(device)
     return FrozenLdae(net, artefact.digest, artefact.config)

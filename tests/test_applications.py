@@ -39,7 +39,7 @@ from pipeline.applications.writing import Writer
 from pipeline.artefact import CONFIG
 from pipeline.evaluation.directions import SavedDirection, read_direction, write_directions
 from pipeline.evaluation.probes import Direction
-from pipeline.frozen import load_diffusion
+from pipeline.frozen import load_autoencoder, load_diffusion, load_ldae
 from pipeline.imaging.chain import scale_intensities
 from pipeline.imaging.geometry import resample_masked
 from pipeline.imaging.template import grid_affine
@@ -560,6 +560,26 @@ def test_models_that_do_not_belong_together_are_refused(tmp_path, autoencoder_pa
     for many in ({"num_inference_steps": 1000}, {"other_steps": [5, 1000]}):
         with pytest.raises(ParamsError, match="1000 sampler steps: expected 1 to 999"):
             load_models(autoencoder_path, ldae_path, EvaluateParams(**many), device=CPU)
+
+
+def test_configs_that_describe_no_model_are_refused(tmp_path, ldae_path, autoencoder_path):
+    whole = {
+        path: json.loads((path / CONFIG).read_text()) for path in (ldae_path, autoencoder_path)
+    }
+    for path, change, expected in (
+        (ldae_path, {"grid": None}, "no 'grid'"),
+        (ldae_path, {"unet": {"in_channels": 8}}, "describes no model of this version"),
+        (autoencoder_path, {"architecture": {"width": 3}}, "describes no model of this version"),
+    ):
+        broken = tmp_path / "broken"
+        shutil.copytree(path, broken, dirs_exist_ok=True)
+        config = {k: v for k, v in (whole[path] | change).items() if v is not None}
+        (broken / CONFIG).write_text(json.dumps(config))
+        with pytest.raises(ContractError, match=expected):
+            (load_ldae if path == ldae_path else load_autoencoder)(broken, device=CPU)
+    (broken / CONFIG).write_text("[1, 2]")
+    with pytest.raises(ContractError, match="expected a model folder of kind ae"):
+        load_autoencoder(broken, device=CPU)
 
 
 @pytest.fixture
