@@ -139,16 +139,16 @@ def bias(heads: list[Path]) -> str:
     before = []
     for head in heads:
         data, mask, affine = load_brain(head)
-        clean = correct_bias(data, mask, affine, step=N4_STEPS[1])
+        clean, _ = correct_bias(data, mask, affine, step=N4_STEPS[1])
         field = known_field(clean.shape)
         before.append(float(np.log(field)[mask].std()))
         for step in N4_STEPS:
             started = time.process_time()
-            corrected = correct_bias(clean * field, mask, affine, step=step)
+            corrected, _ = correct_bias(clean * field, mask, affine, step=step)
             seconds = time.process_time() - started
             # Against the same correction without the field: what N4 does to a clean brain
             # is no failure to remove the field.
-            rest = correct_bias(clean, mask, affine, step=step)
+            rest, _ = correct_bias(clean, mask, affine, step=step)
             inside = mask & (rest > 0) & (corrected > 0)
             ratio = np.log(corrected[inside] / rest[inside])
             rows[step].append((seconds, float(ratio.std())))
@@ -172,7 +172,7 @@ def registration(heads: list[Path]) -> str:
         "|---|---|---|---|---|",
     ]
     brains = [load_brain(head) for head in heads]
-    brains = [(correct_bias(d, m, a, step=6.0), m, a) for d, m, a in brains]
+    brains = [(correct_bias(d, m, a, step=6.0)[0], m, a) for d, m, a in brains]
     for zooms in ZOOMS:
         cells = []
         for kind in ("rigid", "affine"):

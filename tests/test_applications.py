@@ -40,6 +40,7 @@ from pipeline.artefact import CONFIG
 from pipeline.evaluation.directions import SavedDirection, read_direction, write_directions
 from pipeline.evaluation.probes import Direction
 from pipeline.frozen import load_autoencoder, load_diffusion, load_ldae
+from pipeline.imaging.bias import BiasField
 from pipeline.imaging.chain import scale_intensities
 from pipeline.imaging.geometry import resample_masked
 from pipeline.imaging.template import grid_affine
@@ -322,6 +323,18 @@ def test_native_output_overlays_its_input():
     assert ((back > 0) & ~inside).sum() / inside.sum() < 0.1
     assert np.corrcoef(back[both], scan[both])[0, 1] > 0.97
     assert np.abs(back[both] - scan[both]).mean() < 25
+    gain = BiasField(
+        np.linspace(-0.5, 0.5, 4, dtype=np.float32).reshape(4, 1, 1), np.diag([30.0, 30, 30, 1])
+    )
+    shaded = to_native(
+        unit, brain_of(unit, unit > 0), dataclasses.replace(native, bias=gain), target
+    )
+    expected = gain.on(native.native_affine, shape)
+    assert np.ptp(expected) > 0.3
+    np.testing.assert_allclose(shaded[both] / back[both], expected[both], rtol=1e-4)
+    nothing = to_native(unit * 0, np.zeros(unit.shape, bool), native, target)
+    assert nothing.shape == shape
+    assert not nothing.any()
 
 
 def test_the_brain_includes_its_dark_ventricles_but_no_specks():
@@ -487,6 +500,7 @@ def preprocessed(status="pass"):
         native_affine=np.diag([3.0, 3, 3, 1]),
         native_shape=(17, 25, 21),
         intensity_range=(5.0, 250.0),
+        bias=None,
         qc={"status": status, "reasons": "brain of 9 ml, expected 600 to 2600", "ncc": 0.5},
     )
 

@@ -45,6 +45,7 @@ class Chain:
         rng = np.random.default_rng(len(content))
         ncc = 0.1 if content.startswith("wrong") else 0.3 if content.startswith("odd") else 0.7
         return PreprocessedScan(
+            bias=None,
             volume=rng.integers(0, 255, SHAPE, np.uint8),
             native_to_mni=np.eye(4),
             native_affine=np.eye(4) * 2,

@@ -5,7 +5,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from pipeline.applications.sources import NativeSpace
-from pipeline.imaging.geometry import resample_masked
+from pipeline.imaging.geometry import resample_masked, sample, smooth_for
+from pipeline.imaging.header import zooms_of
 
 BRAIN_LEVEL = 0.1
 """Intensity (0 to 1) above which a voxel is surely brain; darker ones only inside of such."""
@@ -35,12 +36,21 @@ def to_native(
 ) -> NDArray[np.float32]:
     """Return a volume (X, Y, Z) in [0, 1] on the grid of the scan's file, in its intensities.
 
-    Intensities are those of the bias-corrected scan; 0 outside the brain.
+    Intensities are those of the file where its bias field is known, else of the bias-corrected
+    scan; 0 outside the brain.
     """
-    values, inside = resample_masked(
-        volume, mask, grid_affine, native.native_to_mni @ native.native_affine, native.native_shape
-    )
+    if not mask.any():
+        return np.zeros(native.native_shape, np.float32)
+    grid, shape = native.native_to_mni @ native.native_affine, native.native_shape
+    inside = resample_masked(volume, mask, grid_affine, grid, shape)[1]
+    # The brain is continued beyond its rim, so that cubic splines do not ring there.
+    nearest = ndimage.distance_transform_edt(~mask, return_distances=False, return_indices=True)
+    smooth = smooth_for(volume[tuple(nearest)], grid_affine, float(zooms_of(grid).mean()))
+    values = np.clip(sample(smooth, grid_affine, grid, shape, order=3), 0, 1)
     low, high = native.intensity_range
     # Level 1 of 255 is the lowest of the brain, 255 the highest.
     share = (255 * values - 1) / 254
-    return np.where(inside, low + share * (high - low), 0).astype(np.float32)
+    intensities = low + share * (high - low)
+    if native.bias is not None:
+        intensities *= native.bias.on(native.native_affine, shape)
+    return np.where(inside, intensities, 0).astype(np.float32)

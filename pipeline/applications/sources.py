@@ -12,6 +12,7 @@ from torch import Tensor
 
 from pipeline.applications.models import Models
 from pipeline.compute import digest_file, digest_of
+from pipeline.imaging.bias import BiasField
 from pipeline.stores.latents import LatentStore
 from pipeline.stores.volumes import VolumeStore
 from schemas.errors import ContractError, ScanError
@@ -31,6 +32,8 @@ class NativeSpace:
     native_shape: tuple[int, int, int]
     intensity_range: tuple[float, float]
     """Bias-corrected native intensities that became level 1 and 255."""
+    bias: BiasField | None = None
+    """What the native intensities were divided by, where it is known: volume stores do not say."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,6 +153,7 @@ def source_from_file(path: Path, models: Models, params: PreprocessParams) -> So
         native_affine=scan.native_affine,
         native_shape=scan.native_shape,
         intensity_range=scan.intensity_range,
+        bias=scan.bias,
     )
     return Source(
         scan_id=stem_of(path),

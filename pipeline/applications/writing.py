@@ -114,6 +114,7 @@ class Writer:
             **self._head(),
             **record,
             **outcome.record,
+            **self._intensities(source),
             "picture": picture.name,
             "outputs": [
                 {"file": file} | detail for file, detail in zip(files, outcome.details, strict=True)
@@ -125,6 +126,12 @@ class Writer:
 
     def _document(self, stem: str) -> Path:
         return self.out / f"{stem}_{self.command}.json"
+
+    def _intensities(self, source: Source | None) -> dict[str, str]:
+        if self.space == "mni" or source is None or source.native is None:
+            return {"intensities": "0 to 1, of the brain's percentiles"}
+        known = source.native.bias is not None
+        return {"intensities": "of the file" if known else "of the file, bias field taken out"}
 
     def _head(self) -> dict[str, Any]:
         return {

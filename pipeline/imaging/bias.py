@@ -1,5 +1,7 @@
 """Masked N4 bias-field correction, estimated on a coarse copy."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
@@ -12,10 +14,36 @@ TOLERANCE = 1e-3
 FIELD_RANGE = (0.1, 10.0)
 
 
+@dataclass(frozen=True)
+class BiasField:
+    """A smooth field that multiplies the intensities, kept as a logarithm on coarse samples."""
+
+    log: npt.NDArray[np.float32]
+    """(x, y, z)."""
+    affine: Affine
+    """(4, 4), sample to native world (mm)."""
+
+    def on(self, affine: Affine, shape: tuple[int, int, int]) -> npt.NDArray[np.float32]:
+        """Return the field on a grid (X, Y, Z) of native space; beyond its rim it stays level."""
+        to_sample = np.linalg.inv(self.affine) @ affine
+        return self._between(to_sample[:3, :3], to_sample[:3, 3], shape)
+
+    def _between(
+        self,
+        matrix: npt.NDArray[np.float64],
+        offset: npt.NDArray[np.float64],
+        shape: tuple[int, ...],
+    ) -> npt.NDArray[np.float32]:
+        fine = ndimage.affine_transform(
+            self.log, matrix, offset, output_shape=shape, order=1, mode="nearest"
+        )
+        return np.asarray(np.exp(fine), dtype=np.float32)
+
+
 def correct_bias(
     data: npt.NDArray[np.float32], mask: npt.NDArray[np.bool_], affine: Affine, *, step: float
-) -> npt.NDArray[np.float32]:
-    """Return the data divided by the bias field that N4 finds inside the mask.
+) -> tuple[npt.NDArray[np.float32], BiasField]:
+    """Return the data divided by the bias field that N4 finds inside the mask, and the field.
 
     The field is smooth, so it is estimated on every n-th voxel of each axis, n chosen so that the
     samples lie about `step` (mm) apart, and interpolated back as a logarithm: thick slices are
@@ -40,12 +68,6 @@ def correct_bias(
     )
     log_field = np.log(np.clip(field.numpy(), *FIELD_RANGE)).astype(np.float32)
     log_field -= log_field[inside].mean()
-    fine = ndimage.affine_transform(
-        log_field,
-        np.diag(1 / strides),
-        -(strides // 2) / strides,
-        output_shape=data.shape,
-        order=1,
-        mode="nearest",
-    )
-    return np.asarray(data / np.exp(fine), dtype=np.float32)
+    found = BiasField(log_field, coarse_affine)
+    fine = found._between(np.diag(1 / strides), -(strides // 2) / strides, data.shape)
+    return np.asarray(data / fine, dtype=np.float32), found

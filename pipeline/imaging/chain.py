@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.imaging.bias import correct_bias
+from pipeline.imaging.bias import BiasField, correct_bias
 from pipeline.imaging.brain import (
     bet_mask,
     content_mask,
@@ -60,6 +60,8 @@ class PreprocessedScan:
     """Voxels of the file along its own axes."""
     intensity_range: tuple[float, float]
     """Bias-corrected native intensities that became 1 and 255."""
+    bias: BiasField | None
+    """What the native intensities were divided by; None where they were left as they are."""
     qc: dict[str, float | str]
     """QC numbers, `status` (pass, warn or fail) and `reasons`."""
     notes: tuple[str, ...]
@@ -99,6 +101,7 @@ class _Result:
     values: npt.NDArray[np.float32]
     inside: Mask
     transform: Registration
+    bias: BiasField | None
     numbers: dict[str, float]
 
 
@@ -141,6 +144,7 @@ def preprocess_scan(path: Path, params: PreprocessParams) -> PreprocessedScan:
         native_affine=head.native_affine,
         native_shape=head.native_shape,
         intensity_range=intensity_range,
+        bias=result.bias,
         qc={
             "status": verdict.status,
             "reasons": "; ".join(verdict.reasons),
@@ -158,9 +162,10 @@ def _align(head: _Head, mask: Mask, params: PreprocessParams, clock: _Clock) -> 
     margin = np.ceil(CROP_MARGIN / zooms_of(head.affine)).astype(np.int64)
     box = bounding_box(mask, margin)
     brain, inside, affine = head.data[box], mask[box], crop_affine(head.affine, box)
+    bias = None
     with clock.step("bias"):
         if params.bias_field:
-            brain = correct_bias(brain, inside, affine, step=params.bias_field_step)
+            brain, bias = correct_bias(brain, inside, affine, step=params.bias_field_step)
     with clock.step("register"):
         transform = register(
             brain,
@@ -185,7 +190,7 @@ def _align(head: _Head, mask: Mask, params: PreprocessParams, clock: _Clock) -> 
             grid=params.grid,
             rigid=params.registration == "rigid",
         )
-    return _Result(values, on_grid, transform, numbers)
+    return _Result(values, on_grid, transform, bias, numbers)
 
 
 def _doubtful(numbers: dict[str, float]) -> bool:

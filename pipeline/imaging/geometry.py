@@ -46,12 +46,12 @@ def crop_affine(affine: Affine, box: Box) -> Affine:
 
 
 def sample(
-    data: npt.NDArray[np.float32], affine: Affine, grid: Affine, shape: tuple[int, int, int]
+    data: npt.NDArray[np.float32], affine: Affine, grid: Affine, shape: Shape, *, order: int = 1
 ) -> npt.NDArray[np.float32]:
-    """Interpolate linearly onto a grid in the same world; 0 outside the volume."""
+    """Interpolate onto a grid in the same world, linearly by default; 0 outside the volume."""
     matrix = np.linalg.inv(affine) @ grid
     out: npt.NDArray[np.float32] = ndimage.affine_transform(
-        data, matrix[:3, :3], matrix[:3, 3], output_shape=shape, order=1, output=np.float32
+        data, matrix[:3, :3], matrix[:3, 3], output_shape=shape, order=order, output=np.float32
     )
     return out
 
