@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 import pipeline.training.latent_diffusion as stages
 from pipeline.applications.models import load_models, load_voxel_models
+from pipeline.evaluation import reconstruction
 from pipeline.evaluation.directions import write_directions
 from pipeline.evaluation.evaluate import evaluate_study
 from pipeline.evaluation.generation import mmd
@@ -126,11 +127,30 @@ def test_every_part_is_judged_and_written(tmp_path, study):
 
 
 def test_random_noise_depends_on_the_scan_alone(study):
-    scans = [Scan("sub-017", "b", None), Scan("sub-016", "a", None)]
+    scans = [Scan("sub-017", "b", ()), Scan("sub-016", "a", ())]
     alone, _ = reconstruct_all(study, scans[1:])
     among, _ = reconstruct_all(study, scans)
     for method, volumes in alone.items():
         torch.testing.assert_close(among[method][1:], volumes, atol=1e-4, rtol=0)
+
+
+def test_every_scan_is_given_y_sem_of_several_other_subjects(study):
+    judged = study.judged
+    counts = judged["subject_id"].value_counts()
+    scans = list(reconstruction._with_other_subjects(judged))
+    subject_of = dict(zip(judged["scan_id"], judged["subject_id"], strict=True))
+    for scan in scans:
+        others = [subject_of[other] for other in scan.other_ids]
+        assert scan.subject_id not in others
+        assert len(others) == len(set(others)) == min(reconstruction.OTHERS, len(counts) - 1)
+    made, _ = reconstruct_all(study, scans[:2])
+    several = made["ldae_other_y_sem"]
+    assert several.shape[:2] == (2, len(scans[0].other_ids))
+    alone = dataclasses.replace(scans[0], other_ids=scans[0].other_ids[-1:])
+    last, _ = reconstruct_all(study, [alone])
+    torch.testing.assert_close(last["ldae_other_y_sem"][0, 0], several[0, -1], atol=1e-4, rtol=0)
+    rows = reconstruction.judge(scans[0], made["ae"][0], {"x": several[0]}, 4)
+    assert len(rows) == several.shape[1]
 
 
 def test_an_empty_split_is_refused(tmp_path, study):
@@ -200,7 +220,7 @@ def test_voxel_space_baseline_trains_and_stands_beside(
     how = EvaluateParams(num_inference_steps=4, batch_size=2)
     voxels = load_voxel_models(out, volumes.attributes.grid, how, device=CPU)
     made, _ = reconstruct_all(
-        dataclasses.replace(study, voxel_dae=voxels), [Scan("sub-016", "a", None)]
+        dataclasses.replace(study, voxel_dae=voxels), [Scan("sub-016", "a", ())]
     )
     assert made["voxel_dae"].shape == made["voxel_dae_y_sem_only"].shape == (1, 16, 24, 20)
     with pytest.raises(ContractError, match="an LDAE of latents"):

@@ -23,7 +23,7 @@ from pipeline.stores.volumes import VolumeStore
 
 METHODS = ("ae", "ldae", "lddim", "ldae_y_sem_only", "ldae_other_y_sem")
 """AE alone; LDAE with inverted x_T; the denoiser alone with inverted x_T (LDDIM); y_sem with random
-x_T; and the control for that: another subject's y_sem with the same random x_T."""
+x_T; and the control for that: other subjects' y_sem with the same random x_T."""
 VOXEL_METHODS = {"ldae": "voxel_dae", "ldae_y_sem_only": "voxel_dae_y_sem_only"}
 """What the same ways are called for the voxel-space diffusion autoencoder."""
 SHOWN = ("ae", "ldae", "ldae_y_sem_only", "voxel_dae")
@@ -35,17 +35,19 @@ PAIRS = {
 }
 PAIRED_METRICS = ("ssim_brain", "mse_brain")
 EXAMPLES = 6
+OTHERS = 3
+"""Other subjects whose y_sem a scan is given: their mean says more than one does."""
 
 Made = dict[str, Float[Tensor, "B X Y Z"]]
 
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """A scan to judge, and a scan of another subject where there is one."""
+    """A scan to judge, and a scan of each of some other subjects."""
 
     scan_id: str
     subject_id: str
-    other_id: str | None
+    other_ids: tuple[str, ...]
 
 
 def evaluate_reconstruction(study: Study) -> Part:
@@ -58,7 +60,7 @@ def evaluate_reconstruction(study: Study) -> Part:
     """
     params = study.params
     chosen = of_many_subjects(study.judged, params.max_scans)
-    scans = list(_with_other_subject(chosen))
+    scans = list(_with_other_subjects(chosen))
     rows, noises = [], []
     examples: dict[str, list[np.ndarray]] = {}
     with Progress("reconstruction", total=len(scans)) as bar:
@@ -92,11 +94,17 @@ def evaluate_reconstruction(study: Study) -> Part:
 
 
 def reconstruct_all(study: Study, batch: list[Scan]) -> tuple[Made, Float[Tensor, "B C X Y Z"]]:
-    """Return each method's volumes of some scans, and the LDAE's inverted x_T."""
+    """Return each method's volumes of some scans, and the LDAE's inverted x_T.
+
+    Those of other subjects' y_sem are (B, K, X, Y, Z), for K others.
+    """
     models = study.models
     z_0 = study.z_0(scan.scan_id for scan in batch)
-    others = [scan.other_id for scan in batch if scan.other_id is not None]
-    other_codes = models.embed(study.z_0(others)) if len(others) == len(batch) else None
+    others = [other for scan in batch for other in scan.other_ids]
+    other_codes = None
+    if others:
+        codes = models.embed(study.z_0(others))
+        other_codes = codes.reshape(len(batch), -1, codes.shape[1])
     made, x_T = _ldae_ways(models, z_0, _noise(study, models, batch), other_codes)
     made = {"ae": models.decode(z_0), "lddim": _lddim(models, z_0)} | made
     if study.voxel_dae is not None:
@@ -113,10 +121,15 @@ def _ldae_ways(
     codes = models.take_apart(z_0)
     starts = {"ldae": (codes.x_T, codes.y_sem), "ldae_y_sem_only": (noise, codes.y_sem)}
     if other_codes is not None:
-        starts["ldae_other_y_sem"] = (noise, other_codes)
+        each = noise.repeat_interleave(other_codes.shape[1], 0)
+        starts["ldae_other_y_sem"] = (each, other_codes.flatten(0, 1))
     y_sem = torch.cat([y for _, y in starts.values()])
     made = models.decode(models.sample(y_sem, torch.cat([x for x, _ in starts.values()])))
-    return dict(zip(starts, made.chunk(len(starts)), strict=True)), codes.x_T
+    ways = dict(zip(starts, torch.split(made, [len(y) for _, y in starts.values()]), strict=True))
+    if other_codes is not None:
+        several = ways["ldae_other_y_sem"]
+        ways["ldae_other_y_sem"] = several.reshape(*other_codes.shape[:2], *several.shape[1:])
+    return ways, codes.x_T
 
 
 def _lddim(models: Models, z_0: Tensor) -> Tensor:
@@ -129,14 +142,18 @@ def _noise(study: Study, models: Models, batch: list[Scan]) -> Tensor:
 
 
 def judge(scan: Scan, reference: Tensor, made: Made, steps: int) -> list[dict[str, Any]]:
-    """Return one row a method of a scan's figures."""
+    """Return one row of a scan's figures a volume, of which some methods have several."""
     truth = reference[None, None]
     rows = []
-    for method, volume in made.items():
-        figures = reconstruction_metrics(truth, volume[None, None], truth > 0).iloc[0]
-        row: dict[str, Any] = {"scan_id": scan.scan_id, "subject_id": scan.subject_id}
-        row |= {"method": method, "num_inference_steps": steps}
-        rows.append(row | {str(k): v for k, v in figures.items()})
+    row: dict[str, Any] = {"scan_id": scan.scan_id, "subject_id": scan.subject_id}
+    for method, volumes in made.items():
+        for volume in volumes.reshape(-1, *reference.shape):
+            figures = reconstruction_metrics(truth, volume[None, None], truth > 0).iloc[0]
+            rows.append(
+                row
+                | {"method": method, "num_inference_steps": steps}
+                | {str(k): v for k, v in figures.items()}
+            )
     return rows
 
 
@@ -178,12 +195,15 @@ def _batches(scans: list[Scan], size: int) -> Iterator[list[Scan]]:
     return (scans[start : start + size] for start in range(0, len(scans), size))
 
 
-def _with_other_subject(chosen: pd.DataFrame) -> Iterator[Scan]:
-    """Pair every scan with the next scan, cyclically, of another subject."""
+def _with_other_subjects(chosen: pd.DataFrame) -> Iterator[Scan]:
+    """Give every scan the next scans, cyclically, of other subjects, one of each."""
     records = chosen[["scan_id", "subject_id"]].astype(str).to_records(index=False).tolist()
     for i, (scan_id, subject) in enumerate(records):
-        ahead = records[i + 1 :] + records[:i]
-        yield Scan(scan_id, subject, next((o for o, who in ahead if who != subject), None))
+        others: dict[str, str] = {}
+        for other_id, other in records[i + 1 :] + records[:i]:
+            if other != subject:
+                others.setdefault(other, other_id)
+        yield Scan(scan_id, subject, tuple(others.values())[:OTHERS])
 
 
 def _differences(per_scan: pd.DataFrame, *, draws: int, seed: int) -> dict[str, Any]:

@@ -28,7 +28,7 @@ METHOD_NAMES = {
     "ldae": "LDAE, inverted x_T",
     "lddim": "Denoiser alone, inverted x_T",
     "ldae_y_sem_only": "LDAE, y_sem only (random x_T)",
-    "ldae_other_y_sem": "Control: another subject’s y_sem",
+    "ldae_other_y_sem": "Control: other subjects’ y_sem",
     "voxel_dae": "Voxel-space diffusion autoencoder",
     "voxel_dae_y_sem_only": "Voxel-space, y_sem only",
 }
@@ -36,7 +36,7 @@ DIFFERENCE_NAMES = {
     "ldae_minus_ae": "LDAE minus autoencoder",
     "ldae_minus_lddim": "LDAE minus denoiser alone (what y_sem adds)",
     "ldae_minus_voxel_dae": "LDAE minus voxel-space diffusion autoencoder",
-    "own_minus_other_y_sem": "own y_sem minus another subject’s, same random x_T",
+    "own_minus_other_y_sem": "own y_sem minus other subjects’, same random x_T",
 }
 SHORT_METHOD_NAMES = {
     "reference": "scan",
