@@ -74,6 +74,20 @@ def finished_metrics(path: Path, *, kind: str, fingerprint: str) -> dict[str, An
     return metrics if same else None
 
 
+def read_config(path: Path) -> dict[str, Any]:
+    """Read a model's config.json.
+
+    Raises
+    ------
+    ContractError
+        If it is no JSON object.
+    """
+    try:
+        return dict(json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError) as error:
+        raise ContractError(f"{path}: no model's {CONFIG}; restore the folder") from error
+
+
 def read_artefact(path: Path, *, kind: str) -> Artefact:
     """Read a model folder.
 

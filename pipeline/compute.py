@@ -39,10 +39,13 @@ def resolve_device(name: str) -> "torch.device":
         raise ParamsError(
             f"--device {name}: this command runs on one device; only encode and verify take several"
         )
+    expected = ParamsError(f"--device {name}: expected auto, cpu, cuda or cuda:N")
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise ParamsError(f"--device {name}: expected auto, cpu, cuda or cuda:N") from error
+        raise expected from error
+    if device.type != "cuda" and name != "cpu":
+        raise expected
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ParamsError(
             f"--device {name}: no such GPU ({torch.cuda.device_count()} found); use --device auto"

@@ -28,17 +28,25 @@ class DenoiserParams(Section):
     pooling: Literal["isotropic", "anisotropic"] = "isotropic"
     """`anisotropic` keeps the first axis at full size, as published."""
 
+    @model_validator(mode="after")
+    def _levels_are_there(self) -> "DenoiserParams":
+        levels = len(self.multipliers)
+        absent = [level for level in self.attention_levels if not 0 <= level < levels]
+        if absent:
+            raise ValueError(f"attention_levels {absent[0]}: the levels are 0 to {levels - 1}")
+        return self
+
 
 class DiffusionParams(Section):
     """The forward process."""
 
-    num_train_timesteps: Positive = 1000
+    num_train_timesteps: Annotated[int, Field(ge=2)] = 1000
     """T."""
     beta_schedule: Literal["linear", "cosine"] = "linear"
     """Schedule of beta."""
-    beta_start: float = 1e-4
+    beta_start: Annotated[float, Field(gt=0, lt=1)] = 1e-4
     """beta at t = 0 (linear)."""
-    beta_end: float = 0.02
+    beta_end: Annotated[float, Field(gt=0, lt=1)] = 0.02
     """beta at t = T - 1 (linear)."""
 
 
@@ -51,7 +59,7 @@ class TrainLdmParams(OptimParams):
     posterior: Posterior = "mean"
     """Train on the posterior mean, on posterior draws (fresh each step), or, as published, on one
     draw a scan that never changes; both stages."""
-    scale: Literal["voxel", "channel", "scalar"] | float = "voxel"
+    scale: Literal["voxel", "channel", "scalar"] | Annotated[float, Field(gt=0)] = "voxel"
     """Latent standardisation fitted on the training split: mean brain and standard deviation of
     unseen scans at every voxel; mean and standard deviation of every channel, or over all; or a
     given scale factor."""
@@ -92,8 +100,10 @@ class SemanticEncoderParams(Section):
     def _fits_its_kind(self) -> "SemanticEncoderParams":
         if self.kind == "slices" and len(self.channels) != len(self.depths):
             raise ValueError(f"channels: {len(self.channels)} levels, depths {len(self.depths)}")
-        if self.kind != "latent" and self.channels[-1] % self.num_heads:
+        if self.channels[-1] % self.num_heads:
             raise ValueError(f"num_heads {self.num_heads} must divide {self.channels[-1]} channels")
+        if self.weights is not None and self.kind != "slices":
+            raise ValueError(f"weights: read by kind slices alone, not by {self.kind}")
         return self
 
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from schemas.diffusion import VoxelDaeParams
 from schemas.section import Fraction, Positive, Section
@@ -14,6 +14,13 @@ Label = Annotated[str, BeforeValidator(lambda v: f"{v:g}" if type(v) in (int, fl
 
 class ProbeParams(Section):
     """Probes on y_sem and on what it must beat."""
+
+    @model_validator(mode="after")
+    def _targets_are_of_one_kind(self) -> "ProbeParams":
+        both = [name for name in self.classification if name in self.regression]
+        if both:
+            raise ValueError(f"{both[0]} is in classification and in regression; leave one out")
+        return self
 
     classification: dict[str, tuple[Label, Label]] = Field(
         {"diagnosis": ("CN", "AD"), "sex": ("F", "M")}

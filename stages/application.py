@@ -76,7 +76,11 @@ SamplerName = Annotated[
     typer.Option("--sampler", help="Default: evaluate.sampler.", rich_help_panel=SAMPLER_PANEL),
 ]
 Seed = Annotated[
-    int, typer.Option(help="Seed of everything drawn at random.", rich_help_panel=SAMPLER_PANEL)
+    int,
+    typer.Option(
+        help="Seed of everything drawn at random: x_T of vary and generate, y_sem of a prior.",
+        rich_help_panel=SAMPLER_PANEL,
+    ),
 ]
 
 
@@ -96,6 +100,7 @@ _MODELS: dict[str, tuple[Any, Any]] = {
     "out": (Out, inspect.Parameter.empty),
     "steps": (Steps, None),
     "sampler": (SamplerName, None),
+    "seed": (Seed, 0),
 }
 
 

@@ -113,6 +113,10 @@ def main() -> None:
     except PipelineError as error:
         sys.stderr.write(f"error: {error}\n")
         sys.exit(error.exit_code)
+    except OSError as error:
+        where = "" if error.filename is None else f"{error.filename}: "
+        sys.stderr.write(f"error: {where}{error.strerror or error}\n")
+        sys.exit(2)
     except KeyboardInterrupt:
         sys.stderr.write("interrupted; finished work is kept, run the same command to go on\n")
         sys.exit(130)

@@ -62,6 +62,7 @@ def evaluate(
     from pipeline.evaluation.headline import read_headline
     from pipeline.evaluation.study import Study
     from pipeline.stores.latents import open_latents
+    from pipeline.stores.matching import check_same_scans
     from pipeline.stores.volumes import open_volumes
 
     params = settings.params()
@@ -82,6 +83,7 @@ def evaluate(
         ),
     )
     check_latents(study.latents, study.models)
+    check_same_scans(study.latents, study.volumes)
     evaluate_study(study, out)
     for line in read_headline(evaluate=out):
         typer.echo(line)

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from stages.application import Request, Seed, application
+from stages.application import Request, application
 
 
 @application("models")
@@ -26,7 +26,6 @@ def generate(
     manifest: Annotated[
         Path | None, typer.Option(help="manifest.csv: which scans are training scans.")
     ] = None,
-    seed: Seed = 0,
 ) -> None:
     """Generate brains in MNI space; brain k of a seed is the same whatever the count.
 
@@ -36,7 +35,7 @@ def generate(
 
     if method == "prior" and (semantics is None or manifest is None):
         raise ParamsError("--method prior: give --semantics and --manifest, to fit the prior to")
-    bench = request.open()
+    bench, seed = request.open(), request.options["seed"]
     from pipeline.applications.generate import generate as apply
     from pipeline.applications.generate import prior_of
 

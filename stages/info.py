@@ -26,11 +26,11 @@ def info(
     """
     import json
 
-    from pipeline.artefact import CONFIG
+    from pipeline.artefact import CONFIG, read_config
     from pipeline.evaluation.headline import read_headline
 
     if (path / CONFIG).is_file():
-        config = json.loads((path / CONFIG).read_text())
+        config = read_config(path / CONFIG)
         facts = {name: config.get(name) for name in ("kind", "weights_sha256", "metrics")}
     elif (path / "report.html").is_file():
         for line in read_headline(evaluate=path / "evaluate", probe=path / "probe"):

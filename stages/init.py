@@ -25,8 +25,11 @@ def init(
 
     Example: pipeline init my-study --input bids/ --preset small
     """
+    from schemas.errors import ParamsError
     from stages.scaffold import scaffold
 
+    if settings.params_file is not None:
+        raise ParamsError("init: --params plays no part; choose --preset and change with --set")
     scaffold(
         study,
         preset=preset,

@@ -39,22 +39,28 @@ def probe(
     from pipeline.evaluation.heads import Head
     from pipeline.evaluation.probes import fit_probes
     from pipeline.stores.latents import open_latents
+    from pipeline.stores.matching import check_same_scans
     from pipeline.stores.reading import OpenStore
     from pipeline.stores.volumes import open_volumes
 
     params = settings.params().probe
+    digests = OpenStore(semantics, kind="semantics").attributes.digests
     store = open_latents(latents) if latents else None
     features, table = collect_features(semantics, store, read_manifest(manifest))
     if volumes is not None:
-        features |= volume_features(open_volumes(volumes), table)
+        volume_store = open_volumes(volumes)
+        if store is not None:
+            check_same_scans(store, volume_store, list(table["scan_id"]))
+        features |= volume_features(volume_store, table)
     heads: dict[str, Head] = {}
     if store is not None and ldae is not None:
-        more, heads = encoder_baselines(ldae, store, table, params, settings.device())
+        more, heads = encoder_baselines(
+            ldae, store, table, params, settings.device(), made_by=digests["ldae"]
+        )
         features |= more
     results = fit_probes(features, table, params, heads=heads)
     write_json(out / "metrics.json", results.document())
     write_parquet(out / "predictions.parquet", results.predictions)
-    digests = OpenStore(semantics, kind="semantics").attributes.digests
     write_directions(out / "directions.json", results.directions, digests=digests)
     for line in read_headline(probe=out):
         typer.echo(line)

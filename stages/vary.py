@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from stages.application import Request, Seed, application
+from stages.application import Request, application
 
 
 @application("scans")
@@ -12,13 +12,12 @@ def vary(
     request: Request,
     *,
     count: Annotated[int, typer.Option(min=1, max=1000, help="Variations a scan.")] = 4,
-    seed: Seed = 0,
 ) -> None:
     """Make variations of scans: their y_sem with random x_T. What stays alike, y_sem holds.
 
     Example: pipeline vary --scan sub-001 --latents data/latents.zarr --count 4 --out made
     """
-    names = request.scan_names()
+    names, seed = request.scan_names(), request.options["seed"]
     bench = request.open()
     from pipeline.applications.vary import vary as apply
 

@@ -1,5 +1,6 @@
 """The applications on tiny models: what each keeps, what it changes, and what it refuses."""
 
+import copy
 import dataclasses
 import json
 import shutil
@@ -46,6 +47,7 @@ from pipeline.imaging.geometry import resample_masked
 from pipeline.imaging.template import grid_affine
 from pipeline.precompute.embed import check_same_autoencoder, embed_latents
 from pipeline.stores.latents import open_latents
+from pipeline.stores.matching import check_same_scans
 from schemas.errors import ContractError, ParamsError, ScanError
 from schemas.evaluation import EvaluateParams
 from schemas.manifest import MANIFEST_COLUMNS
@@ -234,6 +236,12 @@ def test_directions_belong_to_one_model(tmp_path):
     np.testing.assert_array_equal(read.weight, weight)
     assert (read.spread, read.towards) == (1.3, "diagnosis:AD")
     assert read_direction(path, "diagnosis", ldae_digest="one").spread == 1.3
+    odd = tmp_path / "odd.json"
+    write_directions(
+        odd, {"bin:dx": dataclasses.replace(found, towards="bin:dx:1")}, digests={"ldae": "one"}
+    )
+    for name in ("bin:dx", "bin:dx:1"):
+        assert read_direction(odd, name, ldae_digest="one").towards == "bin:dx:1"
     with pytest.raises(ContractError, match="directions of another LDAE"):
         read_direction(path, "diagnosis:AD", ldae_digest="two")
     with pytest.raises(ContractError, match="diagnosis:AD with negative scales"):
@@ -574,6 +582,19 @@ def test_models_that_do_not_belong_together_are_refused(tmp_path, autoencoder_pa
     for many in ({"num_inference_steps": 1000}, {"other_steps": [5, 1000]}):
         with pytest.raises(ParamsError, match="1000 sampler steps: expected 1 to 999"):
             load_models(autoencoder_path, ldae_path, EvaluateParams(**many), device=CPU)
+
+
+def test_volumes_of_another_study_are_refused(tmp_path, opener, models, latents_path):
+    """They may have the same scan ids, and would be taken for the right ones."""
+    other = copy.copy(opener.volumes)
+    renewed = [f"{print_}0" for print_ in other.attributes.fingerprints]
+    other.attributes = other.attributes.model_copy(update={"fingerprints": renewed})
+    latents = open_latents(latents_path)
+    with pytest.raises(ContractError, match=f"{SCAN} is not the volume that its latent"):
+        source_from_store(SCAN, models, latents, other)
+    with pytest.raises(ContractError, match=r"20 of 20 scans"):
+        check_same_scans(latents, other)
+    check_same_scans(latents, opener.volumes)
 
 
 def test_configs_that_describe_no_model_are_refused(tmp_path, ldae_path, autoencoder_path):

@@ -100,6 +100,24 @@ def test_mistakes_are_one_line_with_the_remedy(
     assert not (tmp_path / "ldm").exists()
 
 
+def test_what_the_disk_refuses_is_one_line(pipeline, latents_path, tmp_path):
+    file = tmp_path / "file"
+    file.write_text("in the way")
+    asked = ("train-ldm", "--latents", str(latents_path), "--out", str(file / "ldm"))
+    code, _, errors = pipeline(*asked, "--set", "train_ldm.steps=1")
+    assert code == 2
+    assert "file" in errors
+    assert errors.strip().splitlines()[-1].startswith("error: ")
+    assert "Traceback" not in errors
+
+
+def test_a_damaged_config_is_one_line(pipeline, tmp_path):
+    (tmp_path / "config.json").write_text("{")
+    code, _, errors = pipeline("info", str(tmp_path))
+    assert code != 0
+    assert "config.json: no model's config.json" in errors
+
+
 def test_a_command_in_a_study_takes_its_parameters(pipeline, latents_path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "params.yaml").write_text("train_ldm: {stepz: 3}\n")

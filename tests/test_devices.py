@@ -21,6 +21,12 @@ def autoencoder(autoencoder_path):
     return load_autoencoder(autoencoder_path, device=CPU)
 
 
+@pytest.mark.parametrize("name", ["mps", "meta", "xpu", "vulkan", "cpu:1", "gpu"])
+def test_devices_that_nothing_here_runs_on_are_refused(name):
+    with pytest.raises(ParamsError, match=f"--device {name}: expected auto, cpu, cuda"):
+        resolve_devices(name)
+
+
 def limit_memory(autoencoder, monkeypatch, scans, error):
     """Let the encoder fail on batches of more scans; return the sizes of those that passed."""
     passed, original = [], autoencoder.net.encode

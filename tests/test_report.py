@@ -459,7 +459,15 @@ def test_same_study_same_page(study: tuple[Path, str]) -> None:
 def test_broken_inputs_are_named(tmp_path: Path) -> None:
     with pytest.raises(ContractError, match="no manifest; run `pipeline cohort`"):
         load_context(params=PARAMS, manifest=tmp_path / "manifest.csv")
+    (tmp_path / "manifest.csv").write_text("scan_id,label\ns,s\n")
+    with pytest.raises(ContractError, match="no column subject_id, split"):
+        load_context(params=PARAMS, manifest=tmp_path / "manifest.csv")
     (tmp_path / "manifest.csv").write_text("scan_id,subject_id,split\ns,s,train\n")
+    (tmp_path / "ae").mkdir()
+    (tmp_path / "ae" / "metrics.json").write_text('{"loss": 0.1}')
+    evaluate = tmp_path / "evaluate"
+    asked = {"params": PARAMS, "manifest": tmp_path / "manifest.csv", "evaluate": evaluate}
+    assert load_context(**asked).ae_quality is None, "a model called ae, no judgement of one"
     (tmp_path / "metrics.json").write_text("{")
     with pytest.raises(ContractError, match=r"metrics\.json: not JSON"):
         load_context(params=PARAMS, manifest=tmp_path / "manifest.csv", probe=tmp_path)

@@ -5,12 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 from safetensors.torch import save_file
 
 import pipeline.training.latent_diffusion as stages
 from pipeline.frozen import load_diffusion, load_ldae
 from pipeline.nets.convnext import ConvNext
-from pipeline.nets.semantic import VolumeSlicesEncoder, build_encoder
+from pipeline.nets.semantic import LatentEncoder, VolumeSlicesEncoder, build_encoder
 from pipeline.precompute.embed import embed_latents
 from pipeline.stores.latents import open_latents
 from pipeline.stores.reading import OpenStore
@@ -47,6 +48,24 @@ def ldm_path(tmp_path_factory, latents_path, split):
     out = tmp_path_factory.mktemp("semantic") / "ldm"
     stages.train_denoiser(open_latents(latents_path), split, LDM, out, device=CPU)
     return out
+
+
+@pytest.mark.parametrize("grid", [(2, 3, 2), (1, 1, 1), (3, 5, 3), (4, 6, 5)])
+def test_small_grids_are_halved_no_further_than_a_voxel(grid):
+    encoder = LatentEncoder(in_channels=2, grid=grid, channels=(4, 8, 12), dim=5, num_heads=2)
+    assert encoder.summarise(torch.randn(3, 2, *grid)).shape == (3, 5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"num_heads": 5}, "num_heads 5 must divide"),
+        ({"weights": "imagenet.pth"}, "weights: read by kind slices alone"),
+    ],
+)
+def test_settings_that_a_kind_cannot_use_are_refused(changes, expected):
+    with pytest.raises(ValidationError, match=expected):
+        SemanticEncoderParams(**changes)
 
 
 @pytest.mark.parametrize("kind", CONFIGS)

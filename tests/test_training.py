@@ -11,8 +11,10 @@ import torch
 
 import pipeline.training.latent_diffusion as stages
 from pipeline.artefact import read_artefact
+from pipeline.cohort.subjects import scans_of_others
 from pipeline.compute import digest_of
-from pipeline.diffusion.losses import noise_loss, velocity
+from pipeline.diffusion.losses import noise_loss, shift_coefficient, velocity
+from pipeline.diffusion.schedule import per_sample
 from pipeline.frozen import load_autoencoder, load_diffusion, load_ldae
 from pipeline.stores.latents import Latents, open_latents
 from pipeline.training.autoencoder import AutoencoderModule, train_autoencoder
@@ -98,6 +100,28 @@ def test_resumed_denoiser_equals_an_uninterrupted_one(
     )
 
 
+def test_resumed_stage_two_equals_an_uninterrupted_one(
+    tmp_path, monkeypatch, latents_path, split, trained
+):
+    out, store = tmp_path / "ldae", open_latents(latents_path)
+    frozen = load_diffusion(trained / "ldm", device=CPU)
+    compute = stages.SemanticModule.compute_losses
+
+    def dying(self, step):
+        if step == 6:
+            raise KilledError
+        return compute(self, step)
+
+    monkeypatch.setattr(stages.SemanticModule, "compute_losses", dying)
+    with pytest.raises(KilledError):
+        stages.train_ldae(store, split, frozen, LDAE, out, device=CPU)
+    monkeypatch.setattr(stages.SemanticModule, "compute_losses", compute)
+    frozen = load_diffusion(trained / "ldm", device=CPU)
+    stages.train_ldae(store, split, frozen, LDAE, out, device=CPU)
+    whole = read_artefact(trained / "ldae", kind="ldae")
+    assert read_artefact(out, kind="ldae").digest == whole.digest
+
+
 def test_stage_two_leaves_the_denoiser_bit_identical(trained):
     before = read_artefact(trained / "ldm", kind="ldm").tensors
     after = read_artefact(trained / "ldae", kind="ldae").tensors
@@ -138,6 +162,36 @@ def test_moving_average_equals_a_naive_loop():
     torch.testing.assert_close(module.averaged.weight, naive)
 
 
+def test_nan_gradient_stops_before_it_touches_a_weight(tmp_path, monkeypatch, latents_path, split):
+    """The loss may still be finite; the checkpoint of that very step must not be written."""
+    compute = stages.DenoiserModule.compute_losses
+    out, store = tmp_path / "ldm", open_latents(latents_path)
+
+    def poisoned(self, step):
+        losses = compute(self, step)
+        if step == 7:
+            losses["loss"].register_hook(lambda gradient: gradient * float("nan"))
+        return losses
+
+    monkeypatch.setattr(stages.DenoiserModule, "compute_losses", poisoned)
+    assert LDM.checkpoint_every == 4, "step 8 writes one"
+    with pytest.raises(TrainingError, match="step 7: gradient norm is nan"):
+        stages.train_denoiser(store, split, LDM, out, device=CPU)
+    monkeypatch.setattr(stages.DenoiserModule, "compute_losses", compute)
+    metrics = stages.train_denoiser(store, split, LDM, out, device=CPU)
+    assert math.isfinite(metrics["loss"])
+    assert math.isfinite(metrics["val_loss"])
+
+
+def test_y_sem_is_shuffled_between_subjects_never_between_visits():
+    visits = [f"sub-{i}" for i in (0, 1, 2)] * 2
+    assert [visits[i] for i in scans_of_others(visits)] != visits
+    for subjects in (visits, ["a", "a", "a", "b"], list("abcde"), ["a", "b"]):
+        others = scans_of_others(subjects)
+        assert all(subjects[o] != own for o, own in zip(others, subjects, strict=True))
+    assert scans_of_others(["a", "a"]) == []
+
+
 def test_nan_loss_stops_at_once_and_names_the_step(tmp_path, monkeypatch, latents_path, split):
     def poisoned(self, step):
         loss = self.net(torch.zeros(1, 3, 4, 6, 5), torch.zeros(1)).sum()
@@ -151,7 +205,7 @@ def test_nan_loss_stops_at_once_and_names_the_step(tmp_path, monkeypatch, latent
 
 @pytest.mark.slow
 def test_one_batch_of_latents_is_overfitted(latents_path):
-    """Stage 2 on two scans at a few fixed timesteps: the code must explain what noise hides."""
+    """Stage 1 on two scans at two fixed timesteps."""
     torch.manual_seed(0)
     store = open_latents(latents_path)
     loaded = store.load(["sub-000", "sub-001"])
@@ -171,6 +225,34 @@ def test_one_batch_of_latents_is_overfitted(latents_path):
         loss.backward()
         optimizer.step()
     assert float(loss.detach()) < 0.05
+
+
+@pytest.mark.slow
+def test_one_batch_of_latents_is_overfitted_by_stage_two(latents_path, trained):
+    """The denoiser is frozen: y_sem and G alone must explain what the noise hides."""
+    torch.manual_seed(0)
+    ldae = load_ldae(trained / "ldae", device=CPU).net
+    z_0 = ldae.diffusion.standardise(
+        open_latents(latents_path).load(["sub-000", "sub-001"]).mean.float()
+    )
+    t, eps = torch.tensor([300, 600]), torch.randn(z_0.shape)
+    schedule = ldae.diffusion.schedule
+    x_t = schedule.add_noise(z_0, eps, t)
+    with torch.no_grad():
+        trunk = ldae.diffusion.denoiser.trunk(x_t, t.float())
+        noise = ldae.diffusion.noise(trunk, x_t, t.float())
+    c_t = per_sample(shift_coefficient(schedule, t, "posterior_mean"), noise)
+    parts = [*ldae.encoder.parameters(), *ldae.estimator.parameters()]
+    optimizer = torch.optim.Adam([p.requires_grad_() for p in parts], lr=3e-3)
+    losses = []
+    for _ in range(150):
+        loss = noise_loss(noise + c_t * ldae.estimator(trunk, ldae.encoder(z_0)), eps)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < 0.1 * losses[0]
+    assert losses[-1] < 0.05
 
 
 def test_the_noise_of_a_velocity_network_follows_from_its_field(latents_path):

@@ -137,7 +137,7 @@ def run_batch(
                 reference=reference_of(source, opener.models),
                 watched=alone,
             )
-        except PipelineError as error:
+        except (PipelineError, OSError) as error:
             if alone:
                 raise
             log.warning("%s: %s", name, error)

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.applications.models import Models
-from pipeline.compute import digest_file, digest_of
+from pipeline.compute import digest_image, digest_of
 from pipeline.imaging.bias import BiasField
 from pipeline.stores.latents import LatentStore
+from pipeline.stores.matching import check_same_scans
 from pipeline.stores.volumes import VolumeStore
 from schemas.errors import ContractError, ScanError
 from schemas.params import GridParams, PreprocessParams
@@ -66,6 +67,7 @@ def source_from_store(
     if volumes is not None:
         if scan_id not in volumes.row_of:
             raise ContractError(f"{volumes.path}: {scan_id} is not in it; is it the same study's?")
+        check_same_scans(latents, volumes, [scan_id])
         row = volumes.read_row(volumes.row_of[scan_id])
         volume = unit_interval(row.volume)
         if not _is_syn(volumes):
@@ -100,7 +102,7 @@ def identity_of_file(path: Path, params: PreprocessParams) -> dict[str, Any]:
     return {
         "kind": "file",
         "path": str(path),
-        "sha256": digest_file(path),
+        "sha256": digest_image(path),
         "preprocess": params.model_dump(mode="json"),
     }
 

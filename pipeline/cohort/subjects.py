@@ -18,3 +18,15 @@ def many_subjects_first(subjects: Sequence[str]) -> list[int]:
     visit = pd.Series(subjects, dtype=str).groupby(list(subjects)).cumcount()
     order: list[int] = visit.argsort(kind="stable").tolist()
     return order
+
+
+def scans_of_others(subjects: Sequence[str]) -> list[int]:
+    """Return for each scan one of another subject, half the list away or next; [] for one alone."""
+    count = len(subjects)
+    if len(set(subjects)) < 2:
+        return []
+    tries = [*range(count // 2, count), *range(1, count // 2)]
+    return [
+        next((i + n) % count for n in tries if subjects[(i + n) % count] != own)
+        for i, own in enumerate(subjects)
+    ]

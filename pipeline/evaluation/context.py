@@ -105,6 +105,9 @@ def load_context(
         raise ContractError(f"{manifest}: no manifest; run `pipeline cohort` first")
     table = _read_table(manifest)
     assert table is not None
+    missing = [name for name in ("scan_id", "subject_id", "split") if name not in table]
+    if missing:
+        raise ContractError(f"{manifest}: no column {', '.join(missing)}; give manifest.csv")
     for column in NUMERIC_COLUMNS:
         if column in table:
             table[column] = pd.to_numeric(table[column], errors="coerce")
@@ -128,7 +131,7 @@ def load_context(
         evaluate=_read_study(evaluate and evaluate / "metrics.json"),
         per_scan=_read_parts(evaluate, "per_scan", ".parquet", _read_parquet),
         pictures=_read_parts(evaluate, "pictures", ".npz", _read_arrays),
-        ae_quality=_read_json(evaluate and evaluate.parent / "ae" / "metrics.json"),
+        ae_quality=_read_ae_quality(evaluate and evaluate.parent / "ae" / "metrics.json"),
         ae_error_map=_read_bytes(evaluate and evaluate.parent / "ae" / "error_map.png"),
         probe=_read_json(probe and probe / "metrics.json"),
         predictions=_read_predictions(probe),
@@ -200,6 +203,12 @@ def _read_json(path: Path | None) -> dict[str, Any] | None:
     except ValueError as error:
         raise ContractError(f"{path}: not JSON ({error}); run its stage again") from error
     return value if isinstance(value, dict) else None
+
+
+def _read_ae_quality(path: Path | None) -> dict[str, Any] | None:
+    """Return what `evaluate --what ae` wrote; a model called `ae` has metrics too."""
+    metrics = _read_json(path)
+    return metrics if metrics is not None and "ms_ssim_scales" in metrics else None
 
 
 def _read_study(path: Path | None) -> dict[str, Any] | None:

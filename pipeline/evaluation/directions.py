@@ -89,8 +89,10 @@ def read_direction(path: Path, name: str, *, ldae_digest: str) -> SavedDirection
             f"{path}: directions of another LDAE ({made_with[:12]}) than --ldae"
             f" ({ldae_digest[:12]}); run embed and probe with this one"
         )
-    entry: dict[str, Any] | None = directions.get(name.split(":")[0])
-    if entry is None or (":" in name and name != entry["towards"]):
+    by_name = {d["towards"]: d for d in directions.values()} | directions
+    entry: dict[str, Any] | None = by_name.get(name)
+    if entry is None:
+        entry = directions.get(name.rsplit(":", 1)[0])
         known = ", ".join(d["towards"] for d in directions.values()) or "none"
         hint = f"; for the other way use {entry['towards']} with negative scales" if entry else ""
         raise ContractError(f"--direction {name}: {path} holds {known}{hint}")

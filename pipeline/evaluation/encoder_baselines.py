@@ -13,6 +13,7 @@ from pipeline.evaluation.supervised import random_encoder_codes, supervised_head
 from pipeline.frozen import load_ldae
 from pipeline.nets.semantic import DeviationEncoder
 from pipeline.stores.latents import LatentStore
+from schemas.errors import ContractError
 from schemas.evaluation import ProbeParams
 
 log = logging.getLogger(__name__)
@@ -24,18 +25,24 @@ def encoder_baselines(
     table: pd.DataFrame,
     params: ProbeParams,
     device: torch.device,
+    *,
+    made_by: str,
 ) -> tuple[Features, dict[str, Head]]:
     """Return `random_encoder` and, where params ask for it, `supervised_encoder` with its head.
 
     Both have the architecture of the LDAE's semantic encoder and read the same latents. What is
     not trained, the standardisation of input and output, is fitted on the training split.
 
+    `made_by` is the digest of the LDAE that gave y_sem.
+
     Raises
     ------
     ContractError
-        If the folder holds no LDAE, or a scan is not in the store.
+        If the folder holds no LDAE or another one, or a scan is not in the store.
     """
     ldae = load_ldae(path, device=torch.device("cpu"))
+    if ldae.digest != made_by:
+        raise ContractError(f"{path}: not the LDAE that y_sem was made by; run `pipeline embed`")
     config = ldae.config["encoder"]
     encoder = ldae.net.encoder
     if not isinstance(encoder, DeviationEncoder):

@@ -54,14 +54,15 @@ def evaluate_generation(study: Study) -> Part:
         "denoiser": generate(models, count=count, seed=seed, prior=None).volumes,
         "prior": generate(models, count=count, seed=seed, prior=prior).volumes,
     }
-    real = _decoded(study, held_out.latents[: max(count, 2)], shape)
-    real_train = _decoded(study, known.latents[: max(count, 2)], shape)
+    judged, trained_on = held_out.sample(), known.sample()
+    real = _decoded(study, judged[: max(count, 2)], shape)
+    real_train = _decoded(study, trained_on[: max(count, 2)], shape)
     net = None if params.medicalnet is None else load_medicalnet(params.medicalnet, models.device)
-    rows = [pd.DataFrame(_nearest(known, held_out.latents)).assign(method="held-out scans")]
+    rows = [pd.DataFrame(_nearest(known, judged)).assign(method="held-out scans")]
     sets: dict[str, Any] = {
         "held_out": _diversity(real)
-        | {"mmd_latent": mmd(known.latents, held_out.latents), "brains": len(held_out.latents)}
-        | _nearest_summary(known, held_out.latents)
+        | {"mmd_latent": mmd(trained_on, judged), "brains": len(judged)}
+        | _nearest_summary(known, judged)
     }
     if net is not None:
         truth = medicalnet_features(net, real, models.device)
@@ -70,7 +71,7 @@ def evaluate_generation(study: Study) -> Part:
         latents = models.unstandardise(models.encode(volumes)).flatten(1).cpu().numpy()
         rows.append(pd.DataFrame(_nearest(known, latents)).assign(method=name))
         sets[name] = _diversity(volumes) | {
-            "mmd_latent": mmd(held_out.latents, latents),
+            "mmd_latent": mmd(judged, latents),
             "brains": len(volumes),
         }
         sets[name] |= _nearest_summary(known, latents)

@@ -7,7 +7,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from sklearn.metrics import pairwise_distances
 
-from pipeline.evaluation.study import MAX_LATENTS, Study, spread
+from pipeline.evaluation.study import MAX_LATENTS, Study
 
 Floats = NDArray[np.float32]
 
@@ -16,7 +16,7 @@ Floats = NDArray[np.float32]
 class Neighbours:
     """Latents to search, and whose they are."""
 
-    latents: Floats
+    latents: NDArray[np.float16]
     """(scan, latent), posterior means as stored: at z_0's voxels of unit variance air would count
     as much as brain."""
     subjects: tuple[str, ...]
@@ -24,18 +24,34 @@ class Neighbours:
 
     @classmethod
     def of(cls, study: Study, scans: pd.DataFrame) -> "Neighbours":
-        """Return the latents of scans, of at most MAX_LATENTS of them, evenly spread."""
-        scans = spread(scans, MAX_LATENTS)
+        """Return the latents of all these scans: of a sample the nearest would mean nothing."""
         scan_ids = tuple(scans["scan_id"].astype(str))
-        latents = study.latents.load(scan_ids).mean.float().flatten(1).numpy()
-        return cls(latents, tuple(scans["subject_id"].astype(str)), scan_ids)
+        latents = [
+            study.latents.load(scan_ids[rows]).mean.half().flatten(1).numpy()
+            for rows in _blocks(len(scan_ids))
+        ]
+        return cls(np.concatenate(latents), tuple(scans["subject_id"].astype(str)), scan_ids)
+
+    def sample(self) -> Floats:
+        """Return at most MAX_LATENTS of the latents, evenly spread, (scan, latent)."""
+        rows = np.linspace(0, len(self.latents) - 1, min(len(self.latents), MAX_LATENTS))
+        chosen: Floats = self.latents[rows.astype(int)].astype(np.float32)
+        return chosen
 
     def distances(self, latents: Floats) -> NDArray[np.float64]:
         """Return the root mean square difference of latents (n, latent) to each, (n, scan)."""
-        distances: NDArray[np.float64] = np.asarray(pairwise_distances(latents, self.latents))
+        blocks = [
+            pairwise_distances(latents, self.latents[rows].astype(np.float32))
+            for rows in _blocks(len(self.latents))
+        ]
+        distances: NDArray[np.float64] = np.concatenate(blocks, axis=1)
         distances /= np.sqrt(self.latents.shape[1])
         return distances
 
     def nearest(self, latents: Floats) -> list[str]:
         """Return the subject of the nearest latent of each."""
         return [self.subjects[i] for i in self.distances(latents).argmin(axis=1)]
+
+
+def _blocks(count: int) -> list[slice]:
+    return [slice(i, i + MAX_LATENTS) for i in range(0, count, MAX_LATENTS)]

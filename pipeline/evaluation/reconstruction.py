@@ -147,12 +147,14 @@ def judge(scan: Scan, reference: Tensor, made: Made, steps: int) -> list[dict[st
     rows = []
     row: dict[str, Any] = {"scan_id": scan.scan_id, "subject_id": scan.subject_id}
     for method, volumes in made.items():
-        for volume in volumes.reshape(-1, *reference.shape):
+        several = volumes.ndim > reference.ndim
+        for k, volume in enumerate(volumes if several else volumes[None]):
             figures = reconstruction_metrics(truth, volume[None, None], truth > 0).iloc[0]
             rows.append(
                 row
                 | {"method": method, "num_inference_steps": steps}
-                | {str(k): v for k, v in figures.items()}
+                | ({"y_sem_of": scan.other_ids[k]} if several else {})
+                | {str(name): value for name, value in figures.items()}
             )
     return rows
 

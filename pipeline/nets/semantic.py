@@ -144,8 +144,9 @@ class LatentEncoder(DeviationEncoder):
             body.append(ResBlock(width, out))
             width = out
             if level + 1 < len(channels):
-                body.append(ResBlock(width, width, resample=Resample("down", (2, 2, 2))))
-                grid = tuple(n // 2 for n in grid)
+                halved = (2 if grid[0] > 1 else 1, 2 if grid[1] > 1 else 1, 2 if grid[2] > 1 else 1)
+                body.append(ResBlock(width, width, resample=Resample("down", halved)))
+                grid = tuple(n // by for n, by in zip(grid, halved, strict=True))
         self.body = nn.Sequential(*body)
         self.norm = group_norm(width)
         self.position = nn.Parameter(0.02 * torch.randn(1, grid[0] * grid[1] * grid[2], width))

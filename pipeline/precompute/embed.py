@@ -8,10 +8,11 @@ from torch import Tensor
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from pipeline import __version__
-from pipeline.compute import digest_of, progress
+from pipeline.compute import progress
 from pipeline.frozen import FrozenLdae
 from pipeline.stores.builder import ArraySpec, StoreBuilder, lock_store
 from pipeline.stores.latents import LatentStore
+from pipeline.stores.matching import check_same_scans, semantic_fingerprint
 from pipeline.stores.reading import is_current
 from pipeline.stores.verify import refuse_hurt
 from pipeline.stores.volumes import VolumeStore
@@ -48,7 +49,7 @@ def embed_latents(
         digests=dict(source.digests) | {"ldae": ldae.digest},
         grid=source.grid,
         scan_ids=source.scan_ids,
-        fingerprints=[digest_of([ldae.digest, f]) for f in source.fingerprints],
+        fingerprints=[semantic_fingerprint(f, ldae=ldae.digest) for f in source.fingerprints],
     )
     spec = ArraySpec(
         name="y_sem",
@@ -63,6 +64,8 @@ def embed_latents(
         if is_current(out, attributes):
             return len(latents)
         refuse_hurt(latents)
+        if volumes is not None:
+            check_same_scans(latents, volumes)
         builder = StoreBuilder(out, attributes, [spec], unit_rows=ROWS_PER_CHUNK)
         pending = builder.pending()
         for unit in progress(pending, total=len(pending), label="embed"):

@@ -10,13 +10,13 @@ import numpy as np
 import torch
 
 from pipeline import __version__
-from pipeline.compute import digest_of
 from pipeline.frozen import FrozenAutoencoder
 from pipeline.precompute.fill import Work, begin
 from pipeline.precompute.previous import find_previous, open_previous, refuse_change, refuse_loss
 from pipeline.precompute.spread import Site, fill
 from pipeline.stores.builder import check_target, lock_store, real_path
 from pipeline.stores.latents import LatentStore
+from pipeline.stores.matching import latent_fingerprint
 from pipeline.stores.reading import is_current
 from pipeline.stores.units import Made
 from pipeline.stores.verify import missing_chunks, verify_store
@@ -178,6 +178,6 @@ def plan_latents(
         grid=volumes.attributes.grid,
         scan_ids=volumes.attributes.scan_ids,
         fingerprints=[
-            digest_of(made | {"volume": volume}) for volume in volumes.attributes.fingerprints
+            latent_fingerprint(volume, **made) for volume in volumes.attributes.fingerprints
         ],
     )

@@ -14,6 +14,7 @@ from pipeline.frozen import FrozenAutoencoder, FrozenDiffusion
 from pipeline.ldae import Ldae, build_diffusion, build_ldae, encoder_config, unet_config
 from pipeline.nets.semantic import DeviationEncoder, SemanticEncoder, VolumeSlicesEncoder
 from pipeline.stores.latents import MEMORY_SHARE, LatentStore
+from pipeline.stores.matching import check_same_scans
 from pipeline.stores.streaming import StreamedLatents
 from pipeline.stores.verify import refuse_hurt
 from pipeline.stores.volumes import VolumeStore
@@ -116,6 +117,8 @@ def train_ldae(
         volumes = None
     elif volumes is None:
         raise ParamsError("train_ldae.encoder.kind slices reads volumes; give them with --volumes")
+    else:
+        check_same_scans(store, volumes)
     known = [params.model_dump(), store.digest, frozen.digest, scan_ids]
     if volumes is not None:
         known.append(volumes.digest)

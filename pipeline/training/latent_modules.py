@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pipeline.cohort.subjects import scans_of_others, subjects_of
 from pipeline.compute import seed_from
 from pipeline.diffusion.health import latent_health
 from pipeline.diffusion.losses import (
@@ -300,11 +301,11 @@ class SemanticModule(LatentModule):
     def compute_validation(self) -> dict[str, float]:
         """Return losses on validation scans that tell whether y_sem is used.
 
-        `loss` with the scan's own y_sem, `loss_shuffled` with that of the validation scan half the
-        list away, `loss_without` with G = 0, and `loss_raw` with the weights that are not averaged.
+        `loss` with the scan's own y_sem, `loss_shuffled` with that of another subject's scan,
+        `loss_without` with G = 0, and `loss_raw` with the weights that are not averaged.
         """
         self.fit_averaged_codes(VAL_CODE_SCANS)
-        count = len(self.latents["val"])
+        others = scans_of_others(subjects_of(self.latents["val"].scan_ids))
 
         def losses(scan: int, x_t: Tensor, t: Tensor, eps: Tensor) -> dict[str, Tensor]:
             trunk, noise = self._noise(x_t, t)
@@ -314,12 +315,14 @@ class SemanticModule(LatentModule):
                 y_sem = net["encoder"](read).expand(len(t), -1)
                 return self._loss(noise, net["estimator"](trunk, y_sem).float(), t, eps)
 
-            return {
+            found = {
                 "loss": judge(self.averaged, scan),
-                "loss_shuffled": judge(self.averaged, (scan + count // 2) % count),
                 "loss_without": self._loss(noise, 0.0, t, eps),
                 "loss_raw": judge(self.net, scan),
             }
+            if others:
+                found["loss_shuffled"] = judge(self.averaged, others[scan])
+            return found
 
         return self.mean_over_validation(losses)
 

@@ -98,10 +98,7 @@ class StepModule(lightning.LightningModule):
         values = {name: float(value.detach()) for name, value in losses.items()}
         values = mean_over_processes(values, self.device)
         if not math.isfinite(values["loss"]):
-            raise TrainingError(
-                f"step {step}: loss is {values['loss']}; the last good checkpoint is kept."
-                " Lower lr or use precision fp32"
-            )
+            raise _not_finite(step, "loss", values["loss"])
         self._pending.append(values)
         full = len(self._pending) == LOG_EVERY * self.params.accumulate
         if full or index + 1 == self.params.steps * self.params.accumulate:
@@ -115,6 +112,9 @@ class StepModule(lightning.LightningModule):
         figures = self.compute_validation()
         if not figures:
             return
+        for name, value in figures.items():
+            if not math.isfinite(value):
+                raise _not_finite(self.global_step, f"validation {name}", value)
         named = {f"val_{name}": value for name, value in figures.items()}
         self.rows.append({"step": self.global_step, "seconds": self.seconds, **named})
         if self.params.patience and self.judged_by in figures:
@@ -182,9 +182,18 @@ class StepModule(lightning.LightningModule):
         }
 
     def configure_gradient_clipping(self, *_: Any, **__: Any) -> None:
-        """Clip by norm here: Lightning refuses fused optimisers under mixed precision."""
-        for group in self.parameter_groups() if self.params.grad_clip else []:
-            nn.utils.clip_grad_norm_(group["params"], self.params.grad_clip)
+        """Clip by norm here: Lightning refuses fused optimisers under mixed precision.
+
+        Raises
+        ------
+        TrainingError
+            If a gradient is not finite: no weight has been touched by it.
+        """
+        for group in self.parameter_groups():
+            bound = self.params.grad_clip or math.inf
+            norm = float(nn.utils.clip_grad_norm_(group["params"], bound))
+            if not math.isfinite(norm):
+                raise _not_finite(self.global_step, "gradient norm", norm)
 
     def _learning_rate(self, step: int) -> float:
         warmup = min(1.0, (step + 1) / max(1, self.params.warmup_steps))
@@ -201,6 +210,13 @@ class StepModule(lightning.LightningModule):
         self._pending = checkpoint["log"]["pending"]
         self._seconds_before = checkpoint["log"]["seconds"]
         self.best = checkpoint["best"]
+
+
+def _not_finite(step: int, what: str, value: float) -> TrainingError:
+    return TrainingError(
+        f"step {step}: {what} is {value}; the last good checkpoint is kept. Lower lr or use"
+        " precision fp32"
+    )
 
 
 def moving_average(decay: float) -> Callable[[Any, Any, Any], None]:
