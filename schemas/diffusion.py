@@ -110,11 +110,10 @@ class SemanticEncoderParams(Section):
 class TrainLdaeParams(OptimParams):
     """Stage 2: semantic encoder and gradient estimator on the frozen denoiser."""
 
-    steps: Positive = 160
+    steps: Positive = 80
     batch_size: Annotated[int, Field(ge=2)] = 8
-    lr: Annotated[float, Field(gt=0)] = 5e-4
+    lr: Annotated[float, Field(gt=0)] = 1e-4
     checkpoint_every: Positive = 20
-    patience: Annotated[int, Field(ge=0)] = 1
     encoder: SemanticEncoderParams = SemanticEncoderParams()
     """Semantic encoder."""
     rough_weight: Annotated[float, Field(ge=0)] = 0.02
@@ -150,8 +149,9 @@ class VoxelEncoderParams(SemanticEncoderParams):
 class VoxelLdaeParams(TrainLdaeParams):
     """Stage 2 on voxels."""
 
+    steps: Positive = 160
+    lr: Annotated[float, Field(gt=0)] = 5e-4
     checkpoint_every: Positive = 100
-    patience: Annotated[int, Field(ge=0)] = 0
     batch_size: Annotated[int, Field(ge=2)] = 2
     encoder: VoxelEncoderParams = VoxelEncoderParams()
 

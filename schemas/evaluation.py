@@ -94,7 +94,7 @@ class EvaluateParams(Section):
     """Share of the timesteps, those next to the data, in which G is left out."""
     batch_size: Positive = 4
     """Scans reconstructed at a time."""
-    max_scans: Positive = 5
+    max_scans: Positive = 8
     """At most this many scans (the first of every subject, then second ones) are reconstructed."""
     other_steps: tuple[Positive, ...] = (5, 10)
     """Further numbers of steps at which reconstruction is judged."""
@@ -113,7 +113,7 @@ class EvaluateParams(Section):
     seed: int = 0
     """Seed of random x_T and bootstrap."""
     lpips_weights: Path | None = None
-    """State dict of lpips.LPIPS(net="squeeze"), for LPIPS in `--what ae`; none leaves it out."""
+    """State dict of lpips.LPIPS(net="squeeze"), for LPIPS; none leaves it out."""
 
 
 class ReportParams(Section):

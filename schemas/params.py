@@ -38,11 +38,11 @@ class SplitParams(Section):
 class PhantomParams(Section):
     """The embedded demonstration cohort. Its numbers prove the pipeline, not a clinical claim."""
 
-    subjects: Positive = 20
+    subjects: Positive = 30
     """Number of subjects."""
     zooms: Annotated[float, Field(ge=1, le=4)] = 2.0
     """Voxel size of the generated heads (mm)."""
-    multi_visit_share: Fraction = 0.33
+    multi_visit_share: Fraction = 0.2
     """Share of subjects with follow-up visits."""
     seed: int = 0
     """Cohort seed; each subject's own seed is derived from it and the subject id."""

@@ -61,13 +61,14 @@ def evaluate(
     from pipeline.evaluation.evaluate import evaluate_study
     from pipeline.evaluation.headline import read_headline
     from pipeline.evaluation.study import Study
+    from pipeline.perceptual import load_lpips
     from pipeline.stores.latents import open_latents
     from pipeline.stores.matching import check_same_scans
     from pipeline.stores.volumes import open_volumes
 
     params = settings.params()
     device = settings.device()
-    volume_store = open_volumes(volumes)
+    volume_store, weights = open_volumes(volumes), params.evaluate.lpips_weights
     study = Study(
         models=load_models(folder, ldae, params.evaluate, device=device),
         volumes=volume_store,
@@ -81,6 +82,7 @@ def evaluate(
         else load_voxel_models(
             voxel_dae, volume_store.attributes.grid, params.evaluate, device=device
         ),
+        lpips=None if weights is None else load_lpips(weights, device=device),
     )
     check_latents(study.latents, study.models)
     check_same_scans(study.latents, study.volumes)

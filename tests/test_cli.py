@@ -10,6 +10,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
+from schemas.errors import ParamsError
 from schemas.params import Params
 from stages.cli import STAGES, TOOLS, app, main
 from stages.params_file import load_params
@@ -131,6 +132,21 @@ def test_info_and_verify_of_a_store(pipeline, latents_path):
     assert "latents" in pipeline("info", str(latents_path))[1]
     code, printed, _ = pipeline("verify", str(latents_path))
     assert (code, printed.strip()) == (0, f"{latents_path}: sound")
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ("train_ldm.denoiser.attention_levels=[9]", "the levels are 0 to 2"),
+        ("train_ldm.diffusion.beta_end=2", "beta_end"),
+        ("train_ldm.diffusion.num_train_timesteps=1", "num_train_timesteps"),
+        ("train_ldm.scale=0", "scale"),
+        ("probe.regression=[sex]", "sex is in classification and in regression"),
+    ],
+)
+def test_values_without_meaning_are_refused(change, expected):
+    with pytest.raises(ParamsError, match=expected):
+        load_params(None, [change])
 
 
 def test_set_overrides_the_file(tmp_path):

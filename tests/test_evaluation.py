@@ -23,12 +23,14 @@ from pipeline.evaluation.medicalnet import (
     load_medicalnet,
     medicalnet_features,
 )
+from pipeline.evaluation.metrics import summarise_reconstruction
 from pipeline.evaluation.neighbours import Neighbours
 from pipeline.evaluation.pca_direction import fit_pca_direction
 from pipeline.evaluation.probes import Direction
 from pipeline.evaluation.reconstruction import METHODS, Scan, reconstruct_all
 from pipeline.evaluation.study import Study, of_many_subjects
 from pipeline.frozen import load_diffusion, load_ldae
+from pipeline.nets.lpips import Lpips
 from pipeline.precompute.embed import embed_latents
 from pipeline.stores.latents import open_latents
 from pipeline.stores.reading import OpenStore
@@ -151,6 +153,19 @@ def test_every_scan_is_given_y_sem_of_several_other_subjects(study):
     torch.testing.assert_close(last["ldae_other_y_sem"][0, 0], several[0, -1], atol=1e-4, rtol=0)
     rows = reconstruction.judge(scans[0], made["ae"][0], {"x": several[0]}, 4)
     assert [row["y_sem_of"] for row in rows] == list(scans[0].other_ids)
+
+
+def test_lpips_stands_in_the_table_where_its_weights_are(study):
+    scan = Scan("sub-016", "a", ())
+    torch.manual_seed(0)
+    truth, lpips = torch.rand(16, 24, 20), Lpips().requires_grad_(False)
+    worse = {"ae": truth[None][0], "ldae": (truth + 0.2 * torch.randn_like(truth)).clamp(0, 1)}
+    rows = pd.DataFrame(reconstruction.judge(scan, truth, worse, 4, lpips))
+    assert rows["lpips"][0] == 0
+    assert rows["lpips"][1] != 0
+    summary = summarise_reconstruction(rows, draws=10, seed=0)
+    assert summary["ldae"]["lpips"]["value"] == pytest.approx(rows["lpips"][1])
+    assert "lpips" not in reconstruction.judge(scan, truth, worse, 4)[0]
 
 
 def test_an_empty_split_is_refused(tmp_path, study):

@@ -22,7 +22,7 @@ from pipeline.evaluation.ms_ssim import ms_ssim, num_scales
 from pipeline.evaluation.study import of_many_subjects
 from pipeline.evaluation.ventricles import brain_median, ventricle_ml
 from pipeline.frozen import FrozenAutoencoder
-from pipeline.nets.lpips import Lpips, plane_slices
+from pipeline.nets.lpips import Lpips, lpips_of_volumes
 from pipeline.stores.volumes import VolumeStore
 from schemas.errors import ContractError
 from schemas.evaluation import EvaluateParams
@@ -57,7 +57,7 @@ class AeJudge:
         figures = image_figures(reference, made, brain)
         figures |= {f"kl_channel_{i}": float(v) for i, v in enumerate(kl)}
         if self.lpips is not None:
-            figures["lpips"] = self._lpips_of(reference, made, brain)
+            figures["lpips"] = lpips_of_volumes(self.lpips, reference, made, brain)
         figures |= self._ventricles(reference, made) | self._drift(reference, made, brain)
         self.error_sum = self.error_sum + (made - reference).abs()[0, 0].numpy()
         self.reference_sum = self.reference_sum + reference[0, 0].numpy()
@@ -78,16 +78,6 @@ class AeJudge:
             torch.cuda.synchronize(self.device)
         self.seconds[name].append(time.perf_counter() - started)
         return result
-
-    def _lpips_of(self, reference: Tensor, made: Tensor, brain: Tensor) -> float:
-        assert self.lpips is not None
-        planes = []
-        for axis in range(3):
-            others = [a for a in (2, 3, 4) if a != axis + 2]
-            picked = brain.any(dim=others[1]).any(dim=others[0]).flatten().nonzero().flatten()
-            pairs = (plane_slices(v, axis, picked).to(self.device) for v in (reference, made))
-            planes.append(float(self.lpips(*pairs).mean()))
-        return sum(planes) / len(planes)
 
     def _ventricles(self, reference: Tensor, made: Tensor) -> dict[str, float]:
         affine = np.asarray(self.volumes.attributes.grid["affine"], dtype=np.float64)

@@ -142,7 +142,7 @@ def summarise_reconstruction(
     """Return {method: {metric: Estimate as a dict}} with subject-bootstrap intervals.
 
     `per_scan` has one row a scan and method: scan_id, subject_id, method, and any columns of
-    RECONSTRUCTION_METRICS. Methods keep the order in which they first appear.
+    RECONSTRUCTION_METRICS, and lpips. Methods keep the order in which they first appear.
     """
     table: dict[str, dict[str, dict[str, Any]]] = {}
     for method, rows in per_scan.groupby("method", sort=False):
@@ -151,7 +151,7 @@ def summarise_reconstruction(
             metric: bootstrap_interval(
                 rows[metric].to_numpy(dtype=float), subjects, draws=draws, seed=seed
             ).model_dump()
-            for metric in RECONSTRUCTION_METRICS
-            if metric in rows
+            for metric in (*RECONSTRUCTION_METRICS, "lpips")
+            if metric in rows and rows[metric].notna().all()
         }
     return table

@@ -19,6 +19,7 @@ from pipeline.evaluation.metrics import (
     summarise_reconstruction,
 )
 from pipeline.evaluation.study import Part, Study, levels, of_many_subjects
+from pipeline.nets.lpips import Lpips, lpips_of_volumes
 from pipeline.stores.volumes import VolumeStore
 
 METHODS = ("ae", "ldae", "lddim", "ldae_y_sem_only", "ldae_other_y_sem")
@@ -71,7 +72,7 @@ def evaluate_reconstruction(study: Study) -> Part:
                 reference = _reference(study.volumes, scan.scan_id)
                 own = {method: volumes[i] for method, volumes in made.items()}
                 health = {f"x_T_{k}": v for k, v in latent_health(x_T[i : i + 1]).items()}
-                judged = judge(scan, reference, own, params.num_inference_steps)
+                judged = judge(scan, reference, own, params.num_inference_steps, study.lpips)
                 rows += [r | (health if r["method"] == "ldae" else {}) for r in judged]
                 if len(examples.get("scan_id", [])) < EXAMPLES:
                     _keep_example(examples, scan.scan_id, reference, own)
@@ -141,7 +142,10 @@ def _noise(study: Study, models: Models, batch: list[Scan]) -> Tensor:
     return torch.cat([models.random_noise(study.params.seed, scan.scan_id) for scan in batch])
 
 
-def judge(scan: Scan, reference: Tensor, made: Made, steps: int) -> list[dict[str, Any]]:
+@torch.inference_mode()
+def judge(
+    scan: Scan, reference: Tensor, made: Made, steps: int, lpips: Lpips | None = None
+) -> list[dict[str, Any]]:
     """Return one row of a scan's figures a volume, of which some methods have several."""
     truth = reference[None, None]
     rows = []
@@ -149,13 +153,14 @@ def judge(scan: Scan, reference: Tensor, made: Made, steps: int) -> list[dict[st
     for method, volumes in made.items():
         several = volumes.ndim > reference.ndim
         for k, volume in enumerate(volumes if several else volumes[None]):
-            figures = reconstruction_metrics(truth, volume[None, None], truth > 0).iloc[0]
-            rows.append(
-                row
-                | {"method": method, "num_inference_steps": steps}
-                | ({"y_sem_of": scan.other_ids[k]} if several else {})
-                | {str(name): value for name, value in figures.items()}
-            )
+            prediction = volume[None, None]
+            figures = reconstruction_metrics(truth, prediction, truth > 0).iloc[0]
+            found = row | {"method": method, "num_inference_steps": steps}
+            if several:
+                found["y_sem_of"] = scan.other_ids[k]
+            if lpips is not None:
+                found["lpips"] = lpips_of_volumes(lpips, truth, prediction, truth > 0)
+            rows.append(found | {str(name): value for name, value in figures.items()})
     return rows
 
 

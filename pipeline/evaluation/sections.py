@@ -51,6 +51,7 @@ RECONSTRUCTION_COLUMNS = {
     "psnr_brain": ("PSNR, brain (dB)", 1),
     "mse_brain": ("MSE, brain", 4),
     "mae_brain": ("MAE, brain", 4),
+    "lpips": ("LPIPS", 3),
 }
 """Metric to its heading and decimals."""
 Metrics = Mapping[str, Mapping[str, Any]]

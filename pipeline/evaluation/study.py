@@ -14,6 +14,7 @@ from torch import Tensor
 from pipeline.applications.models import Models
 from pipeline.applications.sources import Source, source_from_store
 from pipeline.cohort.subjects import many_subjects_first
+from pipeline.nets.lpips import Lpips
 from pipeline.stores.latents import LatentStore
 from pipeline.stores.volumes import VolumeStore
 from schemas.errors import ContractError
@@ -42,6 +43,8 @@ class Study:
     """directions.json of the probe stage."""
     voxel_dae: Models | None = None
     """The baseline whose latents are voxels."""
+    lpips: Lpips | None = None
+    """For LPIPS of reconstructions, where its weights were given."""
 
     @property
     def scans(self) -> pd.DataFrame:

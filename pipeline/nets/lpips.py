@@ -6,7 +6,7 @@ torch. The weights are the user's: `torch.save(lpips.LPIPS(net="squeeze").state_
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 WIDTHS = (64, 128, 256, 384, 384, 512, 512)
@@ -110,3 +110,20 @@ def plane_slices(volume: Float[Tensor, "B 1 X Y Z"], axis: int, picked: Tensor) 
     """Return slices of volumes perpendicular to an axis (0, 1, 2) as images (N, 1, H, W)."""
     images = volume.index_select(axis + 2, picked).movedim(axis + 2, 1)
     return images.reshape(-1, 1, *images.shape[3:])
+
+
+def lpips_of_volumes(
+    net: Lpips,
+    reference: Float[Tensor, "1 1 X Y Z"],
+    made: Float[Tensor, "1 1 X Y Z"],
+    brain: Bool[Tensor, "1 1 X Y Z"],
+) -> float:
+    """Return the mean LPIPS over the slices of the three planes that hold brain."""
+    device = next(net.parameters()).device
+    planes = []
+    for axis in range(3):
+        others = [a for a in (2, 3, 4) if a != axis + 2]
+        picked = brain.any(dim=others[1]).any(dim=others[0]).flatten().nonzero().flatten()
+        pairs = (plane_slices(v, axis, picked).to(device) for v in (reference, made))
+        planes.append(float(net(*pairs).mean()))
+    return sum(planes) / len(planes)
