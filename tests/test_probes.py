@@ -222,6 +222,19 @@ def test_one_class_in_test_leaves_what_is_defined() -> None:
     assert 0 <= results.metrics["diagnosis"]["y_sem"]["sensitivity"]["value"] <= 1
 
 
+def test_a_few_missing_ages_do_not_cost_the_baseline_of_age_and_sex() -> None:
+    features, table = cohort()
+    train = table.index[table.split == "train"]
+    few = table.assign(age_years=table.age_years.where(table.index != train[0]))
+    fitted = fit_probes(features, few, QUICK).fits["diagnosis"]["age_sex"]
+    mean = few.age_years[few.split == "train"].mean()
+    told = fit_probes(features, few.fillna({"age_years": mean}), QUICK).fits["diagnosis"]["age_sex"]
+    np.testing.assert_array_equal(fitted.coef, told.coef)
+    many = table.assign(age_years=table.age_years.where(table.index % 3 == 0))
+    results = fit_probes(features, many, QUICK)
+    assert "age_years is missing for" in results.skipped["diagnosis/age_sex"]
+
+
 def test_sex_is_not_a_covariate_of_sex() -> None:
     features, table = cohort()
     params = PARAMS.model_copy(update={"classification": {"sex": ("F", "M")}, "regression": ()})

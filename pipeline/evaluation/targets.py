@@ -14,6 +14,8 @@ from pipeline.evaluation.linear import Kind
 from schemas.evaluation import ProbeParams
 
 Floats = NDArray[np.float64]
+MOST_FILLED = 0.2
+"""Share of scans whose age or sex may be missing before the baseline of age and sex is left out."""
 
 MIN_SUBJECTS = 2
 """Fewest subjects of each class (classification), or in all (regression), to fit on."""
@@ -174,7 +176,10 @@ def unlabelled(
 
 
 def _covariates(table: pd.DataFrame, columns: list[str]) -> Floats | str:
-    """Return the columns as numbers (sex: M is 1), or why they cannot be used."""
+    """Return the columns as numbers (sex: M is 1), or why they cannot be used.
+
+    Where a few are missing, the mean of the training split stands for them.
+    """
     values = []
     for column in columns:
         if column not in table:
@@ -184,7 +189,9 @@ def _covariates(table: pd.DataFrame, columns: list[str]) -> Floats | str:
         else:
             number = pd.to_numeric(table[column], errors="coerce")
         missing = int(number.isna().sum())
-        if missing:
+        # Nobody is judged in the training split, so its mean tells nothing of who is.
+        filled = number.fillna(number[table["split"] == "train"].mean())
+        if missing > MOST_FILLED * len(table) or filled.isna().any():
             return f"{column} is missing for {missing} of {len(table)} scans"
-        values.append(number.to_numpy(dtype=np.float64))
+        values.append(filled.to_numpy(dtype=np.float64))
     return np.stack(values, axis=1) if values else np.empty((len(table), 0))
