@@ -112,7 +112,7 @@ class TrainLdaeParams(OptimParams):
 
     steps: Positive = 80
     batch_size: Annotated[int, Field(ge=2)] = 8
-    lr: Annotated[float, Field(gt=0)] = 2e-4
+    lr: Annotated[float, Field(gt=0)] = 1e-4
     checkpoint_every: Positive = 20
     encoder: SemanticEncoderParams = SemanticEncoderParams()
     """Semantic encoder."""
