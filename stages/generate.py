@@ -43,5 +43,7 @@ def generate(
     if semantics is not None and manifest is not None and method == "prior":
         prior = prior_of(semantics, manifest, bench.models)
     outcome = apply(bench.models, count=count, seed=seed, prior=prior)
-    path = bench.writer.write(outcome, stem=f"seed-{seed}", record={})
-    typer.echo(f"{path}: {count} brains, {outcome.record['method']}")
+    record = {"options": {"count": count, "seed": seed, "prior": prior and prior.digest}}
+    path, made = bench.writer.write_once(outcome, stem=f"seed-{seed}", record=record)
+    kept = "" if made else ", made already and kept"
+    typer.echo(f"{path}: {count} brains, {outcome.record['method']}{kept}")

@@ -13,7 +13,7 @@ def init(
     *,
     study: Annotated[Path, typer.Argument(help="Folder of the study; made where missing.")],
     preset: Annotated[
-        str, typer.Option(help="demo, small, paper, or another file of params/.")
+        str, typer.Option(help="demo, cpu, small, paper, or another file of params/.")
     ] = "demo",
     input_path: Annotated[
         Path | None,

@@ -425,6 +425,16 @@ def test_volumes_are_made_a_batch_at_a_time(tmp_path, models):
     np.testing.assert_allclose(last.get_fdata(), outcome.volumes[4], atol=1e-4)
 
 
+def test_brains_made_already_are_kept(tmp_path, models):
+    writer = Writer(out=tmp_path, command="generate", space="mni", models=models)
+    for count, expected in ((2, True), (2, False), (3, True)):
+        outcome = generate(models, count=count, seed=3, prior=None)
+        record = {"options": {"count": count, "seed": 3, "prior": None}}
+        _, written = writer.write_once(outcome, stem="seed-3", record=record)
+        assert written is expected
+    assert not (writer.out / "seed-3_generate-4_space-MNI152_T1w.nii.gz").exists()
+
+
 def test_scans_made_already_are_kept(tmp_path, opener, models):
     writer = Writer(out=tmp_path, command="vary", space="mni", models=models)
     applied = []

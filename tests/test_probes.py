@@ -198,7 +198,9 @@ def test_classes_may_be_numbers(classes: list[Any]) -> None:
 def test_missing_columns_are_named() -> None:
     features, table = cohort(12)
     results = fit_probes(features, table.drop(columns=["age_years", "ventricle_ml"]), QUICK)
-    assert results.skipped["age_years"] == "age_years: no such column in the manifest"
+    assert (
+        "age_years: no such column in the manifest (it has scan_id" in results.skipped["age_years"]
+    )
     assert "no column ventricle_ml" in results.skipped["diagnosis/oracle"]
     assert "no column age_years" in results.skipped["diagnosis/age_sex"]
     assert set(results.metrics["diagnosis"]) == {"chance", "y_sem", "noise"}
@@ -220,6 +222,16 @@ def test_one_class_in_test_leaves_what_is_defined() -> None:
     assert "only AD in test" in results.skipped["diagnosis/roc_auc"]
     assert "roc_auc" not in results.metrics["diagnosis"]["y_sem"]
     assert 0 <= results.metrics["diagnosis"]["y_sem"]["sensitivity"]["value"] <= 1
+
+
+def test_one_subject_of_a_class_in_test_has_no_rank() -> None:
+    features, table = cohort()
+    first = table.subject_id[table.split == "test"].iloc[0]
+    lone = np.where(table.subject_id == first, "AD", "CN")
+    table = table.assign(diagnosis=table.diagnosis.where(table.split != "test", lone))
+    results = fit_probes(features, table, QUICK)
+    assert "1 subject(s) of class AD in test" in results.skipped["diagnosis/roc_auc"]
+    assert not {"roc_auc", "pr_auc"} & set(results.metrics["diagnosis"]["y_sem"])
 
 
 def test_a_few_missing_ages_do_not_cost_the_baseline_of_age_and_sex() -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 from pipeline.applications.models import Models
 from pipeline.applications.outcome import Outcome
 from pipeline.cohort.manifest import read_manifest
-from pipeline.compute import seed_from
+from pipeline.compute import digest_of, seed_from
 from pipeline.stores.reading import OpenStore
 from schemas.errors import ContractError
 
@@ -30,6 +30,11 @@ class GaussianPrior:
     """(dim, dim), lower Cholesky factor of the covariance."""
     num_scans: int
     """Training scans that it was fitted to."""
+
+    @property
+    def digest(self) -> str:
+        """Return the sha256 of its numbers."""
+        return digest_of([self.mean.tolist(), self.factor.tolist()])
 
     def draw(self, *names: object) -> Float[Tensor, "1 D"]:
         """Return one y_sem that depends on the names alone."""

@@ -65,6 +65,14 @@ class Writer:
         expected = json.loads(json.dumps(self._head() | record, default=str))
         return _holds(document, expected) and all((self.out / file).is_file() for file in files)
 
+    def write_once(
+        self, outcome: Outcome, *, stem: str, record: dict[str, Any]
+    ) -> tuple[Path, bool]:
+        """Write unless a former run did; returns the JSON's path, and whether it was written."""
+        if self.has(stem, record):
+            return self._document(stem), False
+        return self.write(outcome, stem=stem, record=record), True
+
     def write(
         self,
         outcome: Outcome,

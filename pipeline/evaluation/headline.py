@@ -53,7 +53,7 @@ def _application_lines(metrics: dict[str, Any]) -> list[str]:
 
 def _probe_lines(metrics: dict[str, Any]) -> list[str]:
     lines = []
-    names = {"test": "test subjects", "cv": "cross-validated over val + test subjects"}
+    names = {"test": "test subjects", "cv": "val + test subjects, cross-validated"}
     for protocol, where in names.items():
         for target, sets in metrics.get(protocol, {}).items():
             for figure in ("roc_auc", "mae", "gap_closed"):
@@ -61,7 +61,8 @@ def _probe_lines(metrics: dict[str, Any]) -> list[str]:
                 beside = [s for s in ("y_sem", "oracle", "chance") if s in found]
                 shown = [f"{s} {_interval(found[s])}" for s in beside]
                 if "y_sem" in found:
-                    lines.append(f"{target} {figure} ({where}): {', '.join(shown)}")
+                    people = found["y_sem"]["subjects"]
+                    lines.append(f"{target} {figure} ({people} {where}): {', '.join(shown)}")
     return lines
 
 

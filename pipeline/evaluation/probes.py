@@ -217,6 +217,14 @@ def _judge_on_test(target: Target, results: ProbeResults) -> None:
             f"{target.name}: only {only} in test, so ROC-AUC and balanced accuracy are undefined"
         )
         return
+    reason = target.unfit_reason(test_rows, "test")
+    if target.classes is not None and reason is not None:
+        # Ranks of one subject against others: 0 or 1, whatever is drawn.
+        for figures in results.metrics[target.name].values():
+            for name in ("roc_auc", "pr_auc"):
+                figures.pop(name, None)
+        results.skipped[f"{target.name}/roc_auc"] = f"{reason} for ROC-AUC"
+        return
     _add_p_value(target, "test", [(fit_rows, test_rows)], [fits], results)
 
 

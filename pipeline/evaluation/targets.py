@@ -111,7 +111,8 @@ def make_target(
 ) -> Target | None:
     """Return the target with its labelled scans, or None with the reason added to `skipped`."""
     if name not in table:
-        skipped[name] = f"{name}: no such column in the manifest"
+        known = ", ".join(str(column) for column in table.columns)
+        skipped[name] = f"{name}: no such column in the manifest (it has {known})"
         return None
     if classes is None:
         truth = pd.to_numeric(table[name], errors="coerce").to_numpy(dtype=np.float64)
@@ -121,7 +122,11 @@ def make_target(
     rows = np.flatnonzero(np.isfinite(truth))
     if not len(rows):
         expected = "a number" if classes is None else f"{classes[0]} or {classes[1]}"
-        skipped[name] = f"{name}: no scan carries {expected}"
+        there = ", ".join(_text(table[name]).dropna().value_counts().index[:4].astype(str))
+        key = "regression" if classes is None else "classification"
+        skipped[name] = (
+            f"{name}: no scan carries {expected} (it holds {there or 'nothing'}); set probe.{key}"
+        )
         return None
     companions = {
         "age_sex": [c for c in ("age_years", "sex") if c != name],
