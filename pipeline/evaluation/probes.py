@@ -210,20 +210,12 @@ def _judge_on_test(target: Target, results: ProbeResults) -> None:
         "judged_on": target.size(test_rows),
     }
     results.add_predictions(_predictions(target, test_rows, scores, "test"))
-    one_class = target.classes is not None and len(np.unique(target.truth[test_rows])) < 2
-    if target.classes is not None and one_class:
-        only = target.classes[int(target.truth[test_rows][0])]
-        results.skipped[f"{target.name}/roc_auc"] = (
-            f"{target.name}: only {only} in test, so ROC-AUC and balanced accuracy are undefined"
-        )
-        return
-    reason = target.unfit_reason(test_rows, "test")
-    if target.classes is not None and reason is not None:
-        # Ranks of one subject against others: 0 or 1, whatever is drawn.
+    reason = target.unranked_reason(test_rows, "test")
+    if reason is not None:
         for figures in results.metrics[target.name].values():
-            for name in ("roc_auc", "pr_auc"):
-                figures.pop(name, None)
-        results.skipped[f"{target.name}/roc_auc"] = f"{reason} for ROC-AUC"
+            figures.pop("roc_auc", None)
+            figures.pop("pr_auc", None)
+        results.skipped[f"{target.name}/roc_auc"] = reason
         return
     _add_p_value(target, "test", [(fit_rows, test_rows)], [fits], results)
 

@@ -63,6 +63,17 @@ class Target:
                 return f"{self.name}: {count} subject(s) of class {name} {need}"
         return None
 
+    def unranked_reason(self, rows: Rows, where: str) -> str | None:
+        """Return why classes cannot be ranked on these rows: one alone is first or last."""
+        if self.classes is None:
+            return None
+        found = np.unique(self.truth[rows])
+        if len(found) < 2:
+            only = self.classes[int(found[0])]
+            return f"{self.name}: only {only} in {where}, so ROC-AUC and others are undefined"
+        reason = self.unfit_reason(rows, where)
+        return None if reason is None else f"{reason} for ROC-AUC"
+
     def split_reason(self) -> str | None:
         """Return why a label that the split gives away cannot be judged, or None."""
         values = {
