@@ -66,9 +66,9 @@ def write_artefact(
 def finished_metrics(path: Path, *, kind: str, fingerprint: str) -> dict[str, Any] | None:
     """Return the metrics of a model that a run with this fingerprint finished, or None."""
     try:
-        config = json.loads((path / CONFIG).read_text())
+        config = read_config(path / CONFIG)
         metrics: dict[str, Any] = json.loads((path / METRICS).read_text())
-    except (OSError, ValueError):
+    except (ContractError, OSError, ValueError):
         return None
     same = config.get("kind") == kind and config.get("fingerprint") == fingerprint
     return metrics if same else None
@@ -97,9 +97,9 @@ def read_artefact(path: Path, *, kind: str) -> Artefact:
         If the folder is missing or incomplete, of another kind, or its weights are damaged.
     """
     try:
-        config = dict(json.loads((path / CONFIG).read_text()))
+        config = read_config(path / CONFIG)
         data = (path / WEIGHTS).read_bytes()
-    except (OSError, ValueError, TypeError) as error:
+    except (ContractError, OSError) as error:
         raise ContractError(
             f"{path}: expected a model folder of kind {kind} ({CONFIG}, {WEIGHTS}); train one with"
             f" `pipeline train-{kind}`"

@@ -37,7 +37,7 @@ from pipeline.applications.sources import (
 from pipeline.applications.vary import vary
 from pipeline.applications.visits import Places
 from pipeline.applications.writing import Writer
-from pipeline.artefact import CONFIG
+from pipeline.artefact import CONFIG, finished_metrics
 from pipeline.evaluation.directions import SavedDirection, read_direction, write_directions
 from pipeline.evaluation.probes import Direction
 from pipeline.frozen import load_autoencoder, load_diffusion, load_ldae
@@ -47,7 +47,8 @@ from pipeline.imaging.geometry import resample_masked
 from pipeline.imaging.template import grid_affine
 from pipeline.precompute.embed import check_same_autoencoder, embed_latents
 from pipeline.stores.latents import open_latents
-from pipeline.stores.matching import check_same_scans
+from pipeline.stores.matching import check_same_latents, check_same_scans
+from pipeline.stores.reading import OpenStore
 from schemas.errors import ContractError, ParamsError, ScanError
 from schemas.evaluation import EvaluateParams
 from schemas.manifest import MANIFEST_COLUMNS
@@ -625,6 +626,21 @@ def test_configs_that_describe_no_model_are_refused(tmp_path, ldae_path, autoenc
     (broken / CONFIG).write_text("[1, 2]")
     with pytest.raises(ContractError, match="expected a model folder of kind ae"):
         load_autoencoder(broken, device=CPU)
+    assert finished_metrics(broken, kind="ae", fingerprint="any") is None, "trained anew"
+
+
+def test_latents_that_y_sem_was_not_made_of_are_refused(tmp_path, models, latents_path):
+    latents = open_latents(latents_path)
+    path = tmp_path / "semantics.zarr"
+    embed_latents(latents, models.ldae, path, EmbedParams(), device=CPU)
+    semantics = OpenStore(path, kind="semantics")
+    check_same_latents(semantics, latents)
+    renewed = [f"{print_}0" for print_ in latents.attributes.fingerprints]
+    latents.attributes = latents.attributes.model_copy(update={"fingerprints": renewed})
+    with pytest.raises(ContractError, match=r"the latent of sub-000 is not .*20 of 20 scans"):
+        check_same_latents(semantics, latents)
+    with pytest.raises(ContractError, match=r"1 of 1 scans"):
+        check_same_latents(semantics, latents, [SCAN])
 
 
 @pytest.fixture

@@ -57,69 +57,57 @@ class KilledError(Exception):
     pass
 
 
+@pytest.fixture
+def killed_at(monkeypatch):
+    """Run a training that dies in a step, and then once more to its end."""
+
+    def run(module, step, train):
+        compute = module.compute_losses
+
+        def dying(self, now):
+            if now == step:
+                raise KilledError
+            return compute(self, now)
+
+        monkeypatch.setattr(module, "compute_losses", dying)
+        with pytest.raises(KilledError):
+            train()
+        monkeypatch.setattr(module, "compute_losses", compute)
+        train()
+
+    return run
+
+
 def test_resumed_autoencoder_equals_an_uninterrupted_one(
-    tmp_path, monkeypatch, volumes, split, autoencoder_path
+    tmp_path, killed_at, volumes, split, autoencoder_path
 ):
     out = tmp_path / "ae"
-    compute = AutoencoderModule.compute_losses
-
-    def dying(self, step):
-        if step == 8:
-            raise KilledError
-        return compute(self, step)
-
-    monkeypatch.setattr(AutoencoderModule, "compute_losses", dying)
-    with pytest.raises(KilledError):
-        train_autoencoder(volumes, split, TINY_AE, out, device=CPU)
-    monkeypatch.setattr(AutoencoderModule, "compute_losses", compute)
-    train_autoencoder(volumes, split, TINY_AE, out, device=CPU)
+    killed_at(
+        AutoencoderModule,
+        8,
+        lambda: train_autoencoder(volumes, split, TINY_AE, out, device=CPU),
+    )
     whole, resumed = read_artefact(autoencoder_path, kind="ae"), read_artefact(out, kind="ae")
     assert whole.digest == resumed.digest
     curves = [pd.read_csv(p / "log.csv").drop(columns="seconds") for p in (autoencoder_path, out)]
     pd.testing.assert_frame_equal(*curves)
 
 
-def test_resumed_denoiser_equals_an_uninterrupted_one(
-    tmp_path, monkeypatch, latents_path, split, trained
-):
-    out, store = tmp_path / "ldm", open_latents(latents_path)
-    compute = stages.DenoiserModule.compute_losses
+def test_resumed_stages_equal_uninterrupted_ones(tmp_path, killed_at, latents_path, split, trained):
+    store = open_latents(latents_path)
 
-    def dying(self, step):
-        if step == 6:
-            raise KilledError
-        return compute(self, step)
+    def first():
+        stages.train_denoiser(store, split, LDM, tmp_path / "ldm", device=CPU)
 
-    monkeypatch.setattr(stages.DenoiserModule, "compute_losses", dying)
-    with pytest.raises(KilledError):
-        stages.train_denoiser(store, split, LDM, out, device=CPU)
-    monkeypatch.setattr(stages.DenoiserModule, "compute_losses", compute)
-    stages.train_denoiser(store, split, LDM, out, device=CPU)
-    assert (
-        read_artefact(out, kind="ldm").digest == read_artefact(trained / "ldm", kind="ldm").digest
-    )
+    def second():
+        frozen = load_diffusion(tmp_path / "ldm", device=CPU)
+        stages.train_ldae(store, split, frozen, LDAE, tmp_path / "ldae", device=CPU)
 
-
-def test_resumed_stage_two_equals_an_uninterrupted_one(
-    tmp_path, monkeypatch, latents_path, split, trained
-):
-    out, store = tmp_path / "ldae", open_latents(latents_path)
-    frozen = load_diffusion(trained / "ldm", device=CPU)
-    compute = stages.SemanticModule.compute_losses
-
-    def dying(self, step):
-        if step == 6:
-            raise KilledError
-        return compute(self, step)
-
-    monkeypatch.setattr(stages.SemanticModule, "compute_losses", dying)
-    with pytest.raises(KilledError):
-        stages.train_ldae(store, split, frozen, LDAE, out, device=CPU)
-    monkeypatch.setattr(stages.SemanticModule, "compute_losses", compute)
-    frozen = load_diffusion(trained / "ldm", device=CPU)
-    stages.train_ldae(store, split, frozen, LDAE, out, device=CPU)
-    whole = read_artefact(trained / "ldae", kind="ldae")
-    assert read_artefact(out, kind="ldae").digest == whole.digest
+    killed_at(stages.DenoiserModule, 6, first)
+    killed_at(stages.SemanticModule, 6, second)
+    for kind in ("ldm", "ldae"):
+        whole, resumed = (read_artefact(root / kind, kind=kind) for root in (trained, tmp_path))
+        assert resumed.digest == whole.digest, kind
 
 
 def test_stage_two_leaves_the_denoiser_bit_identical(trained):

@@ -9,7 +9,7 @@ from sklearn.decomposition import PCA
 
 from pipeline.evaluation.ventricles import brain_median, ventricle_ml
 from pipeline.stores.latents import LatentStore
-from pipeline.stores.matching import semantic_fingerprint
+from pipeline.stores.matching import check_same_latents
 from pipeline.stores.reading import OpenStore
 from pipeline.stores.volumes import VolumeStore
 from schemas.errors import ContractError
@@ -63,7 +63,7 @@ def collect_features(
     rows = [store.row_of[s] for s in table["scan_id"]]
     features: Features = {"y_sem": store.read("y_sem")[rows]}
     if latents is not None:
-        _check_same_latents(store, latents, list(table["scan_id"]))
+        check_same_latents(store, latents, list(table["scan_id"]))
         mean = latents.load(list(table["scan_id"])).mean.float().numpy()
         fit = (table["split"] == "train").to_numpy()
         if fit.sum() > 1:
@@ -71,24 +71,6 @@ def collect_features(
             features["pca_latents"] = fit_pca(flat[fit]).transform(flat)
         features["mean_latents"] = mean.mean(axis=(2, 3, 4))
     return features, table
-
-
-def _check_same_latents(semantics: OpenStore, latents: LatentStore, scan_ids: list[str]) -> None:
-    made, there = semantics.attributes, latents.attributes
-    both = [scan for scan in scan_ids if scan in latents.row_of]
-    others = [
-        scan
-        for scan in both
-        if made.fingerprints[semantics.row_of[scan]]
-        != semantic_fingerprint(
-            there.fingerprints[latents.row_of[scan]], ldae=made.digests.get("ldae", "")
-        )
-    ]
-    if others:
-        raise ContractError(
-            f"{latents.path}: the latent of {others[0]} is not the one that {semantics.path} was"
-            f" made of ({len(others)} of {len(both)} scans); run `pipeline embed` on these latents"
-        )
 
 
 def volume_features(volumes: VolumeStore, table: pd.DataFrame) -> Features:

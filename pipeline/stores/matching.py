@@ -1,9 +1,10 @@
 """What was made of what: stores of two studies may hold the same scan ids."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from pipeline.compute import digest_of
 from pipeline.stores.latents import LatentStore
+from pipeline.stores.reading import OpenStore
 from pipeline.stores.volumes import VolumeStore
 from schemas.errors import ContractError
 
@@ -28,22 +29,56 @@ def check_same_scans(
     ContractError
         Naming a scan.
     """
-    made, there = latents.attributes, volumes.attributes
+    made = latents.attributes
     known = {
         "autoencoder": made.digests["autoencoder"],
         "precision": made.params["encode"]["precision"],
     }
-    names = scan_ids or made.scan_ids
-    both = [name for name in names if name in latents.row_of and name in volumes.row_of]
-    others = [
-        name
-        for name in both
-        if made.fingerprints[latents.row_of[name]]
-        != latent_fingerprint(there.fingerprints[volumes.row_of[name]], **known)
-    ]
+    others, both = _of_others(
+        latents, volumes, scan_ids, lambda volume: latent_fingerprint(volume, **known)
+    )
     if others:
         raise ContractError(
             f"{volumes.path}: {others[0]} is not the volume that its latent in {latents.path} was"
-            f" encoded from ({len(others)} of {len(both)} scans); give the study's own volumes, or"
+            f" encoded from ({len(others)} of {both} scans); give the study's own volumes, or"
             " run `pipeline encode` again"
         )
+
+
+def check_same_latents(
+    semantics: OpenStore, latents: LatentStore, scan_ids: Sequence[str] | None = None
+) -> None:
+    """Refuse latents that these y_sem were not made of; scans of one store alone may be.
+
+    Raises
+    ------
+    ContractError
+        Naming a scan.
+    """
+    ldae = semantics.attributes.digests.get("ldae", "")
+    others, both = _of_others(
+        semantics, latents, scan_ids, lambda latent: semantic_fingerprint(latent, ldae=ldae)
+    )
+    if others:
+        raise ContractError(
+            f"{latents.path}: the latent of {others[0]} is not the one that {semantics.path} was"
+            f" made of ({len(others)} of {both} scans); run `pipeline embed` on these latents"
+        )
+
+
+def _of_others(
+    made: OpenStore,
+    sources: OpenStore,
+    scan_ids: Sequence[str] | None,
+    fingerprint: Callable[[str], str],
+) -> tuple[list[str], int]:
+    """Return the scans of both stores that were made of something else, and how many both hold."""
+    names = scan_ids or made.attributes.scan_ids
+    both = [name for name in names if name in made.row_of and name in sources.row_of]
+    others = [
+        name
+        for name in both
+        if made.attributes.fingerprints[made.row_of[name]]
+        != fingerprint(sources.attributes.fingerprints[sources.row_of[name]])
+    ]
+    return others, len(both)
