@@ -1,5 +1,6 @@
 """Load frozen models for use: weights from their artefact, gradients off, evaluation mode."""
 
+import copy
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -43,6 +44,7 @@ def load_autoencoder(path: Path, *, device: torch.device) -> FrozenAutoencoder:
     config = artefact.config
     with _described_by(artefact, "grid"):
         net = Autoencoder(**architecture(config))
+        net.box = _box(config, config["grid"])
     load_strict(net, artefact.tensors, source=path)
     net.requires_grad_(False).eval().to(device)
     return FrozenAutoencoder(net, artefact.digest, config["grid"], config, path)
@@ -51,7 +53,8 @@ def load_autoencoder(path: Path, *, device: torch.device) -> FrozenAutoencoder:
 def on_grid(autoencoder: FrozenAutoencoder, grid: dict[str, Any]) -> FrozenAutoencoder:
     """Return the autoencoder for volumes on another grid than it was trained on.
 
-    It is convolutional, so the shape is free; another voxel size it has never seen, and says so.
+    It is convolutional, so the shape is free; smaller volumes go through amid the air that it was
+    trained with. Another voxel size it has never seen, and says so.
 
     Raises
     ------
@@ -62,15 +65,17 @@ def on_grid(autoencoder: FrozenAutoencoder, grid: dict[str, Any]) -> FrozenAutoe
         autoencoder.net.latent_shape(tuple(grid["shape"]))
     except ValueError as error:
         raise ContractError(f"{autoencoder.path}: {error}; set preprocess.grid.shape") from error
-    trained, wanted = _zooms(autoencoder.grid), _zooms(grid)
-    if any(abs(a - b) > 0.01 for a, b in zip(trained, wanted, strict=True)):
+    net = copy.copy(autoencoder.net)
+    if isinstance(net, Autoencoder):
+        net.box = _box(autoencoder.config, grid)
+    if not _same_zooms(trained := trained_grid(autoencoder.config), grid):
         log.warning(
             "%s: trained on voxels of %s mm, used on %s mm; expect a worse reconstruction",
             autoencoder.path,
-            "×".join(f"{zoom:g}" for zoom in trained),
-            "×".join(f"{zoom:g}" for zoom in wanted),
+            "×".join(f"{zoom:g}" for zoom in _zooms(trained)),
+            "×".join(f"{zoom:g}" for zoom in _zooms(grid)),
         )
-    return replace(autoencoder, grid=grid)
+    return replace(autoencoder, grid=grid, net=net)
 
 
 def for_volumes(autoencoder: FrozenAutoencoder, grid: dict[str, Any]) -> FrozenAutoencoder:
@@ -82,6 +87,22 @@ def for_volumes(autoencoder: FrozenAutoencoder, grid: dict[str, Any]) -> FrozenA
         As `on_grid` does.
     """
     return on_grid(autoencoder, grid) if autoencoder.config.get("portable") else autoencoder
+
+
+def trained_grid(config: dict[str, Any]) -> dict[str, Any]:
+    """Return the grid that an adopted autoencoder, or any other, was trained on."""
+    grid: dict[str, Any] = config.get("trained_grid", config["grid"])
+    return grid
+
+
+def _box(config: dict[str, Any], grid: dict[str, Any]) -> tuple[int, ...] | None:
+    """Return the shape that the autoencoder was trained on, if its voxels are those of the grid."""
+    trained = trained_grid(config)
+    return tuple(trained["shape"]) if _same_zooms(trained, grid) else None
+
+
+def _same_zooms(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    return all(abs(a - b) <= 0.01 for a, b in zip(_zooms(one), _zooms(other), strict=True))
 
 
 def _zooms(grid: dict[str, Any]) -> list[float]:

@@ -10,7 +10,7 @@ import torch
 from pipeline import __version__
 from pipeline.artefact import CARD
 from pipeline.compute import write_atomic, write_json
-from pipeline.frozen import load_autoencoder
+from pipeline.frozen import load_autoencoder, trained_grid
 from pipeline.nets.autoencoder import Autoencoder
 
 SCHEMA = (
@@ -35,10 +35,11 @@ def export_monai_bundle(ae: Path, out: Path) -> None:
     weights = out / "models" / "model.pt"
     weights.parent.mkdir(parents=True, exist_ok=True)
     torch.save(frozen.net.net.state_dict(), weights)
-    write_json(out / "configs" / "metadata.json", _metadata(frozen.grid))
+    grid = trained_grid(frozen.config)
+    write_json(out / "configs" / "metadata.json", _metadata(grid))
     write_json(
         out / "configs" / "inference.json",
-        _inference(monai_arguments(frozen.config["architecture"]), frozen.net.patch, frozen.grid),
+        _inference(monai_arguments(frozen.config["architecture"]), frozen.net.patch, grid),
     )
     write_atomic(out / "docs" / "README.md", (ae / CARD).read_text())
 

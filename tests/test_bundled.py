@@ -10,15 +10,18 @@ from typer.testing import CliRunner
 
 import pipeline.bundled as bundled
 from pipeline.artefact import read_artefact
-from pipeline.frozen import load_autoencoder
+from pipeline.frozen import load_autoencoder, on_grid
+from pipeline.imaging.template import load_template
 from pipeline.monai_bundle import export_monai_bundle
 from pipeline.stores.latents import open_latents
 from schemas.errors import ContractError, ParamsError
+from schemas.params import GridParams
 from stages.cli import app
 from stages.params_file import load_params
 from tests.conftest import SHAPE
 
 CPU = torch.device("cpu")
+BUNDLED = bundled.BUNDLED
 
 
 @pytest.fixture
@@ -181,3 +184,44 @@ def test_a_monai_bundle_is_taken_in_by_its_path(autoencoder_path, volumes, tmp_p
     taken, own = (load_autoencoder(p, device=CPU) for p in (tmp_path / "ae", autoencoder_path))
     torch.testing.assert_close(taken.net.state_dict(), own.net.state_dict(), atol=0, rtol=0)
     assert sorted(f.name for f in tmp_path.iterdir() if "import" in f.name) == []
+
+
+def test_a_brain_comes_back_from_a_smaller_box_as_from_the_one_trained_on():
+    net = load_autoencoder(BUNDLED, device=CPU).net
+    template, brain = load_template(GridParams(shape=(64, 80, 64), zooms=3.0))
+    whole = torch.from_numpy(template * brain)[None, None]
+    part = (..., slice(4, -4), slice(8, -8), slice(4, -4))
+    assert whole[part].sum() == whole.sum()
+
+    def there_and_back(volume):
+        with torch.inference_mode():
+            return net.decode(net.encode(volume)[0])
+
+    def difference():
+        return (there_and_back(whole[part]) - expected)[whole[part] > 0].abs().mean()
+
+    expected = there_and_back(whole)[part]
+    assert difference() < 0.005
+    net.box = None
+    assert difference() > 0.05
+
+
+def test_the_box_is_that_of_the_voxels_trained_on_and_goes_with_the_study(inside, tmp_path):
+    trained = load_autoencoder(inside, device=CPU)
+    half = np.array(trained.grid["affine"]) / 2
+    assert on_grid(trained, trained.grid | {"affine": half.tolist()}).net.box is None
+    smaller = trained.grid | {"shape": [n - 8 for n in SHAPE]}
+    bundled.adopt_autoencoder(inside, tmp_path / "ae", grid=smaller)
+    assert load_autoencoder(tmp_path / "ae", device=CPU).net.box == tuple(SHAPE)
+
+
+def test_a_smaller_volume_goes_through_as_if_amid_air(inside):
+    net = load_autoencoder(inside, device=CPU).net
+    few = net.factor
+    whole = torch.zeros(1, 1, *SHAPE)
+    part = (..., *(slice(few * (n // few // 3), n - few * (n // few // 3)) for n in SHAPE))
+    whole[part] = torch.rand(whole[part].shape)
+    for one, other in zip(net.encode(whole[part]), net.encode(whole), strict=True):
+        inner = (..., *(slice(n // few // 3, n // few - n // few // 3) for n in SHAPE))
+        torch.testing.assert_close(one, other[inner])
+    assert net.decode(one).shape == whole[part].shape

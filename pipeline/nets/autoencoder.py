@@ -1,6 +1,6 @@
 """The compression autoencoder: MONAI's AutoencoderKL behind two plain functions."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -17,6 +17,9 @@ LOGVAR_LIMITS = (-30.0, 20.0)
 """MONAI's own clamp of the posterior log-variance."""
 EXACT_LOGVAR = -30.0
 """Log-variance of a value without any uncertainty."""
+
+Margins = list[tuple[int, int]]
+"""Latents of air before and behind each axis."""
 
 
 class Voxels(nn.Module):
@@ -45,6 +48,10 @@ class Autoencoder(nn.Module):
     one level each; every level after the first halves the grid, so the downsampling factor is
     patch · 2 ** (levels - 1). What follows `patch` is there to hold autoencoders made elsewhere.
 
+    Volumes smaller than `box` go through amid the air that this shape leaves around them: group
+    normalisation sees the share of background, and a brain that fills more of its grid than those
+    trained on came back a fifth too dark (benchmarks/results/boxes.md).
+
     With `checkpointing`, activations inside a block are computed again in the backward pass: a
     step takes about a third longer and a fraction of the memory.
     """
@@ -69,6 +76,7 @@ class Autoencoder(nn.Module):
         super().__init__()
         self.patch = patch
         self.factor = patch * 2 ** (len(channels) - 1)
+        self.box: tuple[int, ...] | None = None
         self.latent_channels = latent_channels
         self.checkpointing = checkpointing
         self.net = AutoencoderKL(
@@ -109,16 +117,27 @@ class Autoencoder(nn.Module):
         self, volume: Float[Tensor, "B 1 X Y Z"]
     ) -> tuple[Float[Tensor, "B C x y z"], Float[Tensor, "B C x y z"]]:
         """Return the posterior's mean and log-variance (MONAI itself returns sigma)."""
-        features = self._through(self.net.encoder.blocks, pixelunshuffle(volume, 3, self.patch))
+        margins = self._margins([n // self.factor for n in volume.shape[2:]])
+        surrounded = _surround(volume, margins, self.factor, volume.new_zeros(()))
+        folded = pixelunshuffle(surrounded, 3, self.patch)
+        features = _inside(self._through(self.net.encoder.blocks, folded), margins, 1)
         mean: Tensor = self.net.quant_conv_mu(features)
         logvar: Tensor = self.net.quant_conv_log_sigma(features).clamp(*LOGVAR_LIMITS)
         return mean, logvar
 
     def decode(self, latent: Float[Tensor, "B C x y z"]) -> Float[Tensor, "B 1 X Y Z"]:
         """Return the volume, not clipped."""
-        folded = self._through(self.net.decoder.blocks, self.net.post_quant_conv(latent))
-        volume: Tensor = pixelshuffle(folded, 3, self.patch)
-        return volume
+        margins = self._margins(latent.shape[2:])
+        surrounded = _surround(latent, margins, 1, _corners(latent))
+        folded = self._through(self.net.decoder.blocks, self.net.post_quant_conv(surrounded))
+        volume = pixelshuffle(folded, 3, self.patch)
+        return _inside(volume, margins, self.factor)
+
+    def _margins(self, shape: Sequence[int]) -> Margins:
+        """Return what `box` is larger than latents of this shape."""
+        box = shape if self.box is None else [n // self.factor for n in self.box]
+        missing = [max(0, b - n) for b, n in zip(box, shape, strict=True)]
+        return [(n // 2, n - n // 2) for n in missing]
 
     def _through(self, blocks: Any, x: Tensor) -> Tensor:
         """Run blocks in order; MONAI's own option checkpoints all of them as one, to no avail."""
@@ -129,3 +148,21 @@ class Autoencoder(nn.Module):
             else:
                 x = block(x)
         return x
+
+
+def _surround(x: Tensor, margins: Margins, unit: int, air: Tensor) -> Tensor:
+    """Put air around the spatial axes, `unit` voxels to a latent."""
+    pads = [n * unit for pair in reversed(margins) for n in pair]
+    return nn.functional.pad(x - air, pads) + air if any(pads) else x
+
+
+def _inside(x: Tensor, margins: Margins, unit: int) -> Tensor:
+    """Take away what `_surround` put there."""
+    return nn.functional.pad(x, [-n * unit for pair in reversed(margins) for n in pair])
+
+
+def _corners(latent: Float[Tensor, "B C x y z"]) -> Float[Tensor, "B C 1 1 1"]:
+    """Return the median of the eight corners, which are air where a brain is in the middle."""
+    x, y, z = (max(1, n - 1) for n in latent.shape[2:])
+    ends = latent[:, :, ::x, ::y, ::z].flatten(2)
+    return ends.median(-1).values[..., None, None, None]
