@@ -53,5 +53,6 @@ def interpolate(
     bench = request.open()
     from pipeline.applications.batch import run_pair
 
-    path = run_pair(a, b, bench.opener, bench.writer, places, detail=detail)
-    typer.echo(f"{path}: {len(places.alphas)} volumes")
+    path, made = run_pair(a, b, bench.opener, bench.writer, places, detail=detail)
+    kept = "" if made else ", made already and kept"
+    typer.echo(f"{path}: {len(places.alphas)} volumes{kept}")

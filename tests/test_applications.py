@@ -462,6 +462,21 @@ def test_scans_made_already_are_kept(tmp_path, opener, models):
     assert run([SCAN], seed=1, writer=dataclasses.replace(writer, models=slower)) == [SCAN]
 
 
+def test_a_pair_made_already_is_kept(tmp_path, opener, models):
+    writer = Writer(out=tmp_path, command="interpolate", space="mni", models=models)
+
+    def made(alphas, **options):
+        return run_pair(SCAN, OTHER, opener, writer, Places(alphas, None, False, {}), **options)[1]
+
+    assert made([0.25, 0.5])
+    assert not made([0.25, 0.5])
+    assert made([0.25])
+    assert made([0.25], detail=True)
+    assert not made([0.25], detail=True)
+    next(tmp_path.glob("*alpha0.25*.nii.gz")).unlink()
+    assert made([0.25], detail=True), "a file is gone"
+
+
 def test_an_image_made_already_is_kept_until_it_changes(tmp_path, models, opener, monkeypatch):
     import pipeline.applications.batch as batch
 

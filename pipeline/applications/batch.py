@@ -112,7 +112,7 @@ def run_batch(
     models of the same input with the same `options` (all that `apply` depends on), are left alone.
     """
     opener.check(names)
-    stems = Counter(stem_of(Path(name)) if is_image(name) else name for name in names)
+    stems = Counter(_scan_id(name) for name in names)
     stem, count = stems.most_common(1)[0]
     if count > 1:
         raise ParamsError(
@@ -122,7 +122,7 @@ def run_batch(
     alone = len(names) == 1
     for name in names if alone else progress(names, total=len(names), label=writer.command):
         try:
-            scan_id = stem_of(Path(name)) if is_image(name) else name
+            scan_id = _scan_id(name)
             known = {"scan_id": scan_id, "options": dict(options)}
             if writer.has(scan_id, known | {"input": opener.identity(name)}):
                 kept += 1
@@ -149,13 +149,24 @@ def run_batch(
 
 def run_pair(
     a: str, b: str, opener: Opener, writer: Writer, places: Places, *, detail: bool = False
-) -> Path:
-    """Interpolate between two scans and write what comes out; returns the JSON's path.
+) -> tuple[Path, bool]:
+    """Interpolate between two scans; returns the JSON's path, and whether anything was made.
 
     Native space, brain mask and the picture's reference are those of scan a. With `detail`, what
-    the autoencoder cannot hold of the two scans is blended and added.
+    the autoencoder cannot hold of the two scans is blended and added. What a former run made of
+    the same two is left alone.
     """
     opener.check([a, b])
+    stem = f"{_scan_id(a)}_to_{_scan_id(b)}"
+    record = {
+        "a": _scan_id(a),
+        "b": _scan_id(b),
+        "native_space_of": _scan_id(a),
+        "options": {"alphas": places.alphas, "months": places.months, "detail": detail},
+    } | places.record
+    known = record | {"input_a": opener.identity(a), "input_b": opener.identity(b)}
+    if writer.has(stem, known):
+        return writer.document(stem), False
     first, second = opener.open(a), opener.open(b)
     writer.check(first)
     outcome = interpolate(
@@ -163,23 +174,26 @@ def run_pair(
     )
     if detail:
         details = [detail_of(opener.models, source) for source in (first, second)]
-        record = outcome.record | {"detail": "of both scans, blended"}
+        said = outcome.record | {"detail": "of both scans, blended"}
         outcome = replace(
-            outcome, make=_with_detail(outcome.make, details, places.alphas), record=record
+            outcome, make=_with_detail(outcome.make, details, places.alphas), record=said
         )
     for i, month in enumerate(places.months or []):
         outcome.details[i]["months"] = month
         outcome.labels[i] = f"months{month:g}"
-    record = {"a": first.scan_id, "b": second.scan_id, "native_space_of": first.scan_id}
-    record |= {"input_a": first.record, "input_b": second.record} | places.record
     title, volume = reference_of(first, opener.models)
-    return writer.write(
+    path = writer.write(
         outcome,
-        stem=f"{first.scan_id}_to_{second.scan_id}",
-        record=record,
+        stem=stem,
+        record=record | {"input_a": first.record, "input_b": second.record},
         source=first,
         reference=(f"a, {title}", volume),
     )
+    return path, True
+
+
+def _scan_id(name: str) -> str:
+    return stem_of(Path(name)) if is_image(name) else name
 
 
 def _with_detail(

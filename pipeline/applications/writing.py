@@ -58,7 +58,7 @@ class Writer:
         `record` is what is known beforehand; what an application adds to it does not matter.
         """
         try:
-            document = json.loads(self._document(stem).read_text())
+            document = json.loads(self.document(stem).read_text())
             files = [document["picture"], *(output["file"] for output in document["outputs"])]
         except (OSError, ValueError, KeyError, TypeError):
             return False
@@ -70,7 +70,7 @@ class Writer:
     ) -> tuple[Path, bool]:
         """Write unless a former run did; returns the JSON's path, and whether it was written."""
         if self.has(stem, record):
-            return self._document(stem), False
+            return self.document(stem), False
         return self.write(outcome, stem=stem, record=record), True
 
     def write(
@@ -128,11 +128,12 @@ class Writer:
                 {"file": file} | detail for file, detail in zip(files, outcome.details, strict=True)
             ],
         }
-        path = self._document(stem)
+        path = self.document(stem)
         write_json(path, document)
         return path
 
-    def _document(self, stem: str) -> Path:
+    def document(self, stem: str) -> Path:
+        """Return where the JSON of what starts with `stem` lies."""
         return self.out / f"{stem}_{self.command}.json"
 
     def _intensities(self, source: Source | None) -> dict[str, str]:
