@@ -17,12 +17,13 @@ import pytest
 from pipeline.cohort.phantom.anatomy import VOLUMES
 from pipeline.evaluation.application_sections import VISIT_MEASURES, verdicts
 from pipeline.evaluation.brains import brain_box, middle, plane_slice, slice_sprite
+from pipeline.evaluation.figures import FEATURE_NAMES, roc_and_scatter
 from pipeline.evaluation.interpolation import summarise_interpolation
 from pipeline.evaluation.manipulation import summarise_dose
 from pipeline.evaluation.metrics import RECONSTRUCTION_METRICS, summarise_reconstruction
 from pipeline.evaluation.probes import fit_probes
 from pipeline.evaluation.report import load_context, render_report
-from pipeline.evaluation.style import LIGHT
+from pipeline.evaluation.style import LIGHT, figure_style
 from pipeline.stores.volumes import VolumeRow, write_volumes
 from schemas.errors import ContractError
 from schemas.params import Params
@@ -400,6 +401,27 @@ def test_every_method_of_a_plot_has_a_colour():
     assert list(colours) == names
     assert colours["method 0"] == LIGHT.accent
     assert len(set(colours.values())) == 1 + len(LIGHT.others)
+
+
+def test_roc_curves_can_be_told_apart_by_their_legend(tmp_path):
+    sets = list(FEATURE_NAMES)
+    rows = pd.DataFrame(
+        [
+            {"target": "sex", "feature_set": name, "truth": i % 2, "score": float(i)}
+            for name in sets
+            for i in range(6)
+        ]
+    )
+    about = {"sex": {"kind": "classification", "positive": "M", "negative": "F"}}
+    with figure_style():
+        figure = roc_and_scatter(rows, about, LIGHT)
+        figure.savefig(tmp_path / "roc.png")
+    legend = figure.legends[0]
+    assert legend.get_texts()[0].get_text() == "y_sem"
+    assert figure.bbox.containsx(legend.get_window_extent().x0)
+    assert figure.bbox.containsx(legend.get_window_extent().x1)
+    lines = [(line.get_color(), line.get_linestyle()) for line in legend.get_lines()]
+    assert len(lines) == len(set(lines)) >= 5
 
 
 def test_figures_are_kept_as_files(study: tuple[Path, str]) -> None:

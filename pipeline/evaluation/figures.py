@@ -1,6 +1,6 @@
 """Plots of numbers. Each function returns a Figure; call it inside `figure_style`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,16 @@ FEATURE_NAMES = {
     "y_sem_knn": "y_sem, nearest neighbours",
     "y_sem_mlp": "y_sem, perceptron",
 }
+RIVALS = (
+    "supervised_encoder",
+    "pca_latents",
+    "measured_volumes",
+    "age_sex",
+    "pca_voxels",
+    "random_encoder",
+    "mean_latents",
+)
+"""What y_sem is drawn beside, the foremost first."""
 MODEL_NAMES = {
     "ae": "Autoencoder",
     "ldm": "Latent diffusion (stage 1)",
@@ -47,16 +57,15 @@ def feature_name(feature_set: str, target: str = "") -> str:
     return FEATURE_NAMES.get(feature_set, feature_set.replace("_", " "))
 
 
-def feature_colours(feature_sets: Sequence[str], palette: Palette) -> dict[str, str]:
-    """Return a colour for each feature set, the same in every figure."""
+def feature_colours(feature_sets: Collection[str], palette: Palette) -> dict[str, str]:
+    """Return a colour for each feature set that is drawn: as many of RIVALS as there are left."""
     fixed = {"y_sem": palette.accent, "oracle": palette.bound, "chance": palette.floor}
-    others = [name for name in feature_sets if name not in fixed]
-    cycle = {name: palette.others[i % len(palette.others)] for i, name in enumerate(others)}
-    return {name: (fixed | cycle)[name] for name in feature_sets}
+    rivals = zip((name for name in RIVALS if name in feature_sets), palette.others, strict=False)
+    return {name: c for name, c in (fixed | dict(rivals)).items() if name in feature_sets}
 
 
 def training_curves(logs: Mapping[str, pd.DataFrame], palette: Palette) -> Figure:
-    """Draw the loss of each model against its step, validation beside it where there is one.
+    """Draw the loss of each model (name to log) against its step, validation beside it if any.
 
     A log has the columns step and loss; where a validated term (`l1` with `val_l1`) is logged,
     that term is drawn, as the two can be compared.
@@ -65,7 +74,7 @@ def training_curves(logs: Mapping[str, pd.DataFrame], palette: Palette) -> Figur
     axes = figure.subplots(1, len(logs), squeeze=False)[0]
     for axis, (model, log) in zip(axes, logs.items(), strict=True):
         _draw_curve(axis, log, palette)
-        axis.set_title(MODEL_NAMES.get(model, model))
+        axis.set_title(model)
         axis.set_xlabel("optimiser step")
         axis.xaxis.set_major_locator(MaxNLocator(4, integer=True))
     return figure
@@ -152,10 +161,10 @@ def roc_and_scatter(
     target is of which kind.
     """
     names = list(dict.fromkeys(predictions["target"]))
-    figure = Figure(figsize=(3.55 * len(names), 4.1), layout="constrained")
+    figure = Figure(figsize=(max(4.8, 3.55 * len(names)), 4.1), layout="constrained")
     for axis, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
         rows = predictions[predictions["target"] == name]
-        colours = feature_colours(list(dict.fromkeys(rows["feature_set"])), palette)
+        colours = feature_colours(set(rows["feature_set"]), palette)
         if targets[name]["kind"] == "classification":
             _draw_roc(axis, rows, colours, palette)
             axis.set_title(f"{targets[name]['positive']} vs {targets[name]['negative']}")
@@ -169,7 +178,7 @@ def roc_and_scatter(
         for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
             shown.setdefault(label, handle)
     if shown:
-        columns = min(6, len(shown))
+        columns = min(2 * len(names), len(shown))
         figure.legend(shown.values(), shown.keys(), loc="outside lower center", ncols=columns)
     return figure
 

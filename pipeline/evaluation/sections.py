@@ -196,6 +196,11 @@ def training_section(context: ReportContext, figures: FigureFolder) -> dict[str,
     logs = {name: log for name, log in context.logs.items() if "step" in log}
     if not logs:
         return None
+    # An autoencoder that came trained brings its own log.
+    source = {"bundled": "bundled", "path": "of another study"}.get(
+        context.params.autoencoder.source
+    )
+    names = MODEL_NAMES | ({"ae": f"{MODEL_NAMES['ae']} ({source})"} if source else {})
     rows = []
     for name, log in logs.items():
         term = curve_term(log)
@@ -204,7 +209,7 @@ def training_section(context: ReportContext, figures: FigureFolder) -> dict[str,
         seconds = log["seconds"].dropna().max() if "seconds" in log else np.nan
         rows.append(
             {
-                "name": MODEL_NAMES.get(name, name),
+                "name": names.get(name, name),
                 "steps": int(log["step"].max()),
                 "minutes": f"{seconds / 60:.1f}" if np.isfinite(seconds) else "–",
                 "term": {"loss": "loss", "l1": "L1"}.get(term, term),
@@ -214,8 +219,12 @@ def training_section(context: ReportContext, figures: FigureFolder) -> dict[str,
             }
         )
     missing = [MODEL_NAMES[name] for name in MODEL_NAMES if name not in logs]
-    picture = figures.plot("training_curves", lambda palette: training_curves(logs, palette))
-    return {"rows": rows, "missing": missing, "picture": picture}
+    picture = figures.plot(
+        "training_curves",
+        lambda palette: training_curves({names[name]: log for name, log in logs.items()}, palette),
+    )
+    elsewhere = names["ae"] if source and "ae" in logs else None
+    return {"rows": rows, "missing": missing, "picture": picture, "elsewhere": elsewhere}
 
 
 def _lowest(steps: "pd.Series[Any]", values: "pd.Series[Any]") -> str:
