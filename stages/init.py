@@ -13,7 +13,8 @@ def init(
     *,
     study: Annotated[Path, typer.Argument(help="Folder of the study; made where missing.")],
     preset: Annotated[
-        str, typer.Option(help="demo, cpu, small, paper, or another file of params/.")
+        str,
+        typer.Option(help="demo, cpu, small, paper; those of the docs: phantom, parity."),
     ] = "demo",
     input_path: Annotated[
         Path | None,
@@ -30,11 +31,12 @@ def init(
 
     if settings.params_file is not None:
         raise ParamsError("init: --params plays no part; choose --preset and change with --set")
-    scaffold(
+    count = scaffold(
         study,
         preset=preset,
         input_path=input_path,
         overrides=settings.overrides or [],
         force=force,
     )
-    typer.echo(f"{study}: ready. Next: cd {study} && dvc repro")
+    listed = "" if count is None else f" {count} scans listed."
+    typer.echo(f"{study}: ready.{listed} Next: cd {study} && dvc repro")

@@ -41,25 +41,28 @@ def preset_file(name: str) -> Path | None:
 
 def scaffold(
     study: Path, *, preset: str, input_path: Path | None, overrides: list[str], force: bool
-) -> None:
-    """Write a study folder that `dvc repro` runs in.
+) -> int | None:
+    """Write a study folder that `dvc repro` runs in; returns how many scans the input lists.
 
     Raises
     ------
     ContractError
-        If the folder already holds a study and `force` is off, or the input is missing.
+        If the folder already holds a study and `force` is off, or the input is missing or lists
+        no scan.
     """
     for name in ("params.yaml", "dvc.yaml"):
         if (study / name).exists() and not force:
             raise ContractError(f"{study / name}: exists; add --force to overwrite it")
-    watched = None
+    watched = count = None
     if input_path is not None:
-        from pipeline.cohort.ingest import detect_source
+        from pipeline.cohort.ingest import count_scans, detect_source
 
         source = detect_source(input_path)
         watched = _relative(input_path.resolve(), study.resolve())
         overrides = [f"cohort.source={source}", f"cohort.input={watched}", *overrides]
     params = load_params(preset_file(preset), overrides)
+    if input_path is not None and params.cohort.source != "phantom":
+        count = count_scans(params.cohort, input_path)
     study.mkdir(parents=True, exist_ok=True)
     write_params(params, study / "params.yaml")
     _write_dvc(study / "dvc.yaml", watched)
@@ -71,6 +74,7 @@ def scaffold(
         subprocess.run(dvc, cwd=study, check=True)
         autostage = [sys.executable, "-m", "dvc", "config", "core.analytics", "false"]
         subprocess.run(autostage, cwd=study, check=True)
+    return count
 
 
 def _relative(target: Path, start: Path) -> str:

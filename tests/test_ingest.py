@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from typer.testing import CliRunner
 
 from pipeline.cohort.ingest import build_manifest, detect_source
 from pipeline.cohort.manifest import read_manifest, write_manifest
@@ -13,6 +14,8 @@ from pipeline.cohort.split import split_subjects
 from schemas.errors import ContractError
 from schemas.manifest import MANIFEST_COLUMNS
 from schemas.params import CohortParams, SplitParams
+from stages.cli import app
+from stages.scaffold import scaffold
 from tests.real_data import real_t1w
 
 
@@ -272,6 +275,56 @@ def test_real_cohort_has_84_subjects() -> None:
     assert len(manifest) == 85
     assert refused.empty
     assert manifest["age_years"].notna().mean() > 0.9
+
+
+def table_with_split(folder: Path, splits: list[str]) -> Path:
+    names = [f"{i}.nii" for i in range(len(splits))]
+    touch(folder, *names)
+    people = ["a", *(f"p{i}" for i in range(len(splits) - 2)), "a"]
+    table = pd.DataFrame({"subject": people, "path": names, "split": splits})
+    table["session"] = [f"s{i}" for i in range(len(splits))]
+    path = folder / "table.csv"
+    table.to_csv(path, index=False)
+    return path
+
+
+def test_a_split_of_ones_own_is_taken_as_it_is(tmp_path: Path) -> None:
+    path = table_with_split(tmp_path, ["Test", "train", "validation", "train", "test"])
+    manifest, _ = build(path, "table")
+    assert dict(zip(manifest["scan_id"], manifest["split"], strict=True)) == {
+        "sub-a_ses-s0": "test",
+        "sub-p0_ses-s1": "train",
+        "sub-p1_ses-s2": "val",
+        "sub-p2_ses-s3": "train",
+        "sub-a_ses-s4": "test",
+    }
+    write_manifest(manifest, tmp_path / "m.csv")
+    assert list(build(tmp_path / "m.csv", "table")[0]["split"]) == list(manifest["split"])
+
+
+@pytest.mark.parametrize(("word", "said"), [("fold-1", "is 'fold-1'"), ("", "is empty")])
+def test_a_split_that_says_something_else_is_refused(tmp_path: Path, word: str, said: str) -> None:
+    path = table_with_split(tmp_path, ["train", word, "val", "test", "train"])
+    with pytest.raises(ContractError, match=f"split of sub-p0 {said}.*rename the column"):
+        build(path, "table")
+
+
+def test_a_subject_in_two_splits_of_ones_own_is_refused(tmp_path: Path) -> None:
+    path = table_with_split(tmp_path, ["train", "val", "test", "train", "test"])
+    with pytest.raises(ContractError, match="a subject in two splits: sub-a"):
+        write_manifest(build(path, "table")[0], tmp_path / "m.csv")
+
+
+def test_init_counts_the_scans_and_refuses_an_empty_folder(tmp_path: Path) -> None:
+    empty, full, study = tmp_path / "empty", tmp_path / "full", tmp_path / "study"
+    empty.mkdir()
+    touch(full, "1.nii.gz", "2.nii.gz")
+    with pytest.raises(ContractError, match=r"no usable T1w image found; expected \.nii"):
+        scaffold(study, preset="cpu", input_path=empty, overrides=[], force=False)
+    assert not study.exists()
+    made = CliRunner().invoke(app, ["init", str(study), "--input", str(full)])
+    assert made.exit_code == 0, made.output
+    assert "ready. 2 scans listed." in made.output
 
 
 def test_a_file_that_is_neither_image_nor_table_is_refused(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from pipeline.cohort.folder import folder_records
 from pipeline.cohort.labels import ages_of, sex_of
 from pipeline.cohort.manifest import typed
 from pipeline.cohort.records import Record, walk
-from pipeline.cohort.split import split_subjects
+from pipeline.cohort.split import split_subjects, splits_given
 from pipeline.cohort.table import table_records
 from pipeline.compute import available_cpus, digest_image, progress
 from schemas.errors import ContractError, ParamsError
@@ -30,6 +30,7 @@ DEFAULT_NAMES = {
     "sex": ("sex", "Sex", "SEX", "gender", "PTGENDER"),
     "diagnosis": ("diagnosis", "dx", "DX", "group"),
     "months_from_first": ("months_from_first", "months"),
+    "split": ("split",),
 }
 """Label columns and the names they go by; cohort.columns comes first."""
 ALIASES = {"age": "age_years", "months": "months_from_first"}
@@ -67,6 +68,22 @@ def detect_source(path: Path) -> Literal["bids", "folder", "table", "volumes", "
     return "dicom" if not images and any(is_dicom(p) for p in files) else "folder"
 
 
+def count_scans(params: CohortParams, source: Path) -> int | None:
+    """Return how many scans a source lists, none of them opened; None for DICOM.
+
+    Raises
+    ------
+    ContractError
+        If there is none, or the source is malformed.
+    """
+    if params.source == "dicom":
+        return None
+    records, refused = _collect(params.source, source, _columns(params))
+    if not records:
+        raise _nothing(source, refused)
+    return len(records)
+
+
 def build_manifest(
     params: CohortParams,
     *,
@@ -97,7 +114,7 @@ def build_manifest(
         raise ParamsError("cohort.input: expected a folder or a table")
     if not source.exists():
         raise ContractError(f"{source}: no such file or folder")
-    columns = {ALIASES.get(key, key): value for key, value in params.columns.items()}
+    columns = _columns(params)
     if params.source == "dicom":
         if cache is None and not dry_run:
             raise ParamsError("cohort.source dicom: expected a folder for converted images")
@@ -107,15 +124,17 @@ def build_manifest(
     records, digests, more = _sound(records, dry_run=dry_run)
     refused += more
     if not records:
-        first = refused[0] if refused else None
-        detail = f"; first refused: {first['path']}: {first['reason']}" if first else _hint(source)
-        raise ContractError(f"{source}: no usable T1w image found{detail}")
+        raise _nothing(source, refused)
     table = typed(_table(records, digests, columns), source)
     _warn_of_copies(table)
     table["months_from_first"] = _months(table)
-    strata = table.groupby("subject_id")["diagnosis"].first().fillna("").astype(str).to_dict()
-    splits = split_subjects({str(k): str(v) for k, v in strata.items()}, params.split)
-    table["split"] = [splits[name] for name in table["subject_id"]]
+    if table["split"].notna().any():
+        table["split"] = splits_given(table["split"], table["subject_id"], source)
+        log.info("%s: its column `split` is taken as it is; cohort.split plays no part", source)
+    else:
+        strata = table.groupby("subject_id")["diagnosis"].first().fillna("").astype(str).to_dict()
+        splits = split_subjects({str(k): str(v) for k, v in strata.items()}, params.split)
+        table["split"] = [splits[name] for name in table["subject_id"]]
     extra = [name for name in table.columns if name not in MANIFEST_COLUMNS]
     return table[[*MANIFEST_COLUMNS, *extra]], quarantine_table(refused)
 
@@ -232,7 +251,6 @@ def _table(records: list[Record], digests: list[str], columns: dict[str, str]) -
             "session_id": [r.session_id for r in records],
             "path": [str(r.path.absolute()) for r in records],
             "source_digest": digests,
-            "split": "",
         }
     )
     clashes = [name for name in labels if name in own]
@@ -255,6 +273,16 @@ def _months(table: pd.DataFrame) -> "pd.Series[float]":
     single = (groups.groupby(groups).transform("size") == 1).map({True: 0.0, False: float("nan")})
     months = given.fillna(named).fillna(from_age).fillna(single)
     return months.round(2)
+
+
+def _columns(params: CohortParams) -> dict[str, str]:
+    return {ALIASES.get(key, key): value for key, value in params.columns.items()}
+
+
+def _nothing(source: Path, refused: list[dict[str, str]]) -> ContractError:
+    first = refused[0] if refused else None
+    detail = f"; first refused: {first['path']}: {first['reason']}" if first else _hint(source)
+    return ContractError(f"{source}: no usable T1w image found{detail}")
 
 
 def _hint(source: Path) -> str:

@@ -1,10 +1,47 @@
-"""The split: by subject, from a hash, in exact shares."""
+"""The split: by subject, as the user's own column says, or from a hash in exact shares."""
 
 from collections.abc import Mapping
+from pathlib import Path
+
+import pandas as pd
 
 from pipeline.compute import seed_from
+from schemas.errors import ContractError
 from schemas.manifest import Split
 from schemas.params import SplitParams
+
+WORDS: dict[str, Split] = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+    "testing": "test",
+}
+
+
+def splits_given(
+    cells: "pd.Series[str]", subjects: "pd.Series[str]", source: Path
+) -> "pd.Series[str]":
+    """Return the split that a column of the user's gives each scan.
+
+    Raises
+    ------
+    ContractError
+        If a cell is empty or says something else.
+    """
+    words = cells.astype("string").str.strip().str.lower()
+    splits: pd.Series[str] = words.map(WORDS).astype(object)
+    if splits.isna().any():
+        row = splits[splits.isna()].index[0]
+        said = "is empty" if pd.isna(words[row]) else f"is {cells[row]!r}"
+        raise ContractError(
+            f"{source}: split of {subjects[row]} {said}, expected train, val or test"
+            f" ({splits.isna().sum()} of {len(splits)} scans); correct it, or rename the column"
+            " for a split by hash"
+        )
+    return splits
 
 
 def split_subjects(strata: Mapping[str, str], params: SplitParams) -> dict[str, Split]:
