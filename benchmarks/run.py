@@ -25,7 +25,7 @@ NO_GPU = "not measured: no GPU at hand"
 
 
 def chosen_rows(what: Sequence[str]) -> list[Row]:
-    """Return the rows of these names; in that order; none named is all.
+    """Return the rows of these names, in that order; none named is all but the longest.
 
     Raises
     ------
@@ -36,7 +36,7 @@ def chosen_rows(what: Sequence[str]) -> list[Row]:
     unknown = set(what) - set(rows)
     if unknown:
         raise ParamsError(f"--what {min(unknown)}: expected some of {', '.join(rows)}")
-    return [rows[name] for name in what] or list(rows.values())
+    return [rows[name] for name in what] or [row for row in rows.values() if not row.asked]
 
 
 def kind_of_machine() -> str:

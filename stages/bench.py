@@ -12,7 +12,7 @@ def bench(
     settings: Settings,  # noqa: ARG001 (every command takes the common options)
     *,
     what: Annotated[
-        str | None, typer.Option(help="Rows by name, with commas; default: all of them.")
+        str | None, typer.Option(help="Rows by name, with commas; default: all but `demo`.")
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder for <kind of machine>.json and .md.")] = Path(
         "benchmarks/results"
@@ -31,12 +31,13 @@ def bench(
 
     Example: pipeline bench --what help,batch --out results
     """
+    from benchmarks.registry import all_rows
     from benchmarks.run import chosen_rows, kind_of_machine, run_rows
     from benchmarks.tables import full_text, put_table, short_table
 
     rows = chosen_rows(what.split(",") if what else [])
     if show:
-        for row in rows:
+        for row in rows if what else all_rows():
             typer.echo(f"{row.name:18} {row.seconds:4.0f} s  {row.what}")
         return
     results = run_rows(rows, out, note=note)

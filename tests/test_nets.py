@@ -106,6 +106,24 @@ def test_bf16_weight_gradients_agree_with_fp32(grid):
     assert float((gradients[0] - gradients[1]).norm() / gradients[0].norm()) < 0.02
 
 
+@pytest.mark.parametrize("kernel", [1, 3])
+@pytest.mark.parametrize("grid", [(2, 3, 2), (9, 8, 7)])
+def test_a_scan_alone_is_convolved_as_among_others(grid, kernel, monkeypatch):
+    used = []
+    original = torch.mkldnn_convolution
+    monkeypatch.setattr(
+        torch, "mkldnn_convolution", lambda *args: used.append(args) or original(*args)
+    )
+    conv = Conv3d(5, 6, kernel, padding=kernel // 2)
+    x = torch.randn(3, 5, *grid)
+    with torch.inference_mode():
+        alone, among = conv(x[:1]), conv(x)[:1]
+    assert len(used) == (kernel > 1)
+    torch.testing.assert_close(alone, among)
+    conv(x[:1]).sum().backward()
+    assert conv.weight.grad is not None
+
+
 @pytest.mark.parametrize("stride", [(2, 2, 2), (1, 2, 2), (2, 1, 3)])
 def test_a_convolution_of_repeated_voxels_needs_no_repetition(stride):
     torch.manual_seed(0)
