@@ -16,6 +16,7 @@ from torch import nn
 
 from benchmarks.harness import machine, race, table
 from pipeline.applications.models import Models
+from pipeline.evaluation.throughput import reconstruct
 from pipeline.frozen import FrozenAutoencoder, FrozenLdae, voxels_as_latents
 from pipeline.ldae import build_ldae, encoder_config, unet_config
 from pipeline.nets.autoencoder import Autoencoder
@@ -80,12 +81,6 @@ def machines(params: Params, steps: int) -> dict[str, Models]:
         ),
         "LDAE": Models(autoencoder=of_latents, ldae=latent, **common),
     }
-
-
-def reconstruct(models: Models, volume: torch.Tensor) -> torch.Tensor:
-    """Return the volume taken apart and put together again."""
-    codes = models.take_apart(models.encode(volume))
-    return models.decode(models.sample(codes.y_sem, codes.x_T))
 
 
 def size_of(models: Models) -> str:

@@ -6,7 +6,8 @@ import torch
 
 from benchmarks.harness import race
 from benchmarks.registry import Measurement, Row, compare
-from benchmarks.voxel_dae import machines, reconstruct, size_of
+from benchmarks.voxel_dae import machines, size_of
+from pipeline.evaluation.throughput import reconstruct
 from schemas.params import Params
 
 STEPS = 4

@@ -27,8 +27,14 @@ from pipeline.evaluation.metrics import summarise_reconstruction
 from pipeline.evaluation.neighbours import Neighbours
 from pipeline.evaluation.pca_direction import fit_pca_direction
 from pipeline.evaluation.probes import Direction
-from pipeline.evaluation.reconstruction import METHODS, Scan, reconstruct_all
+from pipeline.evaluation.reconstruction import (
+    METHODS,
+    Scan,
+    evaluate_reconstruction,
+    reconstruct_all,
+)
 from pipeline.evaluation.study import Study, of_many_subjects
+from pipeline.evaluation.throughput import ROUNDS
 from pipeline.frozen import load_diffusion, load_ldae
 from pipeline.nets.lpips import Lpips
 from pipeline.precompute.embed import embed_latents
@@ -247,6 +253,11 @@ def test_voxel_space_baseline_trains_and_stands_beside(
         dataclasses.replace(study, voxel_dae=voxels), [Scan("sub-016", "a", ())]
     )
     assert made["voxel_dae"].shape == made["voxel_dae_y_sem_only"].shape == (1, 16, 24, 20)
+    part = evaluate_reconstruction(dataclasses.replace(study, voxel_dae=voxels))
+    pace = part.metrics["throughput"]
+    medians = {name: np.median(seconds) for name, seconds in pace["seconds"].items()}
+    assert pace["faster"]["ldae"] == pytest.approx(medians["voxel_dae"] / medians["ldae"])
+    assert all(len(seconds) == ROUNDS for seconds in pace["seconds"].values())
     with pytest.raises(ContractError, match="an LDAE of latents"):
         load_voxel_models(ldae_path, volumes.attributes.grid, how, device=CPU)
     with pytest.raises(ContractError, match="trained on volumes of"):

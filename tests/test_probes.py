@@ -202,6 +202,9 @@ def test_missing_columns_are_named() -> None:
         "age_years: no such column in the manifest (it has scan_id" in results.skipped["age_years"]
     )
     assert "no column ventricle_ml" in results.skipped["diagnosis/oracle"]
+    unasked = QUICK.model_copy(update={"oracle": ProbeParams().oracle})
+    without = fit_probes({"y_sem": features["y_sem"]}, table, unasked).skipped
+    assert "diagnosis/oracle" not in without, "real people: true volumes were never asked for"
     assert "no column age_years" in results.skipped["diagnosis/age_sex"]
     assert set(results.metrics["diagnosis"]) == {"chance", "y_sem", "noise"}
 

@@ -19,6 +19,7 @@ from pipeline.evaluation.metrics import (
     summarise_reconstruction,
 )
 from pipeline.evaluation.study import Part, Study, levels, of_many_subjects
+from pipeline.evaluation.throughput import measure_throughput
 from pipeline.nets.lpips import Lpips, lpips_of_volumes
 from pipeline.stores.volumes import VolumeStore
 
@@ -90,6 +91,10 @@ def evaluate_reconstruction(study: Study) -> Part:
         "differences": _differences(main, **draws),
         "steps": _summarise_steps(pd.concat([main, steps]), **draws),
     }
+    if study.voxel_dae is not None:
+        ways = {"ldae": study.models, "voxel_dae": study.voxel_dae}
+        one = _reference(study.volumes, scans[0].scan_id)[None]
+        metrics["throughput"] = measure_throughput(ways, one, baseline="voxel_dae")
     pictures = {name: np.stack(values) for name, values in examples.items()}
     return Part(metrics=metrics, per_scan=pd.concat([main, steps]), pictures=pictures)
 

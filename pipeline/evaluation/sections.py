@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from functools import partial
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -254,7 +255,20 @@ def reconstruction_section(context: ReportContext, figures: FigureFolder) -> dic
             for name, estimates in (context.evaluate or {}).get("differences", {}).items()
         ],
         "steps": _steps_picture(context, figures),
+        "throughput": _throughput(context.evaluate or {}),
         **_examples(context, figures),
+    }
+
+
+def _throughput(evaluate: Mapping[str, Any]) -> dict[str, Any] | None:
+    if "throughput" not in evaluate:
+        return None
+    measured = evaluate["throughput"]
+    seconds = {name: median(rounds) for name, rounds in measured["seconds"].items()}
+    return {
+        "steps": evaluate["num_inference_steps"],
+        "faster": measured["faster"]["ldae"],
+        **seconds,
     }
 
 

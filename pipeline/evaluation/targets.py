@@ -14,6 +14,7 @@ from pipeline.evaluation.linear import Kind
 from schemas.evaluation import ProbeParams
 
 Floats = NDArray[np.float64]
+DEFAULT_ORACLE = ProbeParams().oracle
 MOST_FILLED = 0.2
 """Share of scans whose age or sex may be missing before the baseline of age and sex is left out."""
 
@@ -143,6 +144,8 @@ def make_target(
         "age_sex": [c for c in ("age_years", "sex") if c != name],
         "oracle": list(params.oracle),
     }
+    if params.oracle == DEFAULT_ORACLE and not {*DEFAULT_ORACLE} & {*table}:
+        del companions["oracle"]  # real people: nobody asked for it
     features = {"chance": np.empty((len(table), 0)), **features}
     for feature_set, columns in companions.items():
         values = _covariates(table.iloc[rows], columns)
