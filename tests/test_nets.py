@@ -77,6 +77,20 @@ def test_samples_of_a_batch_do_not_mix():
     )
 
 
+def test_the_last_plane_of_an_odd_axis_is_read():
+    torch.manual_seed(0)
+    encoder = LatentEncoder(in_channels=2, grid=(7, 8, 9), channels=(8, 8), dim=5, num_heads=2)
+    z_0 = torch.randn(1, 2, 7, 8, 9)
+    other = z_0.clone()
+    other[..., -1] += 1
+    inner = torch.randn(1, 2, 7, 8, 9)
+    assert not torch.allclose(encoder.summarise(z_0), encoder.summarise(other), atol=1e-4)
+    down = Resample("down", (2, 2, 2))
+    pooled = down(inner)
+    assert pooled.shape[2:] == (4, 4, 5)
+    torch.testing.assert_close(pooled[..., -1, -1, -1], inner[..., -1, -2:, -1].mean(-1))
+
+
 def test_latent_encoder_reads_places_not_only_averages():
     torch.manual_seed(0)
     encoder = LatentEncoder(in_channels=3, grid=(8, 10, 12), channels=(8, 16), dim=7, num_heads=2)

@@ -89,7 +89,7 @@ def _single_on_cpu(x: Tensor) -> bool:
 
 
 class Resample(nn.Module):
-    """Average pooling by `stride` (down) or nearest-neighbour repetition (up)."""
+    """Average pooling by `stride` (down, an odd rest by itself) or nearest repetition (up)."""
 
     def __init__(self, direction: Literal["down", "up"], stride: Stride) -> None:
         super().__init__()
@@ -99,7 +99,7 @@ class Resample(nn.Module):
     def forward(self, x: Float[Tensor, "B C X Y Z"]) -> Float[Tensor, "B C x y z"]:
         """Return x on the other grid."""
         if self.direction == "down":
-            return F.avg_pool3d(x, self.stride)
+            return F.avg_pool3d(x, self.stride, ceil_mode=True)
         return F.interpolate(x, scale_factor=tuple(map(float, self.stride)), mode="nearest")
 
 

@@ -69,8 +69,6 @@ class Trunk:
     deepest: Float[Tensor, "B C x y z"]
     skips: tuple[Tensor, ...]
     emb: Float[Tensor, "B E"]
-    grid: tuple[int, ...]
-    """The latent's own grid, before padding."""
 
 
 def _conditioned(
@@ -182,12 +180,13 @@ class Decoder(nn.Module):
         for level, stages in enumerate(self.stages):
             assert isinstance(stages, nn.ModuleList)
             for stage in stages:
-                h = stage(cat([h, skips.pop()], dim=1), trunk.emb, y_emb)
+                skip = skips.pop()
+                x, y, z = skip.shape[2:]  # an odd axis comes back one longer
+                h = stage(cat([h[..., :x, :y, :z], skip], dim=1), trunk.emb, y_emb)
             if level < len(self.ups):
                 h = self.ups[level](h, trunk.emb, y_emb)
         field: Tensor = self.out(F.silu(self.norm(h)))
-        x, y, z = trunk.grid
-        return field[..., :x, :y, :z]
+        return field
 
 
 class Denoiser(nn.Module):
@@ -206,14 +205,9 @@ class Denoiser(nn.Module):
 
     def trunk(self, x_t: Float[Tensor, "B C X Y Z"], t: Float[Tensor, " B"]) -> Trunk:
         """Return the encoder's features, to be decoded once or several times."""
-        levels = len(self.config.multipliers) - 1
-        grid = tuple(x_t.shape[2:])
-        padding: list[int] = []
-        for n, stride in zip(reversed(grid), reversed(self.config.stride), strict=True):
-            padding += [0, -n % stride**levels]
         emb = self.time(timestep_embedding(t, self.config.base_channels))
-        deepest, skips = self.encoder(F.pad(x_t, padding), emb)
-        return Trunk(deepest, tuple(skips), emb, grid)
+        deepest, skips = self.encoder(x_t, emb)
+        return Trunk(deepest, tuple(skips), emb)
 
     def forward(
         self, x_t: Float[Tensor, "B C X Y Z"], t: Float[Tensor, " B"]
@@ -270,9 +264,7 @@ class GradientEstimator(nn.Module):
             return field
         rough = self.rough_latent(y_sem) * self.spread
         finest, *others = trunk.skips
-        placed = self.place(rough)
-        padding = [n for axis in (4, 3, 2) for n in (0, finest.shape[axis] - placed.shape[axis])]
-        trunk = replace(trunk, skips=(finest + F.pad(placed, padding), *others))
+        trunk = replace(trunk, skips=(finest + self.place(rough), *others))
         gain = self.gain(F.silu(trunk.emb))[:, :, None, None, None]
         field = self.decoder(trunk, emb) + gain * rough
         return field

@@ -146,7 +146,7 @@ class LatentEncoder(DeviationEncoder):
             if level + 1 < len(channels):
                 halved = (2 if grid[0] > 1 else 1, 2 if grid[1] > 1 else 1, 2 if grid[2] > 1 else 1)
                 body.append(ResBlock(width, width, resample=Resample("down", halved)))
-                grid = tuple(n // by for n, by in zip(grid, halved, strict=True))
+                grid = tuple(-(-n // by) for n, by in zip(grid, halved, strict=True))
         self.body = nn.Sequential(*body)
         self.norm = group_norm(width)
         self.position = nn.Parameter(0.02 * torch.randn(1, grid[0] * grid[1] * grid[2], width))
