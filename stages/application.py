@@ -146,8 +146,8 @@ class Request:
         """
         return scan_names(*(self.options[name] for name in _SCANS))
 
-    def open(self) -> Bench:
-        """Load the models and open the stores."""
+    def open(self, *, variant: str = "") -> Bench:
+        """Load the models and open the stores; `variant` becomes part of the files' names."""
         from pipeline.applications.batch import Opener
         from pipeline.applications.models import load_models
         from pipeline.applications.writing import Writer
@@ -174,7 +174,9 @@ class Request:
             preprocess=params.preprocess,
         )
         space = given.get("space", "mni")
-        writer = Writer(out=given["out"], command=self.command, space=space, models=models)
+        writer = Writer(
+            out=given["out"], command=self.command, space=space, models=models, variant=variant
+        )
         return Bench(models=models, opener=opener, writer=writer)
 
 

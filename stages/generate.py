@@ -35,7 +35,8 @@ def generate(
 
     if method == "prior" and (semantics is None or manifest is None):
         raise ParamsError("--method prior: give --semantics and --manifest, to fit the prior to")
-    bench, seed = request.open(), request.options["seed"]
+    bench = request.open(variant="prior" if method == "prior" else "")
+    seed = request.options["seed"]
     from pipeline.applications.generate import generate as apply
     from pipeline.applications.generate import prior_of
 

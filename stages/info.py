@@ -28,6 +28,7 @@ def info(
 
     from pipeline.artefact import CONFIG, read_config
     from pipeline.evaluation.headline import read_headline
+    from schemas.errors import ContractError
 
     if (path / CONFIG).is_file():
         config = read_config(path / CONFIG)
@@ -37,6 +38,8 @@ def info(
             typer.echo(line)
         typer.echo(f"report: {(path / 'report.html').resolve()}")
         return
+    elif path.suffix != ".zarr" and path.is_dir() and not (path / "zarr.json").is_file():
+        raise ContractError(f"{path}: no store, no model, no report.html (yet?): run `dvc repro`")
     else:
         facts = _store_facts(path, manifest)
     for name, value in facts.items():

@@ -38,5 +38,5 @@ def init(
         overrides=settings.overrides or [],
         force=force,
     )
-    listed = "" if count is None else f" {count} scans listed."
+    listed = "" if count is None else f" {count} scans found."
     typer.echo(f"{study}: ready.{listed} Next: cd {study} && dvc repro")

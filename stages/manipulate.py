@@ -1,5 +1,6 @@
 """Counterfactuals: a scan as it would be further along a probe's direction."""
 
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -36,7 +37,7 @@ def manipulate(
 
     names = request.scan_names()
     scales = parse_numbers(scale, option="--scale")
-    bench = request.open()
+    bench = request.open(variant=f"along-{re.sub('[^A-Za-z0-9]+', '-', direction)}")
     from pipeline.applications.manipulate import manipulate as apply
     from pipeline.evaluation.directions import read_direction
 

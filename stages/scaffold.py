@@ -42,27 +42,27 @@ def preset_file(name: str) -> Path | None:
 def scaffold(
     study: Path, *, preset: str, input_path: Path | None, overrides: list[str], force: bool
 ) -> int | None:
-    """Write a study folder that `dvc repro` runs in; returns how many scans the input lists.
+    """Write a study folder that `dvc repro` runs in; returns how many scans the input gives.
 
     Raises
     ------
     ContractError
-        If the folder already holds a study and `force` is off, or the input is missing or lists
-        no scan.
+        If the folder already holds a study and `force` is off, or the input is none that `cohort`
+        could take.
     """
     for name in ("params.yaml", "dvc.yaml"):
         if (study / name).exists() and not force:
             raise ContractError(f"{study / name}: exists; add --force to overwrite it")
     watched = count = None
     if input_path is not None:
-        from pipeline.cohort.ingest import count_scans, detect_source
+        from pipeline.cohort.ingest import build_manifest, detect_source
 
         source = detect_source(input_path)
         watched = _relative(input_path.resolve(), study.resolve())
         overrides = [f"cohort.source={source}", f"cohort.input={watched}", *overrides]
     params = load_params(preset_file(preset), overrides)
     if input_path is not None and params.cohort.source != "phantom":
-        count = count_scans(params.cohort, input_path)
+        count = len(build_manifest(params.cohort, input_path=input_path, dry_run=True)[0])
     study.mkdir(parents=True, exist_ok=True)
     write_params(params, study / "params.yaml")
     _write_dvc(study / "dvc.yaml", watched)

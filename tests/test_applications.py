@@ -462,6 +462,20 @@ def test_scans_made_already_are_kept(tmp_path, opener, models):
     assert run([SCAN], seed=1, writer=dataclasses.replace(writer, models=slower)) == [SCAN]
 
 
+def test_directions_seeds_and_spaces_share_a_folder(tmp_path, models):
+    writer = Writer(out=tmp_path, command="generate", space="mni", models=models)
+    made = [
+        dataclasses.replace(writer, variant=variant).write_once(
+            generate(models, count=1, seed=3, prior=None), stem="seed-3", record={}
+        )
+        for variant in ("", "prior", "", "prior")
+    ]
+    assert [written for _, written in made] == [True, True, False, False]
+    assert len(list(tmp_path.glob("*.nii.gz"))) == len(list(tmp_path.glob("*.json"))) == 2
+    native = dataclasses.replace(writer, space="native").document("sub-1")
+    assert native.name == "sub-1_generate_space-native.json"
+
+
 def test_a_pair_made_already_is_kept(tmp_path, opener, models):
     writer = Writer(out=tmp_path, command="interpolate", space="mni", models=models)
 

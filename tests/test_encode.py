@@ -1,15 +1,18 @@
 """Encoding: once a scan, whatever happens in between."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 
 from pipeline.frozen import load_autoencoder
 from pipeline.precompute.encode import encode_volumes
+from pipeline.precompute.volumes_of import volumes_of
 from pipeline.stores.latents import open_latents
 from pipeline.stores.volumes import open_volumes
 from schemas.errors import ContractError
-from schemas.params import EncodeParams
+from schemas.params import EncodeParams, Params
 from tests.conftest import make_volumes, subjects
 
 CPU = torch.device("cpu")
@@ -81,3 +84,22 @@ def test_another_precision_is_refused_unless_told(tmp_path, volumes, autoencoder
 def test_wrong_kind_of_store_is_refused(latents_path):
     with pytest.raises(ContractError, match="expected volumes"):
         open_volumes(latents_path)
+
+
+def test_columns_of_the_studys_table_play_no_part_for_a_folder(tmp_path, monkeypatch):
+    import pipeline.precompute.volumes_of as module
+
+    (tmp_path / "scans").mkdir()
+    (tmp_path / "scans" / "a.nii.gz").write_bytes(b"scan")
+    params = Params.model_validate({"cohort": {"source": "table", "columns": {"age_years": "AGE"}}})
+    taken = []
+
+    def preprocess_cohort(manifest, *_args, **_kwargs):
+        taken.extend(manifest["scan_id"])
+        return SimpleNamespace(quarantined=0)
+
+    monkeypatch.setattr(module, "preprocess_cohort", preprocess_cohort)
+    grid = {"shape": [8, 8, 8], "affine": np.diag([3.0, 3, 3, 1]).tolist()}
+    out = tmp_path / "l.zarr"
+    volumes_of(tmp_path / "scans", out, params, grid=grid, workers=1, scheduler=None)
+    assert taken == ["sub-a"]

@@ -311,8 +311,8 @@ def test_a_split_that_says_something_else_is_refused(tmp_path: Path, word: str, 
 
 def test_a_subject_in_two_splits_of_ones_own_is_refused(tmp_path: Path) -> None:
     path = table_with_split(tmp_path, ["train", "val", "test", "train", "test"])
-    with pytest.raises(ContractError, match="a subject in two splits: sub-a"):
-        write_manifest(build(path, "table")[0], tmp_path / "m.csv")
+    with pytest.raises(ContractError, match=r"table\.csv: sub-a is in two splits"):
+        build(path, "table")
 
 
 def test_init_counts_the_scans_and_refuses_an_empty_folder(tmp_path: Path) -> None:
@@ -324,7 +324,7 @@ def test_init_counts_the_scans_and_refuses_an_empty_folder(tmp_path: Path) -> No
     assert not study.exists()
     made = CliRunner().invoke(app, ["init", str(study), "--input", str(full)])
     assert made.exit_code == 0, made.output
-    assert "ready. 2 scans listed." in made.output
+    assert "ready. 2 scans found." in made.output
 
 
 def test_a_file_that_is_neither_image_nor_table_is_refused(tmp_path: Path) -> None:

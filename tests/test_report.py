@@ -408,6 +408,7 @@ def test_roc_curves_can_be_told_apart_by_their_legend(tmp_path):
     rows = pd.DataFrame(
         [
             {"target": "sex", "feature_set": name, "truth": i % 2, "score": float(i)}
+            | {"subject_id": f"sub-{i}"}
             for name in sets
             for i in range(6)
         ]
@@ -422,6 +423,8 @@ def test_roc_curves_can_be_told_apart_by_their_legend(tmp_path):
     assert figure.bbox.containsx(legend.get_window_extent().x1)
     lines = [(line.get_color(), line.get_linestyle()) for line in legend.get_lines()]
     assert len(lines) == len(set(lines)) >= 5
+    alone = rows.assign(subject_id=[f"sub-{t}" for t in rows["truth"]])
+    assert not roc_and_scatter(alone, about, LIGHT).legends, "one subject a class is not ranked"
 
 
 def test_figures_are_kept_as_files(study: tuple[Path, str]) -> None:

@@ -4,6 +4,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -64,9 +65,12 @@ class Opener:
         if self.latents is not None:
             missing = [name for name in ids if name not in self.latents.row_of]
             if missing:
+                near = get_close_matches(missing[0], self.latents.row_of, 3) or [
+                    *self.latents.row_of
+                ]
                 raise ContractError(
                     f"{self.latents.path}: {', '.join(missing[:5])} not in the store"
-                    f" ({len(missing)} of {len(ids)} scans); `pipeline info` shows what is"
+                    f" ({len(missing)} of {len(ids)} scans); it has {', '.join(near[:3])}, …"
                 )
         absent = [name for name in names if is_image(name) and not Path(name).is_file()]
         if absent:

@@ -37,6 +37,8 @@ class Writer:
     command: str
     space: Space
     models: Models
+    variant: str = ""
+    """Part of every file's name, such as `seed-1`: what keeps runs apart in one folder."""
 
     def check(self, source: Source) -> None:
         """Refuse early what could not be written.
@@ -103,6 +105,7 @@ class Writer:
             Show progress, volume by volume.
         """
         files: list[str] = []
+        named = self._named(stem)
         shown = _shown(len(outcome.labels))
         pictured = {}
         volumes = self._made(outcome)
@@ -110,12 +113,12 @@ class Writer:
             volumes = progress(volumes, total=len(outcome.labels), label=self.command)
         for row, volume in enumerate(volumes):
             label = outcome.labels[row]
-            path = self.out / f"{stem}_{label}_space-{_SPACE_NAMES[self.space]}_T1w.nii.gz"
+            path = self.out / f"{named}_{label}_space-{_SPACE_NAMES[self.space]}_T1w.nii.gz"
             self._write_volume(path, volume, source)
             files.append(path.name)
             if row in shown:
                 pictured[label] = volume
-        picture = self.out / f"{stem}_{self.command}.png"
+        picture = self.document(stem).with_suffix(".png")
         with figure_style():
             save_figure(_picture(pictured, reference), picture)
         document = {
@@ -134,7 +137,11 @@ class Writer:
 
     def document(self, stem: str) -> Path:
         """Return where the JSON of what starts with `stem` lies."""
-        return self.out / f"{stem}_{self.command}.json"
+        space = "" if self.space == "mni" else f"_space-{self.space}"
+        return self.out / f"{self._named(stem)}_{self.command}{space}.json"
+
+    def _named(self, stem: str) -> str:
+        return f"{stem}_{self.variant}" if self.variant else stem
 
     def _intensities(self, source: Source | None) -> dict[str, str]:
         if self.space == "mni" or source is None or source.native is None:

@@ -68,22 +68,6 @@ def detect_source(path: Path) -> Literal["bids", "folder", "table", "volumes", "
     return "dicom" if not images and any(is_dicom(p) for p in files) else "folder"
 
 
-def count_scans(params: CohortParams, source: Path) -> int | None:
-    """Return how many scans a source lists, none of them opened; None for DICOM.
-
-    Raises
-    ------
-    ContractError
-        If there is none, or the source is malformed.
-    """
-    if params.source == "dicom":
-        return None
-    records, refused = _collect(params.source, source, _columns(params))
-    if not records:
-        raise _nothing(source, refused)
-    return len(records)
-
-
 def build_manifest(
     params: CohortParams,
     *,
@@ -114,7 +98,7 @@ def build_manifest(
         raise ParamsError("cohort.input: expected a folder or a table")
     if not source.exists():
         raise ContractError(f"{source}: no such file or folder")
-    columns = _columns(params)
+    columns = {ALIASES.get(key, key): value for key, value in params.columns.items()}
     if params.source == "dicom":
         if cache is None and not dry_run:
             raise ParamsError("cohort.source dicom: expected a folder for converted images")
@@ -124,7 +108,9 @@ def build_manifest(
     records, digests, more = _sound(records, dry_run=dry_run)
     refused += more
     if not records:
-        raise _nothing(source, refused)
+        first = refused[0] if refused else None
+        detail = f"; first refused: {first['path']}: {first['reason']}" if first else _hint(source)
+        raise ContractError(f"{source}: no usable T1w image found{detail}")
     table = typed(_table(records, digests, columns), source)
     _warn_of_copies(table)
     table["months_from_first"] = _months(table)
@@ -273,16 +259,6 @@ def _months(table: pd.DataFrame) -> "pd.Series[float]":
     single = (groups.groupby(groups).transform("size") == 1).map({True: 0.0, False: float("nan")})
     months = given.fillna(named).fillna(from_age).fillna(single)
     return months.round(2)
-
-
-def _columns(params: CohortParams) -> dict[str, str]:
-    return {ALIASES.get(key, key): value for key, value in params.columns.items()}
-
-
-def _nothing(source: Path, refused: list[dict[str, str]]) -> ContractError:
-    first = refused[0] if refused else None
-    detail = f"; first refused: {first['path']}: {first['reason']}" if first else _hint(source)
-    return ContractError(f"{source}: no usable T1w image found{detail}")
 
 
 def _hint(source: Path) -> str:

@@ -29,7 +29,7 @@ def splits_given(
     Raises
     ------
     ContractError
-        If a cell is empty or says something else.
+        If a cell is empty or says something else, or a subject is in two splits.
     """
     words = cells.astype("string").str.strip().str.lower()
     splits: pd.Series[str] = words.map(WORDS).astype(object)
@@ -40,6 +40,12 @@ def splits_given(
             f"{source}: split of {subjects[row]} {said}, expected train, val or test"
             f" ({splits.isna().sum()} of {len(splits)} scans); correct it, or rename the column"
             " for a split by hash"
+        )
+    both = splits.groupby(subjects).nunique()
+    if (both > 1).any():
+        raise ContractError(
+            f"{source}: {both.index[both > 1][0]} is in two splits ({(both > 1).sum()} subjects);"
+            " a split is by subject"
         )
     return splits
 

@@ -12,6 +12,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 from sklearn.metrics import roc_curve
 
 from pipeline.evaluation.style import Palette
+from pipeline.evaluation.targets import MIN_SUBJECTS
 
 FEATURE_NAMES = {
     "y_sem": "y_sem",
@@ -185,6 +186,9 @@ def roc_and_scatter(
 
 def _draw_roc(axis: Axes, rows: pd.DataFrame, colours: Mapping[str, str], palette: Palette) -> None:
     axis.plot([0, 1], [0, 1], color=palette.floor, linestyle=":", linewidth=1.2)
+    if rows.groupby("truth")["subject_id"].nunique().min() < MIN_SUBJECTS:
+        axis.text(0.5, 0.6, "one subject of a class:\nnothing to rank", ha="center")
+        colours = {}
     for name, colour in colours.items():
         one = rows[rows["feature_set"] == name]
         if name == "chance" or one["truth"].nunique() < 2:

@@ -44,6 +44,8 @@ def volumes_of(
         return MadeVolumes(input_path, None, 0)
     work = _work_of(real_path(out))
     cohort = params.cohort.model_copy(update={"source": source})
+    if source != params.cohort.source:  # those are the columns of the study's own table
+        cohort = cohort.model_copy(update={"columns": {}})
     manifest, refused = build_manifest(cohort, input_path=input_path, cache=work / "dicom")
     with writing_to(work):
         write_manifest(manifest, work / "manifest.csv")
