@@ -58,8 +58,11 @@ STAGES: dict[str, Callable[..., None]] = {
     "report": report.report,
 }
 TOOLS: dict[str, Callable[..., None]] = {
-    "bench": bench.bench,
+    "init": init.init,
     "doctor": doctor.doctor,
+    "info": info.info,
+    "qc": qc.qc,
+    "verify": verify.verify,
     "reconstruct": reconstruct.reconstruct,
     "vary": vary.vary,
     "generate": generate.generate,
@@ -68,10 +71,7 @@ TOOLS: dict[str, Callable[..., None]] = {
     "export-ae": export_ae.export_ae,
     "import-ae": import_ae.import_ae,
     "train-voxel-dae": train_voxel_dae.train_voxel_dae,
-    "init": init.init,
-    "qc": qc.qc,
-    "info": info.info,
-    "verify": verify.verify,
+    "bench": bench.bench,
 }
 
 

@@ -76,4 +76,7 @@ def _mapping(text: str) -> dict[str, str]:
     pairs = [part.partition("=") for part in text.split(",")]
     if not all(name.strip() and column.strip() for name, _, column in pairs):
         raise ParamsError(f"--columns {text}: expected name=COLUMN[,name=COLUMN]")
+    names = [name.strip() for name, _, _ in pairs]
+    if len(set(names)) < len(names):
+        raise ParamsError(f"--columns {text}: a name is given twice")
     return {name.strip(): column.strip() for name, _, column in pairs}

@@ -15,7 +15,7 @@ def parse_numbers(text: str, *, option: str) -> tuple[float, ...]:
     ParamsError
         If the text is neither, a number is not finite, or the count is not 1 to MAX_NUMBERS.
     """
-    problem = f"{option} {text!r}: expected a number, a list a,b,c or a range from:to:count"
+    problem = f"{option} {text!r}: expected a number, a list a,b,c or a range from:to:count (0:1:5)"
     try:
         if ":" not in text:
             numbers = tuple(float(part) for part in text.split(","))
@@ -23,7 +23,7 @@ def parse_numbers(text: str, *, option: str) -> tuple[float, ...]:
             low, high, count = text.split(":")
             numbers = _evenly(float(low), float(high), int(count), option=option, text=text)
     except ValueError as error:
-        raise ParamsError(f"{problem}, such as -3:3:7") from error
+        raise ParamsError(f"{problem}") from error
     if not all(math.isfinite(number) for number in numbers):
         raise ParamsError(f"{problem}; every number must be finite")
     return numbers

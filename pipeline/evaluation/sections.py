@@ -64,10 +64,9 @@ def method_name(method: str) -> str:
 
 
 def number(value: float, digits: int = 3, sign: str = "") -> str:
-    """Return a number with its decimals and a true minus; never a negative zero."""
+    """Return a number with its decimals and a true minus; zero has no sign."""
     text = f"{value:{sign}.{digits}f}"
-    is_zero = float(text) == 0
-    return text.replace("-", "" if is_zero else "−")
+    return text.lstrip("+-") if float(text) == 0 else text.replace("-", "−")
 
 
 def headline_section(context: ReportContext) -> list[dict[str, Any]]:

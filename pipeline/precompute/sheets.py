@@ -42,7 +42,8 @@ def draw_sheets(
     doubted = table if every else table[table["status"] != "pass"]
     written = []
     for scan_id, verdict in progress(doubted.iterrows(), total=len(doubted), label="Sheets"):
-        title = f"{scan_id}: {verdict['status']}, {verdict['reasons']}"
+        reasons = verdict["reasons"] if isinstance(verdict["reasons"], str) else ""
+        title = f"{scan_id}: {', '.join(filter(None, (verdict['status'], reasons)))}"
         path = folder / f"{scan_id}.png"
         if scan_id in rows:
             _, outline = load_template(grid)

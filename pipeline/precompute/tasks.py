@@ -2,6 +2,7 @@
 
 import logging
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -197,6 +198,8 @@ def dask_client(workers: int, scheduler: str | None) -> Iterator[Any]:
         with there as client:
             yield client
         return
+    # Its status page listens on localhost alone and takes any port.
+    warnings.filterwarnings("ignore", message="Port .* is already in use")
     with (
         dask.config.set(_local_config()),
         LocalCluster(
