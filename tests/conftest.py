@@ -124,3 +124,8 @@ def tiny_study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "tiny"
     folder.mkdir(exist_ok=True)
     return make_tiny_study(folder)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what needs the tiny study, minutes in the making; the rest fills the gaps."""
+    items.sort(key=lambda item: "tiny_study" not in getattr(item, "fixturenames", ()))
