@@ -1,5 +1,6 @@
 """Counterfactuals: a scan as it would be further along a probe's direction."""
 
+import logging
 import re
 from pathlib import Path
 from typing import Annotated
@@ -7,6 +8,11 @@ from typing import Annotated
 import typer
 
 from stages.application import Request, application
+
+log = logging.getLogger(__name__)
+
+FAR = 6.0
+"""Scales beyond are farther than the fitting scans lie from each other, in standard deviations."""
 
 
 @application("scans")
@@ -37,6 +43,12 @@ def manipulate(
 
     names = request.scan_names()
     scales = parse_numbers(scale, option="--scale")
+    if max(map(abs, scales)) > FAR:
+        log.warning(
+            "--scale %s: beyond %g standard deviations no scan was seen; such images mean nothing",
+            scale,
+            FAR,
+        )
     bench = request.open(variant=f"along-{re.sub('[^A-Za-z0-9]+', '-', direction)}")
     from pipeline.applications.manipulate import manipulate as apply
     from pipeline.evaluation.directions import read_direction

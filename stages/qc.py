@@ -63,7 +63,8 @@ def qc(
         limit = settings.params().preprocess.max_bytes
         store = open_volumes(volumes)
         written = draw_sheets(scans, store, sheets, max_bytes=limit, every=every)
-        typer.echo(f"\n{sheets}: {len(written)} contact sheets")
+        none = "; no scan is doubted, --every draws all" if not (written or every) else ""
+        typer.echo(f"\n{sheets}: {len(written)} contact sheets{none}")
 
 
 def _parse(text: str) -> tuple[str, "Override"]:

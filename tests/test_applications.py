@@ -742,6 +742,27 @@ def test_detail_of_the_scans_is_added_to_what_lies_between(models, opener, tmp_p
         run_pair(SCAN, OTHER, without, writer, places, detail=True)
 
 
+def test_folders_are_tried_before_work_and_images_left_over_are_named(
+    models, opener, tmp_path, caplog
+):
+    writer = Writer(out=tmp_path / "out", command="vary", space="mni", models=models)
+    for count in (2, 1):
+        run_batch([SCAN], opener, writer, lambda s, n=count: vary(
+            models, s.z_0, name=s.scan_id, count=n, seed=0), options={"count": count})  # fmt: skip
+    assert "1 images of the former run stay" in caplog.text
+    assert "vary-2" in caplog.text
+    (tmp_path / "file").touch()
+
+    def never(source):
+        raise AssertionError(source)
+
+    blocked = dataclasses.replace(writer, out=tmp_path / "file")
+    with pytest.raises(ContractError, match="file: cannot be written"):
+        run_batch([SCAN], opener, blocked, never)
+    with pytest.raises(ContractError, match=r"it has sub-\d+, sub-\d+, sub-\d+, …$"):
+        opener.check(["unlike-any"])
+
+
 @pytest.mark.parametrize(
     ("command", "arguments", "expected"),
     [

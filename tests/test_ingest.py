@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from pipeline.cohort.ingest import build_manifest, detect_source
 from pipeline.cohort.manifest import read_manifest, write_manifest
 from pipeline.cohort.split import split_subjects
-from schemas.errors import ContractError
+from schemas.errors import ContractError, ParamsError
 from schemas.manifest import MANIFEST_COLUMNS
 from schemas.params import CohortParams, SplitParams
 from stages.cli import app
@@ -188,9 +188,35 @@ def test_unusable_inputs_say_what_to_do(tmp_path: Path) -> None:
         build(tmp_path / "t.csv", "table")
 
 
-def test_missing_mapped_column_is_named(bids: Path) -> None:
-    with pytest.raises(ContractError, match="'DX'"):
-        build(bids, columns={"diagnosis": "DX"})
+def test_mapped_columns_that_cannot_be_are_named(bids: Path, tmp_path: Path) -> None:
+    with pytest.raises(ContractError, match=r"'DX' with entries.*there are .*age"):
+        build(bids, columns={"age_years": "age", "diagnosis": "DX"})
+    with pytest.raises(ParamsError, match="subject_id come from the names of files"):
+        build(bids, columns={"subject": "ID"})
+    touch(tmp_path, "1.nii.gz")
+    table = tmp_path / "t.csv"
+    table.write_text("ID,path,AGE\n7,1.nii.gz,71\n")
+    names = {"subject": "ID", "age": "AGE"}
+    assert list(build(table, "table", columns=names)[0]["subject_id"]) == ["sub-7"]
+    with pytest.raises(ContractError, match=r"'amy' with entries, wanted for amyloid .*AGE"):
+        build(table, "table", columns=names | {"amyloid": "amy"})
+
+
+def test_columns_without_entries_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    touch(tmp_path, "1.nii.gz")
+    (tmp_path / "t.csv").write_text("subject_id,path,split\n7,1.nii.gz,\n")
+    with caplog.at_level("INFO"):
+        build(tmp_path / "t.csv", "table")
+    assert "t.csv: no entry in split" in caplog.text
+
+
+def test_visits_without_sessions_are_told_apart_by_a_remedy(tmp_path: Path) -> None:
+    touch(tmp_path, "1.nii.gz", "2.nii.gz", "3.nii.gz")
+    (tmp_path / "2.nii.gz").write_bytes(b"another")
+    (tmp_path / "t.csv").write_text("subject_id,path\n7,1.nii.gz\n7,2.nii.gz\n8,3.nii.gz\n")
+    _, refused = build(tmp_path / "t.csv", "table")
+    assert all(reason.endswith("give visits a session_id") for reason in refused["reason"])
+    assert len(refused) == 2
 
 
 def test_manifest_round_trip_and_relative_paths(bids: Path, tmp_path: Path) -> None:

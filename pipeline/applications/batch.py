@@ -65,12 +65,12 @@ class Opener:
         if self.latents is not None:
             missing = [name for name in ids if name not in self.latents.row_of]
             if missing:
-                near = get_close_matches(missing[0], self.latents.row_of, 3) or [
-                    *self.latents.row_of
-                ]
+                known = list(self.latents.row_of)
+                near = (get_close_matches(missing[0], known, 3) or known)[:3]
+                more = ", …" if len(known) > len(near) else ""
                 raise ContractError(
                     f"{self.latents.path}: {', '.join(missing[:5])} not in the store"
-                    f" ({len(missing)} of {len(ids)} scans); it has {', '.join(near[:3])}, …"
+                    f" ({len(missing)} of {len(ids)} scans); it has {', '.join(near)}{more}"
                 )
         absent = [name for name in names if is_image(name) and not Path(name).is_file()]
         if absent:
@@ -122,6 +122,7 @@ def run_batch(
         raise ParamsError(
             f"{stem}: given twice, and their files would have the same names; use one --out each"
         )
+    writer.prepare()
     failed, kept = [], 0
     alone = len(names) == 1
     for name in names if alone else progress(names, total=len(names), label=writer.command):
@@ -171,6 +172,7 @@ def run_pair(
     known = record | {"input_a": opener.identity(a), "input_b": opener.identity(b)}
     if writer.has(stem, known):
         return writer.document(stem), False
+    writer.prepare()
     first, second = opener.open(a), opener.open(b)
     writer.check(first)
     outcome = interpolate(

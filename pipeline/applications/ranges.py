@@ -23,7 +23,7 @@ def parse_numbers(text: str, *, option: str) -> tuple[float, ...]:
             low, high, count = text.split(":")
             numbers = _evenly(float(low), float(high), int(count), option=option, text=text)
     except ValueError as error:
-        raise ParamsError(f"{problem}") from error
+        raise ParamsError(problem) from error
     if not all(math.isfinite(number) for number in numbers):
         raise ParamsError(f"{problem}; every number must be finite")
     return numbers

@@ -1,9 +1,11 @@
 """An outcome on disk: NIfTI files, a picture, and last a JSON of what was done."""
 
 import json
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any, Literal
 
 import nibabel as nib
@@ -19,7 +21,10 @@ from pipeline.applications.sources import Source
 from pipeline.compute import progress, write_atomic, write_json
 from pipeline.evaluation.brains import Tile, qc_mosaic, reconstruction_strip
 from pipeline.evaluation.style import figure_style, save_figure
+from pipeline.stores.builder import writing_to
 from schemas.errors import ContractError
+
+log = logging.getLogger(__name__)
 
 Space = Literal["mni", "native"]
 XFORM_CODES = {"mni": 4, "native": 1}
@@ -40,6 +45,19 @@ class Writer:
     variant: str = ""
     """Part of every file's name, such as `seed-1`: what keeps runs apart in one folder."""
 
+    def prepare(self) -> None:
+        """Make the folder, before work is done for it.
+
+        Raises
+        ------
+        ContractError
+            If nothing can be written there.
+        """
+        with writing_to(self.out):
+            self.out.mkdir(parents=True, exist_ok=True)
+            with TemporaryFile(dir=self.out):
+                pass
+
     def check(self, source: Source) -> None:
         """Refuse early what could not be written.
 
@@ -59,13 +77,21 @@ class Writer:
 
         `record` is what is known beforehand; what an application adds to it does not matter.
         """
-        try:
-            document = json.loads(self.document(stem).read_text())
-            files = [document["picture"], *(output["file"] for output in document["outputs"])]
-        except (OSError, ValueError, KeyError, TypeError):
+        document = self._former(stem)
+        if not document:
             return False
         expected = json.loads(json.dumps(self._head() | record, default=str))
+        files = _files(document)
         return _holds(document, expected) and all((self.out / file).is_file() for file in files)
+
+    def _former(self, stem: str) -> dict[str, Any]:
+        """Return the JSON of a former run, or nothing where there is none that is whole."""
+        try:
+            document = json.loads(self.document(stem).read_text())
+            _files(document)
+        except (OSError, ValueError, KeyError, TypeError):
+            return {}
+        return dict(document)
 
     def write_once(
         self, outcome: Outcome, *, stem: str, record: dict[str, Any]
@@ -73,6 +99,7 @@ class Writer:
         """Write unless a former run did; returns the JSON's path, and whether it was written."""
         if self.has(stem, record):
             return self.document(stem), False
+        self.prepare()
         return self.write(outcome, stem=stem, record=record), True
 
     def write(
@@ -131,8 +158,17 @@ class Writer:
                 {"file": file} | detail for file, detail in zip(files, outcome.details, strict=True)
             ],
         }
+        before = set(_files(self._former(stem))) - set(_files(document))
+        left = [name for name in sorted(before) if (self.out / name).is_file()]
         path = self.document(stem)
         write_json(path, document)
+        if left:
+            log.warning(
+                "%s: written over; %d images of the former run stay and are no longer in it (%s)",
+                path,
+                len(left),
+                left[0],
+            )
         return path
 
     def document(self, stem: str) -> Path:
@@ -186,6 +222,13 @@ def write_nifti(
     image.header.set_xyzt_units("mm")
     image.header["descrip"] = f"ldae-pipeline {made_by} (synthetic)".encode()
     write_atomic(path, igzip.compress(image.to_bytes(), 3, mtime=0))
+
+
+def _files(document: dict[str, Any]) -> list[str]:
+    """Return the names of the files that a JSON lists; none of an empty one."""
+    if not document:
+        return []
+    return [document["picture"], *(output["file"] for output in document["outputs"])]
 
 
 def _holds(document: Any, expected: Any) -> bool:

@@ -33,7 +33,16 @@ DEFAULT_NAMES = {
     "split": ("split",),
 }
 """Label columns and the names they go by; cohort.columns comes first."""
-ALIASES = {"age": "age_years", "months": "months_from_first"}
+ALIASES = {
+    "age": "age_years",
+    "months": "months_from_first",
+    "subject": "subject_id",
+    "session": "session_id",
+    "scan": "scan_id",
+    "file": "path",
+}
+IDENTITY = ("path", "subject_id", "session_id", "scan_id")
+"""Columns that a table of scans gives; other sources have these from the names of files."""
 SAFE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
 TABLES = {".csv", ".tsv", ".parquet"}
 
@@ -133,6 +142,12 @@ def quarantine_table(rows: list[dict[str, str]]) -> pd.DataFrame:
 def _collect(
     kind: str, source: Path, columns: dict[str, str]
 ) -> tuple[list[Record], list[dict[str, str]]]:
+    named = [name for name in IDENTITY if name in columns]
+    if named and kind != "table":
+        raise ParamsError(
+            f"cohort.columns: {', '.join(named)} come from the names of files where"
+            f" cohort.source is {kind}; give a table of scans, or leave them out"
+        )
     if kind == "bids":
         return bids_records(source)
     if kind == "table":
@@ -173,7 +188,10 @@ def _sound(
         for record, _ in same[1:] if equal else same:
             others = ", ".join(r.path.name for r, _ in same if r is not record)
             what = "an identical copy of" if equal else "different content under one id as in"
-            refused.append(_row(record, f"duplicate scan id: {what} {others or first.path.name}"))
+            reason = f"duplicate scan id: {what} {others or first.path.name}"
+            # Two visits without a column that tells them apart are the commonest cause.
+            told = "" if equal or record.session_id else "; give visits a session_id"
+            refused.append(_row(record, reason + told))
     return [record for record, _ in sound], [digest for _, digest in sound], refused
 
 
@@ -218,12 +236,16 @@ def _row(record: Record, reason: str) -> dict[str, str]:
 
 def _table(records: list[Record], digests: list[str], columns: dict[str, str]) -> pd.DataFrame:
     labels = pd.DataFrame([record.labels for record in records], dtype=object)
+    have = [str(name) for name in labels]
+    for target, wanted in columns.items():
+        if target not in IDENTITY and wanted not in have:
+            raise ContractError(
+                f"cohort.columns: no column {wanted!r} with entries, wanted for {target}"
+                f" (there are {', '.join(have) or 'none'})"
+            )
     for target, names in DEFAULT_NAMES.items():
         chosen = (columns[target],) if target in columns else names
         source = next((name for name in chosen if name in labels), None)
-        if source is None and target in columns:
-            have = ", ".join(labels.columns)
-            raise ContractError(f"cohort.columns: no column {columns[target]!r} (has {have})")
         labels[target] = labels.pop(source) if source is not None else None
     for target, source in columns.items():
         if target not in DEFAULT_NAMES and source in labels:

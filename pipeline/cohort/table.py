@@ -1,9 +1,12 @@
 """A CSV, TSV or Parquet table with one row a scan."""
 
+import logging
 from pathlib import Path
 
 from pipeline.cohort.records import Record, labels_of, prefixed, read_table
 from schemas.errors import ContractError
+
+log = logging.getLogger(__name__)
 
 PATH_NAMES = ("path", "file", "filename", "image", "image_path", "nifti", "T1w")
 SUBJECT_NAMES = ("subject_id", "participant_id", "subject", "PTID", "RID")
@@ -21,6 +24,9 @@ def table_records(path: Path, columns: dict[str, str]) -> list[Record]:
         If there is no column with paths or with subjects.
     """
     table = read_table(path)
+    blank = [str(name) for name in table if table[name].isna().all()]
+    if blank:
+        log.info("%s: no entry in %s; as if the column were not there", path, ", ".join(blank))
     path_column = _column(path, list(table.columns), "path", PATH_NAMES, columns)
     subject_column = _column(path, list(table.columns), "subject_id", SUBJECT_NAMES, columns)
     session_column = _find(list(table.columns), "session_id", SESSION_NAMES, columns)

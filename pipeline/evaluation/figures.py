@@ -128,7 +128,8 @@ def cohort_ages(manifest: pd.DataFrame, palette: Palette) -> Figure:
     panels: list[tuple[str, str, Sequence[str]]] = [("Age by split", "split", SPLIT_ORDER)]
     diagnoses = sorted(manifest["diagnosis"].dropna().unique()) if "diagnosis" in manifest else []
     if 1 < len(diagnoses) <= 6:
-        panels.append(("Age by diagnosis", "diagnosis", diagnoses))
+        manifest = manifest.assign(diagnosis=manifest["diagnosis"].fillna("not given"))
+        panels.append(("Age by diagnosis", "diagnosis", [*diagnoses, "not given"]))
     axes = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
     ages = pd.to_numeric(manifest["age_years"], errors="coerce")
     low, high = np.floor(ages.min() / 5) * 5, np.ceil((ages.max() + 1e-6) / 5) * 5
