@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from benchmarks.harness import machine
+from pipeline.compute import takes_bf16
 from pipeline.nets.autoencoder import Autoencoder
 from pipeline.nets.lpips import Lpips
 from pipeline.stores.volumes import VolumeStore
@@ -46,7 +47,8 @@ def peak_gib(device: torch.device) -> float:
 def step(module: AutoencoderModule, optimizer: torch.optim.Optimizer, device: torch.device) -> None:
     """Run a micro-batch and an optimiser step, past the adversarial warm-up."""
     params = module.params
-    with torch.autocast(device.type, torch.bfloat16, enabled=params.precision == "bf16"):
+    bf16 = takes_bf16(params.precision, device)
+    with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
         losses = module.compute_losses(params.adversarial.warmup_steps)
     losses["loss"].backward()
     for group in module.parameter_groups():

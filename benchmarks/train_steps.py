@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from benchmarks.harness import machine, race, table
+from pipeline.compute import native_bf16
 from pipeline.diffusion.losses import noise_loss, pdae_weight, shift_coefficient
 from pipeline.diffusion.schedule import per_sample
 from pipeline.ldae import Ldae, build_ldae
@@ -74,13 +75,14 @@ def plain_step(net: nn.Module, loss_of: Callable[[nn.Module], Tensor]) -> Callab
 def our_step(
     net: nn.Module, loss_of: Callable[[nn.Module], Tensor], device: str
 ) -> Callable[[], None]:
-    """Return the step as the pipeline does it: bf16 autocast, fused Adam, foreach average."""
+    """Return the step as the pipeline does it: bf16 where native, fused Adam, foreach average."""
+    bf16 = native_bf16(torch.device(device))
     optimizer = torch.optim.Adam(net.parameters(), betas=ADAM_BETAS, fused=True)
     average = AveragedModel(net, multi_avg_fn=moving_average(DECAY))
 
     def step() -> None:
         optimizer.zero_grad()
-        with torch.autocast(device, torch.bfloat16):
+        with torch.autocast(device, torch.bfloat16, enabled=bf16):
             loss = loss_of(net)
         torch.autograd.backward(loss)
         optimizer.step()
@@ -140,7 +142,7 @@ def main() -> None:
         "eager fp32, Adam and average tensor by tensor": plain_step(
             copy.deepcopy(denoiser), stage_1
         ),
-        "pipeline: bf16, fused Adam, foreach average": our_step(
+        "pipeline: bf16 where native, fused Adam, foreach average": our_step(
             copy.deepcopy(denoiser), stage_1, device
         ),
     }

@@ -10,7 +10,7 @@ from typing import Literal
 
 import psutil
 
-from pipeline.compute import available_cpus
+from pipeline.compute import available_cpus, native_bf16
 
 GIB = 2**30
 ENOUGH_MEMORY_GIB = 6
@@ -86,7 +86,8 @@ def _device() -> Check:
 
     if not torch.cuda.is_available():
         remedy = "fine for the demo; for more, a GPU with 8 GiB and a CUDA build of torch"
-        return Check("GPU", "warn", "none", remedy)
+        slow = "" if native_bf16(torch.device("cpu")) else "; the CPU has no bf16, trains in fp32"
+        return Check("GPU", "warn", f"none{slow}", remedy)
     names = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
     found = ", ".join(f"{p.name}, {p.total_memory / GIB:.0f} GiB" for p in names)
     return Check("GPU", "ok", found)

@@ -31,8 +31,9 @@ class OptimParams(Section):
     """Steps of linear warm-up; then cosine decay to 5 % of the peak."""
     grad_clip: Annotated[float, Field(ge=0)] = 1.0
     """Largest gradient norm; 0 is no bound."""
-    precision: Precision = "bf16"
-    """Arithmetic of the forward pass."""
+    precision: Precision | Literal["auto"] = "auto"
+    """Arithmetic of the forward pass. `auto`: bf16 where the device computes it natively, else
+    fp32 (processors without AVX-512 bf16 emulate it, many times slower)."""
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.995
     """Decay of the weights' moving average, once an optimiser step; 0 switches it off."""
     ema_per: Literal["step", "micro_batch"] = "step"

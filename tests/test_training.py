@@ -9,6 +9,8 @@ import pandas as pd
 import pytest
 import torch
 
+import pipeline.compute as compute_module
+import pipeline.training.fit as fit_module
 import pipeline.training.latent_diffusion as stages
 from pipeline.artefact import read_artefact
 from pipeline.cohort.subjects import scans_of_others
@@ -148,6 +150,36 @@ def test_moving_average_equals_a_naive_loop():
         decay = min(0.3, (1 + n) / (10 + n))
         naive = net.weight.clone() if naive is None else decay * naive + (1 - decay) * net.weight
     torch.testing.assert_close(module.averaged.weight, naive)
+
+
+@pytest.mark.parametrize(
+    ("asked", "native", "bf16", "said"),
+    [
+        ("auto", True, True, ""),
+        ("auto", False, False, "training in fp32"),
+        ("bf16", False, True, "emulates bf16"),
+        ("fp32", True, False, ""),
+    ],
+)
+def test_bf16_is_taken_where_it_is_native(
+    tmp_path, monkeypatch, caplog, latents_path, split, asked, native, bf16, said
+):
+    seen = set()
+    compute = stages.DenoiserModule.compute_losses
+
+    def watched(self, step):
+        seen.add(torch.is_autocast_enabled("cpu"))
+        return compute(self, step)
+
+    monkeypatch.setattr(stages.DenoiserModule, "compute_losses", watched)
+    for module in (compute_module, fit_module):
+        monkeypatch.setattr(module, "native_bf16", lambda _: native)
+    params = LDM.model_copy(update={"precision": asked, "steps": 2})
+    with caplog.at_level("INFO"):
+        stages.train_denoiser(open_latents(latents_path), split, params, tmp_path / "m", device=CPU)
+    assert seen == {bf16}
+    assert said in caplog.text
+    assert said or "bf16" not in caplog.text
 
 
 def test_nan_gradient_stops_before_it_touches_a_weight(tmp_path, monkeypatch, latents_path, split):

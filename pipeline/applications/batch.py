@@ -145,7 +145,9 @@ def run_batch(
         except (PipelineError, OSError) as error:
             if alone:
                 raise
-            log.warning("%s: %s", name, error)
+            # Errors of a file name it themselves.
+            said = str(error).removeprefix(f"{name}: ")
+            log.warning("%s: %s", name, said)
             failed.append(name)
     if kept:
         log.info("%s: %d scans were made already and kept", writer.out, kept)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pipeline.compute import available_memory
+from pipeline.compute import available_memory, native_bf16
 from pipeline.frozen import FrozenAutoencoder
 from pipeline.stores.latents import MEMORY_SHARE
 from schemas.section import Precision
@@ -56,16 +56,6 @@ def find_batch_size(
     size = 1 << (max(1, min(fits, largest)).bit_length() - 1)
     log.info("%s: %d scans a batch (%.1f GB free)", device, size, free / 1e9)
     return size
-
-
-def native_bf16(device: torch.device) -> bool:
-    """Tell whether the device computes bf16 itself; emulated, it is slower than fp32."""
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    if device.type != "cpu":
-        return False
-    tests = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    return any(getattr(torch.cpu, test, lambda: False)() for test in tests)
 
 
 def find_precision(

@@ -16,7 +16,7 @@ from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from torch.utils.data import DataLoader
 
-from pipeline.compute import Progress, write_atomic, write_json
+from pipeline.compute import Progress, native_bf16, takes_bf16, write_atomic, write_json
 from pipeline.stores.builder import lock_store
 from pipeline.training.batches import StepStream
 from pipeline.training.checkpoints import WholeCheckpoints
@@ -63,6 +63,7 @@ def fit(
         if checkpoint is not None:
             log.info("%s: resuming at step %d of %d", out, start, module.params.steps)
         if start < module.params.steps and not module.is_over():
+            _say_precision(module.params.precision, device)
             callbacks: list[Callback] = [_LastStep(work / CHECKPOINT)]
             if first:
                 sinks = open_sinks(module.params.log_to, out)
@@ -106,6 +107,15 @@ def _taken_up(module: StepModule, checkpoint: Path) -> int:
     return step
 
 
+def _say_precision(asked: str, device: torch.device) -> None:
+    if native_bf16(device):
+        return
+    if asked == "bf16":
+        log.warning("%s: emulates bf16, many times slower than fp32; use precision auto", device)
+    elif asked == "auto":
+        log.info("%s: has no bf16 of its own, training in fp32", device)
+
+
 def merged_rows(rows: list[dict[str, float]]) -> pd.DataFrame:
     """Return the log as one row a step: training and validation figures side by side."""
     table = pd.DataFrame(rows)
@@ -146,7 +156,7 @@ def _trainer(
         num_nodes=own.nodes,
         strategy="auto" if own.size == 1 else "ddp",
         plugins=plugins,
-        precision="bf16-mixed" if params.precision == "bf16" else "32-true",
+        precision="bf16-mixed" if takes_bf16(params.precision, device) else "32-true",
         max_steps=params.steps,
         accumulate_grad_batches=params.accumulate,
         val_check_interval=_interval(module) * params.accumulate,

@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
-from pipeline.compute import write_atomic
+from pipeline.compute import takes_bf16, write_atomic
 from pipeline.frozen import FrozenAutoencoder
 from pipeline.ldae import Standardise
 from pipeline.training.sinks import Sink
@@ -50,9 +50,8 @@ class Pictures(Callback):
         every = module.params.pictures_every
         if not every or self.validations % every or not hasattr(module, "pictures"):
             return
-        with torch.autocast(
-            module.device.type, torch.bfloat16, enabled=module.params.precision == "bf16"
-        ):
+        bf16 = takes_bf16(module.params.precision, module.device)
+        with torch.autocast(module.device.type, torch.bfloat16, enabled=bf16):
             rows = [z_0.float() for z_0 in module.pictures().values()]
         if not rows:
             return
