@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from pipeline.compute import available_cpus
+from pipeline.compute import available_cpus, native_bf16
 
 
 @dataclass
@@ -62,7 +62,9 @@ def machine() -> str:
     """Return the kind of machine in words: cores, device, versions."""
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
     return (
-        f"{available_cpus()} cores ({platform.machine()}), {device}, torch {torch.__version__},"
+        f"{available_cpus()} cores ({platform.machine()}, {torch.backends.cpu.get_cpu_capability()}"
+        f"{'' if native_bf16(torch.device('cpu')) else ', no bf16'}), {device},"
+        f" torch {torch.__version__},"
         f" Python {platform.python_version()}"
     )
 

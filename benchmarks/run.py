@@ -16,7 +16,7 @@ import torch
 
 from benchmarks.harness import machine
 from benchmarks.registry import Row, all_rows
-from pipeline.compute import available_cpus, write_json
+from pipeline.compute import available_cpus, native_bf16, write_json
 from schemas.errors import ParamsError
 
 log = logging.getLogger("pipeline.bench")
@@ -40,10 +40,11 @@ def chosen_rows(what: Sequence[str]) -> list[Row]:
 
 
 def kind_of_machine() -> str:
-    """Return a name for the file of results: the GPU's, or cores and architecture."""
+    """Return a name for the file of results: the GPU's, or architecture, cores and arithmetic."""
     if torch.cuda.is_available():
         return re.sub(r"[^a-z0-9]+", "-", torch.cuda.get_device_name().lower()).strip("-")
-    return f"cpu-{os.uname().machine.replace('_', '-')}-{available_cpus()}-cores"
+    name = f"cpu-{os.uname().machine.replace('_', '-')}-{available_cpus()}-cores"
+    return name if native_bf16(torch.device("cpu")) else f"{name}-no-bf16"
 
 
 def run_rows(rows: Sequence[Row], out: Path, *, note: str = "") -> dict[str, Any]:

@@ -51,6 +51,9 @@ def run(*command: str, cwd: Path) -> subprocess.CompletedProcess:
     environment = os.environ | {
         "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
         "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
+        # Preprocessing in this process sets it for its workers; on some processors the number of
+        # threads decides the last bits of latents.
+        "OMP_NUM_THREADS": "1",
     }
     return subprocess.run(
         command, cwd=cwd, env=environment, capture_output=True, text=True, check=False
