@@ -61,6 +61,14 @@ Ae = Annotated[
 ]
 LdaeFolder = Annotated[Path, typer.Option(help="Model of train-ldae.")]
 Out = Annotated[Path, typer.Option(help="Folder for NIfTI, PNG and JSON.")]
+Detail = Annotated[
+    bool,
+    typer.Option(
+        "--detail",
+        help="Add the scan's own fine detail, which the autoencoder cannot hold (needs its"
+        " volume).",
+    ),
+]
 SpaceOption = Annotated[
     Literal["mni", "native"],
     typer.Option(help="Write on the MNI152 grid, or back on the scan's own grid and intensities."),
@@ -113,15 +121,21 @@ class Bench:
     writer: "Writer"
 
     def run(
-        self, names: list[str], apply: "Callable[[Source], Outcome]", **options: object
+        self,
+        names: list[str],
+        apply: "Callable[[Source], Outcome]",
+        *,
+        detail: bool = False,
+        **options: object,
     ) -> None:
         """Apply to every scan; exit code 1 if some of several failed.
 
-        `options` are what `apply` depends on beside the scan: scans made with them are kept.
+        `detail` adds each scan's own to what is made of it. `options` are what `apply` depends on
+        beside the scan: scans made with them are kept.
         """
         from pipeline.applications.batch import run_batch
 
-        failed = run_batch(names, self.opener, self.writer, apply, options=options)
+        failed = run_batch(names, self.opener, self.writer, apply, options=options, detail=detail)
         typer.echo(f"{self.writer.out}: {len(names) - len(failed)} of {len(names)} scans")
         if failed:
             typer.echo(f"failed: {', '.join(failed)}", err=True)

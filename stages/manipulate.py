@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from stages.application import Request, application
+from stages.application import Detail, Request, application
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +33,7 @@ def manipulate(
             " fitted on (train and val, never test)."
         ),
     ] = "-3:3:7",
+    detail: Detail = False,
 ) -> None:
     """Move scans along a direction in y_sem space and keep their x_T. Scale 0 is the scan's own.
 
@@ -57,6 +58,7 @@ def manipulate(
     bench.run(
         names,
         lambda source: apply(bench.models, source.z_0, along, scales),
+        detail=detail,
         scales=list(scales),
         direction={"name": direction, "sha256": along.digest},
     )

@@ -1,10 +1,10 @@
 """Take scans apart into y_sem and x_T and put them together again."""
 
-from stages.application import Request, application
+from stages.application import Detail, Request, application
 
 
 @application("scans")
-def reconstruct(request: Request) -> None:
+def reconstruct(request: Request, *, detail: Detail = False) -> None:
     """Reconstruct scans of a study, or new images, from their own y_sem and inverted x_T.
 
     Example: pipeline reconstruct --input head.nii.gz --volumes data/volumes.zarr --space native
@@ -14,4 +14,4 @@ def reconstruct(request: Request) -> None:
     bench = request.open()
     from pipeline.applications.reconstruct import reconstruct as apply
 
-    bench.run(names, lambda source: apply(bench.models, source.z_0))
+    bench.run(names, lambda source: apply(bench.models, source.z_0), detail=detail)

@@ -763,6 +763,23 @@ def test_folders_are_tried_before_work_and_images_left_over_are_named(
         opener.check(["unlike-any"])
 
 
+def test_the_scan_s_own_detail_makes_its_reconstruction_overlay_it(models, opener, tmp_path):
+    writer = Writer(out=tmp_path, command="reconstruct", space="mni", models=models)
+    scan = opener.open(SCAN)
+
+    def error(*, detail):
+        run_batch([SCAN], opener, writer, lambda s: reconstruct(models, s.z_0), detail=detail)
+        (path,) = tmp_path.glob("*.nii.gz")
+        return float(np.abs(nib.load(path).get_fdata() - scan.volume).mean())
+
+    inverted = reconstruct(models, scan.z_0).volumes[0] - models.decode(scan.z_0)[0]
+    assert error(detail=False) > 0.01
+    # What is left is the sampler's error alone, the autoencoder's is gone.
+    assert error(detail=True) <= float(inverted.abs().mean()) + 1e-6
+    (record,) = tmp_path.glob("*.json")
+    assert json.loads(record.read_text())["detail"] == "of the scan itself"
+
+
 @pytest.mark.parametrize(
     ("command", "arguments", "expected"),
     [

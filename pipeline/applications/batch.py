@@ -3,18 +3,16 @@
 import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from pipeline.applications.detail import blend, detail_of
+from pipeline.applications.detail import blend, detail_of, with_detail, with_own_detail
 from pipeline.applications.interpolate import interpolate
 from pipeline.applications.models import Models
 from pipeline.applications.outcome import Outcome
@@ -109,9 +107,11 @@ def run_batch(
     apply: Callable[[Source], Outcome],
     *,
     options: Mapping[str, Any] = MappingProxyType({}),
+    detail: bool = False,
 ) -> list[str]:
     """Apply to every scan and write what comes out; returns the names of scans that failed.
 
+    With `detail`, what the autoencoder cannot hold of a scan is added to all that is made of it.
     With one scan alone its error is raised. Scans whose files are there already, made by the same
     models of the same input with the same `options` (all that `apply` depends on), are left alone.
     """
@@ -128,14 +128,18 @@ def run_batch(
     for name in names if alone else progress(names, total=len(names), label=writer.command):
         try:
             scan_id = _scan_id(name)
-            known = {"scan_id": scan_id, "options": dict(options)}
+            known = {"scan_id": scan_id, "options": dict(options) | {"detail": detail}}
             if writer.has(scan_id, known | {"input": opener.identity(name)}):
                 kept += 1
                 continue
             source = opener.open(name)
             writer.check(source)
+            own = detail_of(opener.models, source) if detail else None
+            outcome = apply(source)
+            if own is not None:
+                outcome = with_own_detail(outcome, own)
             writer.write(
-                apply(source),
+                outcome,
                 stem=source.scan_id,
                 record=known | {"input": source.record},
                 source=source,
@@ -181,10 +185,11 @@ def run_pair(
         opener.models, first.z_0, second.z_0, places.alphas, extrapolate=places.extrapolate
     )
     if detail:
-        details = [detail_of(opener.models, source) for source in (first, second)]
-        said = outcome.record | {"detail": "of both scans, blended"}
-        outcome = replace(
-            outcome, make=_with_detail(outcome.make, details, places.alphas), record=said
+        ends = [detail_of(opener.models, source) for source in (first, second)]
+        outcome = with_detail(
+            outcome,
+            lambda rows: np.stack([blend(ends[0], ends[1], a) for a in places.alphas[rows]]),
+            "of both scans, blended",
         )
     for i, month in enumerate(places.months or []):
         outcome.details[i]["months"] = month
@@ -202,18 +207,6 @@ def run_pair(
 
 def _scan_id(name: str) -> str:
     return stem_of(Path(name)) if is_image(name) else name
-
-
-def _with_detail(
-    make: Callable[[slice], Tensor],
-    details: Sequence[NDArray[np.float32]],
-    alphas: Sequence[float],
-) -> Callable[[slice], Tensor]:
-    def make_with_detail(rows: slice) -> Tensor:
-        added = np.stack([blend(details[0], details[1], alpha) for alpha in alphas[rows]])
-        return (make(rows) + torch.from_numpy(added)).clamp(0, 1)
-
-    return make_with_detail
 
 
 def reference_of(source: Source, models: Models) -> tuple[str, NDArray[np.float32]]:

@@ -1,9 +1,16 @@
 """What the autoencoder cannot hold of a scan, to be added to what is made from its latent."""
 
+from collections.abc import Callable
+from dataclasses import replace
+
 import numpy as np
+import torch
+from jaxtyping import Float
 from numpy.typing import NDArray
+from torch import Tensor
 
 from pipeline.applications.models import Models
+from pipeline.applications.outcome import Outcome
 from pipeline.applications.sources import Source
 from schemas.errors import ParamsError
 
@@ -27,3 +34,19 @@ def blend(
 ) -> NDArray[np.float32]:
     """Return (1 − alpha) · first + alpha · last."""
     return np.float32(1 - alpha) * first + np.float32(alpha) * last
+
+
+def with_detail(
+    outcome: Outcome, detail: Callable[[slice], NDArray[np.float32]], said: str
+) -> Outcome:
+    """Return the outcome with `detail` of its rows, (B or 1, X, Y, Z), added to the volumes."""
+
+    def make(rows: slice) -> Float[Tensor, "B X Y Z"]:
+        return (outcome.make(rows) + torch.from_numpy(detail(rows))).clamp(0, 1)
+
+    return replace(outcome, make=make, record=outcome.record | {"detail": said})
+
+
+def with_own_detail(outcome: Outcome, own: NDArray[np.float32]) -> Outcome:
+    """Return the outcome with one scan's detail, (X, Y, Z), added to every volume."""
+    return with_detail(outcome, lambda _: own[None], "of the scan itself")
