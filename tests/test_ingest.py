@@ -191,7 +191,7 @@ def test_unusable_inputs_say_what_to_do(tmp_path: Path) -> None:
 def test_mapped_columns_that_cannot_be_are_named(bids: Path, tmp_path: Path) -> None:
     with pytest.raises(ContractError, match=r"'DX' with entries.*there are .*age"):
         build(bids, columns={"age_years": "age", "diagnosis": "DX"})
-    with pytest.raises(ParamsError, match="subject_id come from the names of files"):
+    with pytest.raises(ParamsError, match="subject_id come from the files themselves"):
         build(bids, columns={"subject": "ID"})
     touch(tmp_path, "1.nii.gz")
     table = tmp_path / "t.csv"

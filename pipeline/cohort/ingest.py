@@ -108,6 +108,12 @@ def build_manifest(
     if not source.exists():
         raise ContractError(f"{source}: no such file or folder")
     columns = {ALIASES.get(key, key): value for key, value in params.columns.items()}
+    named = [name for name in IDENTITY if name in columns]
+    if named and params.source != "table":
+        raise ParamsError(
+            f"cohort.columns: {', '.join(named)} come from the files themselves where"
+            f" cohort.source is {params.source}; give a table of scans, or leave them out"
+        )
     if params.source == "dicom":
         if cache is None and not dry_run:
             raise ParamsError("cohort.source dicom: expected a folder for converted images")
@@ -142,12 +148,6 @@ def quarantine_table(rows: list[dict[str, str]]) -> pd.DataFrame:
 def _collect(
     kind: str, source: Path, columns: dict[str, str]
 ) -> tuple[list[Record], list[dict[str, str]]]:
-    named = [name for name in IDENTITY if name in columns]
-    if named and kind != "table":
-        raise ParamsError(
-            f"cohort.columns: {', '.join(named)} come from the names of files where"
-            f" cohort.source is {kind}; give a table of scans, or leave them out"
-        )
     if kind == "bids":
         return bids_records(source)
     if kind == "table":
