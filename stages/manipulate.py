@@ -50,7 +50,8 @@ def manipulate(
             scale,
             FAR,
         )
-    bench = request.open(variant=f"along-{re.sub('[^A-Za-z0-9]+', '-', direction)}")
+    variant = f"along-{re.sub('[^A-Za-z0-9]+', '-', direction)}"
+    bench = request.open(variant=f"{variant}_detail" if detail else variant)
     from pipeline.applications.manipulate import manipulate as apply
     from pipeline.evaluation.directions import read_direction
 
