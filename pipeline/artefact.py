@@ -88,6 +88,27 @@ def read_config(path: Path) -> dict[str, Any]:
         raise ContractError(f"{path}: no model's {CONFIG}; restore the folder") from error
 
 
+def check_artefact(path: Path, *, kind: str) -> dict[str, Any]:
+    """Return the config of a model folder without reading its weights.
+
+    Raises
+    ------
+    ContractError
+        If the folder is missing or incomplete, or of another kind.
+    """
+    try:
+        config = read_config(path / CONFIG)
+        (path / WEIGHTS).stat()
+    except (ContractError, OSError) as error:
+        raise ContractError(
+            f"{path}: expected a model folder of kind {kind} ({CONFIG}, {WEIGHTS}); train one with"
+            f" `pipeline train-{kind}`, or give that of a study: --{kind} STUDY/models/{kind}"
+        ) from error
+    if config.get("kind") != kind:
+        raise ContractError(f"{path}: a model of kind {config.get('kind')!r}, expected {kind!r}")
+    return config
+
+
 def read_artefact(path: Path, *, kind: str) -> Artefact:
     """Read a model folder.
 
@@ -96,16 +117,8 @@ def read_artefact(path: Path, *, kind: str) -> Artefact:
     ContractError
         If the folder is missing or incomplete, of another kind, or its weights are damaged.
     """
-    try:
-        config = read_config(path / CONFIG)
-        data = (path / WEIGHTS).read_bytes()
-    except (ContractError, OSError) as error:
-        raise ContractError(
-            f"{path}: expected a model folder of kind {kind} ({CONFIG}, {WEIGHTS}); train one with"
-            f" `pipeline train-{kind}`"
-        ) from error
-    if config.get("kind") != kind:
-        raise ContractError(f"{path}: a model of kind {config.get('kind')!r}, expected {kind!r}")
+    config = check_artefact(path, kind=kind)
+    data = (path / WEIGHTS).read_bytes()
     if hashlib.sha256(data).hexdigest() != config.get("weights_sha256"):
         raise ContractError(
             f"{path / WEIGHTS}: damaged, its sha256 differs from {CONFIG}; restore it"

@@ -249,3 +249,8 @@ class Progress:
             each = (now - self.started) / max(self.done - self.first, 1)
             left = each * (self.total - self.done)
             log.info("%s %d/%d, %.0f s to go %s", self.label, self.done, self.total, left, note)
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun: `1 scan`, `2 scans`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -58,7 +58,8 @@ class CohortParams(Section):
     input: Path | None = None
     """BIDS root, folder, or CSV/TSV/Parquet table. Not used by `phantom`."""
     columns: dict[str, str] = Field({})
-    """Rename label columns, for example {age_years: AGE, diagnosis: DX}."""
+    """Your columns by what they are, {age: AGE}: age, sex, diagnosis, months, split; of a table of
+    scans also path, subject, session, scan. Any other name becomes a label."""
     phantom: PhantomParams = PhantomParams()
     """The phantom cohort, used when source is `phantom`."""
     split: SplitParams = SplitParams()

@@ -160,16 +160,28 @@ class Request:
         """
         return scan_names(*(self.options[name] for name in _SCANS))
 
-    def open(self, *, variant: str = "") -> Bench:
-        """Load the models and open the stores; `variant` becomes part of the files' names."""
-        from pipeline.applications.batch import Opener
-        from pipeline.applications.models import load_models
-        from pipeline.applications.writing import Writer
-        from pipeline.bundled import find_autoencoder
+    def open(self, *names: str, variant: str = "") -> Bench:
+        """Open the stores and load the models; `variant` becomes part of the files' names.
+
+        Scans that are nowhere are refused before anything slow happens.
+        """
+        from pipeline.applications.names import check_names
+        from pipeline.artefact import check_artefact
         from pipeline.stores.latents import open_latents
         from pipeline.stores.volumes import open_volumes
 
         params, given = self.settings.params(), self.options
+        latents_path, volumes_path = given.get("latents"), given.get("volumes")
+        latents = open_latents(latents_path) if latents_path else None
+        volumes = open_volumes(volumes_path) if volumes_path else None
+        check_names(names, latents)
+        check_artefact(given["ldae"], kind="ldae")
+
+        from pipeline.applications.batch import Opener
+        from pipeline.applications.models import load_models
+        from pipeline.applications.writing import Writer
+        from pipeline.bundled import find_autoencoder
+
         asked = {"sampler": given["sampler"], "num_inference_steps": given["steps"]}
         # Other numbers of steps are for the evaluation alone.
         asked |= {"other_steps": ()}
@@ -180,12 +192,8 @@ class Request:
             params.evaluate.model_copy(update=changes),
             device=self.settings.device(),
         )
-        latents, volumes = given.get("latents"), given.get("volumes")
         opener = Opener(
-            models=models,
-            latents=open_latents(latents) if latents else None,
-            volumes=open_volumes(volumes) if volumes else None,
-            preprocess=params.preprocess,
+            models=models, latents=latents, volumes=volumes, preprocess=params.preprocess
         )
         space = given.get("space", "mni")
         writer = Writer(
@@ -243,7 +251,8 @@ def scan_names(
     ParamsError
         If there is none, or the list is missing or an input is no image file.
     """
-    from pipeline.applications.sources import SUFFIXES, is_image
+    from pipeline.applications.names import is_image
+    from pipeline.cohort.folder import SUFFIXES
     from schemas.errors import ParamsError
 
     for path in inputs or []:

@@ -34,7 +34,9 @@ def cohort(
     from pipeline.cohort.ingest import build_manifest, detect_source
     from pipeline.cohort.manifest import write_manifest
     from pipeline.cohort.phantom.cohort import make_phantom_cohort
-    from pipeline.cohort.preview import preview_lines
+    from pipeline.cohort.preview import header_faults, preview_lines
+    from pipeline.compute import counted
+    from pipeline.stores.builder import writing_to
     from schemas.errors import ParamsError
 
     params = settings.params().cohort
@@ -57,16 +59,20 @@ def cohort(
     cache = out / "dicom"
     manifest, quarantine = build_manifest(params, input_path=source, cache=cache, dry_run=dry_run)
     if dry_run:
-        for line in preview_lines(manifest, quarantine):
+        # A DICOM series has no one file whose header could be looked at.
+        faults = {} if params.source == "dicom" else header_faults(manifest)
+        for line in preview_lines(manifest, quarantine, faults):
             typer.echo(line)
         return
-    write_manifest(manifest, out / "manifest.csv")
-    quarantine.to_csv(out / "quarantine.csv", index=False)
+    with writing_to(out):
+        write_manifest(manifest, out / "manifest.csv")
+        quarantine.to_csv(out / "quarantine.csv", index=False)
     counts = manifest.groupby("split")["subject_id"].nunique().to_dict()
     typer.echo(
-        f"{out / 'manifest.csv'}: {len(manifest)} scans of {manifest['subject_id'].nunique()}"
-        f" subjects ({', '.join(f'{k} {v}' for k, v in counts.items())}),"
-        f" {len(quarantine)} refused"
+        f"{out / 'manifest.csv'}: {counted(len(manifest), 'scan')} of"
+        f" {counted(manifest['subject_id'].nunique(), 'subject')}"
+        f" ({', '.join(f'{k} {v}' for k, v in counts.items())}), {len(quarantine)} refused"
+        + (f", reasons in {out / 'quarantine.csv'}" if len(quarantine) else "")
     )
 
 

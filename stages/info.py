@@ -38,8 +38,10 @@ def info(
             typer.echo(line)
         typer.echo(f"report: {(path / 'report.html').resolve()}")
         return
-    elif path.suffix != ".zarr" and path.is_dir() and not (path / "zarr.json").is_file():
-        raise ContractError(f"{path}: no store, no model, no report.html (yet?): run `dvc repro`")
+    elif path.suffix != ".zarr" and not path.is_file() and not (path / "zarr.json").is_file():
+        raise ContractError(
+            f"{path}: no store, no model, no report.html (yet?); `dvc repro` makes them"
+        )
     else:
         facts = _store_facts(path, manifest)
     for name, value in facts.items():

@@ -26,17 +26,22 @@ def init(
 
     Example: pipeline init my-study --input bids/ --preset small
     """
+    from pipeline.compute import counted
     from schemas.errors import ParamsError
-    from stages.scaffold import scaffold
+    from stages.params_file import load_params
+    from stages.scaffold import label_hint, scaffold
 
     if settings.params_file is not None:
         raise ParamsError("init: --params plays no part; choose --preset and change with --set")
-    count = scaffold(
+    found = scaffold(
         study,
         preset=preset,
         input_path=input_path,
         overrides=settings.overrides or [],
         force=force,
     )
-    listed = "" if count is None else f" {count} scans found."
+    listed = "" if found is None else f" {counted(len(found), 'scan')} found."
+    hint = None if found is None else label_hint(found, load_params(study / "params.yaml", []))
+    if hint is not None:
+        typer.echo(hint)
     typer.echo(f"{study}: ready.{listed} Next: cd {study} && dvc repro")

@@ -50,7 +50,7 @@ def interpolate(
     places = places_between(
         a, b, alpha=alpha, months=months, manifest=manifest, extrapolate=extrapolate
     )
-    bench = request.open(variant="detail" if detail else "")
+    bench = request.open(a, b, variant="detail" if detail else "")
     from pipeline.applications.batch import run_pair
 
     path, made = run_pair(a, b, bench.opener, bench.writer, places, detail=detail)

@@ -51,7 +51,7 @@ def manipulate(
             FAR,
         )
     variant = f"along-{re.sub('[^A-Za-z0-9]+', '-', direction)}"
-    bench = request.open(variant=f"{variant}_detail" if detail else variant)
+    bench = request.open(*names, variant=f"{variant}_detail" if detail else variant)
     from pipeline.applications.manipulate import manipulate as apply
     from pipeline.evaluation.directions import read_direction
 

@@ -11,7 +11,7 @@ def reconstruct(request: Request, *, detail: Detail = False) -> None:
     --out made
     """
     names = request.scan_names()
-    bench = request.open(variant="detail" if detail else "")
+    bench = request.open(*names, variant="detail" if detail else "")
     from pipeline.applications.reconstruct import reconstruct as apply
 
     bench.run(names, lambda source: apply(bench.models, source.z_0), detail=detail)

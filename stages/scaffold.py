@@ -3,13 +3,18 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ruamel.yaml import YAML
 
 from pipeline.compute import write_atomic
 from schemas.errors import ContractError, ParamsError
 from schemas.manifest import OVERRIDE_COLUMNS
+from schemas.params import Params
 from stages.params_file import load_params, write_params
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 CODE = ("stages/", "pipeline/", "schemas/")
 OVERRIDES = "qc_overrides.csv"
@@ -41,8 +46,8 @@ def preset_file(name: str) -> Path | None:
 
 def scaffold(
     study: Path, *, preset: str, input_path: Path | None, overrides: list[str], force: bool
-) -> int | None:
-    """Write a study folder that `dvc repro` runs in; returns how many scans the input gives.
+) -> "pd.DataFrame | None":
+    """Write a study folder that `dvc repro` runs in; returns the manifest that the input gives.
 
     Raises
     ------
@@ -53,7 +58,7 @@ def scaffold(
     for name in ("params.yaml", "dvc.yaml"):
         if (study / name).exists() and not force:
             raise ContractError(f"{study / name}: exists; add --force to overwrite it")
-    watched = count = None
+    watched = found = None
     if input_path is not None:
         from pipeline.cohort.ingest import build_manifest, detect_source
 
@@ -62,7 +67,7 @@ def scaffold(
         overrides = [f"cohort.source={source}", f"cohort.input={watched}", *overrides]
     params = load_params(preset_file(preset), overrides)
     if input_path is not None and params.cohort.source != "phantom":
-        count = len(build_manifest(params.cohort, input_path=input_path, dry_run=True)[0])
+        found = build_manifest(params.cohort, input_path=input_path, dry_run=True)[0]
     study.mkdir(parents=True, exist_ok=True)
     write_params(params, study / "params.yaml")
     _write_dvc(study / "dvc.yaml", watched)
@@ -74,7 +79,20 @@ def scaffold(
         subprocess.run(dvc, cwd=study, check=True)
         autostage = [sys.executable, "-m", "dvc", "config", "core.analytics", "false"]
         subprocess.run(autostage, cwd=study, check=True)
-    return count
+    return found
+
+
+def label_hint(found: "pd.DataFrame", params: Params) -> str | None:
+    """Return what to change where the study's diagnoses are others than those compared."""
+    compared = params.probe.classification.get("diagnosis")
+    values = found["diagnosis"].dropna().astype(str).value_counts()
+    if compared is None or values.empty or set(compared) <= set(values.index):
+        return None
+    listed = ", ".join(f"{name} ({count})" for name, count in values.head(6).items())
+    return (
+        f"diagnosis holds {listed}, not {' and '.join(compared)}: name the two to compare in"
+        " params.yaml, probe.classification and evaluate.manipulation.direction"
+    )
 
 
 def _relative(target: Path, start: Path) -> str:

@@ -125,11 +125,18 @@ class Settings:
             handlers.append(logging.FileHandler(self.log_file))
         for handler in handlers:
             handler.addFilter(_ours_or_warning)
-        logging.basicConfig(
-            level=logging.WARNING, format="%(message)s", handlers=handlers, force=True
-        )
+            handler.setFormatter(_LineFormatter("%(message)s"))
+        logging.basicConfig(level=logging.WARNING, handlers=handlers, force=True)
         logging.getLogger("pipeline").setLevel(level)
         logging.getLogger("stages").setLevel(level)
+
+
+class _LineFormatter(logging.Formatter):
+    """The message alone; warnings say that they are one."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = super().format(record)
+        return f"{record.levelname.lower()}: {text}" if record.levelno >= logging.WARNING else text
 
 
 def _ours_or_warning(record: logging.LogRecord) -> bool:

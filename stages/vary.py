@@ -18,7 +18,7 @@ def vary(
     Example: pipeline vary --scan sub-001 --latents data/latents.zarr --count 4 --out made
     """
     names, seed = request.scan_names(), request.options["seed"]
-    bench = request.open(variant=f"seed-{seed}")
+    bench = request.open(*names, variant=f"seed-{seed}")
     from pipeline.applications.vary import vary as apply
 
     bench.run(

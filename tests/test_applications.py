@@ -18,9 +18,10 @@ from typer.testing import CliRunner
 import pipeline.training.latent_diffusion as training
 from pipeline.applications.batch import Opener, run_batch, run_pair
 from pipeline.applications.generate import fit_prior, generate, prior_of
-from pipeline.applications.interpolate import alphas_of_months, interpolate, slerp
+from pipeline.applications.interpolate import interpolate, slerp
 from pipeline.applications.manipulate import manipulate, move
 from pipeline.applications.models import load_models
+from pipeline.applications.names import check_names, stem_of
 from pipeline.applications.native import brain_of, to_native
 from pipeline.applications.outcome import numbered
 from pipeline.applications.ranges import parse_numbers
@@ -32,10 +33,9 @@ from pipeline.applications.sources import (
     preprocessing_for,
     source_from_file,
     source_from_store,
-    stem_of,
 )
 from pipeline.applications.vary import vary
-from pipeline.applications.visits import Places
+from pipeline.applications.visits import Places, alphas_of_months
 from pipeline.applications.writing import Writer
 from pipeline.artefact import CONFIG, finished_metrics
 from pipeline.evaluation.directions import SavedDirection, read_direction, write_directions
@@ -399,14 +399,14 @@ def test_scans_that_cannot_be_opened_are_named_before_any_work(opener):
         (["nowhere.nii.gz"], "nowhere.nii.gz: no such file"),
     ):
         with pytest.raises((ContractError, ParamsError), match=expected):
-            opener.check(names)
+            check_names(names, opener.latents)
 
 
 def test_two_scans_of_one_name_would_write_the_same_files(tmp_path, opener, models):
     writer = Writer(out=tmp_path, command="reconstruct", space="mni", models=models)
     with pytest.raises(ParamsError, match="given twice"):
         run_batch([SCAN, SCAN], opener, writer, lambda s: reconstruct(models, s.z_0))
-    opener.check([SCAN, SCAN])  # a pair has one set of files
+    check_names([SCAN, SCAN], opener.latents)  # a pair has one set of files
 
 
 def test_volumes_are_made_a_batch_at_a_time(tmp_path, models):
@@ -760,7 +760,7 @@ def test_folders_are_tried_before_work_and_images_left_over_are_named(
     with pytest.raises(ContractError, match="file: cannot be written"):
         run_batch([SCAN], opener, blocked, never)
     with pytest.raises(ContractError, match=r"it has sub-\d+, sub-\d+, sub-\d+, …$"):
-        opener.check(["unlike-any"])
+        check_names(["unlike-any"], opener.latents)
 
 
 def test_the_scan_s_own_detail_makes_its_reconstruction_overlay_it(models, opener, tmp_path):

@@ -183,11 +183,12 @@ def test_dry_run_shows_and_writes_nothing(tmp_path: Path, monkeypatch: pytest.Mo
     options = ("--input", tmp_path / "table.csv", "--out", out)
     columns = ("--columns", "subject_id=ID,age=AGE,diagnosis=DX")
     text = cohort(*options, *columns, "--dry-run")
-    assert "1 scans of 1 subjects would be taken" in text
+    assert "1 scan of 1 subject would be taken" in text
     assert "sub-001" in text
     assert "age_years (100%)" in text
     assert "site (100%, kept under its own name)" in text
     assert "2.nii: file not found" in text
+    assert "sub-001: file holds 1 bytes, too few for a NIfTI header" in text
     assert not out.exists()
     cohort(*options, *columns)
     row = pd.read_csv(out / "manifest.csv", dtype=str).iloc[0]

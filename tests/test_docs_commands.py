@@ -136,6 +136,7 @@ def _furnish(folder: Path, tiny_study: Path, *, finished: bool) -> None:
     (folder / "nifti").mkdir()
     shutil.copy(scan, folder / "nifti")
     shutil.copy(scan, folder / "head.nii.gz")
+    (folder / "people.csv").write_text("ID,scan,DX\n1,head.nii.gz,AD\n")
 
 
 def _name_a_diagnosis(directions: Path) -> None:

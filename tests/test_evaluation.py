@@ -131,7 +131,9 @@ def test_every_part_is_judged_and_written(tmp_path, study):
     assert json.loads((out / "metrics.json").read_text()) == metrics
     with np.load(out / "pictures" / "manipulation.npz") as pictures:
         assert pictures["ldae"].shape == (2, 3, 16, 24, 20)
-    assert any("inverted x_T" in line for line in read_headline(evaluate=out))
+    lines = read_headline(evaluate=out)
+    assert any("inverted x_T" in line for line in lines)
+    assert all("subject" in line for line in lines if line.startswith("SSIM"))
 
 
 def test_random_noise_depends_on_the_scan_alone(study):

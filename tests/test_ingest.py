@@ -358,3 +358,56 @@ def test_a_file_that_is_neither_image_nor_table_is_refused(tmp_path: Path) -> No
     path.write_bytes(b"PK")
     with pytest.raises(ContractError, match=r"cohort\.xlsx: neither an image"):
         detect_source(path)
+
+
+def table_of(folder: Path, text: str) -> Path:
+    touch(folder, "1.nii", "2.nii")
+    (folder / "people.csv").write_text(text)
+    return folder / "people.csv"
+
+
+def test_a_slip_in_the_name_of_a_column_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    people = table_of(tmp_path, "subject,path,AGE,Gender,ward\n1,1.nii,70,F,3\n2,2.nii,71,M,4\n")
+    columns = {"sx": "Gender", "stage": "ward"}
+    manifest, _ = build(people, "table", columns=columns)
+    assert "Gender becomes a label called sx; was sex meant?" in caplog.text
+    assert "ward" not in caplog.text
+    assert list(manifest["sx"]) == ["F", "M"]
+    assert manifest["sex"].isna().all()
+    assert list(manifest["stage"]) == [3, 4]
+    with pytest.raises(ContractError, match=r"people.csv: no column 'scans', wanted for path"):
+        build(people, "table", columns={"path": "scans"})
+    with pytest.raises(ContractError, match=r"people.csv: no column 'VISIT', wanted for session"):
+        build(people, "table", columns={"session": "VISIT"})
+
+
+def test_columns_are_known_however_their_letters_are_and_by_name_first(tmp_path: Path) -> None:
+    people = table_of(tmp_path, "subject,path,Age,GENDER,age2\n1,1.nii,70,F,7\n2,2.nii,71,M,8\n")
+    plain, _ = build(people, "table")
+    assert list(plain["age_years"]) == [70, 71]
+    assert list(plain["sex"]) == ["F", "M"]
+    named, _ = build(people, "table", columns={"age": "age2", "was": "Age"})
+    assert list(named["age_years"]) == [7, 8]
+    assert list(named["was"]) == [70, 71]
+
+
+def test_a_copy_with_other_labels_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    people = table_of(
+        tmp_path, "subject,path,age\n1,1.nii,70\n1,1.nii,55\n2,2.nii,71\n2,2.nii,71\n"
+    )
+    manifest, refused = build(people, "table")
+    assert list(manifest["age_years"]) == [70, 71]
+    assert "sub-1: duplicate scan id" in caplog.text
+    assert "sub-2" not in caplog.text
+    assert "its labels differ (age 70 and 55)" in refused["reason"][0]
+
+
+def test_init_says_where_diagnoses_are_others_than_those_compared(tmp_path: Path) -> None:
+    people = table_of(tmp_path, "subject,path,group\n1,1.nii,HC\n2,2.nii,MCI\n")
+    result = CliRunner().invoke(app, ["init", str(tmp_path / "study"), "--input", str(people)])
+    assert "diagnosis holds HC (1), MCI (1), not CN and AD" in result.output
+    own = ["--set", "probe.classification={diagnosis: [HC, MCI]}"]
+    again = ["init", str(tmp_path / "own"), "--input", str(people), *own]
+    assert "diagnosis holds" not in CliRunner().invoke(app, again).output

@@ -159,6 +159,12 @@ def test_worst_looks_at_both_ends_of_two_sided_numbers() -> None:
     assert list(worst(table, "ncc", 2)) == [0, 0.4]
 
 
+def test_worst_names_no_scan_that_is_as_good_as_the_rest() -> None:
+    table = pd.DataFrame({"coverage": [1.0, 1, 1, 0.8], "turned": [5.0, 0, 6, 40]})
+    assert list(worst(table, "coverage", 3)) == [0.8]
+    assert list(worst(table, "turned", 3)) == [40, 6]
+
+
 def test_command_marks_unmarks_and_refuses(study: Path, fake: Chain) -> None:
     run(study)
     files = ("--table", study / "qc.csv", "--overrides", study / "o.csv")

@@ -4,7 +4,6 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -15,23 +14,22 @@ from numpy.typing import NDArray
 from pipeline.applications.detail import blend, detail_of, with_detail, with_own_detail
 from pipeline.applications.interpolate import interpolate
 from pipeline.applications.models import Models
+from pipeline.applications.names import check_names, is_image, scan_id_of
 from pipeline.applications.outcome import Outcome
 from pipeline.applications.sources import (
     Source,
     identity_in_store,
     identity_of_file,
-    is_image,
     preprocessing_for,
     source_from_file,
     source_from_store,
-    stem_of,
 )
 from pipeline.applications.visits import Places
 from pipeline.applications.writing import Writer
 from pipeline.compute import progress
 from pipeline.stores.latents import LatentStore
 from pipeline.stores.volumes import VolumeStore
-from schemas.errors import ContractError, ParamsError, PipelineError
+from schemas.errors import ParamsError, PipelineError
 from schemas.params import PreprocessParams
 
 log = logging.getLogger(__name__)
@@ -46,33 +44,6 @@ class Opener:
     volumes: VolumeStore | None
     preprocess: PreprocessParams
     """For image files, where no volume store says how."""
-
-    def check(self, names: Sequence[str]) -> None:
-        """Refuse scans that cannot be opened before any work is done.
-
-        Raises
-        ------
-        ContractError
-            If a scan id is not in the store, or a file is not there.
-        ParamsError
-            If no store is given for scan ids, or two scans would have files of one name.
-        """
-        ids = [name for name in names if not is_image(name)]
-        if ids and self.latents is None:
-            raise ParamsError(f"{ids[0]}: give the --latents that hold it, or a file as --input")
-        if self.latents is not None:
-            missing = [name for name in ids if name not in self.latents.row_of]
-            if missing:
-                known = list(self.latents.row_of)
-                near = (get_close_matches(missing[0], known, 3) or known)[:3]
-                more = ", …" if len(known) > len(near) else ""
-                raise ContractError(
-                    f"{self.latents.path}: {', '.join(missing[:5])} not in the store"
-                    f" ({len(missing)} of {len(ids)} scans); it has {', '.join(near)}{more}"
-                )
-        absent = [name for name in names if is_image(name) and not Path(name).is_file()]
-        if absent:
-            raise ContractError(f"{absent[0]}: no such file ({len(absent)} of {len(names)} inputs)")
 
     def open(self, name: str) -> Source:
         """Return one scan.
@@ -115,8 +86,8 @@ def run_batch(
     With one scan alone its error is raised. Scans whose files are there already, made by the same
     models of the same input with the same `options` (all that `apply` depends on), are left alone.
     """
-    opener.check(names)
-    stems = Counter(_scan_id(name) for name in names)
+    check_names(names, opener.latents)
+    stems = Counter(scan_id_of(name) for name in names)
     stem, count = stems.most_common(1)[0]
     if count > 1:
         raise ParamsError(
@@ -127,7 +98,7 @@ def run_batch(
     alone = len(names) == 1
     for name in names if alone else progress(names, total=len(names), label=writer.command):
         try:
-            scan_id = _scan_id(name)
+            scan_id = scan_id_of(name)
             known = {"scan_id": scan_id, "options": dict(options) | {"detail": detail}}
             if writer.has(scan_id, known | {"input": opener.identity(name)}):
                 kept += 1
@@ -167,12 +138,12 @@ def run_pair(
     the autoencoder cannot hold of the two scans is blended and added. What a former run made of
     the same two is left alone.
     """
-    opener.check([a, b])
-    stem = f"{_scan_id(a)}_to_{_scan_id(b)}"
+    check_names([a, b], opener.latents)
+    stem = f"{scan_id_of(a)}_to_{scan_id_of(b)}"
     record = {
-        "a": _scan_id(a),
-        "b": _scan_id(b),
-        "native_space_of": _scan_id(a),
+        "a": scan_id_of(a),
+        "b": scan_id_of(b),
+        "native_space_of": scan_id_of(a),
         "options": {"alphas": places.alphas, "months": places.months, "detail": detail},
     } | places.record
     known = record | {"input_a": opener.identity(a), "input_b": opener.identity(b)}
@@ -203,10 +174,6 @@ def run_pair(
         reference=(f"a, {title}", volume),
     )
     return path, True
-
-
-def _scan_id(name: str) -> str:
-    return stem_of(Path(name)) if is_image(name) else name
 
 
 def reference_of(source: Source, models: Models) -> tuple[str, NDArray[np.float32]]:

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from pipeline.applications.models import Models
 from pipeline.applications.outcome import Outcome, numbered
+from pipeline.applications.visits import check_alphas
 from pipeline.evaluation.metrics import latent_health
-from schemas.errors import ParamsError
 
 SMALL_ANGLE = 1e-4
 """Angle (radians) below which the arc is its chord."""
@@ -66,44 +66,3 @@ def slerp(
     else:
         points = (torch.sin((1 - share) * angle) * u + torch.sin(share * angle) * v) / angle.sin()
     return points.reshape(-1, *a.shape[1:]).to(a)
-
-
-def check_alphas(alphas: Sequence[float], *, extrapolate: bool) -> None:
-    """Refuse to leave the stretch between the two scans unasked.
-
-    Raises
-    ------
-    ParamsError
-        Naming the first alpha outside [0, 1].
-    """
-    outside = [alpha for alpha in alphas if not 0 <= alpha <= 1]
-    if outside and not extrapolate:
-        raise ParamsError(
-            f"--alpha {outside[0]:g}: expected 0 (scan a) to 1 (scan b); add --extrapolate to go"
-            " beyond the two scans"
-        )
-
-
-def alphas_of_months(
-    months: Sequence[float], month_a: float, month_b: float, *, extrapolate: bool
-) -> list[float]:
-    """Return where months (since the first visit) lie between two visits.
-
-    Raises
-    ------
-    ParamsError
-        If both visits are of the same month, or a month is outside them and `extrapolate` is off.
-    """
-    if month_a == month_b:
-        raise ParamsError(
-            f"--months: both scans are of month {month_a:g}, so no time lies between them; use"
-            " --alpha"
-        )
-    low, high = sorted((month_a, month_b))
-    outside = [month for month in months if not low <= month <= high]
-    if outside and not extrapolate:
-        raise ParamsError(
-            f"--months {outside[0]:g}: expected {low:g} to {high:g}, the months of the two visits;"
-            " add --extrapolate to go beyond them"
-        )
-    return [(month - month_a) / (month_b - month_a) for month in months]

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.applications.models import Models
+from pipeline.applications.names import stem_of
 from pipeline.compute import digest_image, digest_of
 from pipeline.imaging.bias import BiasField
 from pipeline.stores.latents import LatentStore
@@ -18,8 +19,6 @@ from pipeline.stores.matching import check_same_scans
 from pipeline.stores.volumes import VolumeStore
 from schemas.errors import ContractError, ScanError
 from schemas.params import GridParams, PreprocessParams
-
-SUFFIXES = (".nii", ".nii.gz", ".mgz", ".mgh", ".hdr", ".img")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -211,20 +210,6 @@ def preprocessing_for(
 def unit_interval(volume: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Return a stored volume in [0, 1]."""
     return np.asarray(volume / np.float32(255), dtype=np.float32)
-
-
-def stem_of(path: Path) -> str:
-    """Return a file's name without its image suffix."""
-    name = path.name
-    for suffix in sorted(SUFFIXES, key=len, reverse=True):
-        if name.lower().endswith(suffix):
-            return name[: -len(suffix)]
-    return name
-
-
-def is_image(text: str) -> bool:
-    """Tell whether a user means a file and not a scan id."""
-    return text.lower().endswith(SUFFIXES)
 
 
 def _is_syn(volumes: VolumeStore) -> bool:

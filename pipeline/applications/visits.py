@@ -1,12 +1,12 @@
 """Where between two visits to interpolate: as shares of the way, or as months."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from pipeline.applications.interpolate import alphas_of_months, check_alphas
 from pipeline.applications.ranges import parse_numbers
 from pipeline.cohort.manifest import read_manifest
 from schemas.errors import ContractError, ParamsError
@@ -64,6 +64,47 @@ def places_between(
     alphas = alphas_of_months(wanted, month_a, month_b, extrapolate=extrapolate)
     record = {"months_of_visits": [month_a, month_b], "subject_id": subjects[0]}
     return Places(alphas, wanted, extrapolate, record)
+
+
+def check_alphas(alphas: Sequence[float], *, extrapolate: bool) -> None:
+    """Refuse to leave the stretch between the two scans unasked.
+
+    Raises
+    ------
+    ParamsError
+        Naming the first alpha outside [0, 1].
+    """
+    outside = [alpha for alpha in alphas if not 0 <= alpha <= 1]
+    if outside and not extrapolate:
+        raise ParamsError(
+            f"--alpha {outside[0]:g}: expected 0 (scan a) to 1 (scan b); add --extrapolate to go"
+            " beyond the two scans"
+        )
+
+
+def alphas_of_months(
+    months: Sequence[float], month_a: float, month_b: float, *, extrapolate: bool
+) -> list[float]:
+    """Return where months (since the first visit) lie between two visits.
+
+    Raises
+    ------
+    ParamsError
+        If both visits are of the same month, or a month is outside them and `extrapolate` is off.
+    """
+    if month_a == month_b:
+        raise ParamsError(
+            f"--months: both scans are of month {month_a:g}, so no time lies between them; use"
+            " --alpha"
+        )
+    low, high = sorted((month_a, month_b))
+    outside = [month for month in months if not low <= month <= high]
+    if outside and not extrapolate:
+        raise ParamsError(
+            f"--months {outside[0]:g}: expected {low:g} to {high:g}, the months of the two visits;"
+            " add --extrapolate to go beyond them"
+        )
+    return [(month - month_a) / (month_b - month_a) for month in months]
 
 
 def _month(visits: pd.DataFrame, scan_id: str, manifest: Path) -> float:

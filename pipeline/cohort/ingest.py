@@ -3,7 +3,9 @@
 import logging
 import re
 from collections import Counter
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal
 
@@ -26,15 +28,17 @@ from schemas.params import CohortParams
 log = logging.getLogger(__name__)
 
 DEFAULT_NAMES = {
-    "age_years": ("age_years", "age", "Age", "AGE"),
-    "sex": ("sex", "Sex", "SEX", "gender", "PTGENDER"),
-    "diagnosis": ("diagnosis", "dx", "DX", "group"),
+    "age_years": ("age_years", "age"),
+    "sex": ("sex", "gender", "ptgender"),
+    "diagnosis": ("diagnosis", "dx", "group"),
     "months_from_first": ("months_from_first", "months"),
     "split": ("split",),
 }
-"""Label columns and the names they go by; cohort.columns comes first."""
+"""Label columns and the names they go by, in small or capital letters; cohort.columns first."""
 ALIASES = {
     "age": "age_years",
+    "gender": "sex",
+    "dx": "diagnosis",
     "months": "months_from_first",
     "subject": "subject_id",
     "session": "session_id",
@@ -108,6 +112,7 @@ def build_manifest(
     if not source.exists():
         raise ContractError(f"{source}: no such file or folder")
     columns = {ALIASES.get(key, key): value for key, value in params.columns.items()}
+    _warn_of_slips(columns)
     named = [name for name in IDENTITY if name in columns]
     if named and params.source != "table":
         raise ParamsError(
@@ -126,7 +131,7 @@ def build_manifest(
         first = refused[0] if refused else None
         detail = f"; first refused: {first['path']}: {first['reason']}" if first else _hint(source)
         raise ContractError(f"{source}: no usable T1w image found{detail}")
-    table = typed(_table(records, digests, columns), source)
+    table = typed(_table(records, digests, columns, source), source)
     _warn_of_copies(table)
     table["months_from_first"] = _months(table)
     if table["split"].notna().any():
@@ -138,6 +143,17 @@ def build_manifest(
         table["split"] = [splits[name] for name in table["subject_id"]]
     extra = [name for name in table.columns if name not in MANIFEST_COLUMNS]
     return table[[*MANIFEST_COLUMNS, *extra]], quarantine_table(refused)
+
+
+def _warn_of_slips(columns: Mapping[str, str]) -> None:
+    """Tell of names that look like one of those with a meaning; any other is a label's own."""
+    meant = [*DEFAULT_NAMES, *ALIASES, *IDENTITY]
+    for name, column in columns.items():
+        near = get_close_matches(name, meant, 1, cutoff=0.76) if name not in meant else []
+        if near:
+            log.warning(
+                "cohort.columns: %s becomes a label called %s; was %s meant?", column, name, near[0]
+            )
 
 
 def quarantine_table(rows: list[dict[str, str]]) -> pd.DataFrame:
@@ -189,10 +205,23 @@ def _sound(
             others = ", ".join(r.path.name for r, _ in same if r is not record)
             what = "an identical copy of" if equal else "different content under one id as in"
             reason = f"duplicate scan id: {what} {others or first.path.name}"
+            if equal and record.labels != first.labels:
+                reason += f"; its labels differ ({_differences(first, record)})"
+                log.warning("%s: %s; the first is kept", record.scan_id, reason)
             # Two visits without a column that tells them apart are the commonest cause.
             told = "" if equal or record.session_id else "; give visits a session_id"
             refused.append(_row(record, reason + told))
     return [record for record, _ in sound], [digest for _, digest in sound], refused
+
+
+def _differences(kept: Record, other: Record) -> str:
+    """Return the labels that two records of one image disagree on."""
+    names = {**kept.labels, **other.labels}
+    return ", ".join(
+        f"{name} {kept.labels.get(name)!s} and {other.labels.get(name)!s}"
+        for name in names
+        if kept.labels.get(name) != other.labels.get(name)
+    )
 
 
 def _warn_of_copies(table: pd.DataFrame) -> None:
@@ -234,22 +263,25 @@ def _row(record: Record, reason: str) -> dict[str, str]:
     }
 
 
-def _table(records: list[Record], digests: list[str], columns: dict[str, str]) -> pd.DataFrame:
+def _table(
+    records: list[Record], digests: list[str], columns: dict[str, str], source: Path
+) -> pd.DataFrame:
     labels = pd.DataFrame([record.labels for record in records], dtype=object)
     have = [str(name) for name in labels]
     for target, wanted in columns.items():
         if target not in IDENTITY and wanted not in have:
             raise ContractError(
-                f"cohort.columns: no column {wanted!r} with entries, wanted for {target}"
+                f"{source}: no column {wanted!r} with entries, wanted for {target}"
                 f" (there are {', '.join(have) or 'none'})"
             )
+    given = {target: wanted for target, wanted in columns.items() if wanted in have}
+    renamed = pd.DataFrame({target: labels[wanted] for target, wanted in given.items()})
+    rest = labels.drop(columns=[c for c in labels if c in given or c in given.values()])
+    labels = pd.concat([renamed, rest], axis=1)
     for target, names in DEFAULT_NAMES.items():
-        chosen = (columns[target],) if target in columns else names
-        source = next((name for name in chosen if name in labels), None)
-        labels[target] = labels.pop(source) if source is not None else None
-    for target, source in columns.items():
-        if target not in DEFAULT_NAMES and source in labels:
-            labels[target] = labels.pop(source)
+        spelt = {str(name).lower(): name for name in reversed(labels.columns)}
+        found = next((spelt[name] for name in names if name in spelt), None)
+        labels[target] = labels.pop(found) if found is not None else None
     labels["sex"] = [sex_of(cell) for cell in labels["sex"]]
     labels["age_years"] = ages_of(labels["age_years"], [record.scan_id for record in records])
     own = pd.DataFrame(

@@ -29,8 +29,8 @@ def table_records(path: Path, columns: dict[str, str]) -> list[Record]:
         log.info("%s: no entry in %s; as if the column were not there", path, ", ".join(blank))
     path_column = _column(path, list(table.columns), "path", PATH_NAMES, columns)
     subject_column = _column(path, list(table.columns), "subject_id", SUBJECT_NAMES, columns)
-    session_column = _find(list(table.columns), "session_id", SESSION_NAMES, columns)
-    scan_column = _find(list(table.columns), "scan_id", ("scan_id",), columns)
+    session_column = _find(path, list(table.columns), "session_id", SESSION_NAMES, columns)
+    scan_column = _find(path, list(table.columns), "scan_id", ("scan_id",), columns)
     used = tuple(c for c in (path_column, subject_column, session_column, scan_column) if c)
     records = []
     for number, row in table.iterrows():
@@ -48,8 +48,12 @@ def table_records(path: Path, columns: dict[str, str]) -> list[Record]:
 
 
 def _find(
-    have: list[str], target: str, names: tuple[str, ...], columns: dict[str, str]
+    path: Path, have: list[str], target: str, names: tuple[str, ...], columns: dict[str, str]
 ) -> str | None:
+    if target in columns and columns[target] not in have:
+        raise ContractError(
+            f"{path}: no column {columns[target]!r}, wanted for {target} (has {', '.join(have)})"
+        )
     candidates = (columns[target],) if target in columns else names
     return next((name for name in candidates if name in have), None)
 
@@ -57,10 +61,10 @@ def _find(
 def _column(
     path: Path, have: list[str], target: str, names: tuple[str, ...], columns: dict[str, str]
 ) -> str:
-    found = _find(have, target, names, columns)
+    found = _find(path, have, target, names, columns)
     if found is None:
         raise ContractError(
-            f"{path}: no column for {target} (has {', '.join(have)}); name it with "
-            f"cohort.columns {{{target}: NAME}}"
+            f"{path}: no column for {target} (has {', '.join(have)}); name it with --columns"
+            f" {target}=NAME (cohort.columns in params.yaml)"
         )
     return found

@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from pipeline.compute import counted
+
 
 def read_headline(*, evaluate: Path | None = None, probe: Path | None = None) -> list[str]:
     """Return the headline figures of a study, a line each; parts that were not run are left out."""
@@ -13,7 +15,7 @@ def read_headline(*, evaluate: Path | None = None, probe: Path | None = None) ->
         for method in ("ae", "ldae", "ldae_y_sem_only"):
             ssim = metrics["reconstruction"].get(method, {}).get("ssim_brain")
             if ssim:
-                lines.append(f"SSIM inside the brain, {method}: {_interval(ssim)}")
+                lines.append(f"SSIM inside the brain, {method}: {_interval(ssim)}{_people(ssim)}")
         health = metrics["inversion"]
         lines.append(
             f"inverted x_T: mean {health['mean']:.3f}, std {health['std']:.3f},"
@@ -32,7 +34,8 @@ def _application_lines(metrics: dict[str, Any]) -> list[str]:
         dose = found["ventricle_ml"]
         lines.append(
             f"ventricles along {manipulation['direction']}, {method}: Spearman"
-            f" {_interval(dose['spearman'])}, rising in {dose['rising']['value']:.0%} of subjects"
+            f" {_interval(dose['spearman'])}{_people(dose['spearman'])}, rising in"
+            f" {dose['rising']['value']:.0%} of subjects"
         )
     visits = metrics.get("interpolation", {}).get("all", {}).get("scan", {})
     for method in ("ldae", "ldae_detail", "blend", "nearest"):
@@ -40,7 +43,7 @@ def _application_lines(metrics: dict[str, Any]) -> list[str]:
             mse, fluid = visits[method]["mse_brain"], visits[method]["ventricle_error_ml"]
             lines.append(
                 f"middle visit, {method}: MSE {mse['value']:.5f}, ventricle error"
-                f" {fluid['value']:.2f} ml"
+                f" {fluid['value']:.2f} ml{_people(mse)}"
             )
     parts = [part for part in ("manipulation", "interpolation", "generation") if part in metrics]
     lines += [
@@ -67,4 +70,11 @@ def _probe_lines(metrics: dict[str, Any]) -> list[str]:
 
 
 def _interval(estimate: dict[str, Any]) -> str:
-    return f"{estimate['value']:.3f} [{estimate['low']:.3f}, {estimate['high']:.3f}]"
+    """Return value and interval; one subject alone has none."""
+    alone = estimate["subjects"] == 1
+    interval = "" if alone else f" [{estimate['low']:.3f}, {estimate['high']:.3f}]"
+    return f"{estimate['value']:.3f}{interval}"
+
+
+def _people(estimate: dict[str, Any]) -> str:
+    return f" ({counted(estimate['subjects'], 'subject')})"

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from pydantic import BaseModel
 
+from pipeline.compute import counted
 from pipeline.evaluation.brains import PLANES, qc_mosaic, reconstruction_strip, slice_sprite
 from pipeline.evaluation.context import ReportContext
 from pipeline.evaluation.figures import (
@@ -72,12 +73,13 @@ def number(value: float, digits: int = 3, sign: str = "") -> str:
 def headline_section(context: ReportContext) -> list[dict[str, Any]]:
     """Return the cards at the top: what went in, and the figures most looked for."""
     manifest = context.manifest
+    people = counted(manifest["subject_id"].nunique(), "subject")
     lost = 0 if context.quarantine is None else len(context.quarantine)
     cards: list[dict[str, Any]] = [
         {
             "label": "Scans",
             "text": f"{len(manifest):,}",
-            "note": f"{manifest['subject_id'].nunique():,} subjects · {lost:,} quarantined",
+            "note": f"{people} · {lost:,} quarantined",
         }
     ]
     reconstruction: Mapping[str, Metrics] = (context.evaluate or {}).get("reconstruction", {})
@@ -359,5 +361,7 @@ def _shown(value: Any) -> str:
     if isinstance(value, Mapping):
         return ", ".join(f"{k}: {_shown(v)}" for k, v in value.items()) or "–"
     if isinstance(value, tuple | list):
-        return " × ".join(map(str, value)) or "–"
+        # Whole numbers are the sides of a box, others the ends of a range or weights.
+        sides = len(value) > 1 and all(isinstance(v, int) for v in value)
+        return (" × " if sides else ", ").join(map(str, value)) or "–"
     return "–" if value is None else str(value)

@@ -83,6 +83,17 @@ def read_scan(path: Path, *, max_bytes: int) -> Scan:
     return Scan(data, layout.geometry.affine, (*layout.geometry.notes, *notes))
 
 
+def check_header(path: Path) -> None:
+    """Refuse a file whose header alone says that it is no image, without reading voxels.
+
+    Raises
+    ------
+    ScanError
+        The message names the fault, not the file.
+    """
+    check_shape(_layout(path).shape)
+
+
 def image_format(path: Path) -> str | None:
     """Return the suffix that names the format of an image file, or None."""
     name = path.name.lower()

@@ -13,7 +13,9 @@ from schemas.errors import ContractError
 
 STATUSES = ("pass", "warn", "fail", "error")
 LOW_IS_BAD = ("ncc", "dice", "coverage", "snr")
-"""Numbers whose lowest values are the worst; of the others, those farthest from the median."""
+"""Numbers whose lowest values are the worst."""
+HIGH_IS_BAD = ("turned",)
+"""Numbers whose highest values are the worst; of the others, those farthest from the median."""
 FIGURE = re.compile(r"\d[\d,]*(?:\.\d+)?(?:e[+-]?\d+)?")
 
 
@@ -44,10 +46,12 @@ def read_qc(path: Path) -> pd.DataFrame:
 
 
 def worst(table: pd.DataFrame, name: str, count: int) -> "pd.Series[float]":
-    """Return the `count` worst values of one QC number, worst first."""
+    """Return the `count` worst values of one QC number that are worse than its median."""
     values = table[name].dropna().astype(float)
-    badness = values if name in LOW_IS_BAD else -(values - values.median()).abs()
-    return values[badness.sort_values(kind="stable").index[:count]]
+    off = values - values.median()
+    goodness = off if name in LOW_IS_BAD else -off if name in HIGH_IS_BAD else -off.abs()
+    goodness = goodness[goodness < 0]
+    return values[goodness.sort_values(kind="stable").index[:count]]
 
 
 def reason_counts(table: pd.DataFrame) -> dict[str, list[str]]:
@@ -79,7 +83,7 @@ def summary_lines(
     for name in NUMBERS:
         values = worst(table, name, count)
         listed = ", ".join(f"{scan_id} {value:.4g}" for scan_id, value in values.items())
-        yield f"  {name:<10} ({table[name].median():.4g})  {listed or 'no values'}"
+        yield f"  {name:<10} ({table[name].median():.4g})  {listed or 'none stands out'}"
     if overrides:
         yield ""
         yield "set by hand"
