@@ -28,7 +28,7 @@ demo-train: install
 	cd studies/demo-train && dvc repro && pipeline info reports
 
 test: lint
-	pytest -n 2 --dist worksteal
+	pytest -n 3 --dist worksteal
 
 fast: install
 	pytest -n 2 --dist loadfile -m "not slow"
@@ -55,7 +55,7 @@ $(READY): pyproject.toml requirements.lock
 	@$(PYTHON) -c 'import sys, venv; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "Python 3.11 or newer with venv is needed; say which: make PYTHON=/path/to/python3.11"; exit 1; }
 	$(PYTHON) -m venv --clear $(VENV)
-	$(BIN)/python -m pip install --quiet -c requirements.lock -e '.[dev,docs]'
+	$(BIN)/python -m pip install --quiet --no-compile -c requirements.lock -e '.[dev,docs]'
 	@touch $(READY)
 
 clean:

@@ -30,6 +30,7 @@ def info(
     from pipeline.evaluation.headline import read_headline
     from schemas.errors import ContractError
 
+    path = path.parent if path.name == "report.html" else path
     if (path / CONFIG).is_file():
         config = read_config(path / CONFIG)
         facts = {name: config.get(name) for name in ("kind", "weights_sha256", "metrics")}

@@ -51,11 +51,14 @@ def manipulate(
             FAR,
         )
     variant = f"along-{re.sub('[^A-Za-z0-9]+', '-', direction)}"
-    bench = request.open(*names, variant=f"{variant}_detail" if detail else variant)
-    from pipeline.applications.manipulate import manipulate as apply
+    from pipeline.artefact import check_artefact
     from pipeline.evaluation.directions import read_direction
 
-    along = read_direction(directions, direction, ldae_digest=bench.models.ldae.digest)
+    ldae = check_artefact(request.options["ldae"], kind="ldae")
+    along = read_direction(directions, direction, ldae_digest=str(ldae["weights_sha256"]))
+    bench = request.open(*names, variant=f"{variant}_detail" if detail else variant)
+    from pipeline.applications.manipulate import manipulate as apply
+
     bench.run(
         names,
         lambda source: apply(bench.models, source.z_0, along, scales),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from ruamel.yaml import YAML
 
 from pipeline.compute import write_atomic
+from pipeline.stores.builder import writing_to
 from schemas.errors import ContractError, ParamsError
 from schemas.manifest import OVERRIDE_COLUMNS
 from schemas.params import Params
@@ -68,7 +69,8 @@ def scaffold(
     params = load_params(preset_file(preset), overrides)
     if input_path is not None and params.cohort.source != "phantom":
         found = build_manifest(params.cohort, input_path=input_path, dry_run=True)[0]
-    study.mkdir(parents=True, exist_ok=True)
+    with writing_to(study):
+        study.mkdir(parents=True, exist_ok=True)
     write_params(params, study / "params.yaml")
     _write_dvc(study / "dvc.yaml", watched)
     write_atomic(study / ".dvcignore", "\n".join(IGNORED))
@@ -86,6 +88,12 @@ def label_hint(found: "pd.DataFrame", params: Params) -> str | None:
     """Return what to change where the study's diagnoses are others than those compared."""
     compared = params.probe.classification.get("diagnosis")
     values = found["diagnosis"].dropna().astype(str).value_counts()
+    direction = params.evaluate.manipulation.direction
+    if values.empty and direction.startswith("diagnosis:"):
+        return (
+            f"no diagnosis in the input, and manipulation would move along {direction}: name"
+            " another in params.yaml, evaluate.manipulation.direction (age_years, sex:M)"
+        )
     if compared is None or values.empty or set(compared) <= set(values.index):
         return None
     listed = ", ".join(f"{name} ({count})" for name, count in values.head(6).items())

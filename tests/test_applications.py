@@ -247,7 +247,7 @@ def test_directions_belong_to_one_model(tmp_path):
         read_direction(path, "diagnosis:AD", ldae_digest="two")
     with pytest.raises(ContractError, match="diagnosis:AD with negative scales"):
         read_direction(path, "diagnosis:CN", ldae_digest="one")
-    with pytest.raises(ContractError, match=r"age_years: .* holds diagnosis:AD$"):
+    with pytest.raises(ContractError, match=r"age_years is not among .*: diagnosis:AD$"):
         read_direction(path, "age_years", ldae_digest="one")
     path.write_text("{}")
     with pytest.raises(ContractError, match="run `pipeline probe`"):
@@ -757,9 +757,9 @@ def test_folders_are_tried_before_work_and_images_left_over_are_named(
         raise AssertionError(source)
 
     blocked = dataclasses.replace(writer, out=tmp_path / "file")
-    with pytest.raises(ContractError, match="file: cannot be written"):
+    with pytest.raises(ContractError, match="file: a file is where a folder is wanted"):
         run_batch([SCAN], opener, blocked, never)
-    with pytest.raises(ContractError, match=r"it has sub-\d+, sub-\d+, sub-\d+, …$"):
+    with pytest.raises(ContractError, match=r"it has sub-\d+, sub-\d+, sub-\d+ and 17 more$"):
         check_names(["unlike-any"], opener.latents)
 
 

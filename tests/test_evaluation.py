@@ -197,7 +197,7 @@ def test_manipulation_without_its_direction_says_why(study, tmp_path):
         update={"manipulation": PARAMS.manipulation.model_copy(update={"direction": "sex:M"})}
     )
     unknown = evaluate_manipulation(dataclasses.replace(study, params=asked))
-    assert "holds diagnosis:AD" in unknown.metrics["skipped"]
+    assert "directions.json: diagnosis:AD; set evaluate" in unknown.metrics["skipped"]
 
 
 def test_a_step_along_pca_moves_its_own_score_by_one(study):

@@ -411,3 +411,13 @@ def test_init_says_where_diagnoses_are_others_than_those_compared(tmp_path: Path
     own = ["--set", "probe.classification={diagnosis: [HC, MCI]}"]
     again = ["init", str(tmp_path / "own"), "--input", str(people), *own]
     assert "diagnosis holds" not in CliRunner().invoke(app, again).output
+
+
+def test_init_says_that_there_is_no_diagnosis_to_move_along(tmp_path: Path) -> None:
+    people = table_of(tmp_path, "subject,path\n1,1.nii\n2,2.nii\n")
+    result = CliRunner().invoke(app, ["init", str(tmp_path / "study"), "--input", str(people)])
+    assert "no diagnosis in the input, and manipulation would move along" in result.output
+    with pytest.raises(ContractError, match=r"people\.csv: a file is where a folder is wanted"):
+        CliRunner().invoke(
+            app, ["init", str(people), "--input", str(people)], catch_exceptions=False
+        )

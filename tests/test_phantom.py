@@ -146,8 +146,8 @@ def test_true_volumes_match_the_rendered_mask(atlas: Atlas, visit: Visit):
 
 @pytest.mark.slow
 def test_truth_tells_diagnosis_and_age(atlas: Atlas):
-    params = PhantomParams(subjects=60)
-    visits = [make_visits(make_subject(number, params))[0] for number in range(1, 61)]
+    params = PhantomParams(subjects=40)
+    visits = [make_visits(make_subject(number, params))[0] for number in range(1, 41)]
     truths = [true_volumes(visit, make_shape(visit, atlas), atlas) for visit in visits]
     table = np.array([[truth[name] for name in VOLUMES] for truth in truths])
     diagnosis = np.array([visit.diagnosis for visit in visits])

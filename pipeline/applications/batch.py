@@ -27,6 +27,7 @@ from pipeline.applications.sources import (
 from pipeline.applications.visits import Places
 from pipeline.applications.writing import Writer
 from pipeline.compute import progress
+from pipeline.diffusion.health import near_gaussian
 from pipeline.stores.latents import LatentStore
 from pipeline.stores.volumes import VolumeStore
 from schemas.errors import ParamsError, PipelineError
@@ -107,6 +108,7 @@ def run_batch(
             writer.check(source)
             own = detail_of(opener.models, source) if detail else None
             outcome = apply(source)
+            _warn_of_inversion(scan_id, outcome)
             if own is not None:
                 outcome = with_own_detail(outcome, own)
             writer.write(
@@ -155,6 +157,7 @@ def run_pair(
     outcome = interpolate(
         opener.models, first.z_0, second.z_0, places.alphas, extrapolate=places.extrapolate
     )
+    _warn_of_inversion(stem, outcome)
     if detail:
         ends = [detail_of(opener.models, source) for source in (first, second)]
         outcome = with_detail(
@@ -174,6 +177,17 @@ def run_pair(
         reference=(f"a, {title}", volume),
     )
     return path, True
+
+
+def _warn_of_inversion(name: str, outcome: Outcome) -> None:
+    health = outcome.record.get("inversion")
+    if health is not None and not near_gaussian(health):
+        log.warning(
+            "%s: inverted x_T is not Gaussian (mean %.2f, std %.2f, kurtosis %.1f; noise has 0, 1,"
+            " 3): judge edits with care",
+            name,
+            *(health[figure] for figure in ("mean", "std", "kurtosis")),
+        )
 
 
 def reference_of(source: Source, models: Models) -> tuple[str, NDArray[np.float32]]:

@@ -46,10 +46,12 @@ def check_names(names: Sequence[str], latents: LatentStore | None) -> None:
         if missing:
             known = list(latents.row_of)
             near = (get_close_matches(missing[0], known, 3) or known)[:3]
-            more = ", …" if len(known) > len(near) else ""
+            others = len(known) - len(near)
+            more = f" and {others} more" if others else ""
+            several = f" ({len(missing)} of the {len(ids)} asked for)" if len(ids) > 1 else ""
             raise ContractError(
-                f"{latents.path}: {', '.join(missing[:5])} not in the store"
-                f" ({len(missing)} of {len(ids)} scans); it has {', '.join(near)}{more}"
+                f"{latents.path}: {', '.join(missing[:5])} not in the store{several}; it has"
+                f" {', '.join(near)}{more}"
             )
     absent = [name for name in names if is_image(name) and not Path(name).is_file()]
     if absent:

@@ -60,7 +60,10 @@ def typed(table: pd.DataFrame, path: Path) -> pd.DataFrame:
             bad = cells.notna() & numbers.isna()
             if bad.any():
                 rows = _named(table[bad])
-                raise ContractError(f"{path}: {name} is {cells[bad].iloc[0]!r} for {rows}")
+                raise ContractError(
+                    f"{path}: {name} is {cells[bad].iloc[0]!r} for {rows}, expected a number;"
+                    " correct it or leave it empty"
+                )
             table[name] = numbers.astype(float)
         elif name not in MANIFEST_COLUMNS:
             filled = known.dropna().astype(str)

@@ -1,7 +1,15 @@
 """Whether inverted noise is noise."""
 
+from collections.abc import Mapping
+
 from jaxtyping import Float
 from torch import Tensor
+
+
+def near_gaussian(health: Mapping[str, float]) -> bool:
+    """Tell whether the figures of `latent_health` are near enough to those of noise."""
+    centred = abs(health["mean"]) < 0.1 and abs(health["std"] - 1) < 0.1
+    return centred and abs(health["kurtosis"] - 3) < 0.5
 
 
 def latent_health(x_T: Float[Tensor, "B C X Y Z"]) -> dict[str, float]:

@@ -95,6 +95,6 @@ def read_direction(path: Path, name: str, *, ldae_digest: str) -> SavedDirection
         entry = directions.get(name.rsplit(":", 1)[0])
         known = ", ".join(d["towards"] for d in directions.values()) or "none"
         hint = f"; for the other way use {entry['towards']} with negative scales" if entry else ""
-        raise ContractError(f"--direction {name}: {path} holds {known}{hint}")
+        raise ContractError(f"direction {name} is not among those of {path}: {known}{hint}")
     arrays = {key: np.asarray(entry[key], dtype=np.float64) for key in ("weight", "mean", "std")}
     return SavedDirection(**arrays, spread=float(entry["spread"]), towards=entry["towards"])

@@ -85,7 +85,9 @@ def evaluate_manipulation(study: Study) -> Part:
     try:
         direction = read_direction(study.directions, params.direction, ldae_digest=ldae_digest)
     except ContractError as error:
-        return Part(metrics={"skipped": f"{error} (evaluate.manipulation.direction)"})
+        return Part(
+            metrics={"skipped": f"{error}; set evaluate.manipulation.direction in params.yaml"}
+        )
     pca = fit_pca_direction(study, params.direction)
     judge = Judge(
         models=study.models,

@@ -30,6 +30,10 @@ CLASSIFICATION_METRICS = (
     "brier",
     "calibration_error",
 )
+RANKS = ("roc_auc", "pr_auc")
+"""Figures that need several subjects of each class."""
+OF_ONE_CLASS = ("sensitivity", "specificity")
+"""Figures that scans of one class alone define."""
 REGRESSION_METRICS = ("mae", "rmse", "r2")
 
 

@@ -10,6 +10,7 @@ import pandas as pd
 from pydantic import BaseModel
 
 from pipeline.compute import counted
+from pipeline.diffusion.health import near_gaussian
 from pipeline.evaluation.brains import PLANES, qc_mosaic, reconstruction_strip, slice_sprite
 from pipeline.evaluation.context import ReportContext
 from pipeline.evaluation.figures import (
@@ -325,10 +326,9 @@ def inversion_section(context: ReportContext, figures: FigureFolder) -> dict[str
     if per_scan is not None and set(columns) <= set(per_scan):
         scans = per_scan[list(columns)].rename(columns=columns).dropna()
         table = scans if len(scans) else table
-    sound = abs(health["mean"]) < 0.1 and abs(health["std"] - 1) < 0.1
     return {
         "health": health,
-        "sound": sound and abs(health["kurtosis"] - 3) < 0.5,
+        "sound": near_gaussian(health),
         "picture": figures.plot("inversion", lambda palette: health_plot(table, palette)),
     }
 

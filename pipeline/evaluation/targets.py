@@ -71,7 +71,7 @@ class Target:
         found = np.unique(self.truth[rows])
         if len(found) < 2:
             only = self.classes[int(found[0])]
-            return f"{self.name}: only {only} in {where}, so ROC-AUC and others are undefined"
+            return f"{self.name}: only {only} in {where}, so only its own share of hits is judged"
         reason = self.unfit_reason(rows, where)
         return None if reason is None else f"{reason} for ROC-AUC"
 

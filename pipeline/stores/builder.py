@@ -95,6 +95,10 @@ def writing_to(out: Path) -> Iterator[None]:
     """Turn what the operating system refuses (disk full, read-only) into one clear line."""
     try:
         yield
+    except (FileExistsError, NotADirectoryError) as error:
+        raise ContractError(
+            f"{error.filename}: a file is where a folder is wanted; choose another place"
+        ) from error
     except OSError as error:
         raise ContractError(
             f"{out}: cannot be written ({error.strerror or error}); what is finished is kept, make"
