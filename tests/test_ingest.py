@@ -421,3 +421,22 @@ def test_init_says_that_there_is_no_diagnosis_to_move_along(tmp_path: Path) -> N
         CliRunner().invoke(
             app, ["init", str(people), "--input", str(people)], catch_exceptions=False
         )
+
+
+def test_a_split_that_lacks_a_class_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    sexes = dict(enumerate("FFFFMMMM", 1))
+    touch(tmp_path, *(f"{i}.nii" for i in sexes))
+    splits = ["train"] * 4 + ["test"] * 4
+    rows = [f"{i},{i}.nii,{sexes[i]},{splits[i - 1]}" for i in sexes]
+    people = tmp_path / "people.csv"
+    people.write_text("\n".join(["subject,path,sex,split", *rows]) + "\n")
+    build(people, "table")
+    assert "sex: no F in test, no M in train; probes of it cannot be judged" in caplog.text
+    caplog.clear()
+    people.write_text(
+        people.read_text().replace("1.nii,F", "1.nii,M").replace("5.nii,M", "5.nii,F")
+    )
+    build(people, "table")
+    assert "cannot be judged" not in caplog.text

@@ -111,7 +111,7 @@ def run_batch(
             _warn_of_inversion(scan_id, outcome)
             if own is not None:
                 outcome = with_own_detail(outcome, own)
-            writer.write(
+            path = writer.write(
                 outcome,
                 stem=source.scan_id,
                 record=known | {"input": source.record},
@@ -119,6 +119,8 @@ def run_batch(
                 reference=reference_of(source, opener.models),
                 watched=alone,
             )
+            if alone:
+                log.info("%s lists what was made", path)
         except (PipelineError, OSError) as error:
             if alone:
                 raise

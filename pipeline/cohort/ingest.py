@@ -18,7 +18,7 @@ from pipeline.cohort.folder import folder_records
 from pipeline.cohort.labels import ages_of, sex_of
 from pipeline.cohort.manifest import typed
 from pipeline.cohort.records import Record, walk
-from pipeline.cohort.split import split_subjects, splits_given
+from pipeline.cohort.split import lopsided, split_subjects, splits_given
 from pipeline.cohort.table import table_records
 from pipeline.compute import available_cpus, digest_image, progress
 from schemas.errors import ContractError, ParamsError
@@ -141,6 +141,15 @@ def build_manifest(
         strata = table.groupby("subject_id")["diagnosis"].first().fillna("").astype(str).to_dict()
         splits = split_subjects({str(k): str(v) for k, v in strata.items()}, params.split)
         table["split"] = [splits[name] for name in table["subject_id"]]
+    for label in ("diagnosis", "sex"):
+        lacking = lopsided(table, label)
+        if lacking is not None:
+            log.warning(
+                "%s: %s; probes of it cannot be judged there (another cohort.split.seed, or a"
+                " column `split` of yours)",
+                label,
+                lacking,
+            )
     extra = [name for name in table.columns if name not in MANIFEST_COLUMNS]
     return table[[*MANIFEST_COLUMNS, *extra]], quarantine_table(refused)
 

@@ -50,6 +50,24 @@ def splits_given(
     return splits
 
 
+def lopsided(table: pd.DataFrame, column: str) -> str | None:
+    """Return which values of a label train or test lacks, though several subjects have them.
+
+    None where neither does. What val lacks costs no figure of its own.
+    """
+    people = table.groupby("subject_id")[["split", column]].first().dropna()
+    counts = pd.crosstab(people["split"], people[column])
+    common = counts.loc[:, counts.sum() >= len(counts)]
+    judged = common.loc[common.index.intersection(["train", "test"])]
+    missing = [
+        f"no {value} in {split}"
+        for split, row in judged.iterrows()
+        for value, count in row.items()
+        if count == 0
+    ]
+    return ", ".join(missing) if missing and len(common.columns) > 1 else None
+
+
 def split_subjects(strata: Mapping[str, str], params: SplitParams) -> dict[str, Split]:
     """Return the split of each subject.
 

@@ -79,7 +79,8 @@ def summary_lines(
         for reason, scans in reasons.items():
             yield f"  {len(scans):5d}  {reason}  ({_few(scans, 3)})"
     yield ""
-    yield f"worst {min(count, len(table))} by each number (median)"
+    shown = min(count, len(table))
+    yield f"worst {shown} by each number (median); limits: preprocess.qc of params.yaml"
     for name in NUMBERS:
         values = worst(table, name, count)
         listed = ", ".join(f"{scan_id} {value:.4g}" for scan_id, value in values.items())
