@@ -29,12 +29,7 @@ from pipeline.evaluation.bootstrap import Rows, intervals_over_draws, subject_we
 from pipeline.evaluation.heads import HEADS, Head, Probe
 from pipeline.evaluation.linear import LinearProbe, grouped_folds
 from pipeline.evaluation.permutation import permutation_p
-from pipeline.evaluation.scores import (
-    OF_ONE_CLASS,
-    RANKS,
-    classification_scores,
-    regression_scores,
-)
+from pipeline.evaluation.scores import classification_scores, regression_scores, without_ranks
 from pipeline.evaluation.targets import Target, make_target, unlabelled
 from schemas.errors import ContractError
 from schemas.evaluation import ProbeParams
@@ -217,12 +212,9 @@ def _judge_on_test(target: Target, results: ProbeResults) -> None:
     results.add_predictions(_predictions(target, test_rows, scores, "test"))
     reason = target.unranked_reason(test_rows, "test")
     if reason is not None:
-        # Where a class is missing, whoever always guesses the other is right.
-        lone = len(np.unique(target.truth[test_rows])) < 2
-        for figures in results.metrics[target.name].values():
-            for name in list(figures):
-                if name in RANKS or (lone and name not in OF_ONE_CLASS):
-                    del figures[name]
+        classes = len(np.unique(target.truth[test_rows]))
+        sets = results.metrics[target.name]
+        results.metrics[target.name] = {s: without_ranks(f, classes) for s, f in sets.items()}
         results.skipped[f"{target.name}/roc_auc"] = reason
         return
     _add_p_value(target, "test", [(fit_rows, test_rows)], [fits], results)

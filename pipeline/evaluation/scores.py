@@ -5,13 +5,15 @@ figure takes weights (draw, scan) and gives one number a draw. The tests hold ea
 scikit-learn. Undefined figures are NaN, never an exception.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 Folds = NDArray[np.intp]
+T = TypeVar("T")
 
 THRESHOLD = 0.5
 """Probability from which a scan is called positive."""
@@ -35,6 +37,18 @@ RANKS = ("roc_auc", "pr_auc")
 OF_ONE_CLASS = ("sensitivity", "specificity")
 """Figures that scans of one class alone define."""
 REGRESSION_METRICS = ("mae", "rmse", "r2")
+
+
+def without_ranks(figures: Mapping[str, T], classes: int) -> dict[str, T]:
+    """Return the figures that stand where too few subjects of a class are judged to rank them.
+
+    Where a class is missing, whoever always guesses the other is right.
+    """
+    return {
+        name: figure
+        for name, figure in figures.items()
+        if name not in RANKS and (classes > 1 or name in OF_ONE_CLASS)
+    }
 
 
 def classification_scores(
