@@ -21,3 +21,9 @@ class ScanError(PipelineError):
 
 class TrainingError(PipelineError):
     """Training cannot go on (NaN loss, too few scans). The last good checkpoint is kept."""
+
+
+def in_plain_words(message: str) -> str:
+    """Return pydantic's message as "expected …": what a value must be, not how it was read."""
+    wanted = message.split(", unable to parse", maxsplit=1)[0].replace("Value error, ", "")
+    return wanted.replace("Input should be", "expected")

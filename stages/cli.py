@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Annotated
 
 import typer
+from typer.exceptions import TyperException
 
 from stages import (
     bench,
@@ -44,6 +45,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+INTERRUPTED = 130
 
 STAGES: dict[str, Callable[..., None]] = {
     "cohort": cohort.cohort,
@@ -109,17 +112,33 @@ def main() -> None:
     from schemas.errors import PipelineError
 
     try:
-        app()
+        code = app(sys.argv[1:] or ["--help"], standalone_mode=False)
     except PipelineError as error:
-        sys.stderr.write(f"error: {error}\n")
-        sys.exit(error.exit_code)
+        sys.exit(_say(str(error), error.exit_code))
     except OSError as error:
         where = "" if error.filename is None else f"{error.filename}: "
-        sys.stderr.write(f"error: {where}{error.strerror or error}\n")
-        sys.exit(2)
-    except KeyboardInterrupt:
+        sys.exit(_say(f"{where}{error.strerror or error}", 2))
+    except TyperException as error:
+        sys.exit(_say(_usage(error), error.exit_code))
+    if code == INTERRUPTED:
         sys.stderr.write("interrupted; finished work is kept, run the same command to go on\n")
-        sys.exit(130)
+    sys.exit(code)
+
+
+def _say(message: str, code: int) -> int:
+    sys.stderr.write(f"error: {message}\n")
+    return code
+
+
+def _usage(error: TyperException) -> str:
+    """Return what is wrong with the command line, and where its options are listed."""
+    from schemas.errors import in_plain_words
+
+    message = " ".join(in_plain_words(error.format_message()).split())
+    context = getattr(error, "ctx", None)
+    if context is None:
+        return message
+    return f"{message}{'' if message[-1] in '.?' else '.'} See {context.command_path} --help"
 
 
 if __name__ == "__main__":

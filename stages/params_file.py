@@ -10,7 +10,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from pipeline.compute import write_atomic
-from schemas.errors import ParamsError
+from schemas.errors import ParamsError, in_plain_words
 from schemas.params import Params
 
 
@@ -23,16 +23,19 @@ def load_params(path: Path | None, overrides: list[str]) -> Params:
         Naming the file, the key, what was expected, and for unknown keys the nearest known one.
     """
     values = _read(path) if path is not None else {}
+    asked = set()
     for override in overrides:
         key, separator, text = override.partition("=")
         if not separator:
             raise ParamsError(f"--set {override}: expected section.key=value")
         _assign(values, key.strip(), _parse(text, source=f"--set {override}"))
-    source = str(path) if path is not None else "--set"
+        asked.add(key.strip())
     try:
         return Params.model_validate(values)
     except ValidationError as error:
-        raise ParamsError(f"{source}: {_describe(error)}") from error
+        where = ".".join(map(str, error.errors()[0]["loc"]))
+        source = "--set" if path is None or where in asked else f"{path}:"
+        raise ParamsError(f"{source} {_describe(error)}") from error
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -70,7 +73,7 @@ def _describe(error: ValidationError) -> str:
         near = difflib.get_close_matches(str(first["loc"][-1]), known, n=1)
         hint = f"did you mean {near[0]}?" if near else f"known here: {', '.join(known)}"
         return f"unknown key {where}; {hint}"
-    return f"{where}: {first['msg']}, got {first['input']!r}"
+    return f"{where}: {in_plain_words(first['msg'])}, got {first['input']!r}"
 
 
 def _known_keys(location: tuple[int | str, ...]) -> list[str]:

@@ -57,10 +57,11 @@ def qc(
         write_overrides(overrides_csv, overrides)
         typer.echo(f"{overrides_csv}: {len(overrides)} scans set by hand")
         return
-    for line in summary_lines(scans, overrides, count=worst):
+    params = settings.params().preprocess
+    for line in summary_lines(scans, overrides, params.qc, count=worst):
         typer.echo(line)
     if sheets is not None:
-        limit = settings.params().preprocess.max_bytes
+        limit = params.max_bytes
         store = open_volumes(volumes)
         written = draw_sheets(scans, store, sheets, max_bytes=limit, every=every)
         none = "; no scan is doubted, --every draws all" if not (written or every) else ""

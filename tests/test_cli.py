@@ -84,7 +84,12 @@ def test_presets_are_valid(preset):
     ("arguments", "expected"),
     [
         (["--set", "train_ae.stepz=3"], "did you mean steps?"),
-        (["--set", "train_ae.steps=many"], "train_ae.steps"),
+        (
+            ["--set", "train_ae.steps=many"],
+            "--set train_ae.steps: expected a valid integer, got 'many'",
+        ),
+        (["--wrokers", "2"], "wrokers"),
+        (["--workers", "some"], "expected a valid integer. See pipeline train-ldm --help"),
         (["--set", "train_ae.steps"], "expected section.key=value"),
         (["--params", "nowhere.yaml"], "nowhere.yaml"),
         (["--device", "cuda:99"], "cuda:99"),

@@ -16,6 +16,7 @@ from pipeline.precompute.preprocess import PreprocessSummary, preprocess_cohort
 from pipeline.precompute.review import read_qc, reason_counts, summary_lines, worst
 from pipeline.stores.volumes import open_volumes
 from schemas.errors import ContractError, ParamsError, PipelineError
+from schemas.params import QcParams
 from stages.cli import app
 from stages.scaffold import scaffold
 from tests.imaging_fixtures import save
@@ -144,9 +145,10 @@ def test_unknown_scan_is_refused_by_preprocess(study: Path, fake: Chain) -> None
 def test_summary_counts_reasons_and_worst(study: Path, fake: Chain) -> None:
     run(study)
     table = read_qc(study / "qc.csv")
-    text = "\n".join(summary_lines(table, {"sub-a": Override("fail", "motion")}, count=2))
+    by_hand = {"sub-a": Override("fail", "motion")}
+    text = "\n".join(summary_lines(table, by_hand, QcParams(), count=2))
     assert "5 scans: 2 pass, 1 warn, 1 fail, 1 error" in text
-    assert "sub-d 0.1, sub-c 0.3" in text
+    assert "ncc        sub-d 0.1, sub-c 0.3  (median 0.5, doubted below 0.4)" in text
     assert "sub-a: fail (motion), not applied yet" in text
     counts = reason_counts(table)
     assert counts["correlation with the template …, usual is … or more"] == ["sub-c"]

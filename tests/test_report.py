@@ -23,6 +23,7 @@ from pipeline.evaluation.manipulation import summarise_dose
 from pipeline.evaluation.metrics import RECONSTRUCTION_METRICS, summarise_reconstruction
 from pipeline.evaluation.probes import fit_probes
 from pipeline.evaluation.report import load_context, render_report
+from pipeline.evaluation.sections import headline_section
 from pipeline.evaluation.style import LIGHT, figure_style
 from pipeline.stores.volumes import VolumeRow, write_volumes
 from schemas.errors import ContractError
@@ -72,7 +73,7 @@ def write_study(
     root: Path,
     *,
     brain: Callable[[int], np.ndarray] = lambda i: ellipsoid((24, 30, 26), 1 + i / 60),
-    subjects: int = 18,
+    subjects: int = 60,
     first_scan: str = HOSTILE,
     noise: float = 0.03,
 ) -> None:
@@ -430,6 +431,7 @@ def test_roc_curves_can_be_told_apart_by_their_legend(tmp_path):
 def test_figures_are_kept_as_files(study: tuple[Path, str]) -> None:
     names = {path.name for path in (study[0] / "figures").iterdir()}
     assert names == {
+        "calibration_cv.svg",
         "calibration_test.svg",
         "cohort_ages.svg",
         "dose_response.svg",
@@ -588,3 +590,14 @@ def test_page_works_in_a_real_browser(study: tuple[Path, str], tmp_path: Path) -
     assert start != slid
     assert "axial" in slid
     assert "sagittal" in turned
+
+
+def test_few_test_subjects_are_headed_by_cross_validation(tmp_path: Path) -> None:
+    write_study(tmp_path, subjects=18)
+    context = load_context(
+        params=PARAMS, manifest=tmp_path / "manifest.csv", probe=tmp_path / "probe"
+    )
+    cards = headline_section(context)
+    age = next(card for card in cards if card["label"].startswith("Age"))
+    assert age["note"].endswith("cross-validated")
+    assert age["estimate"]["subjects"] == 9, "val and test; test alone has 6"

@@ -41,6 +41,10 @@ FURTHER = ("accuracy", "mcc", "brier", "calibration_error")
 """Metrics of a second table, so that the first fits a page."""
 CALIBRATED = ("y_sem", "pca_latents", "measured_volumes")
 """Feature sets whose calibration is drawn."""
+CALIBRATION_SUBJECTS = 20
+"""Fewer than this many, in fifths by probability, show chance alone."""
+FEW_SUBJECTS = 10
+"""Below this many test subjects, cross-validation's figures head the report where it has more."""
 
 
 def target_name(target: str) -> str:
@@ -97,7 +101,8 @@ def _protocol(
                 f"probes_{protocol}",
                 lambda palette: roc_and_scatter(rows, probe["targets"], palette),
             )
-        if any(t["about"]["kind"] == "classification" for t in targets) and len(rows):
+        enough = rows["subject_id"].nunique() >= CALIBRATION_SUBJECTS
+        if enough and any(t["about"]["kind"] == "classification" for t in targets):
             calibration = figures.plot(
                 f"calibration_{protocol}",
                 lambda palette: calibration_plot(

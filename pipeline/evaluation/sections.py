@@ -23,7 +23,7 @@ from pipeline.evaluation.figures import (
 )
 from pipeline.evaluation.gallery import FigureFolder, Picture
 from pipeline.evaluation.plots import steps_plot
-from pipeline.evaluation.probe_sections import PROBE_COLUMNS, target_name
+from pipeline.evaluation.probe_sections import FEW_SUBJECTS, PROBE_COLUMNS, target_name
 from pipeline.evaluation.style import data_uri
 
 METHOD_NAMES = {
@@ -101,17 +101,26 @@ def headline_section(context: ReportContext) -> list[dict[str, Any]]:
             }
         )
     probe = context.probe or {}
-    for target, metrics in probe.get("test", {}).items():
-        cards.extend(_probe_card(target, metrics, probe["targets"][target]))
+    for target, about in probe.get("targets", {}).items():
+        cards.extend(_probe_card(target, probe, about))
     return cards
 
 
 def _probe_card(
-    target: str, metrics: Metrics, about: Mapping[str, Any]
+    target: str, probe: Mapping[str, Any], about: Mapping[str, Any]
 ) -> Iterator[dict[str, Any]]:
     metric = "roc_auc" if about["kind"] == "classification" else "mae"
-    if metric not in metrics.get("y_sem", {}):
+    judged = {
+        protocol: probe[protocol][target]
+        for protocol in ("test", "cv")
+        if metric in probe.get(protocol, {}).get(target, {}).get("y_sem", {})
+    }
+    if not judged:
         return
+    subjects = {name: sets["y_sem"][metric]["subjects"] for name, sets in judged.items()}
+    few = subjects.get("test", 0) < FEW_SUBJECTS
+    protocol = max(subjects, key=lambda name: subjects[name]) if few else "test"
+    metrics = judged[protocol]
     beside = {"chance": "mean guess" if metric == "mae" else "chance", "oracle": "oracle"}
     notes = [
         f"{name} {number(metrics[other][metric]['value'], PROBE_COLUMNS[metric][1])}"
@@ -127,7 +136,7 @@ def _probe_card(
         "label": label,
         "estimate": metrics["y_sem"][metric],
         "digits": PROBE_COLUMNS[metric][1],
-        "note": " · ".join(notes),
+        "note": " · ".join([*notes, *(["cross-validated"] if protocol == "cv" else [])]),
     }
 
 

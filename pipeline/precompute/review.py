@@ -10,6 +10,7 @@ from pipeline.cohort.records import read_table
 from pipeline.imaging.qc import ADDED_LATER, NUMBERS
 from pipeline.precompute.overrides import BY_HAND, Override
 from schemas.errors import ContractError
+from schemas.params import QcParams
 
 STATUSES = ("pass", "warn", "fail", "error")
 LOW_IS_BAD = ("ncc", "dice", "coverage", "snr")
@@ -66,7 +67,7 @@ def reason_counts(table: pd.DataFrame) -> dict[str, list[str]]:
 
 
 def summary_lines(
-    table: pd.DataFrame, overrides: Mapping[str, Override], *, count: int
+    table: pd.DataFrame, overrides: Mapping[str, Override], limits: QcParams, *, count: int
 ) -> Iterator[str]:
     """Yield the summary: counts, reasons, worst scans by each number, verdicts by hand."""
     counts = table["status"].value_counts()
@@ -80,16 +81,27 @@ def summary_lines(
             yield f"  {len(scans):5d}  {reason}  ({_few(scans, 3)})"
     yield ""
     shown = min(count, len(table))
-    yield f"worst {shown} by each number (median); limits: preprocess.qc of params.yaml"
+    yield f"worst {shown} by each number (limits: preprocess.qc of params.yaml)"
     for name in NUMBERS:
         values = worst(table, name, count)
         listed = ", ".join(f"{scan_id} {value:.4g}" for scan_id, value in values.items())
-        yield f"  {name:<10} ({table[name].median():.4g})  {listed or 'none stands out'}"
+        about = f"median {table[name].median():.4g}{_doubted(name, limits)}"
+        yield f"  {name:<10} {listed or 'none stands out'}  ({about})"
     if overrides:
         yield ""
         yield "set by hand"
         for scan_id, override in overrides.items():
             yield f"  {scan_id}: {override.status} ({override.reason}){_pending(table, scan_id)}"
+
+
+def _doubted(name: str, limits: QcParams) -> str:
+    """Return where a number is suspicious, or nothing where it has no limit."""
+    limit = getattr(limits, f"{name}_warn", None)
+    if limit is None:
+        return ""
+    if isinstance(limit, tuple):
+        return f", doubted outside {limit[0]:g} to {limit[1]:g}"
+    return f", doubted {'above' if name in HIGH_IS_BAD else 'below'} {limit:g}"
 
 
 def _pending(table: pd.DataFrame, scan_id: str) -> str:

@@ -8,7 +8,7 @@ import yaml
 from pydantic import ValidationError
 
 from schemas.cluster import SlurmConfig
-from schemas.errors import ParamsError
+from schemas.errors import ParamsError, in_plain_words
 
 ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
@@ -39,7 +39,9 @@ def read_slurm(path: Path) -> SlurmConfig:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "file"
         known = ", ".join(SlurmConfig.model_fields)
-        raise ParamsError(f"{path}: {where}: {first['msg']}; known keys: {known}") from error
+        raise ParamsError(
+            f"{path}: {where}: {in_plain_words(first['msg'])}; known keys: {known}"
+        ) from error
 
 
 def slurm_cluster(config: SlurmConfig) -> Any:
