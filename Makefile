@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo demo-train test lint fast docs bench install clean
+.PHONY: help demo demo-train test tests lint fast docs bench install clean
 
 help:
 	@echo "make demo    install, then run all ten stages on the embedded phantom cohort"
@@ -27,8 +27,12 @@ demo-train: install
 	pipeline init studies/demo-train --force --set autoencoder.source=train
 	cd studies/demo-train && dvc repro && pipeline info reports
 
-test: lint
-	pytest -n 2 --dist worksteal
+# Side by side: mypy has a core, and tests that wait for other processes leave the rest.
+test: install
+	@$(MAKE) --no-print-directory -j2 lint tests
+
+tests: install
+	pytest -n 3 --dist worksteal
 
 fast: install
 	pytest -n 2 --dist loadfile -m "not slow"
@@ -56,8 +60,9 @@ $(READY): pyproject.toml requirements.lock
 	  { echo "Python 3.11 or newer with venv is needed; say which: make PYTHON=/path/to/python3.11"; exit 1; }
 	$(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet --no-compile -c requirements.lock -e '.[dev,docs]'
-	@# On all cores, which pip does on one; some packages carry files that are no Python 3.
-	@$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib >/dev/null || true
+	@# On all cores, which pip does on one, and without the packages' own tests; some carry files
+	@# that are no Python 3.
+	@$(BIN)/python -m compileall -qq -j 0 -x '/tests/|/testing/_internal/' $(VENV)/lib >/dev/null || true
 	@touch $(READY)
 
 clean:

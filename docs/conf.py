@@ -34,6 +34,10 @@ napoleon_google_docstring = False
 NumpyDocstring._parse_attribute_docstring = lambda self: list(self._lines)
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"
+# Nobody writes these any more, and looking for them costs a tenth of the build; so do all members
+# of all modules in the sidebar of every page.
+autodoc_use_type_comments = False
+toc_object_entries = False
 # Names of returned values are taken for types, and some are attributes of several classes.
 suppress_warnings = ["ref.python"]
 apidoc_modules = [

@@ -466,6 +466,7 @@ def test_what_was_not_run_says_so(study: tuple[Path, str]) -> None:
     text = render(study[0], PARAMS)
     for command in ("preprocess", "train-ae", "evaluate", "probe"):
         assert f"pipeline {command}</code> fills this section" in text
+    assert "(without effect: autoencoder.source is bundled)" in text
     assert sorted(Page(text).ids) == sorted(SECTIONS)
 
 

@@ -344,8 +344,20 @@ def inversion_section(context: ReportContext, figures: FigureFolder) -> dict[str
 
 def parameter_section(context: ReportContext) -> list[dict[str, Any]]:
     """Return every parameter with its value and meaning, a group a section."""
+    source = context.params.autoencoder.source
+    without_effect = {
+        "train_ae": "" if source == "train" else f"without effect: autoencoder.source is {source}",
+        "train_ldm": "" if "ldm" in context.logs else "not run",
+        "train_ldae": "" if "ldae" in context.logs else "not run",
+        "probe": "not run" if context.probe is None else "",
+        "evaluate": "not run" if context.evaluate is None else "",
+    }
     return [
-        {"name": name, "rows": list(_parameter_rows(getattr(context.params, name)))}
+        {
+            "name": name,
+            "rows": list(_parameter_rows(getattr(context.params, name))),
+            "remark": without_effect.get(name, ""),
+        }
         for name in type(context.params).model_fields
     ]
 
