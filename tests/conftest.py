@@ -9,7 +9,7 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter
 
-from pipeline.stores.volumes import VolumeRow, VolumeStore, open_volumes, write_volumes
+from pipeline.stores.volumes import BIAS_GRID, VolumeRow, VolumeStore, open_volumes, write_volumes
 from schemas.autoencoder import TrainAeParams
 from schemas.stores import StoreAttributes
 from tests.tiny_study import make_tiny_study
@@ -52,6 +52,7 @@ def volume_row(seed: int) -> VolumeRow:
         native_affine=np.eye(4),
         native_shape=np.array([30, 40, 50], np.int32),
         intensity_range=np.array([0.0, 100.0]),
+        log_bias=np.full(BIAS_GRID.shape, 0.01 * seed, np.float16),
     )
 
 

@@ -12,9 +12,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import gaussian_filter, zoom
 from typer.testing import CliRunner
 
+import pipeline.stores.volumes as volume_module
 import pipeline.training.latent_diffusion as training
 from pipeline.applications.batch import Opener, run_batch, run_pair
 from pipeline.applications.generate import fit_prior, generate, prior_of
@@ -49,12 +50,13 @@ from pipeline.precompute.embed import check_same_autoencoder, embed_latents
 from pipeline.stores.latents import open_latents
 from pipeline.stores.matching import check_same_latents, check_same_scans
 from pipeline.stores.reading import OpenStore
+from pipeline.stores.volumes import BIAS_GRID
 from schemas.errors import ContractError, ParamsError, ScanError
 from schemas.evaluation import EvaluateParams
 from schemas.manifest import MANIFEST_COLUMNS
 from schemas.params import EmbedParams, GridParams, PreprocessParams
 from stages.cli import app
-from tests.conftest import SHAPE, smooth_volume
+from tests.conftest import SHAPE, make_volumes, smooth_volume
 from tests.test_training import CPU, LDAE, LDM
 
 pytestmark = pytest.mark.slow
@@ -566,6 +568,34 @@ def test_a_new_image_gets_the_latent_of_its_volume(tmp_path, monkeypatch, opener
     torch.testing.assert_close(new.z_0, stored.z_0, atol=5e-3, rtol=5e-3)
     syn = PreprocessParams(registration="syn")
     assert source_from_file(path, models, syn).native is None
+
+
+def test_a_scan_of_the_store_gets_its_bias_field_back(opener, models):
+    native = source_from_store(SCAN, models, opener.latents, opener.volumes).native
+    field = native.bias.on(native.native_affine, native.native_shape)
+    np.testing.assert_allclose(field, np.exp(0.01 * int(SCAN[4:])), rtol=1e-3)
+
+
+def test_a_store_of_an_earlier_version_has_no_bias_field(tmp_path, monkeypatch, opener, models):
+    arrays = volume_module._arrays
+    monkeypatch.setattr(volume_module, "_arrays", lambda shape: arrays(shape)[:-1])
+    former = make_volumes(tmp_path / "volumes.zarr", opener.volumes.attributes.scan_ids)
+    native = source_from_store(SCAN, models, opener.latents, former).native
+    assert native.bias is None
+
+
+def test_the_stored_samples_of_a_bias_field_are_enough():
+    """A field with N4's 25 mm knots, on its own 6 mm samples and on those of the store."""
+    knots = np.random.default_rng(0).normal(0, 0.15, (11, 12, 11))
+    fine = zoom(knots, 25 / 6, order=3).astype(np.float32)
+    affine = np.diag([6.0, 6, 6, 1])
+    affine[:3, 3] = -3 * np.array(fine.shape) + np.array([4, -15, 8])
+    field = BiasField(fine, affine)
+    stored = field.resampled(grid_affine(BIAS_GRID), BIAS_GRID.shape)
+    grid = GridParams(shape=(70, 90, 70), zooms=2.0)
+    exact = field.on(grid_affine(grid), grid.shape)
+    assert np.std(np.log(exact)) > 0.08
+    assert np.std(np.log(stored.on(grid_affine(grid), grid.shape) / exact)) < 0.02
 
 
 def test_a_new_image_that_fails_quality_control_is_refused(tmp_path, monkeypatch, models):

@@ -23,6 +23,7 @@ def test_volumes_come_back_as_written(volumes):
         expected = volume_row(i)
         np.testing.assert_array_equal(row.volume, expected.volume)
         np.testing.assert_array_equal(row.native_to_mni, expected.native_to_mni)
+        np.testing.assert_array_equal(row.log_bias, expected.log_bias)
 
 
 def test_same_input_gives_the_same_bytes(tmp_path, volumes):

@@ -14,9 +14,10 @@ from pipeline.applications.models import Models
 from pipeline.applications.names import stem_of
 from pipeline.compute import digest_image, digest_of
 from pipeline.imaging.bias import BiasField
+from pipeline.imaging.template import grid_affine
 from pipeline.stores.latents import LatentStore
 from pipeline.stores.matching import check_same_scans
-from pipeline.stores.volumes import VolumeStore
+from pipeline.stores.volumes import BIAS_GRID, VolumeStore
 from schemas.errors import ContractError, ScanError
 from schemas.params import GridParams, PreprocessParams
 
@@ -33,7 +34,8 @@ class NativeSpace:
     intensity_range: tuple[float, float]
     """Bias-corrected native intensities that became level 1 and 255."""
     bias: BiasField | None = None
-    """What the native intensities were divided by, where it is known: volume stores do not say."""
+    """What the native intensities were divided by; None where a store of an earlier version does
+    not say."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +72,8 @@ def source_from_store(
         row = volumes.read_row(volumes.row_of[scan_id])
         volume = unit_interval(row.volume)
         if not _is_syn(volumes):
+            samples = np.linalg.inv(row.native_to_mni) @ grid_affine(BIAS_GRID)
+            bias = BiasField(row.log_bias.astype(np.float32), samples)
             native = NativeSpace(
                 native_to_mni=row.native_to_mni,
                 native_affine=row.native_affine,
@@ -79,6 +83,7 @@ def source_from_store(
                     int(row.native_shape[2]),
                 ),
                 intensity_range=(float(row.intensity_range[0]), float(row.intensity_range[1])),
+                bias=bias if volumes.knows_bias else None,
             )
     record = identity_in_store(scan_id, latents, volumes)
     return Source(scan_id=scan_id, z_0=z_0, volume=volume, native=native, record=record)
@@ -183,7 +188,6 @@ def preprocessing_for(
         If the grid is none of preprocessing's, or the parameters are not those of the latents.
     """
     from pipeline.imaging.chain import METHOD_VERSION
-    from pipeline.imaging.template import grid_affine
     from pipeline.precompute.tasks import content_params
 
     params = default

@@ -28,6 +28,10 @@ class BiasField:
         to_sample = np.linalg.inv(self.affine) @ affine
         return self._between(to_sample[:3, :3], to_sample[:3, 3], shape)
 
+    def resampled(self, affine: Affine, shape: tuple[int, int, int]) -> "BiasField":
+        """Return the field on other coarse samples (X, Y, Z) of native space."""
+        return BiasField(np.log(self.on(affine, shape)), affine)
+
     def _between(
         self,
         matrix: npt.NDArray[np.float64],

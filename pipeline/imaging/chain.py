@@ -35,7 +35,7 @@ from pipeline.imaging.template import grid_affine
 from schemas.errors import ScanError
 from schemas.params import PreprocessParams
 
-METHOD_VERSION = 2
+METHOD_VERSION = 3
 """Raised when the chain's results change; part of every scan's fingerprint."""
 SECOND_OPINION_DICE = 0.94
 """Overlap with the template below which a brain mask is doubted."""

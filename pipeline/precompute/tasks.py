@@ -17,7 +17,7 @@ from pipeline.compute import digest_image, digest_of
 from pipeline.precompute.forks import FORKS, ONE_THREAD, start_fork_server
 from pipeline.precompute.slurm import read_slurm, slurm_cluster
 from pipeline.precompute.staging import Record, Staging
-from pipeline.stores.volumes import VolumeRow
+from pipeline.stores.volumes import BIAS_GRID, VolumeRow
 from schemas.errors import ContractError, ScanError
 from schemas.params import PreprocessParams
 
@@ -105,6 +105,7 @@ def _version(package: str) -> str | None:
 
 def _preprocess(task: Task, params: PreprocessParams) -> tuple[VolumeRow, Record]:
     from pipeline.imaging.chain import preprocess_scan
+    from pipeline.imaging.template import grid_affine
 
     path = Path(task.path)
     if not path.is_file():
@@ -112,12 +113,17 @@ def _preprocess(task: Task, params: PreprocessParams) -> tuple[VolumeRow, Record
     if digest_image(path) != task.source_digest:
         raise ScanError("file changed since the manifest was made; run `pipeline cohort` again")
     scan = preprocess_scan(path, params)
+    log_bias = np.zeros(BIAS_GRID.shape, np.float16)
+    if scan.bias is not None:
+        samples = np.linalg.inv(scan.native_to_mni) @ grid_affine(BIAS_GRID)
+        log_bias = scan.bias.resampled(samples, BIAS_GRID.shape).log.astype(np.float16)
     row = VolumeRow(
         volume=scan.volume,
         native_to_mni=scan.native_to_mni,
         native_affine=scan.native_affine,
         native_shape=np.asarray(scan.native_shape, dtype=np.int32),
         intensity_range=np.asarray(scan.intensity_range, dtype=np.float64),
+        log_bias=log_bias,
     )
     qc = {k: v for k, v in scan.qc.items() if k not in {"status", "reasons"}}
     return row, {"qc": qc, "notes": list(scan.notes), "timings": scan.timings}

@@ -1,7 +1,7 @@
 """volumes.zarr: preprocessed volumes on the MNI grid, and how each came there."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,13 @@ from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from pipeline.stores.builder import ArraySpec, StoreBuilder
 from pipeline.stores.reading import OpenStore
+from schemas.params import GridParams
 from schemas.stores import StoreAttributes
 
 ROWS_PER_SHARD = 16
 ROWS_PER_SMALL_CHUNK = 1024
+BIAS_GRID = GridParams(shape=(18, 22, 18), zooms=12.0)
+"""Where bias fields are sampled, whatever the grid of the volumes: N4's knots lie 25 mm apart."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +37,8 @@ class VolumeRow:
     """int32 (3,)."""
     intensity_range: np.ndarray
     """float64 (2,): native intensities mapped to 0 and 1."""
+    log_bias: np.ndarray = field(default_factory=lambda: np.zeros(BIAS_GRID.shape, np.float16))
+    """float16, on BIAS_GRID: logarithm of the field that native intensities were divided by."""
 
 
 def _arrays(shape: tuple[int, ...]) -> list[ArraySpec]:
@@ -75,6 +80,15 @@ def _arrays(shape: tuple[int, ...]) -> list[ArraySpec]:
             dimension_names=("bound",),
             **small,
         ),
+        ArraySpec(
+            name="log_bias",
+            row_shape=BIAS_GRID.shape,
+            dtype="float16",
+            dimension_names=("x", "y", "z"),
+            rows_per_chunk=ROWS_PER_SHARD,
+            fill_value=float("nan"),  # no field at all, zero everywhere, is written too
+            compressors=(ZstdCodec(level=3), Crc32cCodec()),
+        ),
     ]
 
 
@@ -105,7 +119,12 @@ class VolumeStore(OpenStore):
     def read_row(self, index: int) -> VolumeRow:
         """Read one scan."""
         names = VolumeRow.__dataclass_fields__
-        return VolumeRow(**{name: self.read(name, index) for name in names})
+        return VolumeRow(**{name: self.read(name, index) for name in names if name in self.group})
+
+    @property
+    def knows_bias(self) -> bool:
+        """Whether it holds bias fields, which stores of earlier versions do not."""
+        return "log_bias" in self.group
 
     def read_unit_interval(self, rows: slice) -> np.ndarray:
         """Read volumes as float32 (scan, 1, X, Y, Z) in [0, 1]."""
