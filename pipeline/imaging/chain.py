@@ -35,7 +35,7 @@ from pipeline.imaging.template import grid_affine
 from schemas.errors import ScanError
 from schemas.params import PreprocessParams
 
-METHOD_VERSION = 3
+METHOD_VERSION = 4
 """Raised when the chain's results change; part of every scan's fingerprint."""
 SECOND_OPINION_DICE = 0.94
 """Overlap with the template below which a brain mask is doubted."""
@@ -44,6 +44,8 @@ USUAL_BRAIN_ML = (950.0, 2000.0)
 CROP_MARGIN = 4.0
 """Border kept around the brain (mm)."""
 Mask = npt.NDArray[np.bool_]
+Opinion = Callable[[], tuple[Mask, Affine | None]]
+"""Finds a brain mask, and the pose that the head was found in if it was looked for."""
 
 
 @dataclass(frozen=True)
@@ -157,8 +159,14 @@ def preprocess_scan(path: Path, params: PreprocessParams) -> PreprocessedScan:
     )
 
 
-def _align(head: _Head, mask: Mask, params: PreprocessParams, clock: _Clock) -> _Result:
-    """Correct, register and resample the brain inside a mask, and measure the outcome."""
+def _align(
+    head: _Head,
+    mask: Mask,
+    params: PreprocessParams,
+    clock: _Clock,
+    start: Affine | None = None,
+) -> _Result:
+    """Correct, register (from `start`) and resample the brain inside a mask, and measure it."""
     margin = np.ceil(CROP_MARGIN / zooms_of(head.affine)).astype(np.int64)
     box = bounding_box(mask, margin)
     brain, inside, affine = head.data[box], mask[box], crop_affine(head.affine, box)
@@ -174,6 +182,7 @@ def _align(head: _Head, mask: Mask, params: PreprocessParams, clock: _Clock) -> 
             kind=params.registration,
             zooms=params.registration_zooms,
             poor_ncc=POOR_NCC,
+            start=start,
         )
     with clock.step("resample"):
         values, on_grid = _onto_grid(brain, inside, affine, transform, params)
@@ -202,24 +211,26 @@ def _doubtful(numbers: dict[str, float]) -> bool:
     )
 
 
-def _second_opinions(head: _Head, mask: Mask, method: str) -> list[tuple[str, Callable[[], Mask]]]:
+def _second_opinions(head: _Head, mask: Mask, method: str) -> list[tuple[str, Opinion]]:
     """Return other ways to a brain mask and their names, the cheapest first."""
     if method != "deepbet":
-        return [(f"{method}, then deepbet", lambda: deepbet_mask(head.data) & mask)]
-    upright = ("deepbet, upright", lambda: upright_mask(head.data, mask, head.affine))
-    if not hdbet_is_installed():
-        return [upright]
-    return [upright, ("hd-bet", lambda: hdbet_mask(head.data, zooms_of(head.affine)))]
+        return [(f"{method}, then deepbet", lambda: (deepbet_mask(head.data) & mask, None))]
+    opinions: list[tuple[str, Opinion]] = [
+        ("deepbet, upright", lambda: upright_mask(head.data, mask, head.affine))
+    ]
+    if hdbet_is_installed():
+        opinions.append(("hd-bet", lambda: (hdbet_mask(head.data, zooms_of(head.affine)), None)))
+    return opinions
 
 
 def _aligned_otherwise(
-    head: _Head, find_mask: Callable[[], Mask], params: PreprocessParams, clock: _Clock
+    head: _Head, find_mask: Opinion, params: PreprocessParams, clock: _Clock
 ) -> _Result | None:
     """Return the outcome of another mask; None where it finds no brain."""
     try:
         with clock.step("strip"):
-            mask = find_mask()
-        return _align(head, mask, params, clock) if mask.any() else None
+            mask, start = find_mask()
+        return _align(head, mask, params, clock, start) if mask.any() else None
     except ScanError:
         return None
 

@@ -19,8 +19,8 @@ UPRIGHT_ZOOMS = (1.0, 2.0)
 
 def upright_mask(
     data: npt.NDArray[np.float32], mask: npt.NDArray[np.bool_], affine: Affine
-) -> npt.NDArray[np.bool_]:
-    """Return deepbet's mask of a head after turning it as the template lies.
+) -> tuple[npt.NDArray[np.bool_], Affine]:
+    """Return deepbet's mask of a head after turning it as the template lies, and that turn.
 
     deepbet knows heads in the usual pose: turned by 60 degrees it takes the neck for brain. The
     rotation is searched with the doubtful `mask`, which is good enough for that.
@@ -40,7 +40,7 @@ def upright_mask(
     upright = sample(data, affine, np.asarray(np.linalg.inv(turn) @ grid), shape)
     found = deepbet_mask(upright).astype(np.float32)
     native = sample(found, grid, np.asarray(turn @ affine), _shape(data))
-    return np.asarray(native >= 0.5)
+    return np.asarray(native >= 0.5), turn
 
 
 def _rotation_about(mask: npt.NDArray[np.bool_], affine: Affine, pose: Affine) -> Affine:

@@ -66,21 +66,22 @@ def register(
     kind: Kind,
     zooms: float,
     poor_ncc: float,
+    start: Affine | None = None,
 ) -> Registration:
     """Estimate the transform of a brain to the template on copies of `zooms` (mm).
 
-    The transform starts from the centres of mass. Where the result correlates with the template
-    by less than `poor_ncc`, rotations all around are searched first, and the better of the two
-    results is kept.
+    It starts from `start` (native world to MNI152 world), else from the centres of mass. Where the
+    result correlates with the template by less than `poor_ncc`, rotations all around are searched
+    first, and the better of the two results is kept.
     """
     grid = template_grid(zooms)
     brain, brain_affine = _coarse_brain(data, mask, affine, zooms)
     linear: Literal["rigid", "affine"] = "rigid" if kind == "rigid" else "affine"
-    best, ncc = _attempt(brain, brain_affine, grid, linear, initial=None)
+    best, ncc = _attempt(brain, brain_affine, grid, linear, initial=start)
     wide = False
     if ncc < poor_ncc:
-        start = _wide_search(data, mask, affine)
-        other, other_ncc = _attempt(brain, brain_affine, grid, linear, initial=start)
+        found = _wide_search(data, mask, affine)
+        other, other_ncc = _attempt(brain, brain_affine, grid, linear, initial=found)
         if other_ncc > ncc:
             best, ncc, wide = other, other_ncc, True
     field = field_affine = None
@@ -92,7 +93,8 @@ def register(
 def find_pose(data: npt.NDArray[np.float32], mask: npt.NDArray[np.bool_], affine: Affine) -> Affine:
     """Return roughly how a head lies: (4, 4), native world to MNI152 world (mm).
 
-    Rotations all around are searched; a mask that holds more than the brain will do.
+    Rotations all around are searched; a mask that holds more than the brain will do, but not a bias
+    field estimated in it.
     """
     start = _wide_search(data, mask, affine)
     brain, brain_affine = _coarse_brain(data, mask, affine, SEARCH_ZOOMS)
