@@ -570,6 +570,21 @@ def test_a_new_image_gets_the_latent_of_its_volume(tmp_path, monkeypatch, opener
     assert source_from_file(path, models, syn).native is None
 
 
+def test_the_record_says_how_native_output_overlays_its_file(tmp_path, monkeypatch, opener, models):
+    scan = preprocessed()
+    path = tmp_path / "head.nii.gz"
+    noise = np.random.default_rng(0).normal(300, 60, scan.native_shape).astype(np.float32)
+    nib.save(nib.Nifti1Image(gaussian_filter(noise, 1), scan.native_affine), path)
+    monkeypatch.setattr("pipeline.imaging.chain.preprocess_scan", lambda path, params: scan)
+    monkeypatch.setattr("pipeline.applications.batch.preprocessing_for", lambda *a, **k: a[1])
+    writer = Writer(out=tmp_path, command="reconstruct", space="native", models=models)
+    assert not run_batch([str(path)], opener, writer, lambda s: reconstruct(models, s.z_0))
+    (output,) = json.loads(writer.document("head").read_text())["outputs"]
+    made, image = (nib.load(f).get_fdata() for f in (tmp_path / output["file"], path))
+    expected = np.corrcoef(made[made != 0], image[made != 0])[0, 1]
+    assert output["correlation_with_file"] == pytest.approx(expected, abs=1e-4)
+
+
 def test_a_scan_of_the_store_gets_its_bias_field_back(opener, models):
     native = source_from_store(SCAN, models, opener.latents, opener.volumes).native
     field = native.bias.on(native.native_affine, native.native_shape)

@@ -1,5 +1,8 @@
 """From the MNI152 grid back to where a scan was acquired."""
 
+import sys
+from pathlib import Path
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
@@ -7,6 +10,8 @@ from scipy import ndimage
 from pipeline.applications.sources import NativeSpace
 from pipeline.imaging.geometry import resample_masked, sample, smooth_for
 from pipeline.imaging.header import zooms_of
+from pipeline.imaging.read import read_scan
+from pipeline.imaging.register import correlation
 
 BRAIN_LEVEL = 0.1
 """Intensity (0 to 1) above which a voxel is surely brain; darker ones only inside of such."""
@@ -54,3 +59,13 @@ def to_native(
     if native.bias is not None:
         intensities *= native.bias.on(native.native_affine, shape)
     return np.where(inside, intensities, 0).astype(np.float32)
+
+
+def overlay(made: NDArray[np.float32], image: NDArray[np.float32]) -> float:
+    """Return the correlation of a volume in native space with its file, where it is not 0."""
+    return correlation(made, image, made != 0)
+
+
+def read_native(path: Path) -> NDArray[np.float32]:
+    """Return the voxels (X, Y, Z) of a file that was found good before."""
+    return read_scan(path, max_bytes=sys.maxsize).data

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -20,6 +20,9 @@ from pipeline.stores.matching import check_same_scans
 from pipeline.stores.volumes import BIAS_GRID, VolumeStore
 from schemas.errors import ContractError, ScanError
 from schemas.params import GridParams, PreprocessParams
+
+if TYPE_CHECKING:
+    from pipeline.imaging.chain import PreprocessedScan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +53,8 @@ class Source:
     native: NativeSpace | None
     record: dict[str, Any]
     """Where it came from."""
+    file: Path | None = None
+    """The image, where it was read just now."""
 
 
 def source_from_store(
@@ -154,19 +159,24 @@ def source_from_file(path: Path, models: Models, params: PreprocessParams) -> So
             " `pipeline preprocess` for its thresholds"
         )
     volume = unit_interval(scan.volume)
-    native = NativeSpace(
+    return Source(
+        scan_id=stem_of(path),
+        z_0=models.encode(torch.from_numpy(volume)[None]),
+        volume=volume,
+        native=None if params.registration == "syn" else native_space_of(scan),
+        record=identity_of_file(path, params) | {"qc": scan.qc},
+        file=path,
+    )
+
+
+def native_space_of(scan: "PreprocessedScan") -> NativeSpace:
+    """Return the way back of a scan that was preprocessed just now."""
+    return NativeSpace(
         native_to_mni=scan.native_to_mni,
         native_affine=scan.native_affine,
         native_shape=scan.native_shape,
         intensity_range=scan.intensity_range,
         bias=scan.bias,
-    )
-    return Source(
-        scan_id=stem_of(path),
-        z_0=models.encode(torch.from_numpy(volume)[None]),
-        volume=volume,
-        native=None if params.registration == "syn" else native,
-        record=identity_of_file(path, params) | {"qc": scan.qc},
     )
 
 

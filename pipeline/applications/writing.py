@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from pipeline.applications.models import Models
-from pipeline.applications.native import brain_of, to_native
+from pipeline.applications.native import brain_of, overlay, read_native, to_native
 from pipeline.applications.outcome import Outcome
 from pipeline.applications.sources import Source
 from pipeline.compute import progress, write_atomic, write_json
@@ -131,7 +131,10 @@ class Writer:
         watched
             Show progress, volume by volume.
         """
-        files: list[str] = []
+        outputs: list[dict[str, Any]] = []
+        image = None
+        if self.space == "native" and source is not None and source.file is not None:
+            image = read_native(source.file)
         named = self._named(stem)
         shown = _shown(len(outcome.labels))
         pictured = {}
@@ -141,8 +144,10 @@ class Writer:
         for row, volume in enumerate(volumes):
             label = outcome.labels[row]
             path = self.out / f"{named}_{label}_space-{_SPACE_NAMES[self.space]}_T1w.nii.gz"
-            self._write_volume(path, volume, source)
-            files.append(path.name)
+            written = self._write_volume(path, volume, source)
+            outputs.append({"file": path.name} | outcome.details[row])
+            if image is not None:
+                outputs[row]["correlation_with_file"] = round(overlay(written, image), 4)
             if row in shown:
                 pictured[label] = volume
         picture = self.document(stem).with_suffix(".png")
@@ -154,9 +159,7 @@ class Writer:
             **outcome.record,
             **self._intensities(source),
             "picture": picture.name,
-            "outputs": [
-                {"file": file} | detail for file, detail in zip(files, outcome.details, strict=True)
-            ],
+            "outputs": outputs,
         }
         before = set(_files(self._former(stem))) - set(_files(document))
         left = [name for name in sorted(before) if (self.out / name).is_file()]
@@ -198,7 +201,10 @@ class Writer:
             made = outcome.make(slice(start, start + self.models.batch_size))
             yield from np.asarray(made.numpy(), dtype=np.float32)
 
-    def _write_volume(self, path: Path, volume: NDArray[np.float32], source: Source | None) -> None:
+    def _write_volume(
+        self, path: Path, volume: NDArray[np.float32], source: Source | None
+    ) -> NDArray[np.float32]:
+        """Write one volume in the space that was asked for; return it as it was written."""
         affine = np.asarray(self.models.autoencoder.grid["affine"], dtype=np.float64)
         if self.space == "native":
             assert source is not None
@@ -207,6 +213,7 @@ class Writer:
             volume = to_native(volume, brain_of(volume, known), source.native, affine)
             affine = source.native.native_affine
         write_nifti(path, volume, affine, code=XFORM_CODES[self.space], made_by=self.command)
+        return volume
 
 
 _SPACE_NAMES = {"mni": "MNI152", "native": "native"}
