@@ -2,6 +2,9 @@
 
 from pydantic import BaseModel, ConfigDict
 
+FEWEST_SUBJECTS = 5
+"""Fewer have no interval that is shown: to resample so few says nothing of people not seen."""
+
 
 class Estimate(BaseModel):
     """A figure with its 95 % subject-bootstrap interval."""
@@ -15,4 +18,6 @@ class Estimate(BaseModel):
     """Subjects behind the figure."""
 
     def __str__(self) -> str:
+        if self.subjects < FEWEST_SUBJECTS:
+            return f"{self.value:.3f}"
         return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"

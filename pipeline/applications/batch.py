@@ -116,7 +116,7 @@ def run_batch(
                 stem=source.scan_id,
                 record=known | {"input": source.record},
                 source=source,
-                reference=reference_of(source, opener.models),
+                reference=_compared(outcome, source, opener.models),
                 watched=alone,
             )
             if alone:
@@ -190,6 +190,13 @@ def _warn_of_inversion(name: str, outcome: Outcome) -> None:
             name,
             *(health[figure] for figure in ("mean", "std", "kurtosis")),
         )
+
+
+def _compared(outcome: Outcome, source: Source, models: Models) -> tuple[str, NDArray[np.float32]]:
+    if outcome.beside is None:
+        return reference_of(source, models)
+    title, make = outcome.beside
+    return title, make()[0].numpy()
 
 
 def reference_of(source: Source, models: Models) -> tuple[str, NDArray[np.float32]]:

@@ -49,4 +49,9 @@ def with_detail(
 
 def with_own_detail(outcome: Outcome, own: NDArray[np.float32]) -> Outcome:
     """Return the outcome with one scan's detail, (X, Y, Z), added to every volume."""
-    return with_detail(outcome, lambda _: own[None], "of the scan itself")
+    detailed = with_detail(outcome, lambda _: own[None], "of the scan itself")
+    if outcome.beside is None:
+        return detailed
+    title, make = outcome.beside
+    added = torch.from_numpy(own)
+    return replace(detailed, beside=(title, lambda: (make() + added).clamp(0, 1)))

@@ -40,7 +40,11 @@ def manipulate(
         "position_before": start,
     }
     return Outcome(
-        lambda rows: models.decode(models.sample(moved[rows], x_T[rows])), labels, details, record
+        lambda rows: models.decode(models.sample(moved[rows], x_T[rows])),
+        labels,
+        details,
+        record,
+        beside=("scale 0", lambda: models.decode(models.sample(codes.y_sem, codes.x_T))),
     )
 
 

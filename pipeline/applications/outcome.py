@@ -41,6 +41,8 @@ class Outcome:
     """One a volume: the numbers it was made with."""
     record: dict[str, Any]
     """What they have in common."""
+    beside: tuple[str, Callable[[], Float[Tensor, "1 X Y Z"]]] | None = None
+    """What pictures compare them with and how it is made, where that is not the scan itself."""
 
     @cached_property
     def volumes(self) -> Float[Tensor, "N X Y Z"]:

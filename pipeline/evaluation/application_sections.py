@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 from pipeline.evaluation.context import ReportContext
 from pipeline.evaluation.gallery import FigureFolder
 from pipeline.evaluation.plots import dose_plot, middle_visit_plot
+from pipeline.evaluation.probe_sections import doubt_of
 from pipeline.evaluation.strips import generation_strip, interpolation_strip, manipulation_strip
+from schemas.metrics import FEWEST_SUBJECTS
 
 MANIPULATION_NAMES = {"ldae": "LDAE", "pca": "PCA of latents"}
 DOSE_PANELS = {
@@ -38,8 +40,6 @@ TARGET_NAMES = {
     "scan": "Against the real scan",
     "decoded": "Against the real scan as the autoencoder shows it (its blur on both sides)",
 }
-MIN_SUBJECTS = 3
-"""Intervals over fewer subjects decide nothing."""
 GENERATION_NAMES = {
     "held_out": "Held-out scans, decoded",
     "denoiser": "Denoiser alone",
@@ -77,6 +77,7 @@ def manipulation_section(context: ReportContext, figures: FigureFolder) -> dict[
         strips.append({"scan_id": str(pictures["scan_id"][i]), "picture": picture})
     return {
         "direction": found["direction"],
+        "doubt": doubt_of(found["direction"], context.probe),
         "subjects": found["subjects"],
         "rows": [(MANIPULATION_NAMES.get(m, m), f) for m, f in found["methods"].items()],
         "picture": figures.plot(
@@ -140,7 +141,7 @@ def verdicts(found: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
                 better = estimate["low"] > 0 if more_is_better else estimate["high"] < 0
                 worse = estimate["high"] < 0 if more_is_better else estimate["low"] > 0
                 word = "better" if better else "worse" if worse else "no clear difference"
-                if estimate["subjects"] < MIN_SUBJECTS:
+                if estimate["subjects"] < FEWEST_SUBJECTS:
                     word = "too few subjects to tell"
                 cells.append({"estimate": estimate, "verdict": word, "measure": measure})
             yield {"ours": VISIT_NAMES[ours], "rival": VISIT_NAMES[rival], "cells": cells}

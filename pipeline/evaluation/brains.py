@@ -107,11 +107,12 @@ def reconstruction_strip(
                     interpolation="bicubic",
                 )  # fmt: skip
                 _bare(axis)
-    _difference_key(figure, figure.add_subplot(grid[0, 4:]))
+    first = names.get("reference", "reference")
+    _difference_key(figure, figure.add_subplot(grid[0, 4:]), f"difference from {first}")
     return figure
 
 
-def _difference_key(figure: Figure, axis: mpl.axes.Axes) -> None:
+def _difference_key(figure: Figure, axis: mpl.axes.Axes, title: str) -> None:
     axis.axis("off")
     inset = axis.inset_axes((0.2, 0.42, 0.6, 0.07))
     scale = mpl.cm.ScalarMappable(Normalize(-DIFFERENCE_LIMIT, DIFFERENCE_LIMIT), DIFFERENCE_MAP)
@@ -120,7 +121,7 @@ def _difference_key(figure: Figure, axis: mpl.axes.Axes) -> None:
     bar.ax.tick_params(colors=BRAIN_INK, labelcolor=BRAIN_INK, labelsize=8, length=0)
     bar.outline.set_visible(False)
     axis.text(
-        0.5, 0.58, "difference from the reference", transform=axis.transAxes, ha="center",
+        0.5, 0.58, title, transform=axis.transAxes, ha="center",
         color=BRAIN_INK, fontsize=8.5,
     )  # fmt: skip
 

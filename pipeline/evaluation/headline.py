@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.compute import counted
+from schemas.metrics import Estimate
 
 
 def read_headline(*, evaluate: Path | None = None, probe: Path | None = None) -> list[str]:
@@ -35,7 +36,8 @@ def _application_lines(metrics: dict[str, Any]) -> list[str]:
         lines.append(
             f"ventricles along {manipulation['direction']}, {method}: Spearman"
             f" {_interval(dose['spearman'])}{_people(dose['spearman'])}, rising in"
-            f" {dose['rising']['value']:.0%} of subjects"
+            f" {dose['rising']['value']:.0%} of subjects,"
+            f" {dose['per_scale']['value']:+.2f} ml a step"
         )
     visits = metrics.get("interpolation", {}).get("all", {}).get("scan", {})
     for method in ("ldae", "ldae_detail", "blend", "nearest"):
@@ -70,10 +72,7 @@ def _probe_lines(metrics: dict[str, Any]) -> list[str]:
 
 
 def _interval(estimate: dict[str, Any]) -> str:
-    """Return value and interval; one subject alone has none."""
-    alone = estimate["subjects"] == 1
-    interval = "" if alone else f" [{estimate['low']:.3f}, {estimate['high']:.3f}]"
-    return f"{estimate['value']:.3f}{interval}"
+    return str(Estimate.model_validate(estimate))
 
 
 def _people(estimate: dict[str, Any]) -> str:

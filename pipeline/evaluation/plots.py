@@ -10,8 +10,16 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator, ScalarFormatter
 
 from pipeline.evaluation.style import Palette
+from schemas.metrics import FEWEST_SUBJECTS
 
 Estimates = Mapping[str, Mapping[str, Any]]
+
+
+def _span(estimate: Mapping[str, Any]) -> tuple[float, float]:
+    """Return the ends of an interval; of too few subjects, the value alone."""
+    if estimate["subjects"] < FEWEST_SUBJECTS:
+        return estimate["value"], estimate["value"]
+    return estimate["low"], estimate["high"]
 
 
 def steps_plot(
@@ -32,7 +40,7 @@ def steps_plot(
                 label=names.get(method, method),
             )  # fmt: skip
             axis.fill_between(
-                at, [e["low"] for e in found], [e["high"] for e in found],
+                at, [_span(e)[0] for e in found], [_span(e)[1] for e in found],
                 color=colours[method], alpha=0.15, linewidth=0,
             )  # fmt: skip
         axis.set(title=title, xlabel="steps each way", xscale="log")
@@ -95,7 +103,7 @@ def middle_visit_plot(
                     continue
                 e = found[method][measure]
                 axis.plot(
-                    [e["low"], e["high"]], [y + offset] * 2, color=colours[g % len(colours)],
+                    _span(e), [y + offset] * 2, color=colours[g % len(colours)],
                     linewidth=1.4, alpha=0.6,
                 )  # fmt: skip
                 axis.plot(

@@ -5,10 +5,12 @@ from typing import Any
 
 import pandas as pd
 
+from pipeline.compute import counted
 from pipeline.evaluation.context import ReportContext
 from pipeline.evaluation.figures import FEATURE_NAMES, feature_name, roc_and_scatter
 from pipeline.evaluation.gallery import FigureFolder
 from pipeline.evaluation.plots import calibration_plot
+from schemas.metrics import FEWEST_SUBJECTS
 
 PROBE_COLUMNS = {
     "roc_auc": ("ROC-AUC", 3),
@@ -50,6 +52,31 @@ FEW_SUBJECTS = 10
 def target_name(target: str) -> str:
     """Return how a label column is called in headings."""
     return target.removesuffix("_years").replace("_", " ").capitalize()
+
+
+def doubt_of(direction: str, probe: Mapping[str, Any] | None) -> str | None:
+    """Return why a direction may mean nothing: its probe is not shown to beat chance.
+
+    Judged where there are most subjects: by the interval of ROC-AUC against .5, or of R² against 0.
+    """
+    targets = {} if probe is None else probe["targets"]
+    target = direction if direction in targets else direction.rpartition(":")[0]
+    if probe is None or target not in targets:
+        return None
+    kind = targets[target]["kind"]
+    metric, chance = ("roc_auc", 0.5) if kind == "classification" else ("r2", 0.0)
+    figures = [probe.get(protocol, {}).get(target, {}) for protocol in ("test", "cv")]
+    judged = [sets["y_sem"][metric] for sets in figures if metric in sets.get("y_sem", {})]
+    if not judged:
+        return None
+    most = max(judged, key=lambda estimate: int(estimate["subjects"]))
+    if most["subjects"] >= FEWEST_SUBJECTS and most["low"] > chance:
+        return None
+    return (
+        f"The probe of {target} is not shown to beat chance ({PROBE_COLUMNS[metric][0]}"
+        f" {most['value']:.2f}, {counted(most['subjects'], 'subject')}), so this direction may mean"
+        " nothing."
+    )
 
 
 def probe_section(context: ReportContext, figures: FigureFolder) -> dict[str, Any] | None:

@@ -23,7 +23,12 @@ from pipeline.evaluation.figures import (
 )
 from pipeline.evaluation.gallery import FigureFolder, Picture
 from pipeline.evaluation.plots import steps_plot
-from pipeline.evaluation.probe_sections import FEW_SUBJECTS, PROBE_COLUMNS, target_name
+from pipeline.evaluation.probe_sections import (
+    FEW_SUBJECTS,
+    PROBE_COLUMNS,
+    doubt_of,
+    target_name,
+)
 from pipeline.evaluation.style import data_uri
 
 METHOD_NAMES = {
@@ -91,13 +96,15 @@ def headline_section(context: ReportContext) -> list[dict[str, Any]]:
     manipulation = (context.evaluate or {}).get("manipulation", {})
     dose = manipulation.get("methods", {}).get("ldae", {})
     if "ventricle_ml" in dose:
+        doubted = doubt_of(manipulation["direction"], context.probe) is not None
         cards.append(
             {
                 "label": f"Ventricles along {manipulation['direction'].split(':')[-1]}, ρ",
                 "estimate": dose["ventricle_ml"]["spearman"],
                 "digits": 2,
                 "note": "median rank correlation · "
-                f"{number(dose['ventricle_ml']['per_scale']['value'], 2, '+')} ml a step",
+                f"{number(dose['ventricle_ml']['per_scale']['value'], 2, '+')} ml a step"
+                f"{' · its probe does not beat chance' if doubted else ''}",
             }
         )
     probe = context.probe or {}
@@ -160,12 +167,14 @@ def cohort_section(context: ReportContext, figures: FigureFolder) -> dict[str, A
                 "range": f"{ages.min():.0f}–{ages.max():.0f}" if len(ages) else "–",
                 "sex": f"{sexes.get('F', 0)} / {sexes.get('M', 0)}",
                 "diagnoses": [int((diagnosis[group.index] == d).sum()) for d in diagnoses],
+                "unknown": int(diagnosis[group.index].isna().sum()),
             }
         )
     has_ages = "age_years" in manifest and manifest["age_years"].notna().any()
     return {
         "rows": rows,
         "diagnoses": diagnoses,
+        "some_unknown": bool(diagnoses) and bool(diagnosis.isna().any()),
         "visits": int((manifest.groupby("subject_id").size() > 1).sum()),
         "picture": figures.plot("cohort_ages", lambda palette: cohort_ages(manifest, palette))
         if has_ages

@@ -8,6 +8,7 @@ import pandas as pd
 
 from pipeline.compute import write_atomic
 from pipeline.evaluation.context import ReportContext
+from schemas.metrics import FEWEST_SUBJECTS
 
 Nested = Mapping[str, Any]
 
@@ -41,7 +42,8 @@ def latex(table: pd.DataFrame) -> str:
 
 
 def _cell(row: Mapping[Any, Any]) -> str:
-    interval = f" [{row['low']:.3g}, {row['high']:.3g}]" if row["subjects"] > 1 else ""
+    known = row["subjects"] >= FEWEST_SUBJECTS
+    interval = f" [{row['low']:.3g}, {row['high']:.3g}]" if known else ""
     return f"{row['value']:.3g}{interval}"
 
 

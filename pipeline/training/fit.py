@@ -20,6 +20,7 @@ from pipeline.compute import Progress, native_bf16, takes_bf16, write_atomic, wr
 from pipeline.stores.builder import lock_store
 from pipeline.training.batches import StepStream
 from pipeline.training.checkpoints import WholeCheckpoints
+from pipeline.training.interrupts import StopsBetweenSteps
 from pipeline.training.module import StepModule
 from pipeline.training.pictures import Decode, Pictures
 from pipeline.training.processes import join, processes, wait
@@ -69,16 +70,24 @@ def fit(
                 sinks = open_sinks(module.params.log_to, out)
                 callbacks += [_Bar(start), Pictures(out, decode, sinks), Curves(sinks)]
             micro = module.params.accumulate
+            if processes().size == 1:
+                callbacks.append(StopsBetweenSteps(work / CHECKPOINT, interval=_interval(module)))
             trainer = _trainer(module, work, device, callbacks)
-            trainer.fit(
-                module,
-                DataLoader(StepStream(start * micro, module.params.steps * micro), batch_size=None),
-                DataLoader(StepStream(0, 1), batch_size=None),
-                ckpt_path=checkpoint,
-                weights_only=True,
-            )
-            if trainer.interrupted:
-                raise KeyboardInterrupt
+            try:
+                trainer.fit(
+                    module,
+                    DataLoader(
+                        StepStream(start * micro, module.params.steps * micro), batch_size=None
+                    ),
+                    DataLoader(StepStream(0, 1), batch_size=None),
+                    ckpt_path=checkpoint,
+                    weights_only=True,
+                )
+            except SystemExit:
+                # Lightning's way to end after Ctrl-C, which the command line says in its own words.
+                if trainer.interrupted:
+                    raise KeyboardInterrupt from None
+                raise
         else:
             module.to(device)
             module.on_fit_start()
