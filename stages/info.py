@@ -40,9 +40,10 @@ def info(
         typer.echo(f"report: {(path / 'report.html').resolve()}")
         return
     elif path.suffix != ".zarr" and not path.is_file() and not (path / "zarr.json").is_file():
-        raise ContractError(
-            f"{path}: no store, no model, no report.html (yet?); `dvc repro` makes them"
-        )
+        parts = ("reports", "models/ldae", "models/ae", "data/latents.zarr", "data/volumes.zarr")
+        made = [str(path / part) for part in parts if (path / part).exists()]
+        remedy = f"give one of {', '.join(made)}" if made else "`dvc repro` makes them"
+        raise ContractError(f"{path}: no store, no model, no report.html (yet?); {remedy}")
     else:
         facts = _store_facts(path, manifest)
     for name, value in facts.items():

@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from pipeline.compute import write_atomic
 from schemas.errors import ParamsError, in_plain_words
@@ -33,7 +34,7 @@ def load_params(path: Path | None, overrides: list[str]) -> Params:
     try:
         return Params.model_validate(values)
     except ValidationError as error:
-        where = ".".join(map(str, error.errors()[0]["loc"]))
+        where = _where(error.errors()[0])
         source = "--set" if path is None or where in asked else f"{path}:"
         raise ParamsError(f"{source} {_describe(error)}") from error
 
@@ -53,7 +54,10 @@ def _parse(text: str, *, source: str) -> Any:
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise ParamsError(f"{source}: no valid YAML ({str(error).splitlines()[0]})") from error
+        mark = getattr(error, "problem_mark", None)
+        line = "" if mark is None else f", line {mark.line + 1}"
+        reason = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise ParamsError(f"{source}: no valid YAML ({reason}{line})") from error
 
 
 def _assign(values: dict[str, Any], key: str, value: Any) -> None:
@@ -66,14 +70,23 @@ def _assign(values: dict[str, Any], key: str, value: Any) -> None:
 
 
 def _describe(error: ValidationError) -> str:
-    first = error.errors()[0]
-    where = ".".join(map(str, first["loc"]))
+    first, *others = error.errors()
+    where = _where(first)
     if first["type"] == "extra_forbidden":
         known = _known_keys(first["loc"][:-1])
         near = difflib.get_close_matches(str(first["loc"][-1]), known, n=1)
         hint = f"did you mean {near[0]}?" if near else f"known here: {', '.join(known)}"
         return f"unknown key {where}; {hint}"
-    return f"{where}: {in_plain_words(first['msg'])}, got {first['input']!r}"
+    # A value that may be of several kinds has an error for each.
+    kinds = [first, *(other for other in others if _where(other) == where)]
+    wanted = dict.fromkeys(in_plain_words(kind["msg"]).removeprefix("expected ") for kind in kinds)
+    expected = "expected " if in_plain_words(first["msg"]).startswith("expected ") else ""
+    return f"{where}: {expected}{' or '.join(wanted)}, got {first['input']!r}"
+
+
+def _where(error: ErrorDetails) -> str:
+    """Return the key; pydantic adds the kind that it tried, such as literal['auto']."""
+    return ".".join(str(part) for part in error["loc"] if "[" not in str(part))
 
 
 def _known_keys(location: tuple[int | str, ...]) -> list[str]:

@@ -90,9 +90,14 @@ def label_hint(found: "pd.DataFrame", params: Params) -> str | None:
     values = found["diagnosis"].dropna().astype(str).value_counts()
     direction = params.evaluate.manipulation.direction
     if values.empty and direction.startswith("diagnosis:"):
+        told = f"no diagnosis in the input, and manipulation would move along {direction}"
+        others = {"age_years": "age_years", "sex": "sex:M"}
+        known = [way for label, way in others.items() if found[label].notna().any()]
+        if not known:
+            return f"{told}: it will be left out, as will probes, until a table names labels"
         return (
-            f"no diagnosis in the input, and manipulation would move along {direction}: name"
-            " another in params.yaml, evaluate.manipulation.direction (age_years, sex:M)"
+            f"{told}: name another in params.yaml, evaluate.manipulation.direction"
+            f" ({', '.join(known)})"
         )
     if compared is None or values.empty or set(compared) <= set(values.index):
         return None

@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 import pipeline.stores.volumes as volume_module
 import pipeline.training.latent_diffusion as training
 from pipeline.applications.batch import Opener, run_batch, run_pair
+from pipeline.applications.detail import with_own_detail
 from pipeline.applications.generate import fit_prior, generate, prior_of
 from pipeline.applications.interpolate import interpolate, slerp
 from pipeline.applications.manipulate import manipulate, move
@@ -570,6 +571,15 @@ def test_a_new_image_gets_the_latent_of_its_volume(tmp_path, monkeypatch, opener
     assert source_from_file(path, models, syn).native is None
 
 
+def test_pictures_of_a_manipulation_compare_with_scale_0(opener, models, direction, source):
+    own = np.full(SHAPE, 0.03, np.float32)
+    outcome = manipulate(models, source.z_0, direction, (-1.0, 0.0))
+    for compared in (outcome, with_own_detail(outcome, own)):
+        title, make = compared.beside
+        assert title == "scale 0"
+        torch.testing.assert_close(make()[0], compared.volumes[1], atol=1e-4, rtol=0)
+
+
 def test_the_record_says_how_native_output_overlays_its_file(tmp_path, monkeypatch, opener, models):
     scan = preprocessed()
     path = tmp_path / "head.nii.gz"
@@ -633,12 +643,20 @@ def test_a_new_image_is_preprocessed_as_the_store_was(opener, models):
     on_grid = SimpleNamespace(
         autoencoder=SimpleNamespace(grid={"shape": list(SHAPE), "affine": affine})
     )
-    recorded = PreprocessParams(bias_field=False).model_dump(mode="json")
-    store = SimpleNamespace(attributes=SimpleNamespace(params={"preprocess": recorded}))
+
+    def volumes(zooms):
+        grid = GridParams(shape=SHAPE, zooms=zooms)
+        recorded = PreprocessParams(bias_field=False, grid=grid).model_dump(mode="json")
+        attributes = SimpleNamespace(params={"preprocess": recorded})
+        return SimpleNamespace(path=Path("volumes.zarr"), attributes=attributes)
+
+    store = volumes(3.0)
     params = preprocessing_for(on_grid, PreprocessParams(), volumes=store, latents=None)
     assert (params.bias_field, params.grid.shape) == (False, SHAPE)
     with pytest.raises(ContractError, match="preprocessed in another way"):
         preprocessing_for(on_grid, PreprocessParams(), volumes=store, latents=opener.latents)
+    with pytest.raises(ContractError, match=r"volumes.zarr: volumes of .* voxels of 2 mm, those"):
+        preprocessing_for(on_grid, PreprocessParams(), volumes=volumes(2.0), latents=None)
 
 
 def test_one_bad_scan_does_not_stop_a_batch(tmp_path, monkeypatch, opener, models):
@@ -651,7 +669,7 @@ def test_one_bad_scan_does_not_stop_a_batch(tmp_path, monkeypatch, opener, model
 
 
 def test_names_of_files():
-    assert stem_of(Path("a/sub-01_T1w.nii.gz")) == "sub-01_T1w"
+    assert stem_of(Path("a/sub-01_T1w.nii.gz")) == "sub-01"
     assert stem_of(Path("scan.v2.MGZ")) == "scan.v2"
 
 

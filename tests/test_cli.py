@@ -91,6 +91,10 @@ def test_presets_are_valid(preset):
         (["--wrokers", "2"], "wrokers"),
         (["--workers", "some"], "expected a valid integer. See pipeline train-ldm --help"),
         (["--set", "train_ae.steps"], "expected section.key=value"),
+        (
+            ["--set", "encode.precision=fp64"],
+            "--set encode.precision: expected 'fp32' or 'bf16' or 'auto', got 'fp64'",
+        ),
         (["--params", "nowhere.yaml"], "nowhere.yaml"),
         (["--device", "cuda:99"], "cuda:99"),
     ],

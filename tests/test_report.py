@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from jinja2 import Environment, PackageLoader
 
 from pipeline.cohort.phantom.anatomy import VOLUMES
 from pipeline.evaluation.application_sections import VISIT_MEASURES, verdicts
@@ -21,12 +22,14 @@ from pipeline.evaluation.figures import FEATURE_NAMES, roc_and_scatter
 from pipeline.evaluation.interpolation import summarise_interpolation
 from pipeline.evaluation.manipulation import summarise_dose
 from pipeline.evaluation.metrics import RECONSTRUCTION_METRICS, summarise_reconstruction
+from pipeline.evaluation.probe_sections import doubt_of
 from pipeline.evaluation.probes import fit_probes
 from pipeline.evaluation.report import load_context, render_report
-from pipeline.evaluation.sections import headline_section
+from pipeline.evaluation.sections import headline_section, number
 from pipeline.evaluation.style import LIGHT, figure_style
 from pipeline.stores.volumes import VolumeRow, write_volumes
 from schemas.errors import ContractError
+from schemas.metrics import FEWEST_SUBJECTS, Estimate
 from schemas.params import Params
 from schemas.stores import StoreAttributes
 
@@ -394,6 +397,43 @@ def test_one_subject_decides_nothing() -> None:
     found = {"ldae_minus": {"scan": {"blend": dict.fromkeys(VISIT_MEASURES, certain)}}}
     (row,) = verdicts(found)
     assert {cell["verdict"] for cell in row["cells"]} == {"too few subjects to tell"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "metric", "estimate", "doubted"),
+    [
+        ("classification", "roc_auc", (0.9, 0.7, 1.0, 12), False),
+        ("classification", "roc_auc", (0.6, 0.4, 0.8, 12), True),
+        ("classification", "roc_auc", (1.0, 1.0, 1.0, FEWEST_SUBJECTS - 1), True),
+        ("regression", "r2", (0.4, 0.1, 0.6, 12), False),
+        ("regression", "r2", (-0.2, -0.3, 0.1, 12), True),
+    ],
+)
+def test_a_direction_is_worth_no_more_than_its_probe(kind, metric, estimate, doubted):
+    figure = dict(zip(("value", "low", "high", "subjects"), estimate, strict=True))
+    fewer = figure | {"low": 0.9, "subjects": 3}
+    probe = {
+        "targets": {"label": {"kind": kind}},
+        "test": {"label": {"y_sem": {metric: fewer}}},
+        "cv": {"label": {"y_sem": {metric: figure}}},
+    }
+    direction = "label:AD" if kind == "classification" else "label"
+    assert (doubt_of(direction, probe) is not None) == doubted
+    assert doubt_of("other", probe) is None
+    assert doubt_of(direction, None) is None
+
+
+def test_few_subjects_have_no_interval():
+    few = {"value": 0.5, "low": 0.5, "high": 0.5, "subjects": FEWEST_SUBJECTS - 1}
+    enough = few | {"low": 0.4, "subjects": FEWEST_SUBJECTS}
+    assert [str(Estimate(**e)) for e in (few, enough)] == ["0.500", "0.500 [0.400, 0.500]"]
+    page = Environment(loader=PackageLoader("pipeline", "evaluation/templates"), autoescape=True)
+    page.filters["number"] = number
+    page.globals["fewest"] = FEWEST_SUBJECTS
+    macro = page.get_template("macros.html.j2", globals=page.globals).module.estimate
+    assert "subjects" in macro(few)
+    assert "0.500–" not in macro(few)
+    assert "0.400–0.500" in macro(enough)
 
 
 def test_every_method_of_a_plot_has_a_colour():

@@ -15,11 +15,11 @@ def is_image(text: str) -> bool:
 
 
 def stem_of(path: Path) -> str:
-    """Return a file's name without its image suffix."""
+    """Return a file's name without its image suffix, and without BIDS' `_T1w`."""
     name = path.name
     for suffix in sorted(SUFFIXES, key=len, reverse=True):
         if name.lower().endswith(suffix):
-            return name[: -len(suffix)]
+            return name[: -len(suffix)].removesuffix("_T1w")
     return name
 
 

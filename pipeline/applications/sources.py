@@ -24,6 +24,9 @@ from schemas.params import GridParams, PreprocessParams
 if TYPE_CHECKING:
     from pipeline.imaging.chain import PreprocessedScan
 
+SAME_ZOOMS = 1e-3
+"""Voxel sizes (mm) that differ by less are the same."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NativeSpace:
@@ -200,10 +203,6 @@ def preprocessing_for(
     from pipeline.imaging.chain import METHOD_VERSION
     from pipeline.precompute.tasks import content_params
 
-    params = default
-    if volumes is not None and "preprocess" in volumes.attributes.params:
-        recorded = PreprocessParams.model_validate(volumes.attributes.params["preprocess"])
-        params = recorded.model_copy(update={"qc": default.qc, "max_bytes": default.max_bytes})
     affine = np.asarray(models.autoencoder.grid["affine"])
     grid = GridParams(shape=tuple(models.autoencoder.grid["shape"]), zooms=abs(float(affine[0, 0])))
     if not np.allclose(grid_affine(grid), affine, atol=1e-3):
@@ -211,6 +210,15 @@ def preprocessing_for(
             "--ae: its grid is not one that `pipeline preprocess` makes, so a new image cannot be"
             " brought onto it; give a scan of a store with --scan"
         )
+    params = default
+    if volumes is not None and "preprocess" in volumes.attributes.params:
+        recorded = PreprocessParams.model_validate(volumes.attributes.params["preprocess"])
+        if not _same_grid(recorded.grid, grid):
+            raise ContractError(
+                f"{volumes.path}: volumes of {_size(recorded.grid)}, those of --ae have"
+                f" {_size(grid)}; give the volumes of the models' own study"
+            )
+        params = recorded.model_copy(update={"qc": default.qc, "max_bytes": default.max_bytes})
     params = params.model_copy(update={"grid": grid})
     made = digest_of([content_params(params), METHOD_VERSION])
     if latents is not None and latents.attributes.digests.get("preprocessing") != made:
@@ -224,6 +232,14 @@ def preprocessing_for(
 def unit_interval(volume: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Return a stored volume in [0, 1]."""
     return np.asarray(volume / np.float32(255), dtype=np.float32)
+
+
+def _same_grid(one: GridParams, other: GridParams) -> bool:
+    return one.shape == other.shape and abs(one.zooms - other.zooms) < SAME_ZOOMS
+
+
+def _size(grid: GridParams) -> str:
+    return f"{'×'.join(map(str, grid.shape))} voxels of {grid.zooms:g} mm"
 
 
 def _is_syn(volumes: VolumeStore) -> bool:

@@ -4,7 +4,7 @@ import logging
 from pathlib import Path
 
 from pipeline.cohort.records import Record, bids_label, entities, prefixed, walk
-from pipeline.compute import other_half
+from pipeline.compute import counted, other_half
 
 log = logging.getLogger(__name__)
 
@@ -33,14 +33,20 @@ def folder_records(root: Path) -> list[Record]:
         for name in names
         if name.lower().endswith(SUFFIXES)
     ]
-    taken, skipped = [], 0
+    taken: list[Record] = []
+    skipped: list[str] = []
     for path in sorted(files):
         if _wanted(path):
             taken.append(_record(path, root))
         else:
-            skipped += 1
+            skipped.append(path.name)
     if skipped:
-        log.info("%s: %d images are no T1w by their names, not taken", root, skipped)
+        log.info(
+            "%s: not taken, no T1w by name: %s (%s)",
+            root,
+            counted(len(skipped), "image"),
+            ", ".join(skipped[:3]) + (", …" if len(skipped) > 3 else ""),
+        )
     return taken
 
 

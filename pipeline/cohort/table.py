@@ -64,7 +64,7 @@ def _column(
     found = _find(path, have, target, names, columns)
     if found is None:
         raise ContractError(
-            f"{path}: no column for {target} (has {', '.join(have)}); name it with --columns"
-            f" {target}=NAME (cohort.columns in params.yaml)"
+            f"{path}: no column for {target} (has {', '.join(have)}); name it with --set"
+            f" cohort.columns.{target}=NAME"
         )
     return found

@@ -48,7 +48,10 @@ def clean_voxels(
     num_bad = data.size - int(finite.sum())
     around = _is_nan_around(data)
     if num_bad > MAX_NONFINITE * data.size and not around:
-        raise ScanError(f"{num_bad / data.size:.0%} of the voxels are NaN or infinite")
+        raise ScanError(
+            f"{num_bad / data.size:.0%} of the voxels are NaN or infinite, at most"
+            f" {MAX_NONFINITE:.0%} are set to the background; export the scan again"
+        )
     background = min(0.0, float(data[finite].min())) if around else _background(data)
     if num_bad:
         data[~finite] = background

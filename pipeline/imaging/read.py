@@ -190,7 +190,7 @@ def _is_gzip(path: Path) -> bool:
         magic = file.read(2) == b"\x1f\x8b"
     named = path.name.lower().endswith((".gz", ".mgz"))
     if named and not magic:
-        raise ScanError("named as gzip, but the content is not gzip; rename or compress it")
+        raise ScanError("named as gzip, but the content is not gzip; if it is an image, rename it")
     if magic and not named:
         raise ScanError("content is gzip, but the name does not end in .gz; rename it")
     return magic

@@ -1,5 +1,6 @@
 """Get from whatever the user has (a store, a folder, BIDS, a table, DICOM) to a volume store."""
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,8 @@ from pipeline.cohort.manifest import write_manifest
 from pipeline.precompute.preprocess import preprocess_cohort
 from pipeline.stores.builder import real_path, writing_to
 from schemas.params import GridParams, Params
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +58,12 @@ def volumes_of(
         update={"grid": GridParams(shape=tuple(grid["shape"]), zooms=zooms)}
     )
     quarantine = work / "quarantine.csv"
+    log.info(
+        "%s: preprocessing onto %s voxels of %g mm; volumes and QC stay there for the next call",
+        work,
+        "×".join(map(str, grid["shape"])),
+        zooms,
+    )
     with writing_to(work):
         summary = preprocess_cohort(
             manifest,
