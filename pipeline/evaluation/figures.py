@@ -122,6 +122,10 @@ def _draw_curve(axis: Axes, log: pd.DataFrame, palette: Palette) -> None:
     axis.set_ylabel({"loss": "loss", "l1": "L1"}.get(term, term))
 
 
+LEGEND_LETTERS = 24
+"""Letters of three names that fit beneath a panel."""
+
+
 def cohort_ages(manifest: pd.DataFrame, palette: Palette) -> Figure:
     """Draw how ages are spread over the splits, and by diagnosis where there are several."""
     figure = Figure(figsize=(7.2, 2.9), layout="constrained")
@@ -149,7 +153,9 @@ def cohort_ages(manifest: pd.DataFrame, palette: Palette) -> Figure:
         axis.set_xlabel("age (years)")
         axis.yaxis.set_major_locator(MaxNLocator(4, integer=True))
         axis.grid(visible=False, axis="x")
-        axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.26), ncols=len(present))
+        # Beneath its own panel: long names in one row would reach into the other's.
+        columns = 3 if len("".join(present)) <= LEGEND_LETTERS else 2
+        axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.26), ncols=columns)
     axes[0].set_ylabel("scans")
     return figure
 
