@@ -66,5 +66,3 @@ def probe(
         typer.echo(line)
     for remark in results.remarks.values():
         typer.echo(remark, err=True)
-    for target, reason in results.skipped.items():
-        typer.echo(f"skipped {target}: {reason}", err=True)

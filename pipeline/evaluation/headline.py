@@ -68,7 +68,7 @@ def _probe_lines(metrics: dict[str, Any]) -> list[str]:
                 if "y_sem" in found:
                     people = found["y_sem"]["subjects"]
                     lines.append(f"{target} {figure} ({people} {where}): {', '.join(shown)}")
-    return lines
+    return lines + [f"not judged: {why}" for why in metrics.get("skipped", {}).values()]
 
 
 def _interval(estimate: dict[str, Any]) -> str:
