@@ -113,12 +113,12 @@ def test_resumed_stages_equal_uninterrupted_ones(tmp_path, killed_at, latents_pa
         assert resumed.digest == whole.digest, kind
 
 
+@pytest.mark.parametrize("stop", [6, LDM.checkpoint_every - 1])
 def test_ctrl_c_keeps_the_step_under_way(
-    tmp_path, monkeypatch, caplog, latents_path, split, trained
+    tmp_path, monkeypatch, caplog, latents_path, split, trained, stop
 ):
-    """Neither at a validation nor at the end; what is resumed equals a run left alone."""
-    store, stop = open_latents(latents_path), 6
-    assert stop % LDM.checkpoint_every
+    """Within an interval and at its end; what is resumed equals a run left alone."""
+    store = open_latents(latents_path)
     compute = stages.DenoiserModule.compute_losses
 
     def pressed(self, now):

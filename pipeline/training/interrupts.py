@@ -38,12 +38,18 @@ class StopsBetweenSteps(Callback):
         log.warning("interrupted: ending this step; once more to stop at once")
 
     def on_train_batch_end(self, trainer: lightning.Trainer, *details: Any) -> None:
-        """Save and stop if that was asked for."""
+        """Save and stop if that was asked for, within an interval."""
         module, _, _, index = details[:4]
         whole = (index + 1) % module.params.accumulate == 0
-        # A validation is due at the end of an interval; the step after it can be resumed from.
         if self.asked and whole and trainer.global_step % self.interval:
             trainer.save_checkpoint(self.checkpoint)
+            raise KeyboardInterrupt
+
+    def on_train_batch_start(self, trainer: lightning.Trainer, *details: Any) -> None:
+        """Stop between intervals: the validation was waited for, and wrote a checkpoint."""
+        module, _, index = details[:3]
+        first = index % module.params.accumulate == 0
+        if self.asked and first and trainer.global_step % self.interval == 0:
             raise KeyboardInterrupt
 
     def on_train_end(self, *_: Any) -> None:
