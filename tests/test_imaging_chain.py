@@ -79,26 +79,20 @@ def _padded(head: Path, out: Path) -> Path:
     return out
 
 
-def _flipped_axes(head: Path, out: Path) -> Path:
+def _flipped_offset_floats(head: Path, out: Path) -> Path:
     image = nib.load(head)
     turn = nib.orientations.axcodes2ornt(("P", "S", "R"))
     now = nib.io_orientation(image.affine)
     moved = image.as_reoriented(nib.orientations.ornt_transform(now, turn))
     assert nib.aff2axcodes(moved.affine) == ("P", "S", "R")
-    nib.save(nib.Nifti2Image(np.asarray(moved.dataobj), moved.affine), out)
-    return out
-
-
-def _offset_floats(head: Path, out: Path) -> Path:
-    image = nib.load(head)
-    nib.save(nib.Nifti1Image(image.get_fdata() * 3.7 + 1000, image.affine), out)
+    nib.save(nib.Nifti2Image(moved.get_fdata() * 3.7 + 1000, moved.affine), out)
     return out
 
 
 @pytest.mark.parametrize(
     "disguise",
-    [_padded, _flipped_axes, _offset_floats, lambda h, o: _turned(h, o, 12, in_header=True)],
-    ids=["padding", "axes and NIfTI-2", "float64 offset", "oblique 12"],
+    [_padded, _flipped_offset_floats, lambda h, o: _turned(h, o, 12, in_header=True)],
+    ids=["padding", "axes, NIfTI-2, float64 offset", "oblique 12"],
 )
 def test_disguises_agree(
     head: Path,

@@ -43,6 +43,8 @@ USUAL_BRAIN_ML = (950.0, 2000.0)
 """Brain volume (ml) beyond which a brain mask is doubted."""
 CROP_MARGIN = 4.0
 """Border kept around the brain (mm)."""
+UPRIGHT = "deepbet, upright"
+"""Name of the second opinion on a head that lies askew."""
 Mask = npt.NDArray[np.bool_]
 Opinion = Callable[[], tuple[Mask, Affine | None]]
 """Finds a brain mask, and the pose that the head was found in if it was looked for."""
@@ -126,14 +128,18 @@ def preprocess_scan(path: Path, params: PreprocessParams) -> PreprocessedScan:
         head = _load_head(path, params)
     with clock.step("strip"):
         mask, method = _brain_mask(head, params)
-    result = _align(head, mask, params, clock)
-    if params.brain_mask == "auto":
-        for name, find_mask in _second_opinions(head, mask, method):
-            if not _doubtful(result.numbers):
-                break
-            other = _aligned_otherwise(head, find_mask, params, clock)
-            if other is not None and other.numbers["dice"] > result.numbers["dice"]:
-                result, method = other, name
+    opinions = _second_opinions(head, mask, method) if params.brain_mask == "auto" else []
+    # The head turned upright is found by a search of its own; one such search is enough.
+    searched = any(name == UPRIGHT for name, _ in opinions)
+    result = _align(head, mask, params, clock, wide=not searched)
+    for name, find_mask in opinions:
+        if not _doubtful(result.numbers):
+            break
+        other = _aligned_otherwise(head, find_mask, params, clock)
+        if other is not None and other.numbers["dice"] > result.numbers["dice"]:
+            result, method = other, name
+    if method == "deepbet" and searched and result.numbers["ncc"] < POOR_NCC:
+        result = _align(head, mask, params, clock)
     with clock.step("resample"):
         volume, intensity_range = scale_intensities(
             result.values, result.inside, params.intensity_percentiles
@@ -165,8 +171,13 @@ def _align(
     params: PreprocessParams,
     clock: _Clock,
     start: Affine | None = None,
+    *,
+    wide: bool = True,
 ) -> _Result:
-    """Correct, register (from `start`) and resample the brain inside a mask, and measure it."""
+    """Correct, register (from `start`) and resample the brain inside a mask, and measure it.
+
+    `wide` lets rotations all around be searched where the registration is poor.
+    """
     margin = np.ceil(CROP_MARGIN / zooms_of(head.affine)).astype(np.int64)
     box = bounding_box(mask, margin)
     brain, inside, affine = head.data[box], mask[box], crop_affine(head.affine, box)
@@ -181,7 +192,7 @@ def _align(
             affine,
             kind=params.registration,
             zooms=params.registration_zooms,
-            poor_ncc=POOR_NCC,
+            poor_ncc=POOR_NCC if wide else None,
             start=start,
         )
     with clock.step("resample"):
@@ -216,7 +227,7 @@ def _second_opinions(head: _Head, mask: Mask, method: str) -> list[tuple[str, Op
     if method != "deepbet":
         return [(f"{method}, then deepbet", lambda: (deepbet_mask(head.data) & mask, None))]
     opinions: list[tuple[str, Opinion]] = [
-        ("deepbet, upright", lambda: upright_mask(head.data, mask, head.affine))
+        (UPRIGHT, lambda: upright_mask(head.data, mask, head.affine))
     ]
     if hdbet_is_installed():
         opinions.append(("hd-bet", lambda: (hdbet_mask(head.data, zooms_of(head.affine)), None)))

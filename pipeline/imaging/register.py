@@ -65,21 +65,21 @@ def register(
     *,
     kind: Kind,
     zooms: float,
-    poor_ncc: float,
+    poor_ncc: float | None,
     start: Affine | None = None,
 ) -> Registration:
     """Estimate the transform of a brain to the template on copies of `zooms` (mm).
 
     It starts from `start` (native world to MNI152 world), else from the centres of mass. Where the
-    result correlates with the template by less than `poor_ncc`, rotations all around are searched
-    first, and the better of the two results is kept.
+    result correlates with the template by less than `poor_ncc` (None: however little), rotations
+    all around are searched first, and the better of the two results is kept.
     """
     grid = template_grid(zooms)
     brain, brain_affine = _coarse_brain(data, mask, affine, zooms)
     linear: Literal["rigid", "affine"] = "rigid" if kind == "rigid" else "affine"
     best, ncc = _attempt(brain, brain_affine, grid, linear, initial=start)
     wide = False
-    if ncc < poor_ncc:
+    if poor_ncc is not None and ncc < poor_ncc:
         found = _wide_search(data, mask, affine)
         other, other_ncc = _attempt(brain, brain_affine, grid, linear, initial=found)
         if other_ncc > ncc:
