@@ -33,7 +33,7 @@ def judge(document: Path) -> dict[str, str | float]:
     brain = brain_of(volume, volume > 0)
     back = to_native(volume, brain, native_space_of(scan), grid_affine(params.grid))
     return {
-        "head": made["scan_id"].removesuffix("_T1w"),
+        "head": made["scan_id"],
         "voxels mm": "×".join(f"{zoom:.2g}" for zoom in zooms_of(nib.load(path).affine)),
         "preprocessed volume": overlay(back, read_native(path)),
         "reconstruction": made["outputs"][0]["correlation_with_file"],

@@ -43,8 +43,10 @@ def read_record(path: Path) -> tuple[zarr.Group, StoreAttributes, dict[str, Any]
         If the path is no store, of another schema version, or not complete.
     """
     if not (path / "zarr.json").is_file():
-        hint = "no such folder" if not path.exists() else "this folder is none"
-        hint = "still being built; run the same command again" if _building(path) else hint
+        if _building(path):
+            hint = "still being built; run the same command again"
+        else:
+            hint = "this folder is none" if path.exists() else "no such folder"
         raise ContractError(f"{path}: expected a Zarr store, found none ({hint})")
     raw = _raw_attributes(path)
     try:
