@@ -104,7 +104,7 @@ def headline_section(context: ReportContext) -> list[dict[str, Any]]:
                 "digits": 2,
                 "note": "median rank correlation · "
                 f"{number(dose['ventricle_ml']['per_scale']['value'], 2, '+')} ml a step"
-                f"{' · its probe does not beat chance' if doubted else ''}",
+                f"{' · its probe is not shown to beat chance' if doubted else ''}",
             }
         )
     probe = context.probe or {}

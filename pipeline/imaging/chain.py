@@ -138,6 +138,7 @@ def preprocess_scan(path: Path, params: PreprocessParams) -> PreprocessedScan:
         other = _aligned_otherwise(head, find_mask, params, clock)
         if other is not None and other.numbers["dice"] > result.numbers["dice"]:
             result, method = other, name
+    # No other mask was better: the search that was left out for them.
     if method == "deepbet" and searched and result.numbers["ncc"] < POOR_NCC:
         result = _align(head, mask, params, clock)
     with clock.step("resample"):
