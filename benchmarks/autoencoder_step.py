@@ -76,8 +76,7 @@ def main() -> None:
         checkpointing = train.checkpointing and not arguments.no_checkpointing
         train = train.model_copy(update={"perceptual": perceptual, "checkpointing": checkpointing})
         module = build(train, shape).to(device)
-    for lpips in module._lpips:
-        lpips.to(device)
+    module.on_fit_start()
     optimizer = torch.optim.Adam(module.parameter_groups(), lr=train.lr, fused=True)
     print(f"{machine()}, {torch.get_num_threads()} threads; grid {shape}, {train.precision},")
     scans = train.batch_size // train.accumulate

@@ -22,7 +22,7 @@ import torch
 from monai.data import NumpyReader
 from monai.transforms import LoadImage
 
-from benchmarks.harness import exhaust, machine, race, table
+from benchmarks.harness import at_hand, exhaust, machine, race, table
 from pipeline.artefact import write_artefact
 from pipeline.evaluation.metrics import reconstruction_metrics
 from pipeline.frozen import FrozenAutoencoder, for_volumes, load_autoencoder
@@ -94,27 +94,35 @@ def some_volumes(source: Path | None, path: Path, count: int) -> VolumeStore:
     return open_volumes(path)
 
 
-def untrained(path: Path, *, channels: tuple[int, ...], patch: int) -> FrozenAutoencoder:
+def untrained(
+    path: Path,
+    *,
+    channels: tuple[int, ...],
+    patch: int,
+    num_res_blocks: int = 1,
+    norm_groups: int = 8,
+    grid: Shape = GRID,
+) -> FrozenAutoencoder:
     """Write and load an autoencoder with random weights."""
     shape = {
         "channels": channels,
         "patch": patch,
         "latent_channels": 3,
-        "num_res_blocks": 1,
-        "norm_groups": 8,
+        "num_res_blocks": num_res_blocks,
+        "norm_groups": norm_groups,
     }
     torch.manual_seed(0)
-    config = {"architecture": shape, "grid": attributes("volumes", 0).grid}
+    config = {"architecture": shape, "grid": attributes("volumes", 0, grid).grid}
     tensors = Autoencoder(**shape).state_dict()
     write_artefact(path, kind="ae", tensors=tensors, config=config, metrics={}, card="")
-    return load_autoencoder(path, device=torch.device("cpu"))
+    return load_autoencoder(path, device=at_hand())
 
 
 def encode(volumes: VolumeStore, ae: FrozenAutoencoder, out: Path, **params: object) -> None:
     """Encode into a store that is not there yet."""
     shutil.rmtree(out, ignore_errors=True)
     chosen = EncodeParams.model_validate(params)
-    encode_volumes(volumes, ae, out, chosen, device=torch.device("cpu"))
+    encode_volumes(volumes, ae, out, chosen, device=at_hand())
 
 
 def encode_one_by_one(images: list[Path], ae: FrozenAutoencoder, out: Path) -> None:
@@ -123,10 +131,9 @@ def encode_one_by_one(images: list[Path], ae: FrozenAutoencoder, out: Path) -> N
     load = LoadImage(image_only=True, ensure_channel_first=True)
     for image in images:
         with torch.inference_mode():
-            mean, logvar = ae.net.encode(torch.as_tensor(load(image))[None])
-        np.savez_compressed(
-            out / f"{image.name.split('.')[0]}.npz", mean=mean.numpy()[0], logvar=logvar.numpy()[0]
-        )
+            posterior = ae.net.encode(torch.as_tensor(load(image))[None].to(at_hand()))
+        mean, logvar = (values.cpu().numpy()[0] for values in posterior)
+        np.savez_compressed(out / f"{image.name.split('.')[0]}.npz", mean=mean, logvar=logvar)
 
 
 def write_images(volumes: VolumeStore, folder: Path) -> list[Path]:
@@ -142,10 +149,12 @@ def write_images(volumes: VolumeStore, folder: Path) -> list[Path]:
 def rates(folder: Path, volumes: VolumeStore, ae: FrozenAutoencoder) -> str:
     """Encode scans in four ways."""
     images = write_images(volumes, folder)
-    resident = torch.from_numpy(volumes.read_unit_interval(slice(0, len(volumes))))
+    device = at_hand()
+    resident = torch.from_numpy(volumes.read_unit_interval(slice(0, len(volumes)))).to(device)
 
     def bare(precision: str) -> None:
-        with torch.inference_mode(), torch.autocast("cpu", enabled=precision == "bf16"):
+        bf16 = precision == "bf16"
+        with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
             for batch in resident.split(4):
                 ae.net.encode(batch)
 
@@ -223,7 +232,7 @@ def agreement(folder: Path, volumes: VolumeStore, ae: FrozenAutoencoder) -> str:
         for row in range(len(volumes)):
             reference = torch.from_numpy(volumes.read_unit_interval(slice(row, row + 1)))
             with torch.inference_mode():
-                decoded = ae.net.decode(torch.from_numpy(mean[row : row + 1]))
+                decoded = ae.net.decode(torch.from_numpy(mean[row : row + 1]).to(at_hand())).cpu()
             rows.append(reconstruction_metrics(reference, decoded, reference > 0))
         ssim[name] = pd.concat(rows, ignore_index=True)["ssim_brain"]
     change = (ssim["bf16"] - ssim["fp32"]).abs().max()
@@ -324,7 +333,7 @@ def main() -> None:
             if arguments.ae is None:
                 ae = untrained(folder / "narrow", **NARROW)
             else:
-                trained = load_autoencoder(arguments.ae, device=torch.device("cpu"))
+                trained = load_autoencoder(arguments.ae, device=at_hand())
                 ae = for_volumes(trained, volumes.attributes.grid)
             return rates(folder, volumes, ae) + "\n" + agreement(folder, volumes, ae)
 

@@ -58,6 +58,11 @@ def table(title: str, timed: list[Timed]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def at_hand() -> torch.device:
+    """Return the GPU where there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
 def machine() -> str:
     """Return the kind of machine in words: cores, device, versions."""
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"

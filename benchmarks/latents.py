@@ -1,5 +1,6 @@
 """Rows of encoding and loading: rates, share of the bare forward, memory."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from benchmarks.encode import (
     untrained,
     write_images,
 )
-from benchmarks.harness import exhaust, race
+from benchmarks.harness import at_hand, exhaust, race
 from benchmarks.registry import Measurement, Row, compare
 from benchmarks.scale import LATENT, write_latents
 from pipeline.bundled import bundled_autoencoder
@@ -36,7 +37,7 @@ def measure_batch(folder: Path) -> Measurement:
     """Make batches ready on the device from a resident store and from one file a scan."""
     store = open_latents(write_latents(folder / "latents.zarr", 256))
     latents = store.load(store.attributes.scan_ids)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = at_hand()
     latents = latents.to(device)
     files = []
     for row, mean in enumerate(store.read("posterior_mean")[:BATCH]):
@@ -91,9 +92,9 @@ def measure_encode(folder: Path) -> Measurement:
 def measure_share(folder: Path) -> Measurement:
     """Encode a volume store, and run the same forward passes on data already there."""
     volumes = synthetic_volumes(folder / "volumes.zarr", SCANS, SHARE_GRID)
-    bundled = load_autoencoder(bundled_autoencoder(), device=torch.device("cpu"))
+    bundled = load_autoencoder(bundled_autoencoder(), device=at_hand())
     ae = on_grid(bundled, volumes.attributes.grid)
-    resident = torch.from_numpy(volumes.read_unit_interval(slice(0, len(volumes))))
+    resident = torch.from_numpy(volumes.read_unit_interval(slice(0, len(volumes)))).to(at_hand())
 
     def bare() -> None:
         with torch.inference_mode():
@@ -115,7 +116,8 @@ def measure_share(folder: Path) -> Measurement:
 
 
 def measure_memory(folder: Path) -> Measurement:
-    """Compare the peak memory of encoding few and many scans."""
+    """Compare the peak memory of encoding few and many scans: the host's, on the CPU alone."""
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
     ae = untrained(folder / "ae", **TINY)
     risen = {}
     for count in (FEW, MANY):
@@ -165,7 +167,6 @@ ROWS = [
         against="one-by-one fp32 loop with savez_compressed",
         measure=measure_encode,
         target=2,
-        target_gpu=4,
         seconds=30,
     ),
 ]

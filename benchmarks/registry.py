@@ -44,9 +44,7 @@ class Row:
     measure: Callable[[Path], Measurement]
     """Does the work; gets an empty folder to write into. Runs in a process of its own."""
     target: float | None
-    """On the CPU; none where a figure is only shown."""
-    target_gpu: float | None = None
-    """On a GPU, where it is another one."""
+    """None where a figure is only shown."""
     unit: str = "×"
     gpu_only: bool = False
     seconds: float = 60
@@ -54,12 +52,11 @@ class Row:
     asked: bool = False
     """Too long for every run: measured only when named."""
 
-    def met(self, value: float, *, gpu: bool) -> bool | None:
+    def met(self, value: float) -> bool | None:
         """Whether a value reaches the target; none without a target."""
-        target = self.target_gpu if gpu and self.target_gpu is not None else self.target
-        if target is None:
+        if self.target is None:
             return None
-        return value <= target if self.unit in AT_MOST else value >= target
+        return value <= self.target if self.unit in AT_MOST else value >= self.target
 
 
 def compare(

@@ -60,14 +60,13 @@ def run_rows(rows: Sequence[Row], out: Path, *, note: str = "") -> dict[str, Any
 
 
 def _measure(row: Row) -> dict[str, Any]:
-    gpu = torch.cuda.is_available()
     facts: dict[str, Any] = {
         "what": row.what,
         "against": row.against,
         "unit": row.unit,
-        "target": row.target_gpu if gpu and row.target_gpu is not None else row.target,
+        "target": row.target,
     }
-    if row.gpu_only and not gpu:
+    if row.gpu_only and not torch.cuda.is_available():
         return facts | {"status": NO_GPU}
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
@@ -84,6 +83,6 @@ def _measure(row: Row) -> dict[str, Any]:
             last = (done.stderr.strip().splitlines() or ["no message"])[-1]
             return facts | {"status": f"failed: {last}"}
         measured = json.loads(result.read_text())
-    met = row.met(measured["value"], gpu=gpu)
+    met = row.met(measured["value"])
     took = time.monotonic() - started
     return facts | measured | {"status": "measured", "met": met, "took_s": round(took, 1)}

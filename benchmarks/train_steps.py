@@ -91,15 +91,20 @@ def our_step(
     return step
 
 
-def published_encoder(dim: int) -> SemanticEncoder:
-    """Return ConvNeXt-Small over half of the axial slices of a 3 mm volume, random weights."""
-    return build_encoder(kind="slices", **CONVNEXT_SMALL, num_slices=SLICES, dim=dim, num_heads=8)
+def published_encoder(dim: int, *, slices: int = SLICES) -> SemanticEncoder:
+    """Return ConvNeXt-Small over so many axial slices, random weights."""
+    return build_encoder(kind="slices", **CONVNEXT_SMALL, num_slices=slices, dim=dim, num_heads=8)
 
 
 def stage_2_step(
-    ldae: Ldae, encoder: SemanticEncoder, batch_size: int, device: str
+    ldae: Ldae,
+    encoder: SemanticEncoder,
+    batch_size: int,
+    device: str,
+    *,
+    volume: tuple[int, int, int] = VOLUME,
 ) -> Callable[[], None]:
-    """Return a stage-2 step of the pipeline with this semantic encoder."""
+    """Return a stage-2 step of the pipeline with this semantic encoder, on volumes of this grid."""
     frozen = ldae.diffusion.requires_grad_(False)
     net: Any = nn.ModuleDict({"encoder": encoder, "estimator": copy.deepcopy(ldae.estimator)})
     net.to(device).train()
@@ -108,7 +113,7 @@ def stage_2_step(
     eps = torch.randn_like(z_0)
     x_t = frozen.schedule.add_noise(z_0, eps, t)
     c_t = per_sample(shift_coefficient(frozen.schedule, t, "posterior_mean"), z_0)
-    read = z_0 if encoder.reads == "latent" else torch.rand(batch_size, 1, *VOLUME, device=device)
+    read = z_0 if encoder.reads == "latent" else torch.rand(batch_size, 1, *volume, device=device)
 
     def loss_of(trained: Any) -> Tensor:
         with torch.no_grad():

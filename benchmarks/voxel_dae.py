@@ -8,13 +8,14 @@ python -m benchmarks.voxel_dae --preset params/phantom.yaml --out benchmarks/res
 
 import argparse
 import platform
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from benchmarks.harness import machine, race, table
+from benchmarks.harness import at_hand, machine, race, table
 from pipeline.applications.models import Models
 from pipeline.evaluation.throughput import reconstruct
 from pipeline.frozen import FrozenAutoencoder, FrozenLdae, voxels_as_latents
@@ -36,50 +37,62 @@ def networks(
         "prediction": "epsilon",
         "statistics": [shape[0], 1, 1, 1],
     }
-    return FrozenLdae(frozen(build_ldae(config)), "", config)
+    with at_hand():
+        return FrozenLdae(frozen(build_ldae(config)), "", config)
 
 
 def frozen(net: Any) -> Any:
     """Return a network as it is used: no gradients, evaluation mode, on the device."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    return net.requires_grad_(False).eval().to(device)
+    return net.requires_grad_(False).eval().to(at_hand())
 
 
-def machines(params: Params, steps: int) -> dict[str, Models]:
+SAME = "voxel DAE, the LDAE's denoiser"
+NARROW = "voxel DAE, as `train-voxel-dae` makes it"
+OURS = "LDAE"
+
+
+def machines(
+    params: Params, steps: int, *, only: Sequence[str] = (SAME, NARROW, OURS), batch_size: int = 1
+) -> dict[str, Models]:
     """Return the LDAE, and voxel-space rivals of its own size and of the baseline's."""
     torch.manual_seed(0)
-    ae = params.train_ae
-    autoencoder = frozen(
-        Autoencoder(
-            channels=ae.channels,
-            latent_channels=ae.latent_channels,
-            num_res_blocks=ae.num_res_blocks,
-            norm_groups=ae.norm_groups,
-            patch=ae.patch,
-        )
-    )
-    shape = params.preprocess.grid.shape
+    ae, voxel, shape = params.train_ae, params.evaluate.voxel_dae, params.preprocess.grid.shape
     grid = {"shape": list(shape)}
-    common: dict[str, Any] = {
-        "device": next(autoencoder.parameters()).device,
-        "sampler": params.evaluate.sampler,
-        "num_inference_steps": steps,
-        "batch_size": 1,
-    }
-    latent = networks(
-        autoencoder.latent_shape(shape), params.train_ldm.denoiser, params.train_ldae.encoder
-    )
-    voxel = params.evaluate.voxel_dae
     voxels = voxels_as_latents(grid, Path())
-    small = networks((1, *shape), voxel.train_ldm.denoiser, voxel.train_ldae.encoder)
-    same = networks((1, *shape), params.train_ldm.denoiser, voxel.train_ldae.encoder)
-    of_latents = FrozenAutoencoder(autoencoder, "", grid, {}, Path())
+
+    def of_voxels(denoiser: DenoiserParams) -> tuple[FrozenAutoencoder, FrozenLdae]:
+        return voxels, networks((1, *shape), denoiser, voxel.train_ldae.encoder)
+
+    def of_latents() -> tuple[FrozenAutoencoder, FrozenLdae]:
+        autoencoder = frozen(
+            Autoencoder(
+                channels=ae.channels,
+                latent_channels=ae.latent_channels,
+                num_res_blocks=ae.num_res_blocks,
+                norm_groups=ae.norm_groups,
+                patch=ae.patch,
+            )
+        )
+        latent_shape = autoencoder.latent_shape(shape)
+        ldae = networks(latent_shape, params.train_ldm.denoiser, params.train_ldae.encoder)
+        return FrozenAutoencoder(autoencoder, "", grid, {}, Path()), ldae
+
+    ways = {
+        SAME: lambda: of_voxels(params.train_ldm.denoiser),
+        NARROW: lambda: of_voxels(voxel.train_ldm.denoiser),
+        OURS: of_latents,
+    }
+    made = {name: ways[name]() for name in only}
     return {
-        "voxel DAE, the LDAE's denoiser": Models(autoencoder=voxels, ldae=same, **common),
-        "voxel DAE, as `train-voxel-dae` makes it": Models(
-            autoencoder=voxels, ldae=small, **common
-        ),
-        "LDAE": Models(autoencoder=of_latents, ldae=latent, **common),
+        name: Models(
+            autoencoder=autoencoder,
+            ldae=ldae,
+            device=at_hand(),
+            sampler=params.evaluate.sampler,
+            num_inference_steps=steps,
+            batch_size=batch_size,
+        )
+        for name, (autoencoder, ldae) in made.items()
     }
 
 

@@ -78,6 +78,8 @@ class TrainAeParams(OptimParams):
     """Weight of 1 - SSIM, mean inside the brain; 0 leaves it out."""
     flip: bool = False
     """Left-right flips as augmentation (mixes hemispheres)."""
+    augment: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of training volumes turned, stretched, blurred and given another contrast at random."""
     crop: Triple | None = None
     """Train on random boxes of so many voxels (small GPUs); none takes whole volumes."""
     checkpointing: bool = False

@@ -2,11 +2,15 @@
 
 import logging
 import os
+import pickle
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from scipy.ndimage import gaussian_filter
 
 from pipeline.stores.volumes import BIAS_GRID, VolumeRow, VolumeStore, open_volumes, write_volumes
@@ -118,13 +122,32 @@ def latents_path(
     return out
 
 
+MadeOnce = Callable[[str, Callable[[Path], Any]], Any]
+
+
 @pytest.fixture(scope="session")
-def tiny_study(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished study, the same for all workers: copy it, never write into it."""
+def made_once(tmp_path_factory: pytest.TempPathFactory) -> MadeOnce:
+    """Share what is dear among test processes: `made_once(name, make)` returns what
+    `make(folder)` returned to the process that came first. Never write into its folder.
+    """
     base = tmp_path_factory.getbasetemp()
-    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "tiny"
-    folder.mkdir(exist_ok=True)
-    return make_tiny_study(folder)
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+    def once(name: str, make: Callable[[Path], Any]) -> Any:
+        folder = base / name
+        with FileLock(f"{folder}.lock"):
+            if not (result := base / f"{name}.pickle").is_file():
+                folder.mkdir()
+                result.write_bytes(pickle.dumps(make(folder)))
+        return pickle.loads(result.read_bytes())
+
+    return once
+
+
+@pytest.fixture(scope="session")
+def tiny_study(made_once: MadeOnce) -> Path:
+    """A finished study: copy it."""
+    return made_once("tiny", make_tiny_study)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

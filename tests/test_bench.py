@@ -40,13 +40,8 @@ def test_every_row_has_its_own_name_and_they_fit_into_twenty_minutes():
     [("×", 2.0, True), ("×", 1.9, False), ("s", 1.9, True), ("s", 2.1, False)],
 )
 def test_less_is_better_only_for_costs(unit, value, met):
-    assert row(unit=unit).met(value, gpu=False) is met
-
-
-def test_a_gpu_has_its_own_target():
-    assert row(target_gpu=4).met(3, gpu=False) is True
-    assert row(target_gpu=4).met(3, gpu=True) is False
-    assert row(target=None).met(3, gpu=True) is None
+    assert row(unit=unit).met(value) is met
+    assert row(unit=unit, target=None).met(value) is None
 
 
 def test_ratio_is_that_of_medians_with_the_spread_of_rounds():

@@ -17,6 +17,7 @@ from pipeline.compute import torch_threads
 from pipeline.imaging.chain import PreprocessedScan, preprocess_scan
 from schemas.errors import ScanError
 from schemas.params import PhantomParams, PreprocessParams
+from tests.conftest import MadeOnce
 
 pytestmark = pytest.mark.slow
 
@@ -24,20 +25,15 @@ PARAMS = PreprocessParams()
 
 
 @pytest.fixture(scope="module")
-def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("phantom") / "bids"
-    make_phantom_cohort(root, PhantomParams(subjects=1, zooms=2.0, multi_visit_share=0), workers=1)
-    return root
-
-
-@pytest.fixture(scope="module")
-def head(cohort: Path) -> Path:
+def head(made_once: MadeOnce) -> Path:
+    params = PhantomParams(subjects=1, zooms=2.0, multi_visit_share=0)
+    cohort = made_once("head", lambda root: make_phantom_cohort(root / "bids", params, workers=1))
     return sorted(cohort.glob("sub-*/**/*_T1w.nii.gz"))[0]
 
 
 @pytest.fixture(scope="module")
-def truth(head: Path) -> PreprocessedScan:
-    scan = preprocess_scan(head, PARAMS)
+def truth(head: Path, made_once: MadeOnce) -> PreprocessedScan:
+    scan = made_once("truth", lambda _: preprocess_scan(head, PARAMS))
     assert scan.qc["status"] == "pass", scan.qc["reasons"]
     return scan
 

@@ -9,14 +9,18 @@ import pytest
 import yaml
 
 from pipeline import __version__
+from tests.conftest import MadeOnce
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("pipeline", "stages", "schemas")
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("wheel")
+def wheel(made_once: MadeOnce) -> Path:
+    return made_once("wheel", _built)
+
+
+def _built(out: Path) -> Path:
     build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(out)]
     subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
     (path,) = out.glob("*.whl")

@@ -24,6 +24,7 @@ from pipeline.cohort.phantom.grid import BRAIN, Grid, exponential, jacobian, sam
 from pipeline.cohort.phantom.scanner import make_shape, scan, true_volumes
 from pipeline.cohort.phantom.subjects import Visit, make_subject, make_visits
 from schemas.params import PhantomParams
+from tests.conftest import MadeOnce
 
 TINY = PhantomParams(subjects=2, zooms=4.0, multi_visit_share=0.0, masks=True)
 
@@ -49,8 +50,8 @@ def atlas() -> Atlas:
 
 
 @pytest.fixture(scope="module")
-def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_phantom_cohort(tmp_path_factory.mktemp("phantom"), TINY)
+def dataset(made_once: MadeOnce) -> Path:
+    return made_once("phantoms", lambda root: make_phantom_cohort(root, TINY))
 
 
 @pytest.fixture(scope="module")

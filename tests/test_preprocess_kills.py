@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 
 from tests.command_line import collect, environment, preprocess_command, save_brain, store_digest
+from tests.conftest import MadeOnce
 
 pytestmark = pytest.mark.slow
 NUM_SCANS = 6
@@ -24,8 +25,11 @@ Process = subprocess.Popen[bytes]
 
 
 @pytest.fixture(scope="module")
-def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("brains")
+def manifest(made_once: MadeOnce) -> Path:
+    return made_once("brains", _brains)
+
+
+def _brains(root: Path) -> Path:
     for i in range(NUM_SCANS):
         save_brain(root / "in" / f"s{i}.nii.gz", seed=i)
     (root / "in" / "broken.nii.gz").write_bytes(b"no gzip")
@@ -33,9 +37,12 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def calm(manifest: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, float]:
+def calm(manifest: Path, made_once: MadeOnce) -> tuple[str, float]:
     """The digest of an undisturbed run's store, and how long it took (s)."""
-    out = tmp_path_factory.mktemp("calm") / "v.zarr"
+    return made_once("calm", lambda folder: _undisturbed(manifest, folder / "v.zarr"))
+
+
+def _undisturbed(manifest: Path, out: Path) -> tuple[str, float]:
     started = time.monotonic()
     assert _start(manifest, out).wait(600) == 0
     seconds = time.monotonic() - started

@@ -18,6 +18,7 @@ from pipeline.evaluation.scores import classification_scores, rank_areas, regres
 from pipeline.evaluation.supervised import random_encoder_codes, supervised_head
 from schemas.errors import ContractError
 from schemas.evaluation import ProbeParams
+from tests.conftest import MadeOnce
 
 pytestmark = pytest.mark.slow
 
@@ -79,8 +80,8 @@ def assert_same_fit(one: ProbeResults, two: ProbeResults) -> None:
 
 
 @pytest.fixture(scope="module")
-def results() -> ProbeResults:
-    return fit_probes(*cohort(), PARAMS)
+def results(made_once: MadeOnce) -> ProbeResults:
+    return made_once("probes", lambda _: fit_probes(*cohort(), PARAMS))
 
 
 def test_signal_is_found_and_noise_is_not(results: ProbeResults) -> None:

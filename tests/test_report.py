@@ -32,6 +32,7 @@ from schemas.errors import ContractError
 from schemas.metrics import FEWEST_SUBJECTS, Estimate
 from schemas.params import Params
 from schemas.stores import StoreAttributes
+from tests.conftest import MadeOnce
 
 pytestmark = pytest.mark.slow
 """A whole study is drawn first."""
@@ -346,8 +347,11 @@ class Page(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def study(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    root = tmp_path_factory.mktemp("study")
+def study(made_once: MadeOnce) -> tuple[Path, str]:
+    return made_once("reported", _reported)
+
+
+def _reported(root: Path) -> tuple[Path, str]:
     write_study(root)
     return root, render(root, PARAMS, **all_parts(root))
 

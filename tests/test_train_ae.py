@@ -43,6 +43,7 @@ def everything(lpips_file, **more) -> TrainAeParams:
             "crop": (8, 12, 8),
             "checkpointing": True,
             "flip": True,
+            "augment": 0.5,
             "perceptual": TINY_AE.perceptual.model_copy(update={"weights": lpips_file}),
             "adversarial": AdversarialParams(weight=0.1, warmup_steps=2, channels=4, layers=1),
             **more,

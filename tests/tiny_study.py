@@ -1,12 +1,10 @@
-"""A whole study on six tiny phantom subjects, made once and shared by all test processes."""
+"""A whole study on six tiny phantom subjects, made once (`made_once`)."""
 
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
-
-from filelock import FileLock
 
 BIN = Path(sys.executable).parent
 ROOT = Path(__file__).parents[1]
@@ -68,11 +66,8 @@ def repro(study: Path) -> str:
 
 
 def make_tiny_study(folder: Path) -> Path:
-    """Return the finished study under `folder`, made by whichever process comes first."""
-    study = folder / "study"
-    with FileLock(folder / "study.lock"):
-        if not (folder / FIRST_RUN).is_file():
-            result = run("pipeline", "init", "study", *TINY_OPTIONS, cwd=folder)
-            assert result.returncode == 0, result.stderr
-            (folder / FIRST_RUN).write_text(repro(study))
-    return study
+    """Return the finished study under `folder`."""
+    result = run("pipeline", "init", "study", *TINY_OPTIONS, cwd=folder)
+    assert result.returncode == 0, result.stderr
+    (folder / FIRST_RUN).write_text(repro(folder / "study"))
+    return folder / "study"

@@ -18,8 +18,10 @@ from pipeline.frozen import architecture as architecture_of
 from pipeline.nets.autoencoder import Autoencoder
 from pipeline.perceptual import load_lpips
 from pipeline.stores.volumes import VolumeStore
+from pipeline.training.augment import augment
 from pipeline.training.batches import batch_rows, step_generator
 from pipeline.training.fit import discard_checkpoints, fit
+from pipeline.training.held_volumes import HeldVolumes
 from pipeline.training.latent_channels import narrowed, widened
 from pipeline.training.module import StepModule
 from pipeline.training.processes import processes
@@ -42,6 +44,7 @@ class AutoencoderModule(StepModule):
     net: Autoencoder
     params: TrainAeParams
     adversary: Adversary | None
+    held: HeldVolumes
 
     def __init__(
         self,
@@ -60,13 +63,10 @@ class AutoencoderModule(StepModule):
         self.train_rows = train_rows
         self.val_rows = val_rows[:MAX_VAL_SCANS]
 
-    def _read(self, rows: list[int]) -> Float[Tensor, "B 1 X Y Z"]:
-        volumes = [torch.from_numpy(self.volumes.read("volume", row)) for row in rows]
-        return torch.stack(volumes)[:, None].to(self.device).float() / 255
-
     def on_fit_start(self) -> None:
         """Bring what is not trained, so not checkpointed either, to the device."""
         super().on_fit_start()
+        self.held = HeldVolumes(self.volumes, self.device)
         for lpips in self._lpips:
             lpips.to(self.device)
 
@@ -83,10 +83,12 @@ class AutoencoderModule(StepModule):
         picked = batch_rows(
             step, num_rows=len(self.train_rows), batch_size=params.batch_size, seed=params.seed
         )
-        x = self._read([self.train_rows[i] for i in self.own(picked)])
+        x = self.held.take([self.train_rows[i] for i in self.own(picked).tolist()])
         if params.flip:
             flips = torch.rand(len(x), generator=generator, device=self.device) < 0.5
             x = torch.where(flips[:, None, None, None, None], x.flip(2), x)
+        if params.augment > 0:
+            x = augment(x, params.augment, generator)
         if params.crop is not None:
             room = torch.tensor([n - c for n, c in zip(x.shape[2:], params.crop, strict=True)])
             at = torch.rand(3, generator=generator, device=self.device).cpu() * (room + 1)
@@ -142,7 +144,7 @@ class AutoencoderModule(StepModule):
         """Return the L1 of posterior-mean reconstructions on validation scans."""
         losses = []
         for row in self.val_rows:
-            x = self._read([row])
+            x = self.held.take([row])
             mean, _ = self.averaged.encode(x)
             losses.append(float(F.l1_loss(self.averaged.decode(mean).float(), x)))
         return {"l1": sum(losses) / len(losses)} if losses else {}

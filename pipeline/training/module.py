@@ -95,7 +95,9 @@ class StepModule(lightning.LightningModule):
         step, micro = divmod(index, self.params.accumulate)
         self._part = micro * self._processes.size + self._processes.rank
         losses = self.compute_losses(step)
-        values = {name: float(value.detach()) for name, value in losses.items()}
+        # All at once: each number by itself would wait for the GPU.
+        numbers = torch.stack([value.detach().float() for value in losses.values()]).tolist()
+        values = dict(zip(losses, numbers, strict=True))
         values = mean_over_processes(values, self.device)
         if not math.isfinite(values["loss"]):
             raise _not_finite(step, "loss", values["loss"])
