@@ -25,7 +25,9 @@ NO_GPU = "not measured: no GPU at hand"
 
 
 def chosen_rows(what: Sequence[str]) -> list[Row]:
-    """Return the rows of these names, in that order; none named is all but the longest.
+    """Return the rows of these names, in that order; none named is all that this machine can.
+
+    The longest are left out as well: they are measured when named.
 
     Raises
     ------
@@ -36,7 +38,9 @@ def chosen_rows(what: Sequence[str]) -> list[Row]:
     unknown = set(what) - set(rows)
     if unknown:
         raise ParamsError(f"--what {min(unknown)}: expected some of {', '.join(rows)}")
-    return [rows[name] for name in what] or [row for row in rows.values() if not row.asked]
+    gpu = torch.cuda.is_available()
+    possible = [row for row in rows.values() if not row.asked and (gpu or not row.gpu_only)]
+    return [rows[name] for name in what] or possible
 
 
 def kind_of_machine() -> str:

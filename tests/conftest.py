@@ -12,6 +12,7 @@ import pytest
 import torch
 from filelock import FileLock
 from scipy.ndimage import gaussian_filter
+from threadpoolctl import threadpool_limits
 
 from pipeline.stores.volumes import BIAS_GRID, VolumeRow, VolumeStore, open_volumes, write_volumes
 from schemas.autoencoder import TrainAeParams
@@ -20,6 +21,8 @@ from tests.tiny_study import make_tiny_study
 
 SHAPE = (16, 24, 20)
 torch.set_num_threads(1)
+# Test processes share the cores: threads of each would only wait for one another.
+threadpool_limits(1)
 
 
 def smooth_volume(seed: int, shape: tuple[int, int, int] = SHAPE) -> np.ndarray:

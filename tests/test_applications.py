@@ -812,7 +812,7 @@ def test_folders_are_tried_before_work_and_images_left_over_are_named(
     for count in (2, 1):
         run_batch([SCAN], opener, writer, lambda s, n=count: vary(
             models, s.z_0, name=s.scan_id, count=n, seed=0), options={"count": count})  # fmt: skip
-    assert "1 images of the former run stay" in caplog.text
+    assert "of the former run 1 image(s) stay" in caplog.text
     assert "vary-2" in caplog.text
     (tmp_path / "file").touch()
 

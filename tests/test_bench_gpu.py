@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from benchmarks import gpu, gpu_use
+from benchmarks import gpu, gpu_use, train_steps
+from benchmarks.harness import race
 from schemas.params import Params
 
 GPU_ROWS = [row for module in (gpu, gpu_use) for row in module.ROWS]
@@ -23,7 +24,7 @@ def tiny(monkeypatch):
             "train_ldm": {"denoiser": small},
             "train_ldae": {"batch_size": 2, "encoder": {"channels": [8], "dim": 16}},
             "evaluate": {
-                "num_inference_steps": 5,
+                "num_inference_steps": 2,
                 "voxel_dae": {
                     "train_ldm": {"denoiser": small},
                     "train_ldae": {"encoder": {"channels": [8, 8, 8], "dim": 16}},
@@ -31,11 +32,14 @@ def tiny(monkeypatch):
             },
         }
     )
-    monkeypatch.setattr(gpu, "paper", lambda: params)
-    monkeypatch.setattr(gpu_use, "paper", lambda: params)
+    for module in (gpu, gpu_use):
+        monkeypatch.setattr(module, "paper", lambda: params)
+        monkeypatch.setattr(module, "race", lambda ways, **_: race(ways, rounds=1, warmup=0))
+    convnext = {"channels": (4, 4, 8, 8), "depths": (1, 1, 1, 1)}
+    monkeypatch.setattr(train_steps, "CONVNEXT_SMALL", convnext)
     for name, value in {"SIDE": 64, "COPIED": 1024, "BATCH": 2, "FITS": 1, "SLICES": 2}.items():
         monkeypatch.setattr(gpu, name, value)
-    for name, value in {"SCANS": 4, "FEW": 2, "BATCH": 2, "STEPS": 2}.items():
+    for name, value in {"SCANS": 4, "FEW": 2, "BATCH": 2, "STEPS": 1}.items():
         monkeypatch.setattr(gpu_use, name, value)
 
 

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.warm_pipeline import warm_programs
+
 BIN = Path(sys.executable).parent
 ROOT = Path(__file__).parents[1]
 TINY = {
@@ -47,7 +49,7 @@ FIRST_RUN = "first_run.txt"
 def run(*command: str, cwd: Path) -> subprocess.CompletedProcess:
     """Run a command with this environment's programs and this checkout's code."""
     environment = os.environ | {
-        "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
+        "PATH": os.pathsep.join([str(warm_programs()), str(BIN), os.environ["PATH"]]),
         "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
         # Preprocessing in this process sets it for its workers; on some processors the number of
         # threads decides the last bits of latents.

@@ -138,9 +138,9 @@ def run_pair(
 ) -> tuple[Path, bool]:
     """Interpolate between two scans; returns the JSON's path, and whether anything was made.
 
-    Native space, brain mask and the picture's reference are those of scan a. With `detail`, what
-    the autoencoder cannot hold of the two scans is blended and added. What a former run made of
-    the same two is left alone.
+    Native space, brain mask and the picture's reference are those of scan a; the picture ends with
+    b. With `detail`, what the autoencoder cannot hold of the two scans is blended and added. What a
+    former run made of the same two is left alone.
     """
     check_names([a, b], opener.latents)
     stem = f"{scan_id_of(a)}_to_{scan_id_of(b)}"
@@ -170,13 +170,14 @@ def run_pair(
     for i, month in enumerate(places.months or []):
         outcome.details[i]["months"] = month
         outcome.labels[i] = f"months{month:g}"
-    title, volume = reference_of(first, opener.models)
+    (title, volume), end = (reference_of(source, opener.models) for source in (first, second))
     path = writer.write(
         outcome,
         stem=stem,
         record=record | {"input_a": first.record, "input_b": second.record},
         source=first,
         reference=(f"a, {title}", volume),
+        last=(f"b, {end[0]}", end[1]),
     )
     return path, True
 

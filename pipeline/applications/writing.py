@@ -110,6 +110,7 @@ class Writer:
         record: dict[str, Any],
         source: Source | None = None,
         reference: tuple[str, NDArray[np.float32]] | None = None,
+        last: tuple[str, NDArray[np.float32]] | None = None,
         watched: bool = True,
     ) -> Path:
         """Make and write one batch of volumes after the other, the picture, and last the JSON.
@@ -128,6 +129,8 @@ class Writer:
             The scan whose native space and brain mask are used.
         reference
             Title and volume that the picture compares with; without, volumes stand alone.
+        last
+            Title and volume that the picture ends with, beside what was made.
         watched
             Show progress, volume by volume.
         """
@@ -150,6 +153,8 @@ class Writer:
                 outputs[row]["correlation_with_file"] = round(overlay(written, image), 4)
             if row in shown:
                 pictured[label] = volume
+        if last is not None:
+            pictured[last[0]] = last[1]
         picture = self.document(stem).with_suffix(".png")
         with figure_style():
             save_figure(_picture(pictured, reference), picture)
@@ -167,7 +172,7 @@ class Writer:
         write_json(path, document)
         if left:
             log.warning(
-                "%s: written over; %d images of the former run stay and are no longer in it (%s)",
+                "%s: written over; of the former run %d image(s) stay and are no longer in it (%s)",
                 path,
                 len(left),
                 left[0],

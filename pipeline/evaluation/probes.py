@@ -21,13 +21,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import sklearn
 from numpy.typing import NDArray
 
 from pipeline.compute import Progress
 from pipeline.evaluation.bootstrap import Rows, intervals_over_draws, subject_weights
 from pipeline.evaluation.heads import HEADS, Head, Probe
-from pipeline.evaluation.linear import LinearProbe, grouped_folds
+from pipeline.evaluation.linear import LinearProbe, grouped_folds, many_fits
 from pipeline.evaluation.permutation import permutation_p
 from pipeline.evaluation.scores import classification_scores, regression_scores, without_ranks
 from pipeline.evaluation.targets import Target, make_target, unlabelled
@@ -164,12 +163,9 @@ def fit_probes(
         if target is not None:
             remark = unlabelled(name, classes, table, target)
             results.remarks |= {} if remark is None else {name: remark}
-            # Thousands of small fits: scikit-learn's checks would take longer than the fits.
             rounds = 1 + params.repeats * params.folds
-            with (
-                sklearn.config_context(assume_finite=True, skip_parameter_validation=True),
-                Progress(f"probe {name}", total=rounds) as bar,
-            ):
+            widest = max(values.size for values in features.values())
+            with many_fits(widest), Progress(f"probe {name}", total=rounds) as bar:
                 _judge_on_test(target, results)
                 bar.advance()
                 _judge_by_cv(target, results, bar)

@@ -97,6 +97,11 @@ def draw_sheet(
                 plane = np.rot90(outline.take(index, axis)).astype(float)
                 panel.contour(plane, levels=[0.5], colors="tab:orange", linewidths=0.7)
     figure.suptitle(title, fontsize=8, color="white", wrap=True)
-    figure.subplots_adjust(0.005, 0.005, 0.995, 0.91, wspace=0.02, hspace=0.02)
+    below = 0.005
+    if outline is not None:
+        below = 0.035
+        key = "orange: outline of the template brain"
+        figure.text(0.5, 0.008, key, fontsize=7, color="tab:orange", ha="center")
+    figure.subplots_adjust(0.005, below, 0.995, 0.91, wspace=0.02, hspace=0.02)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110, facecolor="black")

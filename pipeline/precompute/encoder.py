@@ -32,7 +32,7 @@ class Encoder:
         device: torch.device,
     ) -> None:
         self.net = autoencoder.net.to(device)
-        if device.type == "cpu":  # 1.1 to 1.3 times as fast there; on a GPU not measured
+        if device.type == "cpu":  # 1.1 to 1.3 times as fast there; half as fast on an H100
             self.net = self.net.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
         self.batch_size = batch_size
         self.autocast = precision == "bf16"
