@@ -24,7 +24,7 @@ from pipeline.applications.interpolate import interpolate, slerp
 from pipeline.applications.manipulate import manipulate, move
 from pipeline.applications.models import load_models
 from pipeline.applications.names import check_names, stem_of
-from pipeline.applications.native import brain_of, to_native
+from pipeline.applications.native import brain_of, overlay, resolution, to_native
 from pipeline.applications.outcome import numbered
 from pipeline.applications.ranges import parse_numbers
 from pipeline.applications.reconstruct import reconstruct
@@ -593,6 +593,23 @@ def test_the_record_says_how_native_output_overlays_its_file(tmp_path, monkeypat
     made, image = (nib.load(f).get_fdata() for f in (tmp_path / output["file"], path))
     expected = np.corrcoef(made[made != 0], image[made != 0])[0, 1]
     assert output["correlation_with_file"] == pytest.approx(expected, abs=1e-4)
+    assert output["correlation_with_file_smoothed"] != output["correlation_with_file"]
+
+
+def test_smoothed_correlation_forgives_noise_and_no_shift():
+    random = np.random.default_rng(0)
+    image = gaussian_filter(random.normal(size=(40, 40, 40)), 3).astype(np.float32)
+    made = np.zeros_like(image)
+    made[8:-8, 8:-8, 8:-8] = (image / image.std() + 5)[8:-8, 8:-8, 8:-8]
+    noisy = made + random.normal(0, 2, image.shape).astype(np.float32)
+    sigma = resolution(3.0, np.diag([1.0, 1.0, 1.0, 1.0]))
+    assert sigma == pytest.approx([1.274] * 3, abs=1e-3)
+    assert overlay(made, noisy) < 0.6
+    assert overlay(made, noisy, sigma) > 0.95
+    assert overlay(made, np.roll(noisy, 4, axis=0), sigma) < 0.7
+    # What lies outside has no weight.
+    outside = np.where(made == 0, 1000, noisy).astype(np.float32)
+    assert overlay(made, outside, sigma) == pytest.approx(overlay(made, noisy, sigma), abs=1e-4)
 
 
 def test_a_scan_of_the_store_gets_its_bias_field_back(opener, models):

@@ -1,5 +1,6 @@
 """From the MNI152 grid back to where a scan was acquired."""
 
+import math
 import sys
 from pathlib import Path
 
@@ -15,6 +16,9 @@ from pipeline.imaging.register import correlation
 
 BRAIN_LEVEL = 0.1
 """Intensity (0 to 1) above which a voxel is surely brain; darker ones only inside of such."""
+
+FWHM_OF_SIGMA = 2 * math.sqrt(2 * math.log(2))
+"""Full width at half maximum of a Gaussian of sigma 1."""
 
 
 def brain_of(
@@ -61,9 +65,32 @@ def to_native(
     return np.where(inside, intensities, 0).astype(np.float32)
 
 
-def overlay(made: NDArray[np.float32], image: NDArray[np.float32]) -> float:
-    """Return the correlation of a volume in native space with its file, where it is not 0."""
-    return correlation(made, image, made != 0)
+def overlay(
+    made: NDArray[np.float32], image: NDArray[np.float32], sigma: NDArray[np.float64] | None = None
+) -> float:
+    """Return the correlation of a volume in native space with its file, where it is not 0.
+
+    With `sigma` (voxels, one an axis) of both after a Gaussian, within the same voxels: how well
+    they lie on each other, whatever detail and noise the file has that the volume cannot hold.
+    """
+    inside = made != 0
+    if sigma is not None:
+        made, image = (_within(volume, inside, sigma) for volume in (made, image))
+    return correlation(made, image, inside)
+
+
+def resolution(zooms: float, native_affine: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the sigma (native voxels) of a Gaussian as wide at half its height as `zooms` mm."""
+    return np.asarray(zooms / FWHM_OF_SIGMA / zooms_of(native_affine), np.float64)
+
+
+def _within(
+    volume: NDArray[np.float32], inside: NDArray[np.bool_], sigma: NDArray[np.float64]
+) -> NDArray[np.float32]:
+    """Smooth the inside by itself: what lies outside has no weight."""
+    weight = ndimage.gaussian_filter(inside.astype(np.float32), sigma)
+    smooth = ndimage.gaussian_filter(np.where(inside, volume, 0).astype(np.float32), sigma)
+    return np.asarray(smooth / np.maximum(weight, np.finfo(np.float32).tiny), np.float32)
 
 
 def read_native(path: Path) -> NDArray[np.float32]:

@@ -15,12 +15,13 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from pipeline.applications.models import Models
-from pipeline.applications.native import brain_of, overlay, read_native, to_native
+from pipeline.applications.native import brain_of, overlay, read_native, resolution, to_native
 from pipeline.applications.outcome import Outcome
 from pipeline.applications.sources import Source
 from pipeline.compute import progress, write_atomic, write_json
 from pipeline.evaluation.brains import Tile, qc_mosaic, reconstruction_strip
 from pipeline.evaluation.style import figure_style, save_figure
+from pipeline.imaging.header import zooms_of
 from pipeline.stores.builder import writing_to
 from schemas.errors import ContractError
 
@@ -150,7 +151,7 @@ class Writer:
             written = self._write_volume(path, volume, source)
             outputs.append({"file": path.name} | outcome.details[row])
             if image is not None:
-                outputs[row]["correlation_with_file"] = round(overlay(written, image), 4)
+                outputs[row] |= self._overlaid(written, image, source)
             if row in shown:
                 pictured[label] = volume
         if last is not None:
@@ -205,6 +206,19 @@ class Writer:
         for start in range(0, len(outcome.labels), self.models.batch_size):
             made = outcome.make(slice(start, start + self.models.batch_size))
             yield from np.asarray(made.numpy(), dtype=np.float32)
+
+    def _overlaid(
+        self, written: NDArray[np.float32], image: NDArray[np.float32], source: Source | None
+    ) -> dict[str, float]:
+        """Return the correlations with the file: of its voxels, and at the grid's resolution."""
+        assert source is not None
+        assert source.native is not None
+        affine = np.asarray(self.models.autoencoder.grid["affine"], dtype=np.float64)
+        sigma = resolution(float(zooms_of(affine).mean()), source.native.native_affine)
+        return {
+            "correlation_with_file": round(overlay(written, image), 4),
+            "correlation_with_file_smoothed": round(overlay(written, image, sigma), 4),
+        }
 
     def _write_volume(
         self, path: Path, volume: NDArray[np.float32], source: Source | None
