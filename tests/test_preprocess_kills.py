@@ -19,7 +19,7 @@ from tests.conftest import MadeOnce
 
 pytestmark = pytest.mark.slow
 NUM_SCANS = 6
-KILLS = int(os.environ.get("KILLS", "2"))
+KILLS = int(os.environ.get("KILLS", "1"))
 """Ten for a thorough run: KILLS=10 pytest tests/test_preprocess_kills.py"""
 Process = subprocess.Popen[bytes]
 
