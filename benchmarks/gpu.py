@@ -2,23 +2,20 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.autoencoder_step import RandomVolumes
+from benchmarks.autoencoder_step import build
 from benchmarks.harness import at_hand, exhaust, race
 from benchmarks.registry import Measurement, Row, compare
 from benchmarks.train_steps import DECAY, LATENT, our_step, published_encoder, stage_2_step
 from pipeline.ldae import build_ldae, encoder_config, unet_config
-from pipeline.nets.autoencoder import Autoencoder
 from pipeline.nets.denoiser import Denoiser, UnetConfig
 from pipeline.stores.latents import Latents
-from pipeline.stores.volumes import VolumeStore
-from pipeline.training.autoencoder import AutoencoderModule
 from pipeline.training.module import ADAM_BETAS, moving_average
 from schemas.params import Params
 from stages.params_file import load_params
@@ -175,18 +172,9 @@ def measure_autoencoder(folder: Path) -> Measurement:  # noqa: ARG001
     """Time a whole optimiser step of the paper's autoencoder, adversary included."""
     params = paper()
     shape, ae = params.preprocess.grid.shape, params.train_ae
-    net = Autoencoder(
-        channels=ae.channels,
-        latent_channels=ae.latent_channels,
-        num_res_blocks=ae.num_res_blocks,
-        norm_groups=ae.norm_groups,
-        patch=ae.patch,
-        checkpointing=ae.checkpointing,
-    )
     scans = ae.batch_size // ae.accumulate
-    volumes = cast(VolumeStore, RandomVolumes(shape))
     train = ae.model_copy(update={"batch_size": scans, "accumulate": 1})
-    module = AutoencoderModule(net, train, volumes, list(range(scans)), []).to(at_hand())
+    module = build(train, shape).to(at_hand())
     module.on_fit_start()
     optimizer = torch.optim.Adam(module.parameter_groups(), lr=train.lr, fused=True)
 

@@ -10,9 +10,17 @@ import torch
 from sklearn import metrics as sk
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from pipeline.evaluation.bootstrap import subject_draws, subject_weights
-from pipeline.evaluation.linear import C_GRID, Kind, fit_linear, grouped_folds
+from pipeline.evaluation.linear import (
+    C_GRID,
+    LARGE,
+    Kind,
+    fit_linear,
+    grouped_folds,
+    many_fits,
+)
 from pipeline.evaluation.probes import PREDICTION_COLUMNS, ProbeResults, fit_probes
 from pipeline.evaluation.scores import classification_scores, rank_areas, regression_scores
 from pipeline.evaluation.supervised import random_encoder_codes, supervised_head
@@ -437,3 +445,15 @@ def test_random_encoder_is_standardised_over_training_scans() -> None:
     np.testing.assert_allclose(codes[train].mean(axis=0), 0, atol=1e-3)
     np.testing.assert_array_equal(codes, random_encoder_codes(config, z_0, train, seed=0))
     assert not np.allclose(codes, random_encoder_codes(config, z_0, train, seed=1))
+
+
+def test_small_fits_take_one_blas_thread_and_large_ones_what_there_is():
+    def threads() -> set[int]:
+        return {lib["num_threads"] for lib in threadpool_info() if lib["user_api"] == "blas"}
+
+    with threadpool_limits(2, user_api="blas"):
+        with many_fits(LARGE - 1):
+            assert threads() == {1}
+        with many_fits(LARGE):
+            assert threads() == {2}
+        assert threads() == {2}
