@@ -6,6 +6,8 @@ READY := $(VENV)/.ready
 UNUSED := /(pip|beartype|mypyc?|fontTools|setuptools|celery|asyncssh|prompt_toolkit|torchgen|_inductor|onnx|lexers)/
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# What is imported is compiled once, whatever the caller's environment says.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: help demo demo-train test tests lint fast docs bench install clean
 
@@ -33,7 +35,7 @@ test: install
 	@$(MAKE) --no-print-directory -j2 lint tests
 
 tests: install
-	pytest -n 3 --dist worksteal
+	pytest -n 2 --dist worksteal
 
 fast: install
 	pytest -n 2 --dist loadfile -m "not slow"

@@ -33,7 +33,6 @@ def cohort(
     """
     from pipeline.cohort.ingest import build_manifest, detect_source
     from pipeline.cohort.manifest import write_manifest
-    from pipeline.cohort.phantom.cohort import make_phantom_cohort
     from pipeline.cohort.preview import header_faults, preview_lines
     from pipeline.compute import counted
     from pipeline.stores.builder import writing_to
@@ -52,6 +51,8 @@ def cohort(
         if dry_run:
             typer.echo(f"{params.phantom.subjects} phantom subjects would be made; nothing written")
             return
+        from pipeline.cohort.phantom.cohort import make_phantom_cohort
+
         source = make_phantom_cohort(out / "bids", params.phantom, workers=settings.num_workers())
         params = params.model_copy(update={"source": "bids"})
     if source is None:

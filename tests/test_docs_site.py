@@ -1,10 +1,10 @@
 """The documentation builds without a warning, and its reference is the application's."""
 
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from sphinx.cmd.build import build_main
 
 from stages.cli import STAGES, TOOLS
 
@@ -33,14 +33,11 @@ def test_manifest_columns_are_documented():
 
 
 @pytest.mark.slow
-def test_the_site_builds_without_a_warning(tmp_path):
-    build = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html", "-d"]
-    result = subprocess.run(
-        [*build, str(tmp_path / "trees"), str(ROOT / "docs"), str(tmp_path / "html")],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr
+def test_the_site_builds_without_a_warning(tmp_path, monkeypatch, capfd):
+    """In this process, which has imported already what the reference is of."""
+    monkeypatch.setattr(sys, "path", sys.path.copy())
+    strict = ["-W", "--keep-going", "-q", "-b", "html", "-d", str(tmp_path / "trees")]
+    failed = build_main([*strict, str(ROOT / "docs"), str(tmp_path / "html")])
+    assert not failed, capfd.readouterr().err
     for page in ("index", "faq", "reference/cli", "reference/pipeline/pipeline.stores"):
         assert (tmp_path / "html" / f"{page}.html").is_file()

@@ -4,6 +4,8 @@ import csv
 import gzip
 import hashlib
 import json
+import shutil
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,8 +19,9 @@ from sklearn.model_selection import cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from pipeline.cohort.phantom import cohort
 from pipeline.cohort.phantom.anatomy import CAUSES, VOLUMES
-from pipeline.cohort.phantom.atlas import Atlas, build_atlas
+from pipeline.cohort.phantom.atlas import Atlas, build_atlas, open_atlas, write_atlas
 from pipeline.cohort.phantom.cohort import TRUTH_COLUMNS, make_phantom_cohort
 from pipeline.cohort.phantom.grid import BRAIN, Grid, exponential, jacobian, sample
 from pipeline.cohort.phantom.scanner import make_shape, scan, true_volumes
@@ -45,12 +48,21 @@ def rows(path: Path) -> list[dict[str, str]]:
 
 
 @pytest.fixture(scope="module")
-def atlas() -> Atlas:
-    return build_atlas(zooms=4.0)
+def atlas(made_once: MadeOnce) -> Iterator[Atlas]:
+    """Built once; cohorts made meanwhile take it as well."""
+    atlas = open_atlas(made_once("atlas", _written_atlas))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cohort, "build_atlas", lambda zooms: {4.0: atlas}[zooms])
+        yield atlas
+
+
+def _written_atlas(folder: Path) -> Path:
+    write_atlas(build_atlas(zooms=4.0), folder)
+    return folder
 
 
 @pytest.fixture(scope="module")
-def dataset(made_once: MadeOnce) -> Path:
+def dataset(atlas: Atlas, made_once: MadeOnce) -> Path:
     return made_once("phantoms", lambda root: make_phantom_cohort(root, TINY))
 
 
@@ -239,7 +251,8 @@ def test_images_are_int16_heads_with_agreeing_affines(dataset: Path):
 
 
 @pytest.mark.slow
-def test_a_damaged_scan_is_made_again_and_the_others_are_kept(dataset: Path):
+def test_a_damaged_scan_is_made_again_and_the_others_are_kept(tmp_path: Path, dataset: Path):
+    dataset = shutil.copytree(dataset, tmp_path / "bids")
     before = digests(dataset)
     broken = dataset / "sub-002" / "ses-M00" / "anat" / "sub-002_ses-M00_T1w.nii.gz"
     kept = dataset / "sub-001" / "ses-M00" / "anat" / "sub-001_ses-M00_T1w.nii.gz"

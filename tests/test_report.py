@@ -43,8 +43,8 @@ PARAMS = Params.model_validate(
         "probe": {
             "bootstrap": 50,
             "folds": 2,
-            "repeats": 2,
-            "permutations": 5,
+            "repeats": 1,
+            "permutations": 3,
             "oracle": ["ventricle_ml"],
         },
         "report": {"max_examples": 2},

@@ -5,9 +5,9 @@ them once; the program that `warm_programs` lays out hands its arguments, folder
 open files over, and ends as the forked command ends. Without the server it is `pipeline` itself.
 """
 
-import atexit
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -17,6 +17,9 @@ import time
 from functools import cache
 from importlib import import_module
 from pathlib import Path
+
+import psutil
+from filelock import FileLock
 
 ROOT = Path(__file__).parents[1]
 PROGRAM = Path(sys.executable).with_name("pipeline")
@@ -46,38 +49,48 @@ sys.exit(code[0] if code else 70)
 
 @cache
 def warm_programs() -> Path:
-    """Return a folder for PATH whose `pipeline` starts at once; its server ends with this process.
+    """Return a folder for PATH whose `pipeline` starts at once.
 
-    The server is told its threads as `environment` in tests/command_line.py tells every child.
+    All test processes share one server, which ends with the process that started them. It is told
+    its threads as `environment` in tests/command_line.py tells every child.
     """
-    folder = Path(tempfile.mkdtemp(prefix="warm-"))
+    tests = os.getppid() if "PYTEST_XDIST_WORKER" in os.environ else os.getpid()
+    run = os.environ.get("PYTEST_XDIST_TESTRUNUID", "alone")
+    folder = Path(tempfile.gettempdir()) / f"warm-{run}-{tests}"
+    with FileLock(f"{folder}.lock"):
+        if not folder.is_dir():
+            folder.mkdir(mode=0o700)
+            _start_server(folder, tests)
+    return folder
+
+
+@cache  # keeps it: a process nobody holds any more is warned of
+def _start_server(folder: Path, tests: int) -> subprocess.Popen[bytes]:
     address = str(folder / "socket")
     program = folder / "pipeline"
     program.write_text(CLIENT.format(python=sys.executable, address=address, program=str(PROGRAM)))
     program.chmod(0o755)
     paths = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
     server = subprocess.Popen(
-        [sys.executable, "-m", "tests.warm_pipeline", address],
+        [sys.executable, "-m", "tests.warm_pipeline", address, str(tests)],
         env=os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
     )
-    atexit.register(server.kill)
     while not Path(address).exists() and server.poll() is None:
         time.sleep(0.05)
-    return folder
+    return server
 
 
-def serve(address: str) -> None:
-    """Answer until the process that started this one is gone."""
+def serve(address: str, tests: int) -> None:
+    """Answer until the process `tests` is gone."""
     for module in PRELOAD:
         import_module(module)
-    parent = os.getppid()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(f"{address}.new")
         server.listen()
         server.settimeout(PATIENCE_S)
         Path(f"{address}.new").rename(address)
-        while os.getppid() == parent:
+        while psutil.pid_exists(tests):
             try:
                 connection, _ = server.accept()
             except TimeoutError:
@@ -86,6 +99,8 @@ def serve(address: str) -> None:
                 server.close()
                 _run(connection)
             connection.close()
+    shutil.rmtree(Path(address).parent, ignore_errors=True)
+    Path(f"{Path(address).parent}.lock").unlink(missing_ok=True)
 
 
 def _run(connection: socket.socket) -> None:
@@ -123,4 +138,4 @@ def _run(connection: socket.socket) -> None:
 
 
 if __name__ == "__main__":
-    serve(sys.argv[1])
+    serve(sys.argv[1], int(sys.argv[2]))

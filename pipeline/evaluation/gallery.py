@@ -7,9 +7,8 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from pipeline.evaluation.style import (
-    DARK,
-    LIGHT,
     Palette,
+    darkened,
     data_uri,
     figure_bytes,
     figure_style,
@@ -39,11 +38,9 @@ class FigureFolder:
 
     def plot(self, name: str, draw: Callable[[Palette], Figure]) -> Picture:
         """Draw a plot for light and dark pages; the light one is kept as `name`.svg."""
-        with figure_style(LIGHT) as palette:
+        with figure_style() as palette:
             light = save_figure(draw(palette), self.path / f"{name}.svg")
-        with figure_style(DARK) as palette:
-            dark = figure_bytes(draw(palette), "svg")
-        return Picture(data_uri(light, "svg"), data_uri(dark, "svg"))
+        return Picture(data_uri(light, "svg"), data_uri(darkened(light), "svg"))
 
     def brains(self, name: str, draw: Callable[[], Figure]) -> Picture:
         """Draw slices; kept as `name`.png, and carried in the page as a smaller WebP."""

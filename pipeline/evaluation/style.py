@@ -2,6 +2,7 @@
 
 import base64
 import io
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -45,6 +46,11 @@ class Palette:
         first, *rest = names
         return {first: self.accent} | dict(zip(rest, cycle(self.others), strict=False))
 
+    def __iter__(self) -> Iterator[str]:
+        """Give every colour, in the order of the fields."""
+        yield from (self.ink, self.muted, self.line, self.accent, self.bound, self.floor)
+        yield from self.others
+
 
 LIGHT = Palette(
     ink="#1c2430",
@@ -67,8 +73,9 @@ DARK = Palette(
 
 
 @contextmanager
-def figure_style(palette: Palette = LIGHT) -> Iterator[Palette]:
-    """Apply the look to figures made and saved inside the block."""
+def figure_style() -> Iterator[Palette]:
+    """Apply the look to figures made and saved inside the block; gives the colours they take."""
+    palette = LIGHT
     settings: dict[Any, Any] = {
         "font.family": "sans-serif",
         "font.sans-serif": ["Inter", "Helvetica Neue", "Arial", "Liberation Sans", "DejaVu Sans"],
@@ -125,6 +132,12 @@ def save_figure(figure: Figure, path: Path) -> bytes:
     data = figure_bytes(figure, path.suffix.removeprefix("."))
     write_atomic(path, data)
     return data
+
+
+def darkened(svg: bytes) -> bytes:
+    """Return a plot drawn in the LIGHT colours in the DARK ones."""
+    dark = {a.encode(): b.encode() for a, b in zip(LIGHT, DARK, strict=True)}
+    return re.sub(rb"#[0-9a-f]{6}\b", lambda colour: dark.get(colour[0], colour[0]), svg)
 
 
 def data_uri(data: bytes, kind: str) -> str:

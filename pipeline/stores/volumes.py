@@ -4,18 +4,19 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from jaxtyping import Float
-from torch import Tensor
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from pipeline.stores.builder import ArraySpec, StoreBuilder
 from pipeline.stores.reading import OpenStore
 from schemas.params import GridParams
 from schemas.stores import StoreAttributes
+
+if TYPE_CHECKING:  # preprocessing writes volumes without torch, which takes seconds to import
+    from jaxtyping import Float
+    from torch import Tensor
 
 ROWS_PER_SHARD = 16
 ROWS_PER_SMALL_CHUNK = 1024
@@ -130,7 +131,7 @@ class VolumeStore(OpenStore):
         """Read volumes as float32 (scan, 1, X, Y, Z) in [0, 1]."""
         return self.read("volume", rows)[:, None].astype(np.float32) / 255
 
-    def load_unit_interval(self, scan_ids: Sequence[str]) -> Float[Tensor, "B 1 X Y Z"]:
+    def load_unit_interval(self, scan_ids: Sequence[str]) -> "Float[Tensor, 'B 1 X Y Z']":
         """Load the volumes of these scans, in [0, 1].
 
         Raises
@@ -138,6 +139,8 @@ class VolumeStore(OpenStore):
         ContractError
             If a scan is not in the store.
         """
+        import torch
+
         read = (self.read("volume", row) for row in self.rows_of(scan_ids))
         return torch.stack([torch.from_numpy(volume) for volume in read])[:, None].float() / 255
 
