@@ -8,6 +8,8 @@ import nibabel as nib
 import pandas as pd
 import pytest
 
+from tests.tiny_study import TINY
+
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
@@ -23,7 +25,8 @@ def test_latents_in_python(tiny_study, tmp_path, monkeypatch, capsys):
     assert {"age_years", "y_sem_0", "y_sem_15"} <= set(table)
     images = sorted(tmp_path.glob("*.nii.gz"))
     assert len(images) == 3
-    assert {nib.load(image).shape for image in images} == {(32, 40, 32)}
+    shape = tuple(TINY["preprocess.grid.shape"])
+    assert {nib.load(image).shape for image in images} == {shape}
     assert "mean error" in capsys.readouterr().out
 
 

@@ -18,7 +18,7 @@ from tests.command_line import collect, environment, preprocess_command, save_br
 from tests.conftest import MadeOnce
 
 pytestmark = pytest.mark.slow
-NUM_SCANS = 6
+NUM_SCANS = 4
 KILLS = int(os.environ.get("KILLS", "1"))
 """Ten for a thorough run: KILLS=10 pytest tests/test_preprocess_kills.py"""
 Process = subprocess.Popen[bytes]
