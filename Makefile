@@ -35,7 +35,7 @@ test: install
 	@$(MAKE) --no-print-directory -j2 lint tests
 
 tests: install
-	pytest -n 3 --dist worksteal
+	pytest -n 2 --dist worksteal
 
 fast: install
 	pytest -n 2 --dist loadfile -m "not slow"
