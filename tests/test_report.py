@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from jinja2 import Environment, PackageLoader
+from matplotlib.figure import Figure
 
 from pipeline.cohort.phantom.anatomy import VOLUMES
 from pipeline.evaluation.application_sections import VISIT_MEASURES, verdicts
@@ -26,7 +27,7 @@ from pipeline.evaluation.probe_sections import doubt_of
 from pipeline.evaluation.probes import fit_probes
 from pipeline.evaluation.report import load_context, render_report
 from pipeline.evaluation.sections import headline_section, number
-from pipeline.evaluation.style import LIGHT, figure_style
+from pipeline.evaluation.style import DARK, LIGHT, darkened, figure_bytes, figure_style
 from pipeline.stores.volumes import VolumeRow, write_volumes
 from schemas.errors import ContractError
 from schemas.metrics import FEWEST_SUBJECTS, Estimate
@@ -526,6 +527,20 @@ def test_same_study_same_page(study: tuple[Path, str]) -> None:
     root, text = study
     assert render(root, PARAMS, **all_parts(root)) == text
     assert len(text) < 4_000_000
+
+
+def test_a_dark_plot_is_the_light_one_in_other_colours() -> None:
+    with figure_style() as palette:
+        figure = Figure()
+        for colour in palette:
+            figure.subplots().plot([0, 1], color=colour)
+        light = figure_bytes(figure, "svg")
+    dark = darkened(light)
+    assert len(set(LIGHT)) == len([*LIGHT]) == 10, "one for one"
+    for before, after in zip(LIGHT, DARK, strict=True):
+        count = light.count(before.encode())
+        assert count
+        assert (dark.count(before.encode()), dark.count(after.encode())) == (0, count)
 
 
 def test_broken_inputs_are_named(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import io
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -48,8 +48,8 @@ class Palette:
 
     def __iter__(self) -> Iterator[str]:
         """Give every colour, in the order of the fields."""
-        yield from (self.ink, self.muted, self.line, self.accent, self.bound, self.floor)
-        yield from self.others
+        for value in (getattr(self, colour.name) for colour in fields(self)):
+            yield from (value,) if isinstance(value, str) else value
 
 
 LIGHT = Palette(
