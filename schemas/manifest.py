@@ -13,7 +13,7 @@ MANIFEST_COLUMNS: dict[str, str] = {
     "path": "image file, absolute or relative to the manifest",
     "source_digest": "sha256 of the image file",
     "age_years": "age at this scan (years)",
-    "sex": "F or M",
+    "sex": "F or M; a code that tells neither stays as it is",
     "diagnosis": "as given by the dataset",
     "months_from_first": "months since the subject's first scan",
     "split": "train, val or test",

@@ -59,7 +59,12 @@ class CohortParams(Section):
     """BIDS root, folder, or CSV/TSV/Parquet table. Not used by `phantom`."""
     columns: dict[str, str] = Field({})
     """Your columns by what they are, {age: AGE}: age, sex, diagnosis, months, split; of a table of
-    scans also path, subject, session, scan. Any other name becomes a label."""
+    scans also path, subject, session, scan; session of participants.tsv too. Any other name becomes
+    a label."""
+    leave_out: tuple[str, ...] = ()
+    """Columns of your tables that do not go into the manifest. Columns whose names promise a
+    person's name, birth, address, telephone, e-mail or record number stay out anyway, unless
+    `columns` names them."""
     phantom: PhantomParams = PhantomParams()
     """The phantom cohort, used when source is `phantom`."""
     split: SplitParams = SplitParams()

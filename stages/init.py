@@ -40,7 +40,11 @@ def init(
         overrides=settings.overrides or [],
         force=force,
     )
-    listed = "" if found is None else f" {counted(len(found), 'scan')} found."
+    listed = ""
+    if found is not None:
+        people = found["subject_id"].nunique()
+        whose = f" of {counted(people, 'subject')}" if people != len(found) else ""
+        listed = f" {counted(len(found), 'scan')}{whose} found."
     hint = None if found is None else label_hint(found, load_params(study / "params.yaml", []))
     if hint is not None:
         typer.echo(hint)

@@ -87,12 +87,15 @@ def scaffold(
 def label_hint(found: "pd.DataFrame", params: Params) -> str | None:
     """Return what to change where the study's diagnoses are others than those compared."""
     compared = params.probe.classification.get("diagnosis")
-    values = found["diagnosis"].dropna().astype(str).value_counts()
+    values = found.dropna(subset="diagnosis").groupby("diagnosis")["subject_id"].nunique()
+    values.index = values.index.astype(str)
+    values = values.sort_values(ascending=False, kind="stable")
     direction = params.evaluate.manipulation.direction
     if values.empty and direction.startswith("diagnosis:"):
         told = f"no diagnosis in the input, and manipulation would move along {direction}"
         others = {"age_years": "age_years", "sex": "sex:M"}
-        known = [way for label, way in others.items() if found[label].notna().any()]
+        usable = {"age_years": found["age_years"].notna(), "sex": found["sex"] == "M"}
+        known = [way for label, way in others.items() if usable[label].any()]
         if not known:
             return f"{told}: it will be left out, as will probes, until a table names labels"
         return (
@@ -103,8 +106,8 @@ def label_hint(found: "pd.DataFrame", params: Params) -> str | None:
         return None
     listed = ", ".join(f"{name} ({count})" for name, count in values.head(6).items())
     return (
-        f"diagnosis holds {listed}, not {' and '.join(compared)}: name the two to compare in"
-        " params.yaml, probe.classification and evaluate.manipulation.direction"
+        f"diagnosis holds {listed}, not {' and '.join(compared)} (counts of subjects): name the"
+        " two to compare in params.yaml, probe.classification and evaluate.manipulation.direction"
     )
 
 

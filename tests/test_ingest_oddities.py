@@ -45,9 +45,14 @@ def test_row_without_subject_is_refused_alone(tmp_path: Path) -> None:
 
 def test_ages_as_people_write_them(caplog: pytest.LogCaptureFixture) -> None:
     cells = ["70", 70.5, ">89", "89+", "034Y", "018M", "33 years", None, "-4", "999", "old"]
-    ages = ages_of(cells, [f"s{i}" for i in range(len(cells))])
-    assert ages == [70, 70.5, 89, 89, 34, 1.5, 33, None, None, None, "old"]
-    assert caplog.messages == ["ages taken as unknown: s8 (-4), s9 (999)"]
+    ages, texts = ages_of(cells, [f"s{i}" for i in range(len(cells))], "t.csv")
+    assert ages == [70, 70.5, 89, 89, 34, 1.5, 33, None, None, None, None]
+    assert [text for text in texts if text] == [">89", "89+", "old"]
+    assert caplog.messages == [
+        "t.csv: no age in years, taken as unknown, the text kept in age_text: s10 (old)",
+        "t.csv: ages taken as unknown: s8 (-4), s9 (999)",
+        "t.csv: a bound is taken as the age, the text kept in age_text: s2 (>89), s3 (89+)",
+    ]
 
 
 def test_names_with_accents_and_spaces_stay_apart(tmp_path: Path) -> None:

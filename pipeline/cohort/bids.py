@@ -1,14 +1,24 @@
-"""BIDS datasets: T1w images, participants.tsv, sessions.tsv, truth tables."""
+"""BIDS datasets: T1w images and truth tables; people.py reads the tables of people and visits."""
 
 import logging
 from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from pipeline.cohort.records import Record, entities, labels_of, natural, prefixed, read_table
-from schemas.errors import ContractError
+from pipeline.cohort.names import Labels
+from pipeline.cohort.people import PARTICIPANTS, by_folder, folder_names, read_participants
+from pipeline.cohort.records import (
+    Record,
+    entities,
+    is_junk,
+    labels_of,
+    natural,
+    prefixed,
+    read_table,
+)  # fmt: skip
 
 log = logging.getLogger(__name__)
 
@@ -18,8 +28,10 @@ KEPT_ENTITIES = ("acq", "ce", "rec", "run", "echo", "part", "inv")
 """Entities that become part of a scan's name, in BIDS order."""
 
 
-def bids_records(root: Path) -> tuple[list[Record], list[dict[str, str]]]:
-    """Return one T1w a session of every subject, with its labels, and what is missing.
+def bids_records(
+    root: Path, columns: Mapping[str, str] | None = None
+) -> tuple[list[Record], list[dict[str, str]]]:
+    """Return one T1w a session of every subject, with its truth, and what is missing.
 
     A subject of participants.tsv without an image of its own is looked up below `derivatives/`.
     Where a session has several T1w, the one with the fewest entities besides sub and ses is
@@ -30,13 +42,21 @@ def bids_records(root: Path) -> tuple[list[Record], list[dict[str, str]]]:
     records, refused
         `refused` has a row for each listed participant without any T1w, and for each image whose
         name and folder tell different subjects or sessions.
+
+    Raises
+    ------
+    ContractError
+        If two subjects, or two sessions of one, have names that become one label.
     """
-    people = participants(root)
-    raw = [p for s in sorted(root.glob("sub-*")) if s.is_dir() for p in _images(s)]
+    listed = read_participants(root, columns or {})
+    people, _ = by_folder(listed, folder_names(root))
+    folders = [p for p in sorted(root.glob("sub-*")) if p.is_dir()]
+    raw = [p for s in folders for p in _images(s) if not is_junk(p.name)]
     found = {f"sub-{entities(p.name).get('sub', '')}" for p in raw}
     wanted = set(people) - found
     derived = _derived(root, wanted) if wanted else []
     misnamed = {path: fault for path in (*raw, *derived) if (fault := _misnamed(path))}
+    _check_names(root, (*raw, *derived))
     records = _one_a_session([path for path in (*raw, *derived) if path not in misnamed])
     have = {record.subject_id for record in records}
     refused = [
@@ -45,19 +65,21 @@ def bids_records(root: Path) -> tuple[list[Record], list[dict[str, str]]]:
     ]
     refused += [
         {"scan_id": name, "path": str(root / name), "stage": "cohort",
-         "reason": "listed in participants.tsv, but no T1w image was found"}
+         "reason": f"listed in {PARTICIPANTS}, but no T1w image was found"}
         for name in sorted(set(people) - have)
     ]  # fmt: skip
-    sessions = {name: _sessions(root, name) for name in have}
     truth = _truth(root)
     for record in records:
-        record.labels = (
-            people.get(record.subject_id, {}).get("", {})
-            | people.get(record.subject_id, {}).get(record.session_id, {})
-            | sessions[record.subject_id].get(record.session_id, {})
-            | truth.get(record.scan_id, {})
-        )
+        record.labels = truth.get(record.scan_id, {})
     return records, refused
+
+
+def _check_names(root: Path, paths: tuple[Path, ...]) -> None:
+    """Refuse names that would make one subject, or one session, of two."""
+    label = Labels(root)
+    for parts in map(entities, (path.name for path in paths)):
+        subject = label("sub", parts.get("sub", ""))
+        label("ses", parts.get("ses", ""), within=subject)
 
 
 def _images(folder: Path) -> list[Path]:
@@ -113,37 +135,6 @@ def _one_a_session(paths: list[Path]) -> list[Record]:
         scan_id = "_".join(part for part in (subject, session, *kept) if part)
         records += [Record(scan_id, subject, session, path) for _, path in taken]
     return records
-
-
-def participants(root: Path) -> dict[str, dict[str, dict[str, Any]]]:
-    """Return subject → session (or "") → labels of participants.tsv."""
-    path = root / "participants.tsv"
-    if not path.is_file():
-        return {}
-    table = read_table(path)
-    if "participant_id" not in table:
-        raise ContractError(f"{path}: no column participant_id (has {', '.join(table.columns)})")
-    people: dict[str, dict[str, dict[str, Any]]] = defaultdict(dict)
-    for _, row in table.dropna(subset=["participant_id"]).iterrows():
-        session = row.get("session_id")
-        key = prefixed("ses", session) if isinstance(session, str) else ""
-        labels = labels_of(row, drop=("participant_id", "session_id"))
-        people[prefixed("sub", row["participant_id"])][key] = labels
-    return people
-
-
-def _sessions(root: Path, subject: str) -> dict[str, dict[str, Any]]:
-    """Return session → labels of one subject's sessions.tsv."""
-    path = root / subject / f"{subject}_sessions.tsv"
-    if not path.is_file():
-        return {}
-    table = read_table(path)
-    if "session_id" not in table:
-        raise ContractError(f"{path}: no column session_id (has {', '.join(table.columns)})")
-    return {
-        prefixed("ses", row["session_id"]): labels_of(row, drop=("session_id", "participant_id"))
-        for _, row in table.dropna(subset=["session_id"]).iterrows()
-    }
 
 
 def _truth(root: Path) -> dict[str, dict[str, Any]]:

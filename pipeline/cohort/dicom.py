@@ -17,8 +17,8 @@ from typing import Any
 
 import nibabel as nib
 
-from pipeline.cohort.bids import participants
-from pipeline.cohort.records import Record, natural, prefixed, walk
+from pipeline.cohort.names import Labels
+from pipeline.cohort.records import Record, natural, walk
 from pipeline.compute import available_cpus, digest_of, progress, write_atomic
 from pipeline.imaging.header import check_shape
 from schemas.errors import ContractError, ScanError
@@ -53,10 +53,10 @@ class Session:
 
 def is_dicom(path: Path) -> bool:
     """Tell whether a file is DICOM: by its name, or by the mark after its preamble."""
-    if path.suffix.lower() in SUFFIXES:
-        return True
     if path.name.startswith(".") or path.name == "DICOMDIR":
         return False
+    if path.suffix.lower() in SUFFIXES:
+        return True
     if path.suffix and not path.suffix[1:].isdigit():
         return False
     try:
@@ -74,11 +74,13 @@ def dicom_sessions(root: Path) -> list[Session]:
     the second folder where there are three or more levels (subject/session/series).
     """
     groups: dict[tuple[str, str], list[Path]] = defaultdict(list)
+    label = Labels(root)
     for folder in _series_folders(root):
         levels = folder.relative_to(root).parts or (root.name,)
         marked = next((name for name in levels[1:] if name.startswith("ses-")), None)
         session = marked or (levels[1] if len(levels) > 2 else "")
-        groups[prefixed("sub", levels[0]), prefixed("ses", session)].append(folder)
+        subject = label("sub", levels[0])
+        groups[subject, label("ses", session, within=subject)].append(folder)
     return [Session(*names, tuple(folders)) for names, folders in sorted(groups.items())]
 
 
@@ -86,9 +88,8 @@ def dicom_records(root: Path, cache: Path | None) -> tuple[list[Record], list[di
     """Return one converted T1w a session, and the sessions without one.
 
     Images go to `<cache>/<scan_id>.nii.gz`; a session whose files did not change is not converted
-    again. Nothing of the DICOM headers is kept but geometry and voxels; labels come from a
-    participants.tsv in the root, where there is one. Without a cache nothing
-    is converted: the records carry a file of the series (for a dry run).
+    again. Nothing of the DICOM headers is kept but geometry and voxels. Without a cache nothing is
+    converted: the records carry a file of the series (for a dry run).
 
     Raises
     ------
@@ -101,7 +102,6 @@ def dicom_records(root: Path, cache: Path | None) -> tuple[list[Record], list[di
     if cache is None:
         return [_record(s, next(filter(is_dicom, _files(s.folders[0])))) for s in sessions], []
     converter = find_converter()
-    people = participants(root)
     cache.mkdir(parents=True, exist_ok=True)
     records, refused = [], []
     with ThreadPoolExecutor(available_cpus()) as pool:
@@ -111,10 +111,7 @@ def dicom_records(root: Path, cache: Path | None) -> tuple[list[Record], list[di
         ):
             path = cache / f"{session.scan_id}.nii.gz"
             if fault is None:
-                labels = people.get(session.subject_id, {})
-                record = _record(session, path)
-                record.labels = labels.get("", {}) | labels.get(session.session_id, {})
-                records.append(record)
+                records.append(_record(session, path))
             else:
                 where = str(session.folders[0])
                 row = {"scan_id": session.scan_id, "path": where, "stage": "cohort"}

@@ -3,7 +3,8 @@
 import logging
 from pathlib import Path
 
-from pipeline.cohort.records import Record, bids_label, entities, prefixed, walk
+from pipeline.cohort.names import Labels
+from pipeline.cohort.records import Record, bids_label, entities, walk
 from pipeline.compute import counted, other_half
 
 log = logging.getLogger(__name__)
@@ -24,9 +25,15 @@ def folder_records(root: Path) -> list[Record]:
     `sub-` and `ses-` in a file name are kept. Else the subject is the first folder below the
     root, or, for images directly in the root, the file name; letters and digits are kept.
     In a FreeSurfer `mri` folder only the T1 is taken.
+
+    Raises
+    ------
+    ContractError
+        If the names of two subjects become one label.
     """
+    label = Labels(root)
     if root.is_file():
-        return [_record(root, root.parent)]
+        return [_record(root, root.parent, label)]
     files = [
         folder / name
         for folder, names in walk(root)
@@ -37,7 +44,7 @@ def folder_records(root: Path) -> list[Record]:
     skipped: list[str] = []
     for path in sorted(files):
         if _wanted(path):
-            taken.append(_record(path, root))
+            taken.append(_record(path, root, label))
         else:
             skipped.append(path.name)
     if skipped:
@@ -67,20 +74,21 @@ def _stem(path: Path) -> str:
     return path.name[: -len(suffix)]
 
 
-def _record(path: Path, root: Path) -> Record:
+def _record(path: Path, root: Path, label: Labels) -> Record:
     parts = entities(path.name)
-    session = prefixed("ses", parts["ses"]) if "ses" in parts else ""
     if "sub" in parts:
-        subject = prefixed("sub", parts["sub"])
+        subject = label("sub", parts["sub"])
+        session = label("ses", parts.get("ses", ""), within=subject)
         extra = [f"{k}-{v}" for k, v in parts.items() if k not in {"sub", "ses", "desc", "space"}]
         return Record("_".join(p for p in (subject, session, *extra) if p), subject, session, path)
     folders = path.relative_to(root).parts[:-1]
     if path.parent.name == "mri":
         folders = (path.parent.parent.name,)
-        subject = prefixed("sub", folders[0])
+        subject = label("sub", folders[0])
         return Record(subject, subject, "", path)
-    subject = prefixed("sub", folders[0] if folders else _stem(path))
+    subject = label("sub", folders[0] if folders else _stem(path))
+    session = label("ses", parts.get("ses", ""), within=subject)
     rest = [bids_label(name) for name in (*folders[1:], _stem(path))] if folders else []
-    label = "".join(part for part in rest if part)
-    scan_id = f"{subject}_acq-{label}" if label else subject
+    acquisition = "".join(part for part in rest if part)
+    scan_id = f"{subject}_acq-{acquisition}" if acquisition else subject
     return Record(scan_id, subject, session, path)

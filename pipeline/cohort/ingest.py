@@ -12,12 +12,14 @@ from typing import Literal
 import pandas as pd
 
 from pipeline.cohort.bids import bids_records
+from pipeline.cohort.columns import ALIASES, DEFAULT_NAMES, IDENTITY, label_table, shown_path
 from pipeline.cohort.dicom import dicom_records, is_dicom
 from pipeline.cohort.folder import SUFFIXES as IMAGES
 from pipeline.cohort.folder import folder_records
-from pipeline.cohort.labels import ages_of, sex_of
 from pipeline.cohort.manifest import typed
-from pipeline.cohort.records import Record, walk
+from pipeline.cohort.people import PARTICIPANTS, label_records
+from pipeline.cohort.personal import leave_out_personal
+from pipeline.cohort.records import Record, tidy_path, walk
 from pipeline.cohort.split import lopsided, split_subjects, splits_given
 from pipeline.cohort.table import table_records
 from pipeline.compute import available_cpus, digest_image, progress
@@ -27,26 +29,6 @@ from schemas.params import CohortParams
 
 log = logging.getLogger(__name__)
 
-DEFAULT_NAMES = {
-    "age_years": ("age_years", "age"),
-    "sex": ("sex", "gender", "ptgender"),
-    "diagnosis": ("diagnosis", "dx", "group"),
-    "months_from_first": ("months_from_first", "months"),
-    "split": ("split",),
-}
-"""Label columns and the names they go by, in small or capital letters; cohort.columns first."""
-ALIASES = {
-    "age": "age_years",
-    "gender": "sex",
-    "dx": "diagnosis",
-    "months": "months_from_first",
-    "subject": "subject_id",
-    "session": "session_id",
-    "scan": "scan_id",
-    "file": "path",
-}
-IDENTITY = ("path", "subject_id", "session_id", "scan_id")
-"""Columns that a table of scans gives; other sources have these from the names of files."""
 SAFE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
 TABLES = {".csv", ".tsv", ".parquet"}
 
@@ -114,33 +96,28 @@ def build_manifest(
     columns = {ALIASES.get(key, key): value for key, value in params.columns.items()}
     _warn_of_slips(columns)
     named = [name for name in IDENTITY if name in columns]
+    if named == ["session_id"] and (source / PARTICIPANTS).is_file():
+        named = []  # the column of participants.tsv that tells visits apart
     if named and params.source != "table":
         raise ParamsError(
             f"cohort.columns: {', '.join(named)} come from the files themselves where"
             f" cohort.source is {params.source}; give a table of scans, or leave them out"
         )
-    if params.source == "dicom":
-        if cache is None and not dry_run:
-            raise ParamsError("cohort.source dicom: expected a folder for converted images")
-        records, refused = dicom_records(source, None if dry_run else cache)
-    else:
-        records, refused = _collect(params.source, source, columns)
+    records, refused = _collect(params.source, source, columns, None if dry_run else cache, dry_run)
+    if params.source != "table":
+        label_records(source, records, columns)
+    leave_out_personal(records, columns, params.leave_out, str(source))
+    for record in records:
+        record.path = tidy_path(record.path) if record.path != Path() else Path()
     records, digests, more = _sound(records, dry_run=dry_run)
-    refused += more
+    refused = [row | {"path": str(tidy_path(Path(row["path"])))} for row in refused] + more
     if not records:
         first = refused[0] if refused else None
         detail = f"; first refused: {first['path']}: {first['reason']}" if first else _hint(source)
         raise ContractError(f"{source}: no usable T1w image found{detail}")
-    table = typed(_table(records, digests, columns, source), source)
-    _warn_of_copies(table)
-    table["months_from_first"] = _months(table)
-    if table["split"].notna().any():
-        table["split"] = splits_given(table["split"], table["subject_id"], source)
-        log.info("%s: its column `split` is taken as it is; cohort.split plays no part", source)
-    else:
-        strata = table.groupby("subject_id")["diagnosis"].first().fillna("").astype(str).to_dict()
-        splits = split_subjects({str(k): str(v) for k, v in strata.items()}, params.split)
-        table["split"] = [splits[name] for name in table["subject_id"]]
+    table = typed(label_table(records, digests, columns, source), source)
+    _warn_of_copies(table, source)
+    table["split"] = _splits(table, params, source)
     for label in ("diagnosis", "sex"):
         lacking = lopsided(table, label)
         if lacking is not None:
@@ -152,6 +129,16 @@ def build_manifest(
             )
     extra = [name for name in table.columns if name not in MANIFEST_COLUMNS]
     return table[[*MANIFEST_COLUMNS, *extra]], quarantine_table(refused)
+
+
+def _splits(table: pd.DataFrame, params: CohortParams, source: Path) -> list[str]:
+    """Return the split of every scan: the user's own, or by hash within a diagnosis."""
+    if table["split"].notna().any():
+        log.info("%s: its column `split` is taken as it is; cohort.split plays no part", source)
+        return list(splits_given(table["split"], table["subject_id"], source))
+    strata = table.groupby("subject_id")["diagnosis"].first().fillna("").astype(str).to_dict()
+    splits = split_subjects({str(k): str(v) for k, v in strata.items()}, params.split)
+    return [splits[name] for name in table["subject_id"]]
 
 
 def _warn_of_slips(columns: Mapping[str, str]) -> None:
@@ -171,14 +158,18 @@ def quarantine_table(rows: list[dict[str, str]]) -> pd.DataFrame:
 
 
 def _collect(
-    kind: str, source: Path, columns: dict[str, str]
+    kind: str, source: Path, columns: dict[str, str], cache: Path | None, dry_run: bool
 ) -> tuple[list[Record], list[dict[str, str]]]:
     if kind == "bids":
-        return bids_records(source)
+        return bids_records(source, columns)
     if kind == "table":
         return table_records(source, columns), []
     if kind == "folder":
         return folder_records(source), []
+    if kind == "dicom":
+        if cache is None and not dry_run:
+            raise ParamsError("cohort.source dicom: expected a folder for converted images")
+        return dicom_records(source, cache)
     raise ParamsError(f"cohort.source {kind}: expected bids, folder, table or dicom here")
 
 
@@ -233,12 +224,14 @@ def _differences(kept: Record, other: Record) -> str:
     )
 
 
-def _warn_of_copies(table: pd.DataFrame) -> None:
+def _warn_of_copies(table: pd.DataFrame, source: Path) -> None:
     """Name people who share an image: as two subjects they may end in two splits."""
     known = table[table["source_digest"] != ""]
     for _, same in known.groupby("source_digest", sort=False):
         if same["subject_id"].nunique() > 1:
-            log.warning("one image under several subjects: %s", ", ".join(same["scan_id"]))
+            files = [shown_path(Path(path), source) for path in same["path"]]
+            names = ", ".join(same["scan_id"])
+            log.warning("one image under several subjects: %s (%s)", names, ", ".join(files))
 
 
 def _fault(record: Record) -> str | None:
@@ -270,58 +263,6 @@ def _row(record: Record, reason: str) -> dict[str, str]:
         "stage": "cohort",
         "reason": reason,
     }
-
-
-def _table(
-    records: list[Record], digests: list[str], columns: dict[str, str], source: Path
-) -> pd.DataFrame:
-    labels = pd.DataFrame([record.labels for record in records], dtype=object)
-    have = [str(name) for name in labels]
-    for target, wanted in columns.items():
-        if target not in IDENTITY and wanted not in have:
-            raise ContractError(
-                f"{source}: no column {wanted!r} with entries, wanted for {target}"
-                f" (there are {', '.join(have) or 'none'})"
-            )
-    given = {target: wanted for target, wanted in columns.items() if wanted in have}
-    renamed = pd.DataFrame({target: labels[wanted] for target, wanted in given.items()})
-    rest = labels.drop(columns=[c for c in labels if c in given or c in given.values()])
-    labels = pd.concat([renamed, rest], axis=1)
-    for target, names in DEFAULT_NAMES.items():
-        spelt = {str(name).lower(): name for name in reversed(labels.columns)}
-        found = next((spelt[name] for name in names if name in spelt), None)
-        labels[target] = labels.pop(found) if found is not None else None
-    labels["sex"] = [sex_of(cell) for cell in labels["sex"]]
-    labels["age_years"] = ages_of(labels["age_years"], [record.scan_id for record in records])
-    own = pd.DataFrame(
-        {
-            "scan_id": [r.scan_id for r in records],
-            "subject_id": [r.subject_id for r in records],
-            "session_id": [r.session_id for r in records],
-            "path": [str(r.path.absolute()) for r in records],
-            "source_digest": digests,
-        }
-    )
-    clashes = [name for name in labels if name in own]
-    return pd.concat([own, labels.drop(columns=clashes)], axis=1)
-
-
-def _months(table: pd.DataFrame) -> "pd.Series[float]":
-    """Return months since each subject's first scan.
-
-    As given; else from session names such as `ses-M06`; else from the ages at the scans; else 0
-    for a single scan and missing for several.
-    """
-    given = table["months_from_first"].astype(float)
-    named = table["session_id"].str.extract(r"^ses-[Mm](\d+)$")[0].astype(float)
-    ages = table["age_years"].astype(float) * 12
-    groups = table["subject_id"]
-    from_age = ages - ages.groupby(groups).transform("min")
-    from_age = from_age.where(ages.groupby(groups).transform("nunique") > 1)
-    named = named - named.groupby(groups).transform("min")
-    single = (groups.groupby(groups).transform("size") == 1).map({True: 0.0, False: float("nan")})
-    months = given.fillna(named).fillna(from_age).fillna(single)
-    return months.round(2)
 
 
 def _hint(source: Path) -> str:
