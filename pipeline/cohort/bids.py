@@ -2,14 +2,14 @@
 
 import logging
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from pipeline.cohort.names import Labels
-from pipeline.cohort.people import PARTICIPANTS, by_folder, folder_names, read_participants
+from pipeline.cohort.people import PARTICIPANTS, by_folder, folder_names
 from pipeline.cohort.records import (
     Record,
     entities,
@@ -29,13 +29,18 @@ KEPT_ENTITIES = ("acq", "ce", "rec", "run", "echo", "part", "inv")
 
 
 def bids_records(
-    root: Path, columns: Mapping[str, str] | None = None
+    root: Path, listed: Collection[str] = ()
 ) -> tuple[list[Record], list[dict[str, str]]]:
     """Return one T1w a session of every subject, with its truth, and what is missing.
 
     A subject of participants.tsv without an image of its own is looked up below `derivatives/`.
     Where a session has several T1w, the one with the fewest entities besides sub and ses is
     taken, then the lowest in natural order; the log names it and the others.
+
+    Parameters
+    ----------
+    listed
+        Subjects of participants.tsv.
 
     Returns
     -------
@@ -48,8 +53,7 @@ def bids_records(
     ContractError
         If two subjects, or two sessions of one, have names that become one label.
     """
-    listed = read_participants(root, columns or {})
-    people, _ = by_folder(listed, folder_names(root))
+    people, _ = by_folder({name: {} for name in listed}, folder_names(root))
     folders = [p for p in sorted(root.glob("sub-*")) if p.is_dir()]
     raw = [p for s in folders for p in _images(s) if not is_junk(p.name)]
     found = {f"sub-{entities(p.name).get('sub', '')}" for p in raw}

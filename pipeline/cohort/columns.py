@@ -104,7 +104,7 @@ def label_table(
         kept[AGE_TEXT] = [new or old for new, old in zip(texts, before, strict=True)]
     table = pd.DataFrame({**own, **made, **kept})
     visits = [record.visit or record.session_id for record in records]
-    table["months_from_first"] = months_from_first(table, visits, shown)
+    table["months_from_first"] = months_from_first(table, visits, shown, where)
     return table
 
 

@@ -3,7 +3,7 @@
 import logging
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from difflib import get_close_matches
 from pathlib import Path
@@ -17,7 +17,7 @@ from pipeline.cohort.dicom import dicom_records, is_dicom
 from pipeline.cohort.folder import SUFFIXES as IMAGES
 from pipeline.cohort.folder import folder_records
 from pipeline.cohort.manifest import typed
-from pipeline.cohort.people import PARTICIPANTS, label_records
+from pipeline.cohort.people import PARTICIPANTS, label_records, read_participants
 from pipeline.cohort.personal import leave_out_personal
 from pipeline.cohort.records import Record, tidy_path, walk
 from pipeline.cohort.split import lopsided, split_subjects, splits_given
@@ -103,12 +103,7 @@ def build_manifest(
             f"cohort.columns: {', '.join(named)} come from the files themselves where"
             f" cohort.source is {params.source}; give a table of scans, or leave them out"
         )
-    records, refused = _collect(params.source, source, columns, None if dry_run else cache, dry_run)
-    if params.source != "table":
-        label_records(source, records, columns)
-    leave_out_personal(records, columns, params.leave_out, str(source))
-    for record in records:
-        record.path = tidy_path(record.path) if record.path != Path() else Path()
+    records, refused = _labelled(params, source, columns, None if dry_run else cache, dry_run)
     records, digests, more = _sound(records, dry_run=dry_run)
     refused = [row | {"path": str(tidy_path(Path(row["path"])))} for row in refused] + more
     if not records:
@@ -157,19 +152,34 @@ def quarantine_table(rows: list[dict[str, str]]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(QUARANTINE_COLUMNS))
 
 
+def _labelled(
+    params: CohortParams, source: Path, columns: dict[str, str], cache: Path | None, dry_run: bool
+) -> tuple[list[Record], list[dict[str, str]]]:
+    """Return the source's scans with their labels, and quarantine rows of what is none."""
+    people = read_participants(source, columns)
+    if params.source == "dicom":
+        if cache is None and not dry_run:
+            raise ParamsError("cohort.source dicom: expected a folder for converted images")
+        records, refused = dicom_records(source, cache)
+    else:
+        records, refused = _collect(params.source, source, columns, people)
+    if params.source != "table":
+        label_records(source, records, people, columns)
+    leave_out_personal(records, columns, params.leave_out, str(source))
+    for record in records:
+        record.path = tidy_path(record.path) if record.path != Path() else Path()
+    return records, refused
+
+
 def _collect(
-    kind: str, source: Path, columns: dict[str, str], cache: Path | None, dry_run: bool
+    kind: str, source: Path, columns: dict[str, str], listed: Collection[str]
 ) -> tuple[list[Record], list[dict[str, str]]]:
     if kind == "bids":
-        return bids_records(source, columns)
+        return bids_records(source, listed)
     if kind == "table":
         return table_records(source, columns), []
     if kind == "folder":
         return folder_records(source), []
-    if kind == "dicom":
-        if cache is None and not dry_run:
-            raise ParamsError("cohort.source dicom: expected a folder for converted images")
-        return dicom_records(source, cache)
     raise ParamsError(f"cohort.source {kind}: expected bids, folder, table or dicom here")
 
 

@@ -13,15 +13,18 @@ NOT_TOLD = {name.lower() for name in UNKNOWN} | {"n.a.", "nan", "missing", "not 
 """Words for `not known` among ages and sexes, in small letters."""
 SEXES = {
     "f": "F", "female": "F", "w": "F", "woman": "F", "women": "F", "girl": "F", "femme": "F",
-    "weiblich": "F", "mujer": "F", "donna": "F", "femmina": "F",
+    "weiblich": "F", "mujer": "F", "femenino": "F", "donna": "F", "femmina": "F",
+    "女": "F", "女性": "F", "男": "M", "男性": "M",
     "m": "M", "male": "M", "man": "M", "men": "M", "boy": "M", "homme": "M",
-    "männlich": "M", "hombre": "M", "uomo": "M", "maschio": "M",
+    "männlich": "M", "hombre": "M", "masculino": "M", "uomo": "M", "maschio": "M",
 }  # fmt: skip
 AGE = re.compile(r"[<>]?=?\s*(\d+(?:[.,]\d+)?)\s*(\+|years?|yrs?|[YMWD])?", re.IGNORECASE)
 YEARS = {"m": 1 / 12, "w": 7 / 365.25, "d": 1 / 365.25}
 """Years of one unit, as DICOM writes ages: `034Y`, `018M`, `003W`, `010D`."""
 BOUND = re.compile(r"[<>]|\+")
 """What marks an age as a bound, which hides how old a very old person is."""
+DATE = re.compile(r"\D*\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}\D*|(19|20)\d{6}")
+"""A date among ages may be a birth date: it is neither shown nor kept."""
 OLDEST = 120.0
 """Larger ages (years), and negative ones, are codes for `not known` (999, -4)."""
 MOST_CLASSES = 20
@@ -67,8 +70,9 @@ def ages_of(
         age = number * YEARS.get((match[2] or "").lower(), 1) if match and number else number
         kind = _kind(text, age)
         if kind:
-            told[kind].append(f"{name} ({text})")
-        texts.append(text if kind in {"unread", "bound"} else None)
+            told[kind].append(f"{name} ({'a date, not kept' if DATE.fullmatch(text) else text})")
+        kept = kind in {"unread", "bound"} and not DATE.fullmatch(text)
+        texts.append(text if kept else None)
         ages.append(None if kind in {"unread", "impossible"} else age)
     for kind, words in {
         "unread": "no age in years, taken as unknown, the text kept in age_text",

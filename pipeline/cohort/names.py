@@ -74,7 +74,7 @@ class Labels:
 
 def without_zeros(name: str) -> str:
     """Return a name in small letters, numbers without leading zeros: `sub-0050772` → `50772`."""
-    text = re.sub(r"^(sub|ses)-?", "", name.lower())
+    text = re.sub(r"^((sub|ses)-?)+", "", name.lower())
     return re.sub(r"0*(\d+)", r"\1", text)
 
 

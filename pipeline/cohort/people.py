@@ -62,7 +62,7 @@ class Joined:
 
 
 def read_participants(root: Path, columns: Mapping[str, str]) -> Rows:
-    """Return the labels of participants.tsv; {} where there is none.
+    """Return the labels of participants.tsv; {} where there is none, as beside a table of scans.
 
     Raises
     ------
@@ -176,7 +176,8 @@ def _alike(one: object, other: object) -> bool:
 
 def folder_names(root: Path) -> set[str]:
     """Return the subjects that folders are named after, those of derivatives included."""
-    folders = [*root.glob("sub-*"), *root.glob("derivatives/*/sub-*")]
+    patterns = ("sub-*", "derivatives/*/sub-*") if root.is_dir() else ()
+    folders = [folder for pattern in patterns for folder in root.glob(pattern)]
     return {prefixed("sub", path.name) for path in folders if path.is_dir()}
 
 
@@ -189,22 +190,22 @@ def by_folder(rows: Rows, subjects: Collection[str]) -> tuple[Rows, Joined]:
     return {called.get(name, name): visits for name, visits in rows.items()}, joined
 
 
-def label_records(root: Path, records: Iterable[Record], columns: Mapping[str, str]) -> None:
-    """Give records the labels of participants.tsv and sessions.tsv, each by subject and visit.
+def label_records(
+    root: Path, records: Iterable[Record], people: Rows, columns: Mapping[str, str]
+) -> None:
+    """Give records the labels of `people` and of sessions.tsv, each by subject and visit.
 
     Labels that records have already stay. The log names scans without a row, rows without a scan,
     and names that fit by number alone.
     """
     everyone = list(records)
-    subjects = {record.subject_id for record in everyone}
-    present: dict[str, list[str]] = {
-        name: sorted({r.session_id for r in everyone if r.subject_id == name})
-        for name in sorted(subjects)
-    }
-    people = read_participants(root, columns)
-    rows, told = by_folder(people, subjects | folder_names(root))
+    sessions_of: dict[str, set[str]] = defaultdict(set)
+    for record in everyone:
+        sessions_of[record.subject_id].add(record.session_id)
+    present = {name: sorted(sessions_of[name]) for name in sorted(sessions_of)}
+    rows, told = by_folder(people, present.keys() | folder_names(root))
     visits = read_sessions(root, columns)
-    told.rows = [name for name in rows if name not in subjects]
+    told.rows = [name for name in rows if name not in present]
     told.scans = [name for name in present if people and name not in rows]
     told_visits = Joined()
     labels: dict[tuple[str, str], Cells] = {}

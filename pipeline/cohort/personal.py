@@ -14,7 +14,7 @@ WHOSE = (
     "|participant|person|mother|mothers|father|fathers|parent|guardian|spouse|caregiver|contact|kin"
 )
 PERSONAL = (
-    re.compile(rf"(({WHOSE})s?)*names?({WHOSE})?"),
+    re.compile(rf"(({WHOSE})s?)*names?(of)?(the)?({WHOSE})*"),
     re.compile(
         r"(patient)?(surname|forename|initials|lastname|nickname|cognome|nome|nomecognome|vorname"
         r"|nachname|familienname|prenom|prénom|nom|nombre|nombres|apellido|apellidos|sobrenome)"
@@ -24,10 +24,11 @@ PERSONAL = (
     re.compile(r"geburts(datum|tag|jahr)|geb(datum)?|(data|anno)(di)?nascita|fecha(de)?nacimiento"),
     re.compile(
         r"(patient|home|street|postal|mail|mailing|e?mail|ip|mac|contact)?address(es|line)?\d?"
-        r"|street|zip|zipcode|postcode|postalcode|plz|adresse|anschrift|indirizzo|direccion|cap"
+        r"|street|zip|zipcode|postcode|postalcode|plz|adresse|anschrift|indirizzo|direccion|residence|(emergency)?contact"
     ),
     re.compile(r"(home|work|cell|mobile|contact|patient|tele|cellular)*(phone|fax|mobile)s?(no|nr|number)?\d?"),
-    re.compile(r"(tel|telefon|telefono|téléphone|handy|cell)(nr|no|number)?\d?"),
+    re.compile(r"(tel|telefon|telefono|téléphone|handy)(nr|no|number)?\d?"),
+    re.compile(r"氏名|名前|姓名|患者名|生年月日|出生日期|住所|地址|電話(番号)?|电话"),
     re.compile(r"(patient|contact|work|private)?e?mail\d?"),
     re.compile(
         r"(hospital|patient)?mrn|ssn|(patient)?medicalrecord(no|nr|number|id)?|socialsecurity(no|nr|number)?"

@@ -9,6 +9,7 @@ import pandas as pd
 
 from pipeline.cohort.columns import role_columns
 from pipeline.cohort.names import Labels, find_column, whole_numbers
+from pipeline.cohort.personal import names_a_person
 from pipeline.cohort.records import Record, labels_of, read_table
 from pipeline.cohort.sidecars import decoded, read_sidecar
 from pipeline.cohort.visits import SESSION_NAMES, some
@@ -40,6 +41,12 @@ def table_records(path: Path, columns: Mapping[str, str]) -> list[Record]:
     have = [str(name) for name in table.columns]
     path_column = _column(path, have, "path", PATH_NAMES, columns)
     subject_column = _column(path, have, "subject_id", SUBJECT_NAMES, columns)
+    if names_a_person(subject_column):
+        log.warning(
+            "%s: scans will be called by the column %s, which may name a person; give pseudonyms",
+            path,
+            subject_column,
+        )
     filled = [name for name in have if name not in blank]
     session_column = _find(path, have, "session_id", SESSION_NAMES, columns, among=filled)
     scan_column = _find(path, have, "scan_id", ("scan_id",), columns)

@@ -50,7 +50,7 @@ def months_of_visit(name: str) -> float | None:
 
 
 def months_from_first(
-    table: pd.DataFrame, visits: Sequence[str], names: Sequence[str]
+    table: pd.DataFrame, visits: Sequence[str], names: Sequence[str], where: str
 ) -> "pd.Series[float]":
     """Return months since each subject's first scan; what cannot be told is missing, and said.
 
@@ -66,6 +66,8 @@ def months_from_first(
         Names of the visits as the source writes them, one a row.
     names
         What the rows are called in a warning.
+    where
+        What the table is called in a warning.
     """
     given = table["months_from_first"].astype(float)
     people = table["subject_id"]
@@ -78,7 +80,7 @@ def months_from_first(
     made = told.fillna(from_age).where(given.isna())
     months = _apart(given.fillna(made).round(2), table, keep=given.notna())
     months = months.fillna((~several).map({True: 0.0, False: float("nan")}))
-    _warn(months, given, table, names)
+    _warn(months, given, table, pd.Series(list(names), index=table.index), where)
     return months
 
 
@@ -142,21 +144,24 @@ def _warn(
     months: "pd.Series[float]",
     given: "pd.Series[float]",
     table: pd.DataFrame,
-    names: Sequence[str],
+    shown: "pd.Series[str]",
+    where: str,
 ) -> None:
-    shown = pd.Series(list(names), index=table.index)
     missing = shown[months.isna()]
     if len(missing):
         log.warning(
-            "months_from_first stays empty for %d scans, whose visits and ages tell no time of"
+            "%s: months_from_first stays empty for %d scans, whose visits and ages tell no time of"
             " their own: %s; give a column months",
+            where,
             len(missing),
             some(missing),
         )
     same = shown[_shared(months, table) & given.notna()]
     if len(same):
         log.warning(
-            "months_from_first: different visits of a person at one month, as given: %s", some(same)
+            "%s: months_from_first: different visits of a person at one month, as given: %s",
+            where,
+            some(same),
         )
 
 

@@ -158,6 +158,7 @@ def cohort_section(context: ReportContext, figures: FigureFolder) -> dict[str, A
         ages = pd.to_numeric(group.get("age_years", pd.Series(dtype=float)), errors="coerce")
         ages = ages.dropna()
         sexes = group.get("sex", pd.Series(dtype=str)).value_counts()
+        others = int(sexes.drop(["F", "M"], errors="ignore").sum())
         rows.append(
             {
                 "name": name,
@@ -165,7 +166,8 @@ def cohort_section(context: ReportContext, figures: FigureFolder) -> dict[str, A
                 "subjects": group["subject_id"].nunique(),
                 "age": f"{ages.mean():.1f} ± {ages.std(ddof=0):.1f}" if len(ages) else "–",
                 "range": f"{ages.min():.0f}–{ages.max():.0f}" if len(ages) else "–",
-                "sex": f"{sexes.get('F', 0)} / {sexes.get('M', 0)}",
+                "sex": f"{sexes.get('F', 0)} / {sexes.get('M', 0)}"
+                + (f" / {others} other" if others else ""),
                 "diagnoses": [int((diagnosis[group.index] == d).sum()) for d in diagnoses],
                 "unknown": int(diagnosis[group.index].isna().sum()),
             }
