@@ -368,6 +368,21 @@ def test_one_bad_age_stops_nobody(tmp_path: Path, caplog: pytest.LogCaptureFixtu
     assert read_manifest(tmp_path / "manifest.csv")["age_text"][3] == "89+"
 
 
+def test_a_birth_date_among_ages_is_neither_shown_nor_kept(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    manifest = table_of(tmp_path, "subject,path,age\n1,a.nii,12/03/1950\n2,b.nii,19500312\n")
+    assert manifest["age_years"].isna().all()
+    assert "1950" not in manifest.drop(columns="path").to_csv() + caplog.text
+    assert "a.nii (a date, not kept)" in caplog.text
+
+
+def test_a_folder_of_images_has_labels_of_participants_too(tmp_path: Path) -> None:
+    touch(tmp_path, "001/T1.nii", "002/T1.nii")
+    (tmp_path / PARTICIPANTS).write_text("participant_id\tage\n1\t70\n2\t71\n")
+    assert build(tmp_path, "folder")[0]["age_years"].tolist() == [70, 71]
+
+
 def test_one_bad_month_stops_nobody(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     manifest = table_of(
         tmp_path,
