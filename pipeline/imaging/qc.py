@@ -153,21 +153,22 @@ def _contrast_faults(numbers: dict[str, float], params: QcParams) -> Iterator[tu
 def _contrasts(volume: npt.NDArray[np.float32], mask: Mask, grid: GridParams) -> dict[str, float]:
     """Return by how many SD of the brain white matter is brighter than grey, and grey than fluid.
 
-    Medians where the template surely has that tissue, so that atrophy and an affine fit change
-    them little.
+    Medians where the template surely has that tissue. An affine fit leaves fluid in the cortex of
+    elders, which would make grey matter dark and a FLAIR look like a T1w: against white matter,
+    only grey voxels count that are nearer to it than to fluid.
     """
-    tissues = {name: mask & where for name, where in load_tissues(grid).items()}
-    if min(int(where.sum()) for where in tissues.values()) < MIN_TISSUE:
+    tissues = {name: volume[mask & where] for name, where in load_tissues(grid).items()}
+    if min(values.size for values in tissues.values()) < MIN_TISSUE:
         return {}
     low, high = np.percentile(volume[mask], (0.5, 99.5))
     spread = float(np.clip(volume[mask], low, high).std())
-    level = {name: float(np.median(volume[where])) for name, where in tissues.items()}
     if not spread > 0:
         return dict.fromkeys(CONTRASTS, 0.0)
-    return {
-        "white_grey": (level["white"] - level["grey"]) / spread,
-        "grey_fluid": (level["grey"] - level["fluid"]) / spread,
-    }
+    fluid, grey, white = (float(np.median(tissues[name])) for name in ("fluid", "grey", "white"))
+    cortex = tissues["grey"]
+    solid = cortex[np.abs(cortex - white) < np.abs(cortex - fluid)]
+    solid_grey = float(np.median(solid)) if solid.size >= MIN_TISSUE else grey
+    return {"white_grey": (white - solid_grey) / spread, "grey_fluid": (grey - fluid) / spread}
 
 
 def _coverage(

@@ -10,7 +10,7 @@ from pipeline.imaging.geometry import sample, smooth_for
 from pipeline.imaging.header import Affine
 from schemas.params import GridParams
 
-SURE_TISSUE = {"fluid": 0.7, "grey": 0.75, "white": 0.9}
+SURE_TISSUE = {"fluid": 0.7, "grey": 0.9, "white": 0.9}
 """Share of a tissue in a template voxel from which on it stands for that tissue."""
 GRID_CENTRE = (0.0, -17.0, 5.0)
 """Middle of the template brain's bounding box (MNI152 world, mm)."""
