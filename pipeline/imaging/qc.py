@@ -105,7 +105,7 @@ def judge(
     elif not warn_low <= brain_ml <= warn_high:
         warnings.append(f"brain of {brain_ml:.0f} ml, usual is {warn_low:.0f} to {warn_high:.0f}")
     fits = numbers["dice"] >= params.dice_atrophy
-    ncc_warn = params.ncc_warn_atrophy if fits else params.ncc_warn
+    ncc_warn = min(params.ncc_warn, params.ncc_warn_atrophy) if fits else params.ncc_warn
     for name, fail, warn, text in (
         ("ncc", params.ncc_fail, ncc_warn, "correlation with the template"),
         ("dice", params.dice_fail, params.dice_warn, "overlap with the template brain"),
