@@ -74,7 +74,7 @@ class CohortParams(Section):
 class GridParams(Section):
     """The MNI152 grid that every volume is resampled to (RAS), centred on the template brain."""
 
-    shape: Triple = (56, 64, 56)
+    shape: Triple = (56, 72, 64)
     """Voxels along x, y, z."""
     zooms: Annotated[float, Field(gt=0)] = 3.0
     """Isotropic voxel size (mm)."""
@@ -91,6 +91,21 @@ class QcParams(Section):
     """Correlation with the template inside its brain mask, below which a scan is suspicious."""
     ncc_fail: float = 0.15
     """Correlation with the template below which a scan fails."""
+    ncc_warn_atrophy: float = 0.25
+    """The same as `ncc_warn` where the masks overlap by `dice_atrophy` or more: large ventricles
+    lower the correlation of elders while mask and pose are right."""
+    dice_atrophy: float = 0.95
+    """Dice from which on a low correlation is laid to atrophy."""
+    white_grey_warn: float = 0.35
+    """By how many standard deviations of the brain white matter is brighter than grey; below, the
+    contrast is suspicious."""
+    white_grey_fail: float = 0.20
+    """The same, below which the scan is no T1w and fails."""
+    grey_fluid_warn: float = 0.40
+    """By how many standard deviations of the brain grey matter is brighter than fluid; below, the
+    contrast is suspicious."""
+    grey_fluid_fail: float = 0.0
+    """The same, below which the scan is no T1w and fails."""
     dice_warn: float = 0.92
     """Dice of brain mask and template mask below which a scan is suspicious."""
     dice_fail: float = 0.75

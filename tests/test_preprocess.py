@@ -56,7 +56,7 @@ class Chain:
                 "reasons": "",
                 "brain_ml": 1400.0,
                 "ncc": ncc,
-                "dice": 0.95,
+                "dice": 0.94,
                 "scaling": 1.3,
                 "coverage": 1.0,
                 "snr": 20.0,

@@ -14,6 +14,7 @@ from pipeline.applications.models import Models
 from pipeline.applications.names import stem_of
 from pipeline.compute import digest_image, digest_of
 from pipeline.imaging.bias import BiasField
+from pipeline.imaging.geometry import straight_grid
 from pipeline.imaging.template import grid_affine
 from pipeline.stores.latents import LatentStore
 from pipeline.stores.matching import check_same_scans
@@ -82,14 +83,13 @@ def source_from_store(
         if not _is_syn(volumes):
             samples = np.linalg.inv(row.native_to_mni) @ grid_affine(BIAS_GRID)
             bias = BiasField(row.log_bias.astype(np.float32), samples)
+            x, y, z = (int(size) for size in row.native_shape)
+            # Stores of earlier versions keep the sheared axes of a header, which no qform holds.
+            native_affine, native_shape = straight_grid(row.native_affine, (x, y, z))
             native = NativeSpace(
                 native_to_mni=row.native_to_mni,
-                native_affine=row.native_affine,
-                native_shape=(
-                    int(row.native_shape[0]),
-                    int(row.native_shape[1]),
-                    int(row.native_shape[2]),
-                ),
+                native_affine=native_affine,
+                native_shape=native_shape,
                 intensity_range=(float(row.intensity_range[0]), float(row.intensity_range[1])),
                 bias=bias if volumes.knows_bias else None,
             )

@@ -28,14 +28,14 @@ from pipeline.imaging.geometry import (
 )
 from pipeline.imaging.header import Affine, check_field_of_view, zooms_of
 from pipeline.imaging.pose import upright_mask
-from pipeline.imaging.qc import judge, measure
+from pipeline.imaging.qc import is_other_contrast, judge, measure
 from pipeline.imaging.read import read_scan
-from pipeline.imaging.register import POOR_NCC, Registration, register
+from pipeline.imaging.register import Registration, is_poor, register
 from pipeline.imaging.template import grid_affine
 from schemas.errors import ScanError
 from schemas.params import PreprocessParams
 
-METHOD_VERSION = 4
+METHOD_VERSION = 5
 """Raised when the chain's results change; part of every scan's fingerprint."""
 SECOND_OPINION_DICE = 0.94
 """Overlap with the template below which a brain mask is doubted."""
@@ -131,15 +131,17 @@ def preprocess_scan(path: Path, params: PreprocessParams) -> PreprocessedScan:
     opinions = _second_opinions(head, mask, method) if params.brain_mask == "auto" else []
     # The head turned upright is found by a search of its own; one such search is enough.
     searched = any(name == UPRIGHT for name, _ in opinions)
-    result = _align(head, mask, params, clock, wide=not searched)
+    result = _align(head, mask, params, clock, wide=False)
+    if not searched and _lies_wrong(result.numbers, params):
+        result = _align(head, mask, params, clock)
     for name, find_mask in opinions:
-        if not _doubtful(result.numbers):
+        if not _doubtful(result.numbers) or _is_other_contrast(result.numbers, params):
             break
         other = _aligned_otherwise(head, find_mask, params, clock)
         if other is not None and other.numbers["dice"] > result.numbers["dice"]:
             result, method = other, name
     # No other mask was better: the search that was left out for them.
-    if method == "deepbet" and searched and result.numbers["ncc"] < POOR_NCC:
+    if method == "deepbet" and searched and _lies_wrong(result.numbers, params):
         result = _align(head, mask, params, clock)
     with clock.step("resample"):
         volume, intensity_range = scale_intensities(
@@ -193,7 +195,7 @@ def _align(
             affine,
             kind=params.registration,
             zooms=params.registration_zooms,
-            poor_ncc=POOR_NCC if wide else None,
+            search=wide,
             start=start,
         )
     with clock.step("resample"):
@@ -218,9 +220,23 @@ def _doubtful(numbers: dict[str, float]) -> bool:
     low, high = USUAL_BRAIN_ML
     return (
         numbers["dice"] < SECOND_OPINION_DICE
-        or numbers["ncc"] < POOR_NCC
+        or is_poor(numbers["ncc"], numbers["dice"])
         or not low <= numbers["brain_ml"] <= high
     )
+
+
+def _is_other_contrast(numbers: dict[str, float], params: PreprocessParams) -> bool:
+    """Tell whether mask and pose are right and the contrast is not that of a T1w.
+
+    No other mask would help, and looking for one costs minutes.
+    """
+    fails = is_other_contrast(numbers, params.qc)
+    return fails and numbers["dice"] >= SECOND_OPINION_DICE
+
+
+def _lies_wrong(numbers: dict[str, float], params: PreprocessParams) -> bool:
+    poor = is_poor(numbers["ncc"], numbers["dice"])
+    return poor and not _is_other_contrast(numbers, params)
 
 
 def _second_opinions(head: _Head, mask: Mask, method: str) -> list[tuple[str, Opinion]]:

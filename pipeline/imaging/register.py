@@ -10,10 +10,11 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.imaging.ants_setup import RAS_TO_LPS, ants_image, load_ants
-from pipeline.imaging.geometry import isotropic_grid, resample_masked, sample
+from pipeline.imaging.ants_setup import RAS_TO_LPS, ants_image, ants_speech, load_ants
+from pipeline.imaging.geometry import isotropic_grid, resample_masked, sample, smooth_for
 from pipeline.imaging.header import Affine
 from pipeline.imaging.template import grid_affine, load_template
+from pipeline.imaging.turns import ranked_turns
 from schemas.params import GridParams
 
 Kind = Literal["rigid", "affine", "syn"]
@@ -21,8 +22,18 @@ MARGIN = 12.0
 """Empty border around the brain during registration (mm)."""
 SEARCH_ZOOMS = 4.0
 """Voxel size of the wide search (mm)."""
+TURN_ZOOMS = 8.0
+"""Voxel size at which quarter turns are ranked (mm)."""
+REFINED_TURNS = 3
+"""Quarter turns that are registered, the likeliest first."""
+SURE_NCC = 0.5
+"""Correlation of a rigid registration from which on no further rotations are searched."""
 POOR_NCC = 0.40
-"""Correlation with the template below which rotations all around are searched."""
+"""Correlation with the template below which a registration is doubted."""
+ATROPHY_NCC = 0.25
+"""The same where the brain masks overlap well: large ventricles lower the correlation alone."""
+ATROPHY_DICE = 0.95
+"""Overlap with the template brain from which on a low correlation is laid to atrophy."""
 STAGE = {"rigid": "Rigid", "affine": "Affine"}
 
 
@@ -52,6 +63,22 @@ def correlation(
     return float(a @ b) / norm if norm > 0 else 0.0
 
 
+def overlap(one: npt.NDArray[np.bool_], other: npt.NDArray[np.bool_], *, rigid: bool) -> float:
+    """Return the Dice of two masks; under `rigid`, as a share of the best for their sizes."""
+    sizes = float(one.sum()), float(other.sum())
+    most = 2 * min(sizes) if rigid else sum(sizes)
+    return 2 * float((one & other).sum()) / max(1.0, most)
+
+
+def is_poor(ncc: float, dice: float) -> bool:
+    """Tell whether a registration is to be doubted by its correlation with the template.
+
+    Of elders with large ventricles it reached .35 where the masks overlapped by .956; brains in a
+    wrong pose correlate by as much, but do not overlap (.84).
+    """
+    return ncc < (ATROPHY_NCC if dice >= ATROPHY_DICE else POOR_NCC)
+
+
 def template_grid(zooms: float) -> GridParams:
     """Return a grid of the given voxel size (mm) with the usual field of view."""
     x, y, z = (int(np.ceil(extent / zooms)) for extent in (192, 240, 192))
@@ -65,22 +92,22 @@ def register(
     *,
     kind: Kind,
     zooms: float,
-    poor_ncc: float | None,
+    search: bool,
     start: Affine | None = None,
 ) -> Registration:
     """Estimate the transform of a brain to the template on copies of `zooms` (mm).
 
     It starts from `start` (native world to MNI152 world), else from the centres of mass. Where the
-    result correlates with the template by less than `poor_ncc` (None: however little), rotations
-    all around are searched first, and the better of the two results is kept.
+    result is poor and `search` allows it, rotations all around are searched, and the better of the
+    two results is kept.
     """
     grid = template_grid(zooms)
     brain, brain_affine = _coarse_brain(data, mask, affine, zooms)
     linear: Literal["rigid", "affine"] = "rigid" if kind == "rigid" else "affine"
     best, ncc = _attempt(brain, brain_affine, grid, linear, initial=start)
     wide = False
-    if poor_ncc is not None and ncc < poor_ncc:
-        found = _wide_search(data, mask, affine)
+    if search and is_poor(ncc, _overlap_of(mask, affine, best, grid, rigid=linear == "rigid")):
+        found = find_pose(data, mask, affine)
         other, other_ncc = _attempt(brain, brain_affine, grid, linear, initial=found)
         if other_ncc > ncc:
             best, ncc, wide = other, other_ncc, True
@@ -93,14 +120,21 @@ def register(
 def find_pose(data: npt.NDArray[np.float32], mask: npt.NDArray[np.bool_], affine: Affine) -> Affine:
     """Return roughly how a head lies: (4, 4), native world to MNI152 world (mm).
 
-    Rotations all around are searched; a mask that holds more than the brain will do, but not a bias
-    field estimated in it.
+    First come the 24 poses that a header with mixed-up axes leads to, the likeliest of them
+    refined; where none fits well, rotations all around. A mask that holds more than the brain will
+    do, but not a bias field estimated in it.
     """
-    start = _wide_search(data, mask, affine)
     brain, brain_affine = _coarse_brain(data, mask, affine, SEARCH_ZOOMS)
     grid = template_grid(SEARCH_ZOOMS)
-    tries = [_attempt(brain, brain_affine, grid, "rigid", initial=i) for i in (start, None)]
-    return max(tries, key=lambda found: found[1])[0]
+    turns = ranked_turns(brain, brain_affine, template_grid(TURN_ZOOMS))
+    starts: list[Affine | None] = [None, *(pose for _, pose in turns[:REFINED_TURNS])]
+    tries = [_attempt(brain, brain_affine, grid, "rigid", initial=start) for start in starts]
+    best = max(tries, key=lambda found: found[1])
+    if best[1] < SURE_NCC:
+        start = _all_around(brain, brain_affine, grid)
+        other = _attempt(brain, brain_affine, grid, "rigid", initial=start)
+        best = max((best, other), key=lambda found: found[1])
+    return best[0]
 
 
 def _coarse_brain(
@@ -127,6 +161,16 @@ def _attempt(
     return native_to_mni, correlation(sample(brain, affine, target, grid.shape), template, inside)
 
 
+def _overlap_of(
+    mask: npt.NDArray[np.bool_], affine: Affine, pose: Affine, grid: GridParams, *, rigid: bool
+) -> float:
+    """Return the overlap of a brain mask, brought to the template, with the template's."""
+    _, template_mask = load_template(grid)
+    target = np.asarray(np.linalg.inv(pose) @ grid_affine(grid))
+    weight = smooth_for(mask.astype(np.float32), affine, grid.zooms)
+    return overlap(sample(weight, affine, target, grid.shape) >= 0.5, template_mask, rigid=rigid)
+
+
 def _linear(
     brain: npt.NDArray[np.float32],
     affine: Affine,
@@ -138,40 +182,40 @@ def _linear(
     folder = Path(tempfile.mkdtemp(prefix="register-"))
     try:
         start = None if initial is None else [_write_transform(initial, folder / "start.mat")]
-        result = load_ants().registration(
-            fixed=ants_image(template, grid_affine(grid)),
-            moving=ants_image(brain, affine),
-            type_of_transform=STAGE[kind],
-            initial_transform=start,
-            outprefix=f"{folder}/linear_",
-            aff_metric="mattes",
-            aff_iterations=(500, 200, 100),
-            aff_shrink_factors=(4, 2, 1),
-            aff_smoothing_sigmas=(2, 1, 0),
-            aff_random_sampling_rate=0.25,
-        )
+        fixed, moving = ants_image(template, grid_affine(grid)), ants_image(brain, affine)
+        with ants_speech("registration"):
+            result = load_ants().registration(
+                fixed=fixed,
+                moving=moving,
+                type_of_transform=STAGE[kind],
+                initial_transform=start,
+                outprefix=f"{folder}/linear_",
+                aff_metric="mattes",
+                aff_iterations=(500, 200, 100),
+                aff_shrink_factors=(4, 2, 1),
+                aff_smoothing_sigmas=(2, 1, 0),
+                aff_random_sampling_rate=0.25,
+            )
         return _read_transforms(result["fwdtransforms"])
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _wide_search(
-    data: npt.NDArray[np.float32], mask: npt.NDArray[np.bool_], affine: Affine
-) -> Affine:
+def _all_around(brain: npt.NDArray[np.float32], affine: Affine, grid: GridParams) -> Affine:
     """Search rotations all around at a coarse scale; returns native world to MNI152 world."""
     ants = load_ants()
-    grid = template_grid(SEARCH_ZOOMS)
     template, _ = load_template(grid)
-    brain, brain_affine = _coarse_brain(data, mask, affine, SEARCH_ZOOMS)
+    fixed, moving = ants_image(template, grid_affine(grid)), ants_image(brain, affine)
     folder = Path(tempfile.mkdtemp(prefix="search-"))
     try:
-        path = ants.affine_initializer(
-            ants_image(template, grid_affine(grid)),
-            ants_image(brain, brain_affine),
-            search_factor=30,
-            radian_fraction=0.5,
-            txfn=str(folder / "search.mat"),
-        )
+        with ants_speech("search of the pose"):
+            path = ants.affine_initializer(
+                fixed,
+                moving,
+                search_factor=30,
+                radian_fraction=0.5,
+                txfn=str(folder / "search.mat"),
+            )
         return _read_transforms([path])
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -187,14 +231,16 @@ def _nonlinear(
     aligned = sample(brain, affine, np.linalg.inv(native_to_mni) @ target, grid.shape)
     folder = Path(tempfile.mkdtemp(prefix="syn-"))
     try:
-        result = ants.registration(
-            fixed=ants_image(template, target),
-            moving=ants_image(aligned, target),
-            type_of_transform="SyNOnly",
-            initial_transform="identity",
-            outprefix=f"{folder}/syn_",
-            reg_iterations=(40, 20, 10),
-        )
+        fixed, moving = ants_image(template, target), ants_image(aligned, target)
+        with ants_speech("registration"):
+            result = ants.registration(
+                fixed=fixed,
+                moving=moving,
+                type_of_transform="SyNOnly",
+                initial_transform="identity",
+                outprefix=f"{folder}/syn_",
+                reg_iterations=(40, 20, 10),
+            )
         warp = next(p for p in result["fwdtransforms"] if p.endswith(".nii.gz"))
         field = ants.image_read(warp).numpy().astype(np.float32)
     finally:
