@@ -14,6 +14,7 @@ from schemas.errors import ParamsError
 from schemas.params import Params
 from stages.cli import STAGES, TOOLS, app, main
 from stages.params_file import load_params
+from tests.imaging_fixtures import save
 
 ROOT = Path(__file__).parents[1]
 COMMANDS = [*STAGES, *TOOLS]
@@ -119,6 +120,18 @@ def test_what_the_disk_refuses_is_one_line(pipeline, latents_path, tmp_path):
     assert "file" in errors
     assert errors.strip().splitlines()[-1].startswith("error: ")
     assert "Traceback" not in errors
+
+
+def test_init_counts_people_where_it_speaks_of_people(pipeline, tmp_path):
+    for name in ("a0", "a1", "b0"):
+        save(tmp_path / f"{name}.nii")
+    (tmp_path / "people.csv").write_text(
+        "subject,session,path,group\na,1,a0.nii,HC\na,2,a1.nii,HC\nb,1,b0.nii,MCI\n"
+    )
+    code, printed, _ = pipeline("init", str(tmp_path / "s"), "--input", str(tmp_path / "people.csv"))
+    assert code == 0
+    assert "ready. 3 scans of 2 subjects found." in printed
+    assert "diagnosis holds HC (1), MCI (1), not CN and AD (subjects counted)" in printed
 
 
 def test_a_damaged_config_is_one_line(pipeline, tmp_path):
