@@ -13,6 +13,7 @@ from typer.exceptions import TyperException
 from stages import (
     bench,
     cohort,
+    docs,
     doctor,
     embed,
     encode,
@@ -63,6 +64,7 @@ STAGES: dict[str, Callable[..., None]] = {
 TOOLS: dict[str, Callable[..., None]] = {
     "init": init.init,
     "doctor": doctor.doctor,
+    "docs": docs.docs,
     "info": info.info,
     "qc": qc.qc,
     "verify": verify.verify,

@@ -122,13 +122,28 @@ def test_what_the_disk_refuses_is_one_line(pipeline, latents_path, tmp_path):
     assert "Traceback" not in errors
 
 
+def test_docs_prints_pages_and_where_they_lie(pipeline):
+    code, printed, _ = pipeline("docs")
+    assert code == 0
+    assert {page.stem for page in (ROOT / "docs").glob("*.md")} - {"index"} <= set(printed.split())
+    assert pipeline("docs", "FAQ.md")[1] == (ROOT / "docs" / "faq.md").read_text()
+    assert pipeline("docs", "faq", "--path")[1].strip() == str(ROOT / "docs" / "faq.md")
+    code, _, errors = pipeline("docs", "aplications")
+    assert (code, errors) == (
+        2,
+        "error: docs aplications: no such page; did you mean applications?\n",
+    )
+
+
 def test_init_counts_people_where_it_speaks_of_people(pipeline, tmp_path):
     for name in ("a0", "a1", "b0"):
         save(tmp_path / f"{name}.nii")
     (tmp_path / "people.csv").write_text(
         "subject,session,path,group\na,1,a0.nii,HC\na,2,a1.nii,HC\nb,1,b0.nii,MCI\n"
     )
-    code, printed, _ = pipeline("init", str(tmp_path / "s"), "--input", str(tmp_path / "people.csv"))
+    code, printed, _ = pipeline(
+        "init", str(tmp_path / "s"), "--input", str(tmp_path / "people.csv")
+    )
     assert code == 0
     assert "ready. 3 scans of 2 subjects found." in printed
     assert "diagnosis holds HC (1), MCI (1), not CN and AD (subjects counted)" in printed
