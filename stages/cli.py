@@ -37,6 +37,7 @@ from stages import (
     vary,
     verify,
 )
+from stages.messages import from_here
 from stages.settings import command
 
 app = typer.Typer(
@@ -128,7 +129,7 @@ def main() -> None:
 
 
 def _say(message: str, code: int) -> int:
-    sys.stderr.write(f"error: {message}\n")
+    sys.stderr.write(f"error: {from_here(message)}\n")
     return code
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from ruamel.yaml import YAML
 
-from pipeline.compute import write_atomic
+from pipeline.compute import few, write_atomic
 from pipeline.stores.builder import writing_to
 from schemas.errors import ContractError, ParamsError
 from schemas.manifest import OVERRIDE_COLUMNS
@@ -111,7 +111,7 @@ def label_hint(found: "pd.DataFrame", params: Params) -> str | None:
         )
     if compared is None or values.empty or set(compared) <= set(values.index):
         return None
-    listed = ", ".join(f"{name} ({count})" for name, count in values.head(6).items())
+    listed = few([f"{name} ({count})" for name, count in values.items()], 6)
     return (
         f"diagnosis holds {listed}, not {' and '.join(compared)} (subjects counted): name the two"
         " to compare in params.yaml, probe.classification and evaluate.manipulation.direction"

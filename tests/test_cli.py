@@ -1,5 +1,6 @@
 """The command line as a contract: help with an example, one-line errors, names in four places."""
 
+import logging
 import re
 import subprocess
 import sys
@@ -10,9 +11,11 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
+from pipeline.compute import few
 from schemas.errors import ParamsError
 from schemas.params import Params
 from stages.cli import STAGES, TOOLS, app, main
+from stages.messages import from_here
 from stages.params_file import load_params
 from tests.imaging_fixtures import save
 
@@ -120,6 +123,62 @@ def test_what_the_disk_refuses_is_one_line(pipeline, latents_path, tmp_path):
     assert "file" in errors
     assert errors.strip().splitlines()[-1].startswith("error: ")
     assert "Traceback" not in errors
+
+
+def test_paths_in_messages_are_seen_from_the_working_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "far" / "off").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "far" / "off")
+    here = str(tmp_path)
+    for text, expected in {
+        f"{here}/data/x.nii: broken": "data/x.nii: broken",
+        f"{here}/data/tables/../../bids/x y.nii: broken": "bids/x y.nii: broken",
+        f"a ({here}/a.nii) and '{here}/b.nii'": "a (a.nii) and 'b.nii'",
+        "data/tables/../scans/x.nii": "data/scans/x.nii",
+        "../other/x.nii": "../other/x.nii",
+        "../../other/a/../x.nii": "../../other/x.nii",
+        "link/../x.nii": "link/../x.nii",
+        f"/mnt{here}/x.nii": f"/mnt{here}/x.nii",
+        f"{here}: no study": f"{here}: no study",
+        "/elsewhere/x.nii": "/elsewhere/x.nii",
+    }.items():
+        assert from_here(text) == expected
+
+
+def test_refused_scans_are_named_by_file_from_here(pipeline, tmp_path, monkeypatch):
+    (tmp_path / "study").mkdir()
+    (tmp_path / "scans").mkdir()
+    save(tmp_path / "scans" / "a.nii")
+    (tmp_path / "scans" / "b.nii").write_bytes(b"no image")
+    (tmp_path / "study" / "people.csv").write_text(
+        "subject,path\na,../scans/a.nii\nb,../scans/b.nii\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    code, printed, _ = pipeline(
+        "cohort", "--input", "study/people.csv", "--out", "out", "--dry-run"
+    )
+    assert code == 0
+    assert "  scans/a.nii" in printed
+    assert str(tmp_path) not in printed
+    assert "/../" not in printed
+
+
+def test_lists_that_are_cut_say_how_to_see_all(caplog):
+    names = [f"sub-{i}" for i in range(8)]
+    assert few(names) == "sub-0, sub-1, sub-2, sub-3, sub-4 and 3 more (--verbose names all)"
+    assert few(names[:5]) == "sub-0, sub-1, sub-2, sub-3, sub-4"
+    with caplog.at_level(logging.DEBUG, logger="pipeline"):
+        assert few(names) == ", ".join(names)
+
+
+def test_verbose_names_every_scan_of_a_dry_run(pipeline, tmp_path):
+    for number in range(25):
+        save(tmp_path / f"{number}.nii")
+    asked = ("cohort", "--input", str(tmp_path), "--out", str(tmp_path / "out"), "--dry-run")
+    assert "\n  and 5 more (--verbose names all)" in pipeline(*asked)[1]
+    whole = pipeline(*asked, "--verbose")[1]
+    assert "more (" not in whole
+    assert all(f"{number}.nii" in whole for number in range(25))
 
 
 def test_docs_prints_pages_and_where_they_lie(pipeline):
