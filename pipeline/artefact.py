@@ -17,7 +17,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from pipeline import __version__
-from pipeline.compute import write_atomic, write_json
+from pipeline.compute import few, write_atomic, write_json
 from schemas.errors import ContractError
 
 WEIGHTS = "model.safetensors"
@@ -146,7 +146,7 @@ def load_strict(module: nn.Module, tensors: Mapping[str, Tensor], *, source: Pat
         if k in tensors and tensors[k].shape != v.shape
     ]
     if problems:
-        shown = "; ".join(sorted(problems)[:5])
+        shown = few(sorted(problems), separator="; ")
         raise ContractError(
             f"{source}: {len(problems)} weights do not fit the architecture: {shown}"
         )

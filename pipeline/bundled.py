@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 
 from pipeline.artefact import CARD, CONFIG, METRICS, WEIGHTS, read_artefact, write_artefact
-from pipeline.compute import digest_of, write_atomic, write_json
+from pipeline.compute import digest_of, few, write_atomic, write_json
 from pipeline.frozen import FrozenAutoencoder, load_autoencoder, on_grid
 from pipeline.stores.builder import lock_store
 from schemas.errors import ContractError
@@ -102,7 +102,7 @@ def export_bundled(ae: Path, out: Path, *, card: str | None = None) -> int:
     half = {name: tensor.half() for name, tensor in artefact.tensors.items()}
     broken = [name for name, tensor in half.items() if not torch.isfinite(tensor).all()]
     if broken:
-        raise ContractError(f"{ae}: {', '.join(broken[:5])}: not finite in float16; train it anew")
+        raise ContractError(f"{ae}: {few(broken)}: not finite in float16; train it anew")
     size = sum(tensor.numel() * 2 for tensor in half.values())
     if size > MAX_BUNDLED_BYTES:
         raise ContractError(

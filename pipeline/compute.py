@@ -6,7 +6,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -254,3 +254,12 @@ class Progress:
 def counted(number: int, noun: str) -> str:
     """Return a number with its noun: `1 scan`, `2 scans`."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def few(names: Sequence[str], count: int = 5, *, separator: str = ", ") -> str:
+    """Return the first names and how many follow; all of them with `--verbose`."""
+    more = len(names) - count
+    if more <= 0 or log.isEnabledFor(logging.DEBUG):
+        return separator.join(names)
+    joint = "\n  " if "\n" in separator else " "
+    return f"{separator.join(names[:count])}{joint}and {more:,} more (--verbose names all)"

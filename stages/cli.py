@@ -13,6 +13,7 @@ from typer.exceptions import TyperException
 from stages import (
     bench,
     cohort,
+    docs,
     doctor,
     embed,
     encode,
@@ -36,6 +37,7 @@ from stages import (
     vary,
     verify,
 )
+from stages.messages import from_here
 from stages.settings import command
 
 app = typer.Typer(
@@ -63,6 +65,7 @@ STAGES: dict[str, Callable[..., None]] = {
 TOOLS: dict[str, Callable[..., None]] = {
     "init": init.init,
     "doctor": doctor.doctor,
+    "docs": docs.docs,
     "info": info.info,
     "qc": qc.qc,
     "verify": verify.verify,
@@ -126,7 +129,7 @@ def main() -> None:
 
 
 def _say(message: str, code: int) -> int:
-    sys.stderr.write(f"error: {message}\n")
+    sys.stderr.write(f"error: {from_here(message)}\n")
     return code
 
 

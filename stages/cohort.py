@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from stages.messages import from_here
 from stages.settings import Settings
 
 
@@ -63,7 +64,7 @@ def cohort(
         # A DICOM series has no one file whose header could be looked at.
         faults = {} if params.source == "dicom" else header_faults(manifest)
         for line in preview_lines(manifest, quarantine, faults):
-            typer.echo(line)
+            typer.echo(from_here(line))
         return
     with writing_to(out):
         write_manifest(manifest, out / "manifest.csv")

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from stages.messages import from_here
+
 if TYPE_CHECKING:
     import torch
 
@@ -135,7 +137,7 @@ class _LineFormatter(logging.Formatter):
     """The message alone; warnings say that they are one."""
 
     def format(self, record: logging.LogRecord) -> str:
-        text = super().format(record)
+        text = from_here(super().format(record))
         return f"{record.levelname.lower()}: {text}" if record.levelno >= logging.WARNING else text
 
 

@@ -1,5 +1,6 @@
 """The command line as a contract: help with an example, one-line errors, names in four places."""
 
+import logging
 import re
 import subprocess
 import sys
@@ -10,10 +11,13 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
+from pipeline.compute import few
 from schemas.errors import ParamsError
 from schemas.params import Params
 from stages.cli import STAGES, TOOLS, app, main
+from stages.messages import from_here
 from stages.params_file import load_params
+from tests.imaging_fixtures import save
 
 ROOT = Path(__file__).parents[1]
 COMMANDS = [*STAGES, *TOOLS]
@@ -119,6 +123,89 @@ def test_what_the_disk_refuses_is_one_line(pipeline, latents_path, tmp_path):
     assert "file" in errors
     assert errors.strip().splitlines()[-1].startswith("error: ")
     assert "Traceback" not in errors
+
+
+def test_paths_in_messages_are_seen_from_the_working_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "far" / "off").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "far" / "off")
+    here = str(tmp_path)
+    for text, expected in {
+        f"{here}/data/x.nii: broken": "data/x.nii: broken",
+        f"{here}/data/tables/../../bids/x y.nii: broken": "bids/x y.nii: broken",
+        f"a ({here}/a.nii) and '{here}/b.nii'": "a (a.nii) and 'b.nii'",
+        "data/tables/../scans/x.nii": "data/scans/x.nii",
+        "../other/x.nii": "../other/x.nii",
+        "../../other/a/../x.nii": "../../other/x.nii",
+        "link/../x.nii": "link/../x.nii",
+        f"/mnt{here}/x.nii": f"/mnt{here}/x.nii",
+        f"{here}: no study": f"{here}: no study",
+        "/elsewhere/x.nii": "/elsewhere/x.nii",
+    }.items():
+        assert from_here(text) == expected
+
+
+def test_refused_scans_are_named_by_file_from_here(pipeline, tmp_path, monkeypatch):
+    (tmp_path / "study").mkdir()
+    (tmp_path / "scans").mkdir()
+    save(tmp_path / "scans" / "a.nii")
+    (tmp_path / "scans" / "b.nii").write_bytes(b"no image")
+    (tmp_path / "study" / "people.csv").write_text(
+        "subject,path\na,../scans/a.nii\nb,../scans/b.nii\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    code, printed, _ = pipeline(
+        "cohort", "--input", "study/people.csv", "--out", "out", "--dry-run"
+    )
+    assert code == 0
+    assert "  scans/a.nii" in printed
+    assert str(tmp_path) not in printed
+    assert "/../" not in printed
+
+
+def test_lists_that_are_cut_say_how_to_see_all(caplog):
+    names = [f"sub-{i}" for i in range(8)]
+    assert few(names) == "sub-0, sub-1, sub-2, sub-3, sub-4 and 3 more (--verbose names all)"
+    assert few(names[:5]) == "sub-0, sub-1, sub-2, sub-3, sub-4"
+    with caplog.at_level(logging.DEBUG, logger="pipeline"):
+        assert few(names) == ", ".join(names)
+
+
+def test_verbose_names_every_scan_of_a_dry_run(pipeline, tmp_path):
+    for number in range(25):
+        save(tmp_path / f"{number}.nii")
+    asked = ("cohort", "--input", str(tmp_path), "--out", str(tmp_path / "out"), "--dry-run")
+    assert "\n  and 5 more (--verbose names all)" in pipeline(*asked)[1]
+    whole = pipeline(*asked, "--verbose")[1]
+    assert "more (" not in whole
+    assert all(f"{number}.nii" in whole for number in range(25))
+
+
+def test_docs_prints_pages_and_where_they_lie(pipeline):
+    code, printed, _ = pipeline("docs")
+    assert code == 0
+    assert {page.stem for page in (ROOT / "docs").glob("*.md")} - {"index"} <= set(printed.split())
+    assert pipeline("docs", "FAQ.md")[1] == (ROOT / "docs" / "faq.md").read_text()
+    assert pipeline("docs", "faq", "--path")[1].strip() == str(ROOT / "docs" / "faq.md")
+    code, _, errors = pipeline("docs", "aplications")
+    assert (code, errors) == (
+        2,
+        "error: docs aplications: no such page; did you mean applications?\n",
+    )
+
+
+def test_init_counts_people_where_it_speaks_of_people(pipeline, tmp_path):
+    for name in ("a0", "a1", "b0"):
+        save(tmp_path / f"{name}.nii")
+    (tmp_path / "people.csv").write_text(
+        "subject,session,path,group\na,1,a0.nii,HC\na,2,a1.nii,HC\nb,1,b0.nii,MCI\n"
+    )
+    code, printed, _ = pipeline(
+        "init", str(tmp_path / "s"), "--input", str(tmp_path / "people.csv")
+    )
+    assert code == 0
+    assert "ready. 3 scans of 2 subjects found." in printed
+    assert "diagnosis holds HC (1), MCI (1), not CN and AD (subjects counted)" in printed
 
 
 def test_a_damaged_config_is_one_line(pipeline, tmp_path):

@@ -23,7 +23,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from pipeline.compute import Progress
+from pipeline.compute import Progress, few
 from pipeline.evaluation.bootstrap import Rows, intervals_over_draws, subject_weights
 from pipeline.evaluation.heads import HEADS, Head, Probe
 from pipeline.evaluation.linear import LinearProbe, grouped_folds, many_fits
@@ -181,7 +181,7 @@ def _check(feature_sets: Mapping[str, NDArray[np.floating]], table: pd.DataFrame
             )
         bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
         if len(bad):
-            scans = ", ".join(table["scan_id"].iloc[bad[:5]])
+            scans = few(list(table["scan_id"].iloc[bad]))
             raise ContractError(f"features {name}: NaN or infinite for {scans}; run `embed` again")
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pipeline.artefact import load_strict, write_artefact
-from pipeline.compute import digest_file, digest_of
+from pipeline.compute import digest_file, digest_of, few
 from pipeline.evaluation.metrics import reconstruction_metrics
 from pipeline.foreign.architecture import architecture_of
 from pipeline.foreign.checkpoint import Checkpoint, read_checkpoint
@@ -108,7 +108,7 @@ def _present_names(checkpoint: Checkpoint, projection: Projection) -> tuple[dict
         )
     broken = [k for k, v in tensors.items() if v.is_floating_point() and not v.isfinite().all()]
     if broken:
-        raise ContractError(f"{checkpoint.path}: {', '.join(broken[:5])}: not finite")
+        raise ContractError(f"{checkpoint.path}: {few(broken)}: not finite")
     return {k: v.float() if v.is_floating_point() else v for k, v in tensors.items()}, said
 
 

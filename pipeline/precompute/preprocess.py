@@ -78,6 +78,8 @@ def preprocess_cohort(
     out = out.absolute()
     by_hand = overrides or {}
     tasks = _tasks(manifest, params, manifest_dir)
+    # An id may be made of a file's name; a warning names what the user has.
+    files = {task.scan_id: f"{task.scan_id} ({task.path})" for task in tasks}
     with lock_store(out):
         check_target(out, "volumes")
         staging, ledger = Staging(out), _Ledger(out)
@@ -90,7 +92,7 @@ def preprocess_cohort(
         for record in progress(runs, total=len(todo), label="Preprocess"):
             records[record["scan_id"]] = record
             if "error" in record:
-                log.warning("%s: %s", record["scan_id"], record["error"])
+                log.warning("%s: %s", files[record["scan_id"]], record["error"])
         table = _qc_table(tasks, records, params, by_hand)
         good = [task for task in tasks if table.loc[task.scan_id, "status"] in {"pass", "warn"}]
         refused = _quarantine(table, prior_quarantine)
