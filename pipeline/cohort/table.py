@@ -67,7 +67,8 @@ def table_records(path: Path, columns: Mapping[str, str]) -> list[Record]:
         scan_id = scan_id or "_".join(filter(None, (owner, session)))
         name = _text(row[path_column])
         file = path.parent / name if name else Path()
-        records.append(Record(scan_id, subject, session, file, labels_of(row, drop=used), visit))
+        labels = labels_of(row, drop=used)
+        records.append(Record(scan_id, subject, session, file, labels, visit=visit))
     if session_column is None and scan_column is None:
         _name_by_months(records, role_columns(have, columns).get("months_from_first"), path)
     return records
