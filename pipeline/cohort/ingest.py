@@ -11,18 +11,18 @@ from typing import Literal
 
 import pandas as pd
 
-from pipeline.cohort.bids import bids_records
-from pipeline.cohort.dicom import dicom_records, is_dicom
-from pipeline.cohort.folder import SUFFIXES as IMAGES
-from pipeline.cohort.folder import folder_records
+from pipeline.cohort.candidates import Cohort, candidate_table
+from pipeline.cohort.dicom_files import is_dicom
+from pipeline.cohort.kinds import READ as IMAGES
 from pipeline.cohort.labels import ages_of, sex_of
 from pipeline.cohort.manifest import typed
 from pipeline.cohort.records import Record, walk
 from pipeline.cohort.split import lopsided, split_subjects, splits_given
-from pipeline.cohort.table import table_records
+from pipeline.cohort.sources import collect
+from pipeline.cohort.twins import tidy
 from pipeline.compute import available_cpus, digest_image, progress
 from schemas.errors import ContractError, ParamsError
-from schemas.manifest import MANIFEST_COLUMNS, QUARANTINE_COLUMNS
+from schemas.manifest import MANIFEST_COLUMNS, QUARANTINE_COLUMNS, SELECTION
 from schemas.params import CohortParams
 
 log = logging.getLogger(__name__)
@@ -74,7 +74,12 @@ def detect_source(path: Path) -> Literal["bids", "folder", "table", "volumes", "
         return "volumes"
     has_subjects = any(p.is_dir() for p in path.glob("sub-*"))
     marked = (path / "participants.tsv").is_file() or (path / "dataset_description.json").is_file()
-    if has_subjects and (marked or next(path.glob("sub-*/**/anat/*_T1w.nii*"), None)):
+    if has_subjects and (
+        marked
+        or any(
+            next(path.glob(f"sub-*/**/anat/*_{suffix}.nii*"), None) for suffix in ("T1w", "UNIT1")
+        )
+    ):
         return "bids"
     files = [folder / name for folder, names in walk(path) for name in names]
     images = any(p.name.lower().endswith(IMAGES) for p in files)
@@ -88,7 +93,19 @@ def build_manifest(
     cache: Path | None = None,
     dry_run: bool = False,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return the manifest (schemas.manifest, paths absolute) and the quarantine list.
+    """Return the manifest and the quarantine list of `build_cohort`."""
+    cohort = build_cohort(params, input_path=input_path, cache=cache, dry_run=dry_run)
+    return cohort.manifest, cohort.refused
+
+
+def build_cohort(
+    params: CohortParams,
+    *,
+    input_path: Path | None = None,
+    cache: Path | None = None,
+    dry_run: bool = False,
+) -> Cohort:
+    """Return the manifest (schemas.manifest, paths absolute), the quarantine list and candidates.
 
     Label columns that are not in the contract are kept under their own names. Missing and empty
     files and duplicate scan ids go to the quarantine list with a reason. Rows are in order of
@@ -119,14 +136,10 @@ def build_manifest(
             f"cohort.columns: {', '.join(named)} come from the files themselves where"
             f" cohort.source is {params.source}; give a table of scans, or leave them out"
         )
-    if params.source == "dicom":
-        if cache is None and not dry_run:
-            raise ParamsError("cohort.source dicom: expected a folder for converted images")
-        records, refused = dicom_records(source, None if dry_run else cache)
-    else:
-        records, refused = _collect(params.source, source, columns)
+    source = tidy(source)
+    records, refused = collect(params, source, columns, cache, dry_run=dry_run)
     records, digests, more = _sound(records, dry_run=dry_run)
-    refused += more
+    refused = sorted([*refused, *more], key=lambda row: row["stage"] == SELECTION)
     if not records:
         first = refused[0] if refused else None
         detail = f"; first refused: {first['path']}: {first['reason']}" if first else _hint(source)
@@ -151,7 +164,8 @@ def build_manifest(
                 lacking,
             )
     extra = [name for name in table.columns if name not in MANIFEST_COLUMNS]
-    return table[[*MANIFEST_COLUMNS, *extra]], quarantine_table(refused)
+    manifest = table[[*MANIFEST_COLUMNS, *extra]]
+    return Cohort(manifest, quarantine_table(refused), candidate_table(records))
 
 
 def _warn_of_slips(columns: Mapping[str, str]) -> None:
@@ -168,18 +182,6 @@ def _warn_of_slips(columns: Mapping[str, str]) -> None:
 def quarantine_table(rows: list[dict[str, str]]) -> pd.DataFrame:
     """Return a quarantine list (schemas.manifest) from its rows."""
     return pd.DataFrame(rows, columns=list(QUARANTINE_COLUMNS))
-
-
-def _collect(
-    kind: str, source: Path, columns: dict[str, str]
-) -> tuple[list[Record], list[dict[str, str]]]:
-    if kind == "bids":
-        return bids_records(source)
-    if kind == "table":
-        return table_records(source, columns), []
-    if kind == "folder":
-        return folder_records(source), []
-    raise ParamsError(f"cohort.source {kind}: expected bids, folder, table or dicom here")
 
 
 def _sound(

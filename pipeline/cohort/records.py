@@ -25,6 +25,10 @@ class Record:
     session_id: str
     path: Path
     labels: dict[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    """What is odd about the image; each becomes a warning of its QC."""
+    others: tuple[tuple[Path, str], ...] = ()
+    """Further images of the same visit in the order in which they are tried, with what is odd."""
 
 
 def bids_label(text: str) -> str:
