@@ -38,7 +38,7 @@ class Candidate:
 
 
 def candidate_table(records: Iterable[Record]) -> pd.DataFrame:
-    """Return the images of those records that have several, or something odd; paths are absolute."""
+    """Return the images, by absolute paths, of records that have several or something odd."""
     rows = []
     for record in records:
         if record.notes or record.others:

@@ -1,5 +1,6 @@
 """Which image of a BIDS session is taken, and in which order others are tried."""
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -119,6 +120,27 @@ def read_choice(
 def _words(path: Path) -> list[str]:
     parts = entities(path.name)
     return re.split(r"[^a-z0-9]+", f"{parts.get('acq', '')} {parts.get('rec', '')}".lower())
+
+
+def read_filter_file(path: Path) -> dict[str, Any]:
+    """Return what fMRIPrep's `--bids-filter-file` asks of T1w images.
+
+    Raises
+    ------
+    ParamsError
+        If it cannot be read, or has no entry `t1w`.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else f"no valid JSON ({error})"
+        raise ParamsError(f"{path}: cannot be read as a BIDS filter: {reason}") from error
+    entries = {k.lower(): v for k, v in content.items()} if isinstance(content, dict) else {}
+    wanted = entries.get("t1w")
+    if not isinstance(wanted, dict):
+        has = ", ".join(entries) or type(content).__name__
+        raise ParamsError(f'{path}: expected {{"t1w": {{"acquisition": "mprage"}}}}, found {has}')
+    return wanted
 
 
 def suffix_of(path: Path) -> str:

@@ -17,8 +17,8 @@ from pipeline.cohort.kinds import READ as IMAGES
 from pipeline.cohort.labels import ages_of, sex_of
 from pipeline.cohort.manifest import typed
 from pipeline.cohort.records import Record, walk
-from pipeline.cohort.split import lopsided, split_subjects, splits_given
 from pipeline.cohort.sources import collect
+from pipeline.cohort.split import lopsided, split_subjects, splits_given
 from pipeline.cohort.twins import tidy
 from pipeline.compute import available_cpus, digest_image, progress
 from schemas.errors import ContractError, ParamsError

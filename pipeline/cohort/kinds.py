@@ -21,15 +21,15 @@ FOREIGN: dict[str, str] = {
     ),
 }
 """Formats that are not, and what to do."""
-OTHER_KINDS = frozenset(
-    """t2w t2 t2star t2starw flair pdw pdt2 bold sbref dwi dti adc trace tracew epi rest func fmri
-    asl pcasl m0scan perf cbf swi swan qsm tof angio mra fmap fieldmap magnitude magnitude1
-    magnitude2 phase phase1 phase2 phasediff localizer localiser scout survey inv1 inv2 t1map
-    t1mapping r1map t2map r2map r2starmap mtsat mtw mtr tb1map tb1tfl irt1 vfa megre mese mp2rage
-    defacemask xfm warp warpfield jacobian jac svs""".split()
+OTHER_KINDS = re.compile(
+    r"t2|t2w|t2star|t2starw|flair|pdw|pdt2|bold|sbref|dwi|dti|adc|tracew?|epi|rest|func|fmri"
+    r"|p?c?asl|m0scan|perf|cbf|swi|swan|qsm|tof|angio|mra|fmap|fieldmap|magnitude[12]?|phase[12]?"
+    r"|phasediff|locali[sz]er|scout|survey|inv[12]|t1map|t1mapping|r1map|t2map|r2map|r2starmap"
+    r"|mtsat|mtw|mtr|tb1map|tb1tfl|irt1|vfa|megre|mese|mp2rage|defacemask|xfm|warp|warpfield"
+    r"|jacobian|jac|svs"
 )
 """Words for images that are no T1w: the last of a name, or any where none is T1w's."""
-SHORT_KINDS = frozenset("pd fa md ct pet".split())
+SHORT_KINDS = re.compile(r"pd|fa|md|ct|pet")
 """The same, where they are the last word: `pd_001` may be a patient."""
 T1_WORD = re.compile(r"t1(?!map|mapping)\w*|\w*mp2?rage\w*|uni(?:t1|den)?|\w*spgr|bravo|anat")
 RESULT_WORD = re.compile(
@@ -37,9 +37,8 @@ RESULT_WORD = re.compile(
     r"|parc|parcellat\w*|atlas|ribbon|filled|lesions?|rois?|probseg|pve(?:seg)?"
 )
 """Words of masks, label maps and segmentations."""
-RESULT_FOLDERS = frozenset(
-    "mask masks label labels labelstr labelsts seg segs segmentation segmentations lesion lesions"
-    " func dwi fmap perf".split()
+RESULT_FOLDERS = re.compile(
+    r"masks?|labels?(?:tr|ts)?|segs?|segmentations?|lesions?|func|dwi|fmap|perf"
 )
 SURE_PREFIX = re.compile(
     r"(?:s\d*)?m0?w[cp][0-6]\D|(?:i?y|wj|iw)_|u_r[cp]\d|biasfield_|r[cp][1-6](?=\w*(?:t1|mp|anat|sub))"
@@ -80,10 +79,12 @@ def not_t1w(path: Path, stems: Collection[str], below: Path) -> str | None:
     """
     stem = stem_of(path.name).lower()
     folders = {part.lower() for part in path.relative_to(below).parts[:-1]}
-    if found := folders & RESULT_FOLDERS:
-        return f"in a folder {min(found)}"
+    if found := sorted(filter(RESULT_FOLDERS.fullmatch, folders)):
+        return f"in a folder {found[0]}"
     plain = re.sub(r"(?:^|_)(?:sub|ses)-[a-z0-9]+", "", stem)  # `sub-mask01` is a person
-    if part := re.search(r"(?<![a-z0-9])(?:inv[-_]?[12]|part-(?:phase|real|imag))(?!\w)", plain):
+    if part := re.search(
+        r"(?<![a-z0-9])(?:inv[-_]?[12]|part-(?:phase|real|imag))(?![a-z0-9])", plain
+    ):
         return f"{part[0]} in its name"
     return _of_other_kind([word for word in re.split(r"[^a-z0-9]+", plain) if word]) or _prefix(
         stem, stems
@@ -95,7 +96,9 @@ def _of_other_kind(words: list[str]) -> str | None:
     named = any(T1_WORD.fullmatch(word) for word in words)
     for position, word in enumerate(words, 1):
         last = position == len(words)
-        if (word in OTHER_KINDS and (last or not named)) or (word in SHORT_KINDS and last):
+        if last and SHORT_KINDS.fullmatch(word):
+            return f"{word} in its name"
+        if OTHER_KINDS.fullmatch(word) and (last or not named):
             return f"{word} in its name"
         if RESULT_WORD.fullmatch(word):
             return f"a mask, label map or segmentation by its name ({word})"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pipeline.cohort.choice import Choice, suffix_of
 from pipeline.cohort.kinds import FOREIGN, image_format
-from pipeline.cohort.records import Record, entities, prefixed, walk
+from pipeline.cohort.records import Record, prefixed, walk
 from schemas.manifest import SELECTION
 
 log = logging.getLogger(__name__)
@@ -49,12 +49,8 @@ class Survey:
             self.left.append((path, "a phase, real or imaginary part, no magnitude"))
         elif not choice.takes(path):
             suffix = image_format(path.name) or ""
-            self.faults.append(
-                (
-                    path,
-                    f"{suffix}, expected .nii or .nii.gz in BIDS; {FOREIGN.get(suffix, 'convert it')}",
-                )
-            )
+            remedy = FOREIGN.get(suffix, "convert it")
+            self.faults.append((path, f"{suffix}, expected .nii or .nii.gz in BIDS; {remedy}"))
         elif not choice.fits(path):
             self.left.append((path, "does not fit cohort.bids_filter"))
         else:
@@ -66,7 +62,7 @@ class Survey:
         subjects = {subject for subject, _ in have}
         listed = set(people)
         rows = []
-        for name in sorted((listed | {subject for subject, _ in self.kinds}) - subjects):
+        for name in sorted((listed | self.with_t1w | {s for s, _ in self.kinds}) - subjects):
             start = "listed in participants.tsv, but no" if name in listed else "no"
             kinds = sum((c for (s, _), c in self.kinds.items() if s == name), Counter[str]())
             reason = f"{start} {self._wanted} image was found{self._hint(kinds)}"

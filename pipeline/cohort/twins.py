@@ -33,8 +33,8 @@ def drop_twins(paths: Sequence[Path]) -> tuple[list[Path], list[tuple[Path, str]
     """Return the images of which no other format is preferred, and the others with the reason.
 
     Of files with one name in one folder, those with a readable header come first, then NIfTI
-    (`.nii.gz` before `.nii`). Where two NIfTI hold different images none can be told to be the right
-    one, and both are returned.
+    (`.nii.gz` before `.nii`). Where two NIfTI hold different images, nothing tells which is right,
+    and both are returned.
     """
     names: dict[Path, list[Path]] = defaultdict(list)
     for path in paths:
