@@ -109,7 +109,7 @@ def test_filters_that_mean_nothing_are_refused_in_a_line(tmp_path: Path) -> None
                 ["cohort", "--input", str(tmp_path), "--bids-filter-file", str(file), "--dry-run"],
                 catch_exceptions=False,
             )
-    with pytest.raises(ContractError, match="does not fit|could be taken"):
+    with pytest.raises(ContractError, match="does not fit"):
         build(tmp_path, bids_filter={"run": 7})
 
 

@@ -46,7 +46,7 @@ NO_T1_UNLESS_SAID: dict[str, re.Pattern[str]] = {
     "susceptibility": re.compile(r"(?<![a-z])(?:swi|swan|qsm|hemo|phase|pha|mag_images)(?![a-z])"),
     "angiography": re.compile(r"(?<![a-z])(?:tof|mra|mrv|cow|pc3d)(?![a-z])|angio|venogra"),
     "spectroscopy": re.compile(r"(?<![a-z])(?:svs|csi|press|mrs)(?![a-z])|spectro"),
-    "a localizer": _any("loc", "plan", "planning", "calibration", r"cal", "asset", "smartbrain"),
+    "a calibration or planning scan": _any("loc", "plan(?:ning)?", "cal(?:ibration)?", "asset"),
 }
 """What a name makes of a series, unless it also says T1 (`T1 FLAIR`, `Epi T1 3D`)."""
 NO_T1_KIND: dict[str, frozenset[str]] = {
