@@ -152,14 +152,18 @@ def test_unit1_alone_is_one_sentence_and_a_switch(tmp_path: Path) -> None:
     found = build_cohort(CohortParams(source="bids", suffix="UNIT1"), input_path=tmp_path)
     assert list(found.manifest["scan_id"]) == ["sub-1"]
     assert found.manifest["path"][0].endswith("sub-1_UNIT1.nii.gz")
-    assert "UNIT1 of MP2RAGE" in found.candidates["note"][0]
+    assert found.candidates.empty
 
 
 def test_unit1_only_where_there_is_no_t1w(tmp_path: Path) -> None:
     anat(tmp_path, "UNIT1", "T1w")
     anat(tmp_path, "UNIT1", subject="sub-2")
-    manifest, refused = build(tmp_path, suffix=["T1w", "UNIT1"])
-    assert [Path(p).name for p in manifest["path"]] == ["sub-1_T1w.nii.gz", "sub-2_UNIT1.nii.gz"]
+    both = CohortParams(source="bids", suffix=["T1w", "UNIT1"])
+    found = build_cohort(both, input_path=tmp_path)
+    names = [Path(p).name for p in found.manifest["path"]]
+    assert names == ["sub-1_T1w.nii.gz", "sub-2_UNIT1.nii.gz"]
+    notes = found.candidates.set_index("scan_id")["note"]
+    assert notes["sub-2"] == "UNIT1, where other scans are T1w"
     manifest, refused = build(tmp_path)
     assert list(manifest["scan_id"]) == ["sub-1"]
     assert "it has UNIT1" in faulty(refused)["reason"].iloc[0]

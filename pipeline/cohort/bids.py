@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline.cohort.choice import Choice
+from pipeline.cohort.choice import Choice, suffix_of
 from pipeline.cohort.kinds import stem_of
 from pipeline.cohort.records import Record, entities, labels_of, prefixed, read_table
 from pipeline.cohort.survey import survey
@@ -49,6 +49,14 @@ def bids_records(
     refused += [_row(path, why, "cohort") for path, why in raw.faults]
     refused += raw.lacking(people, records)
     refused += later + [_row(path, why, SELECTION) for path, why in [*twins, *raw.left]]
+    unit1 = sum(suffix_of(record.path) == "UNIT1" for record in records)
+    if unit1:
+        log.info(
+            "%s: %d images are UNIT1 of MP2RAGE; the noise of their air is cut off with the brain"
+            " mask",
+            root,
+            unit1,
+        )
     have = {record.subject_id for record in records}
     sessions = {name: _sessions(root, name) for name in have}
     truth = _truth(root)

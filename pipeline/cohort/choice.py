@@ -55,8 +55,9 @@ class Choice:
         """Return what is odd about a T1w by its name."""
         words = _words(path)
         found = []
-        if suffix_of(path) == "UNIT1":
-            found.append("UNIT1 of MP2RAGE")
+        suffix = suffix_of(path)
+        if self.suffixes.index(suffix):
+            found.append(f"{suffix}, where other scans are {self.suffixes[0]}")
         if "ce" in entities(path.name) or _has(AGENT, words):
             found.append("scanned with a contrast agent by its name")
         if _has(NOT_A_HEAD, words):

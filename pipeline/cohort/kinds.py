@@ -21,6 +21,7 @@ FOREIGN: dict[str, str] = {
     ),
 }
 """Formats that are not, and what to do."""
+FORMATS = (*READ, *sorted(FOREIGN, key=len, reverse=True))
 OTHER_KINDS = re.compile(
     r"t2|t2w|t2star|t2starw|flair|pdw|pdt2|bold|sbref|dwi|dti|adc|tracew?|epi|rest|func|fmri"
     r"|p?c?asl|m0scan|perf|cbf|swi|swan|qsm|tof|angio|mra|fmap|fieldmap|magnitude[12]?|phase[12]?"
@@ -53,9 +54,7 @@ ANY_PREFIX = re.compile(r"(?:s\d*)?(?:r?w?[cp][0-6]|wp[0-6]|wmi?|mi?|w|r|s\d*)")
 def image_format(name: str) -> str | None:
     """Return the suffix that makes a file an image, one that is read or not; else None."""
     low = name.lower()
-    return next(
-        (s for s in (*READ, *sorted(FOREIGN, key=len, reverse=True)) if low.endswith(s)), None
-    )
+    return next((s for s in FORMATS if low.endswith(s)), None) if low.endswith(FORMATS) else None
 
 
 def stem_of(name: str) -> str:
