@@ -6,7 +6,7 @@ The defaults are the `demo` preset. Unknown keys are refused.
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from schemas.autoencoder import AutoencoderParams, TrainAeParams
 from schemas.diffusion import TrainLdaeParams, TrainLdmParams
@@ -50,6 +50,10 @@ class PhantomParams(Section):
     """Write the true brain masks too (derivatives/truth)."""
 
 
+Word = Annotated[str, Field(pattern="^[A-Za-z0-9]+$")]
+BidsValue = str | int | list[str | int] | None
+
+
 class CohortParams(Section):
     """Which scans, and how they are split."""
 
@@ -65,10 +69,24 @@ class CohortParams(Section):
     """Columns of your tables that do not go into the manifest. Columns whose names promise a
     person's name, birth, address, telephone, e-mail or record number stay out anyway, unless
     `columns` names them."""
+    suffix: tuple[Word, ...] = ("T1w",)
+    """BIDS suffixes to take, the first that a session has: [T1w, UNIT1] takes MP2RAGE's UNIT1 where
+    there is no T1w."""
+    prefer: tuple[str, ...] = ()
+    """Words in names of BIDS files or DICOM series that come first where a session has several:
+    [acq-mprage, run-2]."""
+    bids_filter: dict[str, BidsValue] = Field({})
+    """What a BIDS image must have, as under `t1w` of fMRIPrep's filter file: {acquisition: mprage,
+    run: [1, 2], ceagent: null}. null: must not have it."""
     phantom: PhantomParams = PhantomParams()
     """The phantom cohort, used when source is `phantom`."""
     split: SplitParams = SplitParams()
     """Subject-level split."""
+
+    @field_validator("suffix", "prefer", mode="before")
+    @classmethod
+    def _one_is_a_list(cls, value: object) -> object:
+        return [value] if isinstance(value, str) else value
 
 
 class GridParams(Section):

@@ -10,7 +10,7 @@ from pipeline.cohort.ingest import build_manifest
 from pipeline.cohort.labels import ages_of
 from schemas.errors import ContractError
 from schemas.params import CohortParams
-from tests.test_ingest import build, touch
+from tests.test_ingest import build, faulty, touch
 
 
 def table(path: Path, text: str | bytes, **kwargs: object) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -91,7 +91,7 @@ def test_the_plainest_of_several_is_taken(tmp_path: Path, caplog: pytest.LogCapt
     (tmp_path / "participants.tsv").write_text("participant_id\nsub-1\nsub-2\n")
     manifest, refused = build(tmp_path)
     assert list(manifest["scan_id"]) == ["sub-1", "sub-2_echo-1"]
-    assert refused.empty
+    assert faulty(refused).empty
     assert "sub-1_space-MNI152_desc-preproc_T1w.nii.gz" in caplog.text
 
 

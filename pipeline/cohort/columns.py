@@ -8,7 +8,8 @@ import pandas as pd
 
 from pipeline.cohort.labels import UNKNOWN, ages_of, classes_of, sexes_of
 from pipeline.cohort.records import Record
-from pipeline.cohort.visits import log, months_from_first, months_of_visit, some
+from pipeline.cohort.visits import log, months_from_first, months_of_visit
+from pipeline.compute import few
 from schemas.errors import ContractError
 
 DEFAULT_NAMES = {
@@ -122,5 +123,5 @@ def _months(cells: Iterable[object], names: Sequence[str], where: str) -> list[f
             unread.append(f"{name} ({text})")
         months.append(None if number is None or not abs(number) < float("inf") else number)
     if unread:
-        log.warning("%s: no number of months, taken as unknown: %s", where, some(unread))
+        log.warning("%s: no number of months, taken as unknown: %s", where, few(unread))
     return months

@@ -1,30 +1,35 @@
 """A plain tree of images: names become ids."""
 
 import logging
+from collections import Counter, defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 
+from pipeline.cohort.dicom_files import is_dicom
+from pipeline.cohort.kinds import FOREIGN, READ, image_format, not_t1w, stem_of
 from pipeline.cohort.names import Labels
 from pipeline.cohort.records import Record, bids_label, entities, walk
 from pipeline.compute import counted, other_half
+from schemas.manifest import SELECTION
 
 log = logging.getLogger(__name__)
 
-SUFFIXES = (".nii.gz", ".nii", ".mgz", ".mgh", ".hdr", ".img")
+SUFFIXES = READ
 FREESURFER = ("T1.mgz", "orig.mgz", "rawavg.mgz")
 """Taken from a FreeSurfer `mri` folder, in this order of preference."""
-OTHER_KINDS = (
-    "T2w", "T2star", "FLAIR", "PDw", "bold", "sbref", "dwi", "epi", "mask", "dseg", "probseg",
-    "magnitude1", "magnitude2", "phasediff", "defacemask", "xfm",
-)  # fmt: skip
-"""BIDS suffixes of images that are no T1w."""
+HIDDEN = "."
+"""Begins the names of hidden files, and of what a Mac puts beside each (`._x.nii`)."""
 
 
-def folder_records(root: Path) -> list[Record]:
-    """Return every image below a folder (or the one image file given) as a record.
+def folder_records(root: Path) -> tuple[list[Record], list[dict[str, str]]]:
+    """Return every T1w below a folder (or the one image file given), and rows of other images.
 
     `sub-` and `ses-` in a file name are kept. Else the subject is the first folder below the
     root, or, for images directly in the root, the file name; letters and digits are kept.
-    In a FreeSurfer `mri` folder only the T1 is taken.
+    In a FreeSurfer `mri` folder only the T1 is taken. Images that are no T1w by name, results
+    (masks, segmentations, SPM's and CAT12's) and files of formats that are not read have a
+    quarantine row each; other files of a FreeSurfer folder, and DICOM files of one folder, have one
+    together.
 
     Raises
     ------
@@ -33,45 +38,115 @@ def folder_records(root: Path) -> list[Record]:
     """
     label = Labels(root)
     if root.is_file():
-        return [_record(root, root.parent, label)]
-    files = [
-        folder / name
-        for folder, names in walk(root)
-        for name in names
-        if name.lower().endswith(SUFFIXES)
-    ]
+        return [_record(root, root.parent, label)], []
     taken: list[Record] = []
-    skipped: list[str] = []
-    for path in sorted(files):
-        if _wanted(path):
-            taken.append(_record(path, root, label))
-        else:
-            skipped.append(path.name)
-    if skipped:
-        log.info(
-            "%s: not taken, no T1w by name: %s (%s)",
-            root,
-            counted(len(skipped), "image"),
-            ", ".join(skipped[:3]) + (", …" if len(skipped) > 3 else ""),
-        )
-    return taken
+    left: list[tuple[Path, str, str]] = []
+    tree = list(walk(root))
+    stems = {folder: _stems(names) for folder, names in tree}
+    for folder, names in tree:
+        mri = _freesurfer(folder)
+        if mri is not None:
+            left += _of_freesurfer(folder, names, mri)
+            names = [name for name in names if folder / name == mri]
+        left += _dicom(folder, names)
+        near = frozenset().union(*(stems.get(f, ()) for f in (folder, *folder.parents[:2])))
+        for name in names:
+            path = folder / name
+            if not _image(path):
+                continue
+            stage, why = _why_left(path, near, root)
+            if why:
+                left.append((path, stage, why))
+            else:
+                taken.append(_record(path, root, label))
+    _tell(root, taken, left)
+    rows = [
+        {"scan_id": stem_of(path.name), "path": str(path), "stage": stage, "reason": why}
+        for path, stage, why in left
+    ]
+    return sorted(taken, key=lambda record: str(record.path)), rows
 
 
-def _wanted(path: Path) -> bool:
-    if any(part.startswith(".") for part in path.parts[-2:]):
+def _stems(names: list[str]) -> frozenset[str]:
+    return frozenset(stem_of(name).lower() for name in names if image_format(name))
+
+
+def _image(path: Path) -> bool:
+    """Tell whether a file looks like an image of its own (of a pair, the header)."""
+    if path.name.startswith(HIDDEN) or path.parent.name.startswith(HIDDEN):
         return False
     header = other_half(path)
-    if path.suffix.lower() == ".img" and header is not None and header.is_file():
-        return False
-    if path.parent.name == "mri" and path.suffix == ".mgz":
-        best = next((n for n in FREESURFER if (path.parent / n).is_file()), None)
-        return path.name == best
-    return not _stem(path).endswith(tuple(f"_{kind}" for kind in OTHER_KINDS))
+    paired = path.suffix.lower() == ".img" and header is not None and header.is_file()
+    second = path.suffix.lower() in {".rec", ".brik"} and any(
+        path.with_suffix(suffix).is_file() for suffix in (".par", ".PAR", ".HEAD", ".head")
+    )
+    return image_format(path.name) is not None and not paired and not second
 
 
-def _stem(path: Path) -> str:
-    suffix = next(s for s in SUFFIXES if path.name.lower().endswith(s))
-    return path.name[: -len(suffix)]
+def _why_left(path: Path, stems: frozenset[str], root: Path) -> tuple[str, str | None]:
+    """Return the stage and the reason for which an image is not taken, if it is not."""
+    suffix = image_format(path.name)
+    if suffix in FOREIGN:
+        return "cohort", f"{suffix} is not read: {FOREIGN[suffix]}"
+    header = other_half(path)
+    if path.suffix.lower() == ".img" and header is not None and not header.exists():
+        return "cohort", f"its header {header.name} is missing"
+    why = not_t1w(path, stems, root)
+    remedy = "; if it is a T1w, rename it or list it in a table"
+    return SELECTION, f"no T1w: {why}{remedy}" if why else None
+
+
+def _freesurfer(folder: Path) -> Path | None:
+    """Return the T1 of the FreeSurfer subject whose `mri` folder this is or lies above."""
+    for mri in (folder, *folder.parents[:2]):
+        if mri.name == "mri":
+            return next((mri / name for name in FREESURFER if (mri / name).is_file()), None)
+    return None
+
+
+def _of_freesurfer(folder: Path, names: list[str], taken: Path) -> Iterator[tuple[Path, str, str]]:
+    """Yield one row for all other images of a FreeSurfer folder."""
+    others = [name for name in names if image_format(name) and folder / name != taken]
+    if others:
+        what = counted(len(others), "further image")
+        yield folder / others[0], SELECTION, f"{what} of FreeSurfer here; {taken.name} is taken"
+
+
+def _dicom(folder: Path, names: list[str]) -> Iterator[tuple[Path, str, str]]:
+    """Yield one row for all DICOM files of a folder."""
+    files = [name for name in names if image_format(name) is None and is_dicom(folder / name)]
+    if files:
+        reason = (
+            f"{counted(len(files), 'DICOM file')} among other images; convert with dcm2niix, or"
+            " give the DICOM folders alone"
+        )
+        yield folder / files[0], "cohort", reason
+
+
+def _tell(root: Path, taken: list[Record], left: list[tuple[Path, str, str]]) -> None:
+    """Name what is left out, and people with several images that nothing tells apart."""
+    if left:
+        log.info(
+            "%s: not taken: %s (%s); quarantine.csv has all",
+            root,
+            counted(len(left), "image"),
+            ", ".join(path.name for path, *_ in left[:3]) + (", …" if len(left) > 3 else ""),
+        )
+    visits = Counter((record.subject_id, record.session_id) for record in taken)
+    images = defaultdict(list)
+    for record in taken:
+        images[record.subject_id, record.session_id].append(record.path.name)
+    several = [visit for visit, count in visits.items() if count > 1]
+    if several:
+        first = several[0]
+        log.warning(
+            "%s: %s more than one image without a session to tell them apart (%s: %s); each is"
+            " taken as a scan; leave one, or give a table with subject_id and session_id",
+            root,
+            "1 subject has" if len(several) == 1 else f"{len(several)} subjects have",
+            first[0],
+            ", ".join(images[first][:4]) + (", …" if len(images[first]) > 4 else ""),
+        )
 
 
 def _record(path: Path, root: Path, label: Labels) -> Record:
@@ -86,9 +161,9 @@ def _record(path: Path, root: Path, label: Labels) -> Record:
         folders = (path.parent.parent.name,)
         subject = label("sub", folders[0])
         return Record(subject, subject, "", path)
-    subject = label("sub", folders[0] if folders else _stem(path))
+    subject = label("sub", folders[0] if folders else stem_of(path.name))
     session = label("ses", parts.get("ses", ""), within=subject)
-    rest = [bids_label(name) for name in (*folders[1:], _stem(path))] if folders else []
+    rest = [bids_label(name) for name in (*folders[1:], stem_of(path.name))] if folders else []
     acquisition = "".join(part for part in rest if part)
     scan_id = f"{subject}_acq-{acquisition}" if acquisition else subject
     return Record(scan_id, subject, session, path)

@@ -3,7 +3,7 @@
 import logging
 import re
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from difflib import get_close_matches
 from pathlib import Path
@@ -11,20 +11,19 @@ from typing import Literal
 
 import pandas as pd
 
-from pipeline.cohort.bids import bids_records
+from pipeline.cohort.candidates import Cohort, candidate_table
 from pipeline.cohort.columns import ALIASES, DEFAULT_NAMES, IDENTITY, label_table, shown_path
-from pipeline.cohort.dicom import dicom_records, is_dicom
-from pipeline.cohort.folder import SUFFIXES as IMAGES
-from pipeline.cohort.folder import folder_records
+from pipeline.cohort.dicom_files import is_dicom
+from pipeline.cohort.kinds import READ as IMAGES
 from pipeline.cohort.manifest import typed
 from pipeline.cohort.people import PARTICIPANTS, label_records, read_participants
 from pipeline.cohort.personal import leave_out_personal
 from pipeline.cohort.records import Record, tidy_path, walk
+from pipeline.cohort.sources import collect
 from pipeline.cohort.split import lopsided, split_subjects, splits_given
-from pipeline.cohort.table import table_records
 from pipeline.compute import available_cpus, digest_image, progress
 from schemas.errors import ContractError, ParamsError
-from schemas.manifest import MANIFEST_COLUMNS, QUARANTINE_COLUMNS
+from schemas.manifest import MANIFEST_COLUMNS, QUARANTINE_COLUMNS, SELECTION
 from schemas.params import CohortParams
 
 log = logging.getLogger(__name__)
@@ -56,7 +55,12 @@ def detect_source(path: Path) -> Literal["bids", "folder", "table", "volumes", "
         return "volumes"
     has_subjects = any(p.is_dir() for p in path.glob("sub-*"))
     marked = (path / "participants.tsv").is_file() or (path / "dataset_description.json").is_file()
-    if has_subjects and (marked or next(path.glob("sub-*/**/anat/*_T1w.nii*"), None)):
+    if has_subjects and (
+        marked
+        or any(
+            next(path.glob(f"sub-*/**/anat/*_{suffix}.nii*"), None) for suffix in ("T1w", "UNIT1")
+        )
+    ):
         return "bids"
     files = [folder / name for folder, names in walk(path) for name in names]
     images = any(p.name.lower().endswith(IMAGES) for p in files)
@@ -70,7 +74,19 @@ def build_manifest(
     cache: Path | None = None,
     dry_run: bool = False,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return the manifest (schemas.manifest, paths absolute) and the quarantine list.
+    """Return the manifest and the quarantine list of `build_cohort`."""
+    cohort = build_cohort(params, input_path=input_path, cache=cache, dry_run=dry_run)
+    return cohort.manifest, cohort.refused
+
+
+def build_cohort(
+    params: CohortParams,
+    *,
+    input_path: Path | None = None,
+    cache: Path | None = None,
+    dry_run: bool = False,
+) -> Cohort:
+    """Return the manifest (schemas.manifest, paths absolute), the quarantine list and candidates.
 
     Label columns that are not in the contract are kept under their own names. Missing and empty
     files and duplicate scan ids go to the quarantine list with a reason. Rows are in order of
@@ -103,9 +119,10 @@ def build_manifest(
             f"cohort.columns: {', '.join(named)} come from the files themselves where"
             f" cohort.source is {params.source}; give a table of scans, or leave them out"
         )
-    records, refused = _labelled(params, source, columns, None if dry_run else cache, dry_run)
+    records, refused = _labelled(params, source, columns, cache, dry_run=dry_run)
     records, digests, more = _sound(records, dry_run=dry_run)
     refused = [row | {"path": str(tidy_path(Path(row["path"])))} for row in refused] + more
+    refused = sorted(refused, key=lambda row: row["stage"] == SELECTION)
     if not records:
         first = refused[0] if refused else None
         detail = f"; first refused: {first['path']}: {first['reason']}" if first else _hint(source)
@@ -123,7 +140,8 @@ def build_manifest(
                 lacking,
             )
     extra = [name for name in table.columns if name not in MANIFEST_COLUMNS]
-    return table[[*MANIFEST_COLUMNS, *extra]], quarantine_table(refused)
+    manifest = table[[*MANIFEST_COLUMNS, *extra]]
+    return Cohort(manifest, quarantine_table(refused), candidate_table(records))
 
 
 def _splits(table: pd.DataFrame, params: CohortParams, source: Path) -> list[str]:
@@ -153,34 +171,20 @@ def quarantine_table(rows: list[dict[str, str]]) -> pd.DataFrame:
 
 
 def _labelled(
-    params: CohortParams, source: Path, columns: dict[str, str], cache: Path | None, dry_run: bool
+    params: CohortParams,
+    source: Path,
+    columns: dict[str, str],
+    cache: Path | None,
+    *,
+    dry_run: bool,
 ) -> tuple[list[Record], list[dict[str, str]]]:
-    """Return the source's scans with their labels, and quarantine rows of what is none."""
+    """Return the source's scans with their labels, and quarantine rows of what is not taken."""
     people = read_participants(source, columns)
-    if params.source == "dicom":
-        if cache is None and not dry_run:
-            raise ParamsError("cohort.source dicom: expected a folder for converted images")
-        records, refused = dicom_records(source, cache)
-    else:
-        records, refused = _collect(params.source, source, columns, people)
+    records, refused = collect(params, source, columns, cache, listed=people, dry_run=dry_run)
     if params.source != "table":
         label_records(source, records, people, columns)
     leave_out_personal(records, columns, params.leave_out, str(source))
-    for record in records:
-        record.path = tidy_path(record.path) if record.path != Path() else Path()
     return records, refused
-
-
-def _collect(
-    kind: str, source: Path, columns: dict[str, str], listed: Collection[str]
-) -> tuple[list[Record], list[dict[str, str]]]:
-    if kind == "bids":
-        return bids_records(source, listed)
-    if kind == "table":
-        return table_records(source, columns), []
-    if kind == "folder":
-        return folder_records(source), []
-    raise ParamsError(f"cohort.source {kind}: expected bids, folder, table or dicom here")
 
 
 def _sound(

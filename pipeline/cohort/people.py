@@ -14,7 +14,8 @@ from pipeline.cohort.columns import role_columns
 from pipeline.cohort.names import Labels, find_column, pairs, plain, whole_numbers, without_zeros
 from pipeline.cohort.records import Record, labels_of, prefixed, read_table
 from pipeline.cohort.sidecars import decoded, read_sidecar
-from pipeline.cohort.visits import SESSION_NAMES, months_of_visit, some
+from pipeline.cohort.visits import SESSION_NAMES, months_of_visit
+from pipeline.compute import few
 from schemas.errors import ContractError
 
 log = logging.getLogger(__name__)
@@ -47,17 +48,17 @@ class Joined:
         if self.renamed:
             log.warning(
                 "%s: names differ (zeros, case, or the way to name a visit), taken as one: %s",
-                where, some(self.renamed),
+                where, few(self.renamed),
             )  # fmt: skip
         if self.doubtful:
             log.warning(
                 "%s: several fit one another, none is taken: %s; write them alike",
-                where, some(sorted(set(self.doubtful))),
+                where, few(sorted(set(self.doubtful))),
             )  # fmt: skip
         if self.scans or self.rows:
             log.warning(
                 "%s: scans without a row: %s; rows without a scan: %s",
-                where, some(self.scans) or "none", some(self.rows) or "none",
+                where, few(self.scans) or "none", few(self.rows) or "none",
             )  # fmt: skip
 
 
@@ -106,7 +107,7 @@ def read_sessions(root: Path, columns: Mapping[str, str]) -> Rows:
         table = table.drop(columns=others).assign(**{"": subject})
         found |= _rows(path, table, "", {})
     if faults:
-        log.warning("labels of these tables are not read: %s", some(faults))
+        log.warning("labels of these tables are not read: %s", few(faults))
     return found
 
 
@@ -148,7 +149,7 @@ def _rows(path: Path, table: pd.DataFrame, people: str, columns: Mapping[str, st
             if column
             else "name the column that tells visits apart: --set cohort.columns.session=NAME"
         )
-        raise ContractError(f"{path}: rows differ for one person: {some(named)}; {remedy}")
+        raise ContractError(f"{path}: rows differ for one person: {few(named)}; {remedy}")
     return dict(found)
 
 

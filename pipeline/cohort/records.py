@@ -35,6 +35,10 @@ class Record:
     labels: dict[str, Any] = field(default_factory=dict)
     visit: str = ""
     """Name of the visit as the source writes it, where it is not the session's."""
+    notes: tuple[str, ...] = ()
+    """What is odd about the image; each becomes a warning of its QC."""
+    others: tuple[tuple[Path, str], ...] = ()
+    """Further images of the same visit in the order in which they are tried, with what is odd."""
 
 
 def bids_label(text: str) -> str:

@@ -12,7 +12,8 @@ from pipeline.cohort.names import Labels, find_column, whole_numbers
 from pipeline.cohort.personal import names_a_person
 from pipeline.cohort.records import Record, labels_of, read_table
 from pipeline.cohort.sidecars import decoded, read_sidecar
-from pipeline.cohort.visits import SESSION_NAMES, some
+from pipeline.cohort.visits import SESSION_NAMES
+from pipeline.compute import few
 from schemas.errors import ContractError
 
 log = logging.getLogger(__name__)
@@ -94,7 +95,7 @@ def _name_by_months(records: list[Record], column: str | None, path: Path) -> No
                 record.scan_id = f"{subject}_{record.session_id}"
             named.append(subject)
     if named:
-        log.info("%s: visits are named by %s for %s", path, column, some(named))
+        log.info("%s: visits are named by %s for %s", path, column, few(named))
 
 
 def _find(

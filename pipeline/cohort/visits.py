@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline.cohort.names import plain
+from pipeline.compute import few
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +30,6 @@ _NUMBER = r"(\d+(?:\.\d+)?)"
 UNIT_FIRST = re.compile(_WORDS + _NUMBER)
 UNIT_LAST = re.compile(_NUMBER + _WORDS)
 DATE = re.compile(r"((?:19|20)\d{6})(?:t?\d{4}(?:\d{2})?)?")
-SHOWN = 5
 
 
 def months_of_visit(name: str) -> float | None:
@@ -154,18 +154,12 @@ def _warn(
             " their own: %s; give a column months",
             where,
             len(missing),
-            some(missing),
+            few(list(missing)),
         )
     same = shown[_shared(months, table) & given.notna()]
     if len(same):
         log.warning(
             "%s: months_from_first: different visits of a person at one month, as given: %s",
             where,
-            some(same),
+            few(list(same)),
         )
-
-
-def some(names: "Sequence[str] | pd.Series[str]") -> str:
-    """Return the first few names in one line."""
-    more = len(names) - SHOWN
-    return ", ".join(list(names)[:SHOWN]) + (f" and {more} more" if more > 0 else "")

@@ -14,7 +14,7 @@ import pandas as pd
 from pipeline.cohort.phantom.anatomy import VOLUMES
 from pipeline.evaluation.brains import Tile
 from schemas.errors import ContractError
-from schemas.manifest import NUMERIC_COLUMNS
+from schemas.manifest import NUMERIC_COLUMNS, SELECTION
 from schemas.params import Params
 
 MODELS = ("ae", "ldm", "ldae")
@@ -119,7 +119,7 @@ def load_context(
         manifest=table,
         phantom={*VOLUMES, "atrophy"} <= set(table.columns),
         qc=quality,
-        quarantine=_read_table(quarantine),
+        quarantine=_faulty(_read_table(quarantine)),
         tiles=tiles,
         num_volumes=num_volumes,
         grid=grid,
@@ -170,6 +170,13 @@ def _read_table(path: Path | None) -> pd.DataFrame | None:
         return pd.read_csv(path, dtype=str, encoding="utf-8")
     except (ValueError, OSError) as error:
         raise ContractError(f"{path}: not a readable CSV table ({error!s:.100})") from error
+
+
+def _faulty(quarantine: pd.DataFrame | None) -> pd.DataFrame | None:
+    """Leave out the rows of images that are no fault: other series, results, second choices."""
+    if quarantine is None or "stage" not in quarantine:
+        return quarantine
+    return quarantine[quarantine["stage"] != SELECTION].reset_index(drop=True)
 
 
 def _read_predictions(folder: Path | None) -> pd.DataFrame | None:

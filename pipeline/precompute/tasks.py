@@ -39,6 +39,8 @@ class Task:
     path: str
     source_digest: str
     fingerprint: str
+    note: str = ""
+    """What the cohort stage says about the image; a warning of its QC."""
 
 
 def content_params(params: PreprocessParams) -> dict[str, Any]:

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.cohort.ingest import build_manifest, detect_source
+from pipeline.cohort.candidates import candidates_of
+from pipeline.cohort.ingest import build_cohort, detect_source
 from pipeline.cohort.manifest import write_manifest
 from pipeline.precompute.preprocess import preprocess_cohort
 from pipeline.stores.builder import real_path, writing_to
@@ -49,9 +50,9 @@ def volumes_of(
     cohort = params.cohort.model_copy(update={"source": source})
     if source != params.cohort.source:  # those are the columns of the study's own table
         cohort = cohort.model_copy(update={"columns": {}})
-    manifest, refused = build_manifest(cohort, input_path=input_path, cache=work / "dicom")
+    found = build_cohort(cohort, input_path=input_path, cache=work / "dicom")
     with writing_to(work):
-        write_manifest(manifest, work / "manifest.csv")
+        write_manifest(found.manifest, work / "manifest.csv")
     affine = grid["affine"]
     zooms = abs(affine[0][0])
     preprocess = params.preprocess.model_copy(
@@ -66,15 +67,16 @@ def volumes_of(
     )
     with writing_to(work):
         summary = preprocess_cohort(
-            manifest,
+            found.manifest,
             preprocess,
             manifest_dir=work,
             out=work / "volumes.zarr",
             qc_csv=work / "qc.csv",
             quarantine_csv=quarantine,
-            prior_quarantine=refused,
+            prior_quarantine=found.refused,
             workers=workers,
             scheduler=scheduler,
+            candidates=candidates_of(found.candidates, work),
         )
     return MadeVolumes(work / "volumes.zarr", quarantine, summary.quarantined)
 
