@@ -109,7 +109,7 @@ def test_filters_that_mean_nothing_are_refused_in_a_line(tmp_path: Path) -> None
                 ["cohort", "--input", str(tmp_path), "--bids-filter-file", str(file), "--dry-run"],
                 catch_exceptions=False,
             )
-    with pytest.raises(ContractError, match="does not fit"):
+    with pytest.raises(ContractError, match="could be taken: does not fit"):
         build(tmp_path, bids_filter={"run": 7})
 
 
@@ -175,6 +175,7 @@ def test_subjects_and_sessions_without_a_t1w_have_a_row(tmp_path: Path) -> None:
         "sub-1/ses-1/anat/sub-1_ses-1_T1w.nii.gz",
         "sub-1/ses-2/func/sub-1_ses-2_task-rest_bold.nii.gz",
         "sub-2/dwi/sub-2_dwi.nii.gz",
+        "sub-3/anat/sub-3_T1w.json",
         "dataset_description.json",
     )
     manifest, refused = build(tmp_path)
@@ -182,6 +183,7 @@ def test_subjects_and_sessions_without_a_t1w_have_a_row(tmp_path: Path) -> None:
     reasons = refused.set_index("scan_id")["reason"]
     assert reasons["sub-1_ses-2"] == "no T1w image in this session (there are bold 1)"
     assert reasons["sub-2"] == "no T1w image was found (there are dwi 1)"
+    assert reasons["sub-3"] == "no T1w image was found"
 
 
 def test_t1w_that_bids_would_lose_have_a_row(tmp_path: Path) -> None:

@@ -35,10 +35,11 @@ def test_names_of_people_are_no_results(name: str) -> None:
 
 def test_results_beside_the_t1_are_left_with_a_row_each(tmp_path: Path) -> None:
     touch(tmp_path, "01/T1.nii", "02/T1.nii", "01/mri/p0T1.nii", "01/mri/mwp1T1.nii",
-          "01/mri/y_T1.nii", "01/c1T1.nii", "02/T1_mask.nii.gz", "labelsTr/02.nii")  # fmt: skip
+          "01/mri/y_T1.nii", "01/c1T1.nii", "02/T1_mask.nii.gz", "labelsTr/02.nii",
+          "FLAIR/03.nii", "derivatives/x/01_T1.nii")  # fmt: skip
     manifest, refused = build(tmp_path, "folder")
     assert list(manifest["scan_id"]) == ["sub-01_acq-T1", "sub-02_acq-T1"]
-    assert len(refused) == 6
+    assert len(refused) == 8
     assert set(refused["stage"]) == {"selection"}
     assert refused["reason"].str.contains("if it is a T1w, rename it or list it").all()
 

@@ -38,11 +38,9 @@ RESULT_WORD = re.compile(
     r"|parc|parcellat\w*|atlas|ribbon|filled|lesions?|rois?|probseg|pve(?:seg)?"
 )
 """Words of masks, label maps and segmentations."""
-RESULT_FOLDERS = re.compile(
-    r"masks?|labels?(?:tr|ts)?|segs?|segmentations?|lesions?|func|dwi|fmap|perf"
-)
+RESULT_FOLDERS = re.compile(r"masks?|labels?(?:tr|ts)?|segs?|segmentations?|lesions?|derivatives")
 SURE_PREFIX = re.compile(
-    r"(?:s\d*)?m0?w[cp][0-6]\D|(?:i?y|wj|iw)_|u_r[cp]\d|biasfield_|r[cp][1-6](?=\w*(?:t1|mp|anat|sub))"
+    r"(?:s\d*)?m0?w[cp][0-6](?=\D)|(?:i?y|wj|iw)_|u_r[cp]\d|biasfield_|r[cp][1-6](?=\w*(?:t1|mp|anat|sub))"
 )
 """What SPM and CAT12 put before the name of the image that a result was made of."""
 LIKELY_PREFIX = re.compile(
@@ -80,6 +78,10 @@ def not_t1w(path: Path, stems: Collection[str], below: Path) -> str | None:
     folders = {part.lower() for part in path.relative_to(below).parts[:-1]}
     if found := sorted(filter(RESULT_FOLDERS.fullmatch, folders)):
         return f"in a folder {found[0]}"
+    own = re.split(r"[^a-z0-9]+", stem)
+    kinds = sorted(filter(OTHER_KINDS.fullmatch, folders))
+    if kinds and not any(T1_WORD.fullmatch(word) for word in own):
+        return f"in a folder {kinds[0]}"
     plain = re.sub(r"(?:^|_)(?:sub|ses)-[a-z0-9]+", "", stem)  # `sub-mask01` is a person
     if part := re.search(
         r"(?<![a-z0-9])(?:inv[-_]?[12]|part-(?:phase|real|imag))(?![a-z0-9])", plain

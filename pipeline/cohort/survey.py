@@ -28,6 +28,8 @@ class Survey:
     """T1w that cannot be taken as they are named or where they lie."""
     with_t1w: set[str] = field(default_factory=set)
     """Subjects that have a T1w of their own, taken or not."""
+    subjects: set[str] = field(default_factory=set)
+    """Those that have a folder."""
     kinds: dict[tuple[str, str], Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     """(subject, session) → suffix → images of other kinds."""
 
@@ -62,12 +64,13 @@ class Survey:
         subjects = {subject for subject, _ in have}
         listed = set(people)
         rows = []
-        for name in sorted((listed | self.with_t1w | {s for s, _ in self.kinds}) - subjects):
+        for name in sorted((listed | self.subjects) - subjects):
             start = "listed in participants.tsv, but no" if name in listed else "no"
             kinds = sum((c for (s, _), c in self.kinds.items() if s == name), Counter[str]())
             reason = f"{start} {self._wanted} image was found{self._hint(kinds)}"
-            if name in self.with_t1w:
-                reason = f"{start} {self._wanted} image could be taken; its images have rows here"
+            if name in self.with_t1w and any(self._of(p, name) for p, _ in self.faults + self.left):
+                why = next(w for p, w in self.faults + self.left if self._of(p, name))
+                reason = f"{start} {self._wanted} image could be taken: {why}"
             rows.append(_row(name, self.root / name, reason, "cohort"))
         for (subject, session), kinds in sorted(self.kinds.items()):
             if subject in subjects and session and (subject, session) not in have:
@@ -75,6 +78,9 @@ class Survey:
                 where = self.root / subject / session
                 rows.append(_row(f"{subject}_{session}", where, reason, SELECTION))
         return rows
+
+    def _of(self, path: Path, subject: str) -> bool:
+        return prefixed("sub", path.relative_to(self.root).parts[0]) == subject
 
     @property
     def _wanted(self) -> str:
@@ -92,6 +98,7 @@ def survey(root: Path, choice: Choice) -> Survey:
     found = Survey(root, choice)
     for folder in sorted(p for p in root.glob("sub-*") if p.is_dir()):
         subject = prefixed("sub", folder.name)
+        found.subjects.add(subject)
         for below, names in walk(folder):
             for name in names:
                 if image_format(name) and not name.startswith("."):
