@@ -18,7 +18,6 @@ from pipeline.evaluation.linear import (
     LARGE,
     Kind,
     fit_linear,
-    grouped_folds,
     many_fits,
 )
 from pipeline.evaluation.probes import PREDICTION_COLUMNS, ProbeResults, fit_probes
@@ -273,18 +272,6 @@ def test_features_must_fit_the_table() -> None:
     features["y_sem"][3, 2] = np.nan
     with pytest.raises(ContractError, match=f"NaN or infinite for {table.scan_id[3]}"):
         fit_probes(features, table, PARAMS)
-
-
-def test_folds_keep_subjects_whole_and_classes_on_both_sides() -> None:
-    subjects = np.repeat(np.arange(11), 3)
-    truth = (subjects % 3 == 0).astype(float)
-    folds = list(grouped_folds(truth, subjects, "classification", folds=5, seed=0))
-    assert len(folds) == 4
-    held_out = np.concatenate([rows for _, rows in folds])
-    np.testing.assert_array_equal(np.sort(held_out), np.arange(33))
-    for fit, judged in folds:
-        assert not set(subjects[fit]) & set(subjects[judged])
-        assert len(np.unique(truth[fit])) == 2
 
 
 def test_strength_is_picked_inside_the_fitting_rows() -> None:
