@@ -1,5 +1,6 @@
 """Ways to train that must not change the outcome, and runs that end before the last step."""
 
+import json
 import math
 import resource
 import signal
@@ -233,6 +234,50 @@ def test_the_last_weights_are_validated_where_no_interval_ends_with_them(train, 
     train("odd", steps=5)
     log = pd.read_csv(tmp_path / "odd" / "log.csv").set_index("step")
     assert log["val_loss"].dropna().index.tolist() == [2, 4, 5]
+
+
+def test_training_anew_tells_which_parameters_and_inputs_differ(
+    tmp_path, train, monkeypatch, caplog, latents_path, split
+):
+    """From a checkpoint that is discarded, and from a finished model that is replaced."""
+    compute = DenoiserModule.compute_losses
+
+    def dying(self, step):
+        if step == 3:
+            raise KeyError
+        return compute(self, step)
+
+    monkeypatch.setattr(DenoiserModule, "compute_losses", dying)
+    with pytest.raises(KeyError):
+        train("cut", lr=1e-3)
+    monkeypatch.setattr(DenoiserModule, "compute_losses", compute)
+    train("cut", lr=2e-3, ema_decay=0.9)
+    (line,) = [r.getMessage() for r in caplog.records if "trained otherwise" in r.getMessage()]
+    assert "cut.training: 2 steps trained otherwise are discarded" in line
+    assert "lr: 0.001, now 0.002; ema_decay: 0.995, now 0.9" in line
+    assert "holds a model" not in caplog.text
+    caplog.clear()
+    train("cut", lr=2e-3, ema_decay=0.9)
+    assert "otherwise" not in caplog.text
+    store, fewer = open_latents(latents_path), split | {"train": split["train"][1:]}
+    again = ldm(lr=2e-3, ema_decay=0.9, seed=3)
+    stages.train_denoiser(store, fewer, again, tmp_path / "cut", device=CPU)
+    (line,) = [r.getMessage() for r in caplog.records if "otherwise" in r.getMessage()]
+    assert "cut: holds a model made otherwise (seed: 0, now 3; other split)" in line
+
+
+def test_a_plan_of_an_earlier_version_is_taken_up_or_told(tmp_path, train, monkeypatch, caplog):
+    """It holds the fingerprint alone."""
+    monkeypatch.setattr(stages, "discard_checkpoints", lambda _: None)
+    whole = train("old")
+    plan = tmp_path / "old.training" / "plan.json"
+    plan.write_text(json.dumps({"fingerprint": json.loads(plan.read_text())["fingerprint"]}))
+    (tmp_path / "old" / "config.json").unlink()
+    assert train("old").digest == whole.digest
+    assert "otherwise" not in caplog.text
+    train("old", lr=5e-3)
+    assert "4 steps trained otherwise are discarded" in caplog.text
+    assert "nothing was recorded" in caplog.text
 
 
 def test_an_early_end_is_remembered(train, monkeypatch):

@@ -1,6 +1,5 @@
 """Run a StepModule with Lightning: checkpoints, exact resume, progress, log file."""
 
-import json
 import logging
 import shutil
 import signal
@@ -16,31 +15,31 @@ import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from torch.utils.data import DataLoader
 
-from pipeline.compute import Progress, native_bf16, takes_bf16, write_atomic, write_json
+from pipeline.compute import Progress, native_bf16, takes_bf16, write_atomic
 from pipeline.stores.builder import lock_store
 from pipeline.training.batches import StepStream
 from pipeline.training.checkpoints import WholeCheckpoints
 from pipeline.training.interrupts import StoppedError, StopsBetweenSteps
 from pipeline.training.module import StepModule
 from pipeline.training.pictures import Decode, Pictures
+from pipeline.training.plan import CHECKPOINT, Plan, keep_own
 from pipeline.training.processes import join, lightnings_environment, processes, wait
 from pipeline.training.sinks import Curves, open_sinks
 
 log = logging.getLogger(__name__)
 
 LOG_FILE = "log.csv"
-CHECKPOINT = "last.ckpt"
 
 
 def fit(
     module: StepModule,
     out: Path,
     *,
-    fingerprint: str,
+    plan: Plan,
     device: torch.device,
     decode: Decode | None = None,
 ) -> None:
-    """Train to the last step, resuming from a checkpoint of the same fingerprint.
+    """Train to the last step, resuming from a checkpoint of the same plan.
 
     Checkpoints live beside `out` until `discard_checkpoints`: a run that ends before its model is
     written trains no step again. `out/log.csv` holds the curves. On return the module carries the
@@ -60,7 +59,7 @@ def fit(
     with lock_store(out) if first else nullcontext(), _quiet_lightning():
         work = _work_of(out)
         if first:
-            _discard_others(work, fingerprint)
+            keep_own(work, out, plan)
         wait()
         checkpoint = work / CHECKPOINT if (work / CHECKPOINT).is_file() else None
         start = _taken_up(module, checkpoint) if checkpoint is not None else 0
@@ -151,14 +150,6 @@ def merged_rows(rows: list[dict[str, float]]) -> pd.DataFrame:
     """Return the log as one row a step: training and validation figures side by side."""
     table = pd.DataFrame(rows)
     return table.groupby("step", as_index=False).last() if len(table) else table
-
-
-def _discard_others(work: Path, fingerprint: str) -> None:
-    """Remove the checkpoints of a run with another fingerprint."""
-    plan = work / "plan.json"
-    if not plan.is_file() or json.loads(plan.read_text()).get("fingerprint") != fingerprint:
-        shutil.rmtree(work, ignore_errors=True)
-        write_json(plan, {"fingerprint": fingerprint})
 
 
 def _interval(module: StepModule) -> int:
