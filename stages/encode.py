@@ -29,23 +29,26 @@ def encode(
 
     Example: pipeline encode --input nifti/ --out latents.zarr
     """
-    from pipeline.bundled import find_autoencoder
     from pipeline.frozen import for_volumes, load_autoencoder
     from pipeline.precompute.encode import check_out, encode_volumes
-    from pipeline.precompute.volumes_of import volumes_of
+    from pipeline.precompute.volumes_of import grid_asked, volumes_of
     from pipeline.stores.volumes import open_volumes
+    from stages.by_hand import chosen_autoencoder, is_given
 
     params = settings.params()
     devices = settings.devices()
-    folder, which = find_autoencoder(ae)
+    folder, which = chosen_autoencoder(settings, ae)
     autoencoder = load_autoencoder(folder, device=devices[0])
     check_out(out, autoencoder, params.encode, replace=replace)
     typer.echo(f"autoencoder: {which}")
+    _refuse_overruled(settings, input_path)
+    asked = params.preprocess.grid if is_given(params, "preprocess.grid") else None
     made = volumes_of(
         input_path,
         out,
         params,
-        grid=autoencoder.grid,
+        grid=grid_asked(asked, autoencoder),
+        asked=settings.set_by_hand(),
         workers=settings.num_workers(),
         scheduler=settings.scheduler,
     )
@@ -68,3 +71,16 @@ def encode(
     )
     if strict and made.quarantined:
         raise typer.Exit(1)
+
+
+def _refuse_overruled(settings: Settings, input_path: Path) -> None:
+    """Refuse parameters of what was done to volumes before."""
+    from pipeline.cohort.ingest import detect_source
+    from pipeline.stores.volumes import open_volumes
+    from stages.by_hand import refuse_other, refuse_set
+
+    if detect_source(input_path) != "volumes":
+        return
+    recorded = open_volumes(input_path).attributes.params.get("preprocess", {})
+    refuse_other(settings, "preprocess", recorded, where=str(input_path), but=set())
+    refuse_set(settings, "cohort", f"{input_path} is a store; the scans of a cohort are in it")

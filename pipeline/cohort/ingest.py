@@ -87,6 +87,7 @@ def build_manifest(
     input_path: Path | None = None,
     cache: Path | None = None,
     dry_run: bool = False,
+    judged: bool = True,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return the manifest (schemas.manifest, paths absolute) and the quarantine list.
 
@@ -100,6 +101,8 @@ def build_manifest(
         Folder for converted DICOM series.
     dry_run
         Convert nothing and leave out digests, except those that duplicates are judged by.
+    judged
+        Whether labels will be: warn of those that a split lacks.
 
     Raises
     ------
@@ -141,7 +144,7 @@ def build_manifest(
         strata = table.groupby("subject_id")["diagnosis"].first().fillna("").astype(str).to_dict()
         splits = split_subjects({str(k): str(v) for k, v in strata.items()}, params.split)
         table["split"] = [splits[name] for name in table["subject_id"]]
-    for label in ("diagnosis", "sex"):
+    for label in ("diagnosis", "sex") if judged else ():
         lacking = lopsided(table, label)
         if lacking is not None:
             log.warning(
