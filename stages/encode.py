@@ -1,11 +1,14 @@
 """Stage 4: every volume through the frozen autoencoder, once."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from stages.settings import Settings
+
+if TYPE_CHECKING:
+    from pipeline.frozen import FrozenAutoencoder
 
 
 def encode(
@@ -31,9 +34,9 @@ def encode(
     """
     from pipeline.frozen import for_volumes, load_autoencoder
     from pipeline.precompute.encode import check_out, encode_volumes
-    from pipeline.precompute.volumes_of import grid_asked, volumes_of
+    from pipeline.precompute.volumes_of import volumes_of
     from pipeline.stores.volumes import open_volumes
-    from stages.by_hand import chosen_autoencoder, is_given
+    from stages.by_hand import chosen_autoencoder
 
     params = settings.params()
     devices = settings.devices()
@@ -41,13 +44,11 @@ def encode(
     autoencoder = load_autoencoder(folder, device=devices[0])
     check_out(out, autoencoder, params.encode, replace=replace)
     typer.echo(f"autoencoder: {which}")
-    _refuse_overruled(settings, input_path)
-    asked = params.preprocess.grid if is_given(params, "preprocess.grid") else None
     made = volumes_of(
         input_path,
         out,
         params,
-        grid=grid_asked(asked, autoencoder),
+        grid=_grid_of(settings, input_path, autoencoder),
         asked=settings.set_by_hand(),
         workers=settings.num_workers(),
         scheduler=settings.scheduler,
@@ -73,14 +74,22 @@ def encode(
         raise typer.Exit(1)
 
 
-def _refuse_overruled(settings: Settings, input_path: Path) -> None:
-    """Refuse parameters of what was done to volumes before."""
+def _grid_of(
+    settings: Settings, input_path: Path, autoencoder: "FrozenAutoencoder"
+) -> dict[str, Any]:
+    """Return the grid to preprocess onto; refuse parameters of what was done to volumes before."""
     from pipeline.cohort.ingest import detect_source
+    from pipeline.precompute.volumes_of import grid_asked
     from pipeline.stores.volumes import open_volumes
-    from stages.by_hand import refuse_other, refuse_set
+    from stages.by_hand import is_given, refuse_other, refuse_set
 
-    if detect_source(input_path) != "volumes":
-        return
-    recorded = open_volumes(input_path).attributes.params.get("preprocess", {})
-    refuse_other(settings, "preprocess", recorded, where=str(input_path), but=set())
-    refuse_set(settings, "cohort", f"{input_path} is a store; the scans of a cohort are in it")
+    if detect_source(input_path) == "volumes":
+        recorded = open_volumes(input_path).attributes.params.get("preprocess", {})
+        refuse_other(settings, "preprocess", recorded, where=str(input_path), but=set())
+        refuse_set(settings, "cohort", f"{input_path} is a store; the scans of a cohort are in it")
+        return autoencoder.grid
+    params = settings.params()
+    asked = params.preprocess.grid if is_given(params, "preprocess.grid") else None
+    # A params.yaml that happens to lie here lists every parameter; it was not given with the call.
+    by_hand = any(key.startswith("preprocess.grid") for key in settings.set_by_hand())
+    return grid_asked(asked, autoencoder, firm=by_hand or settings.params_file is not None)

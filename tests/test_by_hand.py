@@ -102,6 +102,17 @@ def test_a_grid_that_the_autoencoder_cannot_encode_is_refused_with_the_one_it_ta
     assert not scans
 
 
+def test_a_params_file_that_lies_here_gives_way_to_an_autoencoder_of_one_grid_and_tells(
+    portable, scans, tmp_path, autoencoder_path
+):
+    (tmp_path / "params.yaml").write_text("preprocess: {grid: {shape: [24, 28, 24]}}\n")
+    out = ["--out", "l.zarr", "--device", "cpu", "--ae", autoencoder_path]
+    result = run("encode", "--input", "nifti", *out)
+    assert "takes 16×24×20 of 3×3×3 mm alone" in result.output
+    assert "not preprocess.grid (24×28×24" in result.output
+    assert scans[0].grid.shape == (16, 24, 20)
+
+
 def test_what_was_done_to_volumes_before_cannot_be_set_anew(portable, tmp_path):
     attributes = volume_attributes(["sub-a"])
     attributes.params["preprocess"] = {"grid": {"shape": [16, 24, 20], "zooms": 3.0}}

@@ -94,13 +94,16 @@ def volumes_of(
     return MadeVolumes(work / "volumes.zarr", quarantine, summary.quarantined)
 
 
-def grid_asked(asked: GridParams | None, autoencoder: FrozenAutoencoder) -> dict[str, Any]:
+def grid_asked(
+    asked: GridParams | None, autoencoder: FrozenAutoencoder, *, firm: bool
+) -> dict[str, Any]:
     """Return the grid to preprocess onto: the one asked for, else the autoencoder's own.
 
     Raises
     ------
     ContractError
-        If the autoencoder cannot encode the one asked for.
+        If the autoencoder cannot encode the one asked for. Unless that is `firm`, an autoencoder
+        that is bound to its own grid is followed, with a warning.
     """
     if asked is None:
         return autoencoder.grid
@@ -110,6 +113,15 @@ def grid_asked(asked: GridParams | None, autoencoder: FrozenAutoencoder) -> dict
         return autoencoder.grid
     grid = {"shape": list(asked.shape), "affine": affine.tolist(), "orientation": "RAS"}
     if not autoencoder.config.get("portable"):
+        if not firm:
+            log.warning(
+                "%s: takes %s alone, which images are brought onto, not preprocess.grid (%s) of"
+                " params.yaml",
+                autoencoder.path,
+                grid_words(autoencoder.grid),
+                grid_words(grid),
+            )
+            return autoencoder.grid
         raise ContractError(
             f"preprocess.grid: {grid_words(grid)} was asked for, but {autoencoder.path} takes"
             f" {grid_words(autoencoder.grid)} alone; set that grid, or train an autoencoder on the"
