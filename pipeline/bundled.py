@@ -1,6 +1,7 @@
 """The autoencoder inside the package, which one a command uses, and one taken into a study."""
 
 import json
+import logging
 import shutil
 import tempfile
 from pathlib import Path
@@ -8,11 +9,21 @@ from typing import Any, Literal
 
 import torch
 
-from pipeline.artefact import CARD, CONFIG, METRICS, WEIGHTS, read_artefact, write_artefact
+from pipeline.artefact import (
+    CARD,
+    CONFIG,
+    METRICS,
+    WEIGHTS,
+    read_artefact,
+    read_config,
+    write_artefact,
+)
 from pipeline.compute import digest_of, few, write_atomic, write_json
 from pipeline.frozen import FrozenAutoencoder, load_autoencoder, on_grid
 from pipeline.stores.builder import lock_store
 from schemas.errors import ContractError
+
+log = logging.getLogger(__name__)
 
 BUNDLED = Path(__file__).with_name("weights") / "ae"
 STUDY = Path("models/ae")
@@ -78,6 +89,7 @@ def adopt_autoencoder(source: Path, out: Path, *, grid: dict[str, Any]) -> dict[
         "fingerprint": digest_of(["adopted", frozen.digest, grid]),
     }
     with lock_store(out):
+        _say_what_goes(out, frozen)
         shutil.rmtree(out.with_name(out.name + ".training"), ignore_errors=True)
         for name in (WEIGHTS, CARD):
             write_atomic(out / name, (source / name).read_bytes())
@@ -86,6 +98,19 @@ def adopt_autoencoder(source: Path, out: Path, *, grid: dict[str, Any]) -> dict[
         write_json(out / METRICS, metrics)
         write_json(out / CONFIG, config)
     return metrics
+
+
+def _say_what_goes(out: Path, new: FrozenAutoencoder) -> None:
+    """Warn of a trained autoencoder, or a training under way, that this one takes the place of."""
+    work = out.with_name(out.name + ".training")
+    if work.is_dir():
+        log.warning("%s: checkpoints of an unfinished training are discarded", work)
+    try:
+        former = read_config(out / CONFIG)
+    except ContractError:
+        return
+    if former.get("weights_sha256") != new.digest:
+        log.warning("%s: held another autoencoder, replaced by that of %s", out, new.path)
 
 
 def export_bundled(ae: Path, out: Path, *, card: str | None = None) -> int:

@@ -109,6 +109,12 @@ def _zooms(grid: dict[str, Any]) -> list[float]:
     return [sum(float(row[axis]) ** 2 for row in grid["affine"][:3]) ** 0.5 for axis in range(3)]
 
 
+def grid_words(grid: dict[str, Any]) -> str:
+    """Return a grid in words: 56×64×56 of 3×3×3 mm."""
+    shape = "×".join(str(n) for n in grid["shape"])
+    return f"{shape} of {'×'.join(f'{zoom:g}' for zoom in _zooms(grid))} mm"
+
+
 def voxels_as_latents(grid: dict[str, Any], path: Path) -> FrozenAutoencoder:
     """Return what stands in for the autoencoder where volumes are their own latents."""
     return FrozenAutoencoder(Voxels(), VOXELS, grid, {}, path)

@@ -115,7 +115,7 @@ def main() -> None:
     from schemas.errors import PipelineError
 
     try:
-        code = app(sys.argv[1:] or ["--help"], standalone_mode=False)
+        code = app(sys.argv[1:] or ["--help"], prog_name="pipeline", standalone_mode=False)
     except PipelineError as error:
         sys.exit(_say(str(error), error.exit_code))
     except OSError as error:

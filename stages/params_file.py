@@ -3,6 +3,7 @@
 import difflib
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from pipeline.compute import write_atomic
+from schemas.changes import flattened
 from schemas.errors import ParamsError, in_plain_words
 from schemas.params import Params
 
@@ -25,18 +27,34 @@ def load_params(path: Path | None, overrides: list[str]) -> Params:
     """
     values = _read(path) if path is not None else {}
     asked = set()
-    for override in overrides:
-        key, separator, text = override.partition("=")
-        if not separator:
-            raise ParamsError(f"--set {override}: expected section.key=value")
-        _assign(values, key.strip(), _parse(text, source=f"--set {override}"))
-        asked.add(key.strip())
+    for key, value in _split(overrides):
+        _assign(values, key, value)
+        asked.add(key)
     try:
         return Params.model_validate(values)
     except ValidationError as error:
         where = _where(error.errors()[0])
         source = "--set" if path is None or where in asked else f"{path}:"
         raise ParamsError(f"{source} {_describe(error)}") from error
+
+
+def read_overrides(overrides: list[str]) -> dict[str, Any]:
+    """Return {section.key: value} of --set options, nested values one by one.
+
+    Raises
+    ------
+    ParamsError
+        If one is malformed.
+    """
+    return flattened(dict(_split(overrides)))
+
+
+def _split(overrides: list[str]) -> Iterator[tuple[str, Any]]:
+    for override in overrides:
+        key, separator, text = override.partition("=")
+        if not separator:
+            raise ParamsError(f"--set {override}: expected section.key=value")
+        yield key.strip(), _parse(text, source=f"--set {override}")
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from stages.by_hand import tell_unread
 from stages.messages import from_here
 
 if TYPE_CHECKING:
@@ -92,6 +93,12 @@ class Settings:
         study = STUDY_PARAMS if STUDY_PARAMS.is_file() else None
         return load_params(self.params_file or study, self.overrides or [])
 
+    def set_by_hand(self) -> dict[str, Any]:
+        """Return {section.key: value} of all --set, nested values one by one."""
+        from stages.params_file import read_overrides
+
+        return read_overrides(self.overrides or [])
+
     def device(self) -> "torch.device":
         """Return the device asked for."""
         from pipeline.compute import resolve_device
@@ -164,6 +171,7 @@ def command(function: Callable[..., Any]) -> Callable[..., Any]:
         settings = Settings(**{name: options.pop(name) for name in _COMMON})
         settings.start_logging()
         settings.check()
+        tell_unread(settings, function.__name__)
         started = time.monotonic()
         function(settings, **options)
         log.info("%s took %.0f s", function.__name__, time.monotonic() - started)

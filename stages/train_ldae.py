@@ -39,7 +39,11 @@ def train_ldae(
     from pipeline.stores.volumes import open_volumes
     from pipeline.training.latent_diffusion import train_denoiser
     from pipeline.training.latent_diffusion import train_ldae as train
+    from stages.by_hand import refuse_set
 
+    if ldm is not None:
+        reason = f"{ldm} is trained already; leave out --ldm to train stage 1 with it"
+        refuse_set(settings, "train_ldm", reason)
     params, device = settings.params(), settings.device()
     store = open_latents(latents)
     scan_ids = split_of_store(store.attributes.scan_ids, manifest, params.cohort.split)

@@ -22,7 +22,7 @@ from pipeline.applications.detail import with_own_detail
 from pipeline.applications.generate import fit_prior, generate, prior_of
 from pipeline.applications.interpolate import interpolate, slerp
 from pipeline.applications.manipulate import manipulate, move
-from pipeline.applications.models import load_models
+from pipeline.applications.models import Models, load_models
 from pipeline.applications.names import check_names, stem_of
 from pipeline.applications.native import brain_of, overlay, resolution, to_native
 from pipeline.applications.outcome import numbered
@@ -578,6 +578,38 @@ def test_pictures_of_a_manipulation_compare_with_scale_0(opener, models, directi
         title, make = compared.beside
         assert title == "scale 0"
         torch.testing.assert_close(make()[0], compared.volumes[1], atol=1e-4, rtol=0)
+
+
+def test_scale_0_of_a_manipulation_is_made_once(tmp_path, monkeypatch, opener, models, direction):
+    rows, sample = [], Models.sample
+
+    def counting(self, y_sem, x_T):
+        rows.append(len(x_T))
+        return sample(self, y_sem, x_T)
+
+    monkeypatch.setattr(Models, "sample", counting)
+    writer = Writer(out=tmp_path, command="manipulate", space="mni", models=models)
+    scales = (-2.0, -1.0, 0.0, 1.0, 2.0)
+    assert not run_batch(
+        [SCAN], opener, writer, lambda s: manipulate(models, s.z_0, direction, scales)
+    )
+    assert sum(rows) == len(scales)
+    outputs = json.loads(writer.document(SCAN).read_text())["outputs"]
+    assert [output["scale"] for output in outputs] == list(scales)
+
+
+def test_a_single_scan_shows_progress_by_sampler_steps(
+    monkeypatch, caplog, opener, models, tmp_path
+):
+    """Minutes on a processor; with several scans, the scans are counted."""
+    monkeypatch.setattr("pipeline.compute.Progress.seconds_between_lines", -1.0)
+    watched = dataclasses.replace(models, watched=True)
+    writer = Writer(out=tmp_path, command="reconstruct", space="mni", models=watched)
+    with caplog.at_level("INFO"):
+        run_batch([SCAN], opener, writer, lambda s: reconstruct(watched, s.z_0))
+    steps = models.num_inference_steps
+    assert f"x_T by inversion {steps}/{steps}" in caplog.text
+    assert f"sampling {steps}/{steps}" in caplog.text
 
 
 def test_the_record_says_how_native_output_overlays_its_file(tmp_path, monkeypatch, opener, models):

@@ -17,9 +17,11 @@ from pipeline.evaluation.metrics import (
     RECONSTRUCTION_METRICS,
     latent_health,
     reconstruction_metrics,
+    ssim_and_contrast,
     ssim_window,
     summarise_reconstruction,
 )
+from pipeline.evaluation.ms_ssim import ms_ssim
 
 
 def naive_ssim_map(x: np.ndarray, y: np.ndarray, window: int) -> np.ndarray:
@@ -82,9 +84,28 @@ def test_ssim_whole_is_monais_own_figure() -> None:
 def test_identical_volumes_are_perfect_and_finite() -> None:
     reference, _, mask = pair()
     table = reconstruction_metrics(reference, reference, mask)
-    np.testing.assert_allclose(table.ssim_brain, 1, atol=1e-5)
+    np.testing.assert_allclose(table.ssim_brain, 1, atol=1e-12)
     assert (table.psnr_brain == 100).all()
     assert (table.mse_whole == 0).all()
+
+
+@pytest.mark.parametrize("level", [0.01, 0.5, 0.99])
+def test_ssim_never_exceeds_one_on_any_processor(level: float) -> None:
+    """Flat tissue: its variance in a window is a millionth of its mean square."""
+    generator = torch.Generator().manual_seed(0)
+    reference = level + 1e-3 * torch.rand(1, 1, 31, 30, 29, generator=generator)
+    other = reference + 1e-4 * torch.rand(reference.shape, generator=generator)
+    mask = torch.ones_like(reference, dtype=torch.bool)
+    for prediction in (reference, other):
+        ssim, contrast = ssim_and_contrast(reference, prediction, 11)
+        assert ssim.max() <= 1
+        assert contrast.max() <= 1
+        assert all(figure <= 1 for figure in ms_ssim(reference, prediction, mask))
+    assert reconstruction_metrics(reference, reference, mask).ssim_whole[0] == 1
+    x, y = (volume[0, 0].double().numpy() for volume in (reference, other))
+    expected = naive_ssim_map(x, y, 11)[5:-5, 5:-5, 5:-5]
+    found = ssim_and_contrast(reference, other, 11)[0][0, 0].numpy()
+    np.testing.assert_allclose(found, expected, atol=1e-9)
 
 
 def test_ssim_inside_the_brain_sees_only_the_brain() -> None:

@@ -1,6 +1,7 @@
 """Move y_sem along a probe's direction and keep all else: x_T stays the scan's own."""
 
 from collections.abc import Sequence
+from functools import cache
 
 import torch
 from jaxtyping import Float
@@ -27,6 +28,19 @@ def manipulate(
     codes = models.take_apart(z_0)
     moved = move(codes.y_sem, direction, scales)
     x_T = codes.x_T.expand(len(scales), *codes.x_T.shape[1:])
+    numbers = torch.arange(len(scales))
+
+    @cache
+    def unmoved() -> Tensor:
+        return models.decode(models.sample(codes.y_sem, codes.x_T))
+
+    def make(rows: slice) -> Float[Tensor, "B X Y Z"]:
+        # Scale 0 is what pictures compare with: it is made once.
+        chosen = numbers[rows].tolist()
+        others = [i for i in chosen if scales[i] != 0]
+        made = iter(models.decode(models.sample(moved[others], x_T[others])) if others else ())
+        return torch.stack([unmoved()[0] if scales[i] == 0 else next(made) for i in chosen])
+
     start = float(direction.position(codes.y_sem.double().cpu().numpy())[0])
     details = [
         {"scale": scale, "position": start + scale, "published_scale": direction.published(scale)}
@@ -40,11 +54,11 @@ def manipulate(
         "position_before": start,
     }
     return Outcome(
-        lambda rows: models.decode(models.sample(moved[rows], x_T[rows])),
+        make,
         labels,
         details,
         record,
-        beside=("scale 0", lambda: models.decode(models.sample(codes.y_sem, codes.x_T))),
+        beside=("scale 0", unmoved),
     )
 
 

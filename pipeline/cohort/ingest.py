@@ -85,6 +85,7 @@ def build_cohort(
     input_path: Path | None = None,
     cache: Path | None = None,
     dry_run: bool = False,
+    judged: bool = True,
 ) -> Cohort:
     """Return the manifest (schemas.manifest, paths absolute), the quarantine list and candidates.
 
@@ -98,6 +99,8 @@ def build_cohort(
         Folder for converted DICOM series.
     dry_run
         Convert nothing and leave out digests, except those that duplicates are judged by.
+    judged
+        Whether labels will be: warn of those that a split lacks.
 
     Raises
     ------
@@ -130,7 +133,7 @@ def build_cohort(
     table = typed(label_table(records, digests, columns, source), source)
     _warn_of_copies(table, source)
     table["split"] = _splits(table, params, source)
-    for label in ("diagnosis", "sex"):
+    for label in ("diagnosis", "sex") if judged else ():
         lacking = lopsided(table, label)
         if lacking is not None:
             log.warning(

@@ -10,7 +10,7 @@ import sklearn
 from numpy.typing import NDArray
 from scipy.special import expit, logit
 from sklearn.linear_model import LogisticRegression, Ridge
-from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
+from sklearn.model_selection import GroupKFold
 from threadpoolctl import threadpool_limits
 
 Floats = NDArray[np.float64]
@@ -25,6 +25,8 @@ ALPHA_GRID = np.logspace(-1, 5, 7)
 
 LARGE = 1_000_000
 """Values (scans times features) from which BLAS threads help a fit more than they cost."""
+TRIES = 20
+"""Folds drawn a repeat, at most, until one parts the subjects as none before it did."""
 
 
 @contextmanager
@@ -176,8 +178,8 @@ def grouped_folds(
 ) -> Iterator[tuple[Rows, Rows]]:
     """Yield (fitting rows, held-out rows); no subject on both sides, classes spread evenly.
 
-    There are at most as many folds as subjects (of the rarer class). Folds that would leave one
-    class only to fit on are not yielded.
+    Subjects count alike, however many scans they have. There are at most as many folds as subjects
+    (of the rarer class). Folds that would leave one class only to fit on are not yielded.
     """
     if kind == "classification":
         counts = [len(np.unique(subjects[truth == label])) for label in (0, 1)]
@@ -186,11 +188,48 @@ def grouped_folds(
     num_folds = min(folds, *counts)
     if num_folds < 2:
         return
-    splitter = StratifiedGroupKFold if kind == "classification" else GroupKFold
-    splits = splitter(num_folds, shuffle=True, random_state=seed % 2**32)
-    for fit, held_out in splits.split(np.zeros(len(truth)), truth, subjects):
+    if kind == "classification":
+        fold = _stratified(truth, subjects, num_folds, seed)
+        splits = [(np.flatnonzero(fold != i), np.flatnonzero(fold == i)) for i in range(num_folds)]
+    else:
+        splitter = GroupKFold(num_folds, shuffle=True, random_state=seed % 2**32)
+        splits = list(splitter.split(np.zeros(len(truth)), truth, subjects))
+    for fit, held_out in splits:
         if len(held_out) and (kind == "regression" or len(np.unique(truth[fit])) == 2):
             yield fit, held_out
+
+
+def _stratified(truth: Floats, subjects: NDArray[Any], num_folds: int, seed: int) -> Rows:
+    """Return the fold of each row; every fold holds subjects of both classes.
+
+    scikit-learn's StratifiedGroupKFold sorts subjects by their numbers of scans, and shuffles only
+    those with equal ones: where all differ, every seed gives the same folds.
+    """
+    names, of = np.unique(subjects, return_inverse=True)
+    share = np.bincount(of, weights=truth) / np.bincount(of)
+    # Subjects of both classes in the middle: with either side they go to consecutive folds.
+    stratum = np.where(share == 0, 0, np.where(share == 1, 2, 1))
+    drawn = np.random.default_rng(seed % 2**32).permutation(len(names))
+    drawn = drawn[np.argsort(stratum[drawn], kind="stable")]
+    fold = np.empty(len(names), dtype=np.intp)
+    fold[drawn] = np.arange(len(names)) % num_folds
+    return fold[of]
+
+
+def repeated_folds(
+    truth: Floats, subjects: NDArray[Any], kind: Kind, *, folds: int, repeats: int, seed: int
+) -> list[list[tuple[Rows, Rows]]]:
+    """Return the folds of every repeat; no two repeats part the subjects alike.
+
+    Few subjects can be parted in few ways: there are fewer repeats then.
+    """
+    found: dict[frozenset[bytes], list[tuple[Rows, Rows]]] = {}
+    for attempt in range(TRIES * repeats):
+        splits = list(grouped_folds(truth, subjects, kind, folds=folds, seed=seed + attempt))
+        found.setdefault(frozenset(held_out.tobytes() for _, held_out in splits), splits)
+        if not splits or len(found) == repeats:
+            break
+    return list(found.values())
 
 
 def _balanced_log_likelihood(model: LogisticRegression, x: Floats, truth: Floats) -> float:

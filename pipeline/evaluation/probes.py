@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from pipeline.compute import Progress, few
 from pipeline.evaluation.bootstrap import Rows, intervals_over_draws, subject_weights
 from pipeline.evaluation.heads import HEADS, Head, Probe
-from pipeline.evaluation.linear import LinearProbe, grouped_folds, many_fits
+from pipeline.evaluation.linear import LinearProbe, many_fits, repeated_folds
 from pipeline.evaluation.permutation import permutation_p
 from pipeline.evaluation.scores import classification_scores, regression_scores, without_ranks
 from pipeline.evaluation.targets import Target, make_target, unlabelled
@@ -220,7 +220,7 @@ def _judge_by_cv(target: Target, results: ProbeResults, bar: Progress) -> None:
     """Judge every scan of val and test once a repeat, by a probe that never saw its subject."""
     rows = target.rows_in(UNSEEN_SPLITS)
     where = "a fold of val and test"
-    repeats = [_splits(target, rows, repeat) for repeat in range(target.params.repeats)]
+    repeats = _repeats(target, rows)
     fitted_on = [fit for splits in repeats for fit, _ in splits]
     reason = next(filter(None, (target.unfit_reason(fit, where) for fit in fitted_on)), None)
     if not fitted_on:
@@ -252,15 +252,16 @@ def _judge_by_cv(target: Target, results: ProbeResults, bar: Progress) -> None:
     _add_p_value(target, "cv", repeats[0], first, results)
 
 
-def _splits(target: Target, rows: Rows, repeat: int) -> list[tuple[Rows, Rows]]:
-    folds = grouped_folds(
+def _repeats(target: Target, rows: Rows) -> list[list[tuple[Rows, Rows]]]:
+    repeats = repeated_folds(
         target.truth[rows],
         target.subjects[rows],
         target.kind,
         folds=target.params.folds,
-        seed=target.params.seed + repeat,
+        repeats=target.params.repeats,
+        seed=target.params.seed,
     )
-    return [(rows[fit], rows[held_out]) for fit, held_out in folds]
+    return [[(rows[fit], rows[held_out]) for fit, held_out in folds] for folds in repeats]
 
 
 def _add_p_value(

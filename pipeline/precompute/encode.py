@@ -4,13 +4,12 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
 from pipeline import __version__
-from pipeline.frozen import FrozenAutoencoder
+from pipeline.frozen import FrozenAutoencoder, grid_words
 from pipeline.precompute.fill import Work, begin
 from pipeline.precompute.previous import find_previous, open_previous, refuse_change, refuse_loss
 from pipeline.precompute.spread import Site, fill
@@ -150,19 +149,13 @@ def latent_shape(volumes: VolumeStore, autoencoder: FrozenAutoencoder) -> tuple[
         )
     if any(grid[key] != trained[key] for key in ("shape", "affine")):
         raise ContractError(
-            f"{volumes.path}: grid {_grid_words(grid)}, the autoencoder was trained on"
-            f" {_grid_words(trained)}; preprocess to that grid or train an autoencoder on this one"
+            f"{volumes.path}: grid {grid_words(grid)}, the autoencoder was trained on"
+            f" {grid_words(trained)}; preprocess to that grid or train an autoencoder on this one"
         )
     try:
         return autoencoder.net.latent_shape(tuple(volume.shape[1:]))
     except ValueError as error:
         raise ContractError(f"{volumes.path}: {error}") from error
-
-
-def _grid_words(grid: dict[str, Any]) -> str:
-    zooms = [sum(row[axis] ** 2 for row in grid["affine"][:3]) ** 0.5 for axis in range(3)]
-    shape = "×".join(str(n) for n in grid["shape"])
-    return f"{shape} of {'×'.join(f'{zoom:g}' for zoom in zooms)} mm"
 
 
 def plan_latents(

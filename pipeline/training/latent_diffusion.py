@@ -25,6 +25,7 @@ from pipeline.training.folds import subject_folds
 from pipeline.training.imagenet import load_imagenet
 from pipeline.training.latent_modules import DenoiserModule, SemanticModule
 from pipeline.training.pictures import decoder_of
+from pipeline.training.plan import Plan
 from pipeline.training.processes import join, processes, wait
 from pipeline.training.scan_volumes import ScanVolumes
 from pipeline.training.standardisation import AnyLatents, fit_deviations, fit_standardisation
@@ -56,8 +57,8 @@ def train_denoiser(
     """
     device = join(device)
     _check_autoencoder(store, autoencoder)
-    fingerprint = digest_of([params.model_dump(), store.digest, scan_ids])
-    finished = finished_metrics(out, kind="ldm", fingerprint=fingerprint)
+    plan = _plan(params, [params.model_dump(), store.digest, scan_ids], store, scan_ids)
+    finished = finished_metrics(out, kind="ldm", fingerprint=plan.fingerprint)
     wait()
     if finished is not None:
         return finished
@@ -75,10 +76,10 @@ def train_denoiser(
     diffusion.standardise.fit(*statistics)
     module = DenoiserModule(diffusion.denoiser, params, diffusion, latents, params.posterior)
     decode = decoder_of(autoencoder, diffusion.standardise)
-    fit(module, out, fingerprint=fingerprint, device=device, decode=decode)
+    fit(module, out, plan=plan, device=device, decode=decode)
     metrics = final_metrics(module)
     diffusion.denoiser.load_state_dict(module.averaged.state_dict())
-    config = {"fingerprint": fingerprint}
+    config = plan.record()
     config |= _config(architecture, params, store, latents, metrics)
     card = _card("Latent diffusion model (stage 1)", config)
     tensors = diffusion.state_dict()
@@ -122,8 +123,15 @@ def train_ldae(
     known = [params.model_dump(), store.digest, frozen.digest, scan_ids]
     if volumes is not None:
         known.append(volumes.digest)
-    fingerprint = digest_of(known)
-    finished = finished_metrics(out, kind="ldae", fingerprint=fingerprint)
+    plan = _plan(
+        params,
+        known,
+        store,
+        scan_ids,
+        denoiser=frozen.digest,
+        volumes=volumes.digest if volumes is not None else None,
+    )
+    finished = finished_metrics(out, kind="ldae", fingerprint=plan.fingerprint)
     wait()
     if finished is not None:
         return finished
@@ -148,12 +156,12 @@ def train_ldae(
     posterior = frozen.config["posterior"]
     module = SemanticModule(net, params, ldae.diffusion, latents, posterior, volumes=sources)
     decode = decoder_of(autoencoder, ldae.diffusion.standardise)
-    fit(module, out, fingerprint=fingerprint, device=device, decode=decode)
+    fit(module, out, plan=plan, device=device, decode=decode)
     module.to(device)
     module.fit_averaged_codes()
     metrics = final_metrics(module) | module.inversion_health()
     module.to("cpu")
-    config = {"fingerprint": fingerprint}
+    config = plan.record()
     config |= _config(architecture, params, store, latents, metrics)
     config["posterior"] = posterior
     card = _card("Latent diffusion autoencoder (stages 1 and 2)", config)
@@ -182,6 +190,17 @@ def _prepare_encoder(ldae: Ldae, train: AnyLatents, params: TrainLdaeParams) -> 
         assert ldae.estimator.modes is not None
         ldae.estimator.modes.load_state_dict(encoder.modes.state_dict())
         ldae.estimator.spread.copy_(encoder.spread)
+
+
+def _plan(
+    params: OptimParams,
+    known: list[Any],
+    store: LatentStore,
+    scan_ids: dict[str, list[str]],
+    **inputs: str | None,
+) -> Plan:
+    inputs = {"latents": store.digest, "split": digest_of(scan_ids), **inputs}
+    return Plan(digest_of(known), params.model_dump(mode="json"), inputs)
 
 
 def _check_autoencoder(store: LatentStore, autoencoder: FrozenAutoencoder | None) -> None:
