@@ -192,7 +192,7 @@ def write_evaluation(
     (folder / "per_scan").mkdir()
     (folder / "pictures").mkdir()
     per_scan.to_parquet(folder / "per_scan" / "reconstruction.parquet", index=False)
-    summary = summarise_reconstruction(per_scan, draws=50, seed=0)
+    summary = summarise_reconstruction(per_scan)
     document = {
         "reconstruction": summary,
         "inversion": {"mean": 0.004, "std": 1.02, "kurtosis": 3.05},
@@ -258,7 +258,7 @@ def write_manipulation(
         "direction": "diagnosis:AD",
         "scales": scales.tolist(),
         "subjects": len(test),
-        "methods": summarise_dose(responses, draws=50),
+        "methods": summarise_dose(responses),
     }
 
 
@@ -292,7 +292,7 @@ def write_interpolation(
         gap_months=np.array([12.0]),
         **dict.fromkeys(("before", "scan", "after", *errors), shown),
     )
-    summary = summarise_interpolation(per_scan, draws=50, seed=0)
+    summary = summarise_interpolation(per_scan)
     return {"visits": len(test)} | summary
 
 
