@@ -30,7 +30,7 @@ class Estimate(BaseModel):
     high: float | None = None
     subjects: int
     """Subjects behind the figure."""
-    method: IntervalMethod = "bootstrap"
+    interval_method: IntervalMethod = "bootstrap"
     """Files of earlier versions do not name it: theirs are percentile bootstraps."""
 
     @property
@@ -50,7 +50,7 @@ class Estimate(BaseModel):
         return self.interval is not None and not self.interval[0] <= value <= self.interval[1]
 
     def __str__(self) -> str:
-        if self.method == "few":
+        if self.interval_method == "few":
             return "too few subjects"
         if self.interval is None:
             return f"{self.value:.3f}"

@@ -37,6 +37,7 @@ def probe(
     from pipeline.evaluation.features import collect_features, volume_features
     from pipeline.evaluation.headline import read_headline
     from pipeline.evaluation.heads import Head
+    from pipeline.evaluation.pca_rivals import unwhitened
     from pipeline.evaluation.probes import fit_probes
     from pipeline.stores.latents import open_latents
     from pipeline.stores.matching import check_same_scans
@@ -58,6 +59,9 @@ def probe(
             ldae, store, table, params, settings.device(), made_by=digests["ldae"]
         )
         features |= more
+    again, unscaled = unwhitened(features)
+    features |= again
+    heads |= unscaled
     results = fit_probes(features, table, params, heads=heads)
     write_json(out / "metrics.json", results.document())
     write_parquet(out / "predictions.parquet", results.predictions)

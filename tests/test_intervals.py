@@ -30,7 +30,7 @@ def of_classes(positives: int, negatives: int) -> tuple[np.ndarray, np.ndarray]:
 def test_a_perfect_auc_has_the_exact_interval(count: int, limit: float) -> None:
     truth, subjects = of_classes(count, count)
     perfect = auc_interval(truth, truth[None], subjects)
-    assert perfect.method == "exact"
+    assert perfect.interval_method == "exact"
     assert perfect.interval == pytest.approx((limit, 1), abs=5e-4)
     reversed_ = auc_interval(truth, -truth[None], subjects)
     assert reversed_.interval == pytest.approx((0, 1 - limit), abs=5e-4)
@@ -154,7 +154,7 @@ def test_cross_validated_figures_have_wider_intervals() -> None:
         assert other is not None
         assert np.ptp(other) > np.ptp(one)
     assert refitted["y_sem"]["pr_auc"].interval is None
-    assert fixed["pr_auc"].method == "bootstrap"
+    assert fixed["pr_auc"].interval_method == "bootstrap"
 
 
 def about(p: float | None, count: int = 20, kind: str = "classification") -> dict[str, Any]:
@@ -165,7 +165,7 @@ def about(p: float | None, count: int = 20, kind: str = "classification") -> dic
     return {"kind": kind, "negative": "CN", "positive": "AD", "test": judged}
 
 
-AUC = {"value": 0.8, "low": 0.6, "high": 0.9, "subjects": 40, "method": "score"}
+AUC = {"value": 0.8, "low": 0.6, "high": 0.9, "subjects": 40, "interval_method": "score"}
 
 
 @pytest.mark.parametrize(
@@ -185,7 +185,7 @@ def test_interval_and_permutations_decide_together(figure, p, count, doubt) -> N
 
 
 def test_an_error_beats_chance_by_what_it_is_less_than_that_of_the_median() -> None:
-    gain = {"value": 1.0, "low": 0.2, "high": 1.8, "subjects": 30, "method": "hall"}
+    gain = {"value": 1.0, "low": 0.2, "high": 1.8, "subjects": 30, "interval_method": "hall"}
     figures = {"mae": gain | {"value": 4.0}, "mae_gain": gain}
     regression = about(0.01, kind="regression")
     del regression["negative"], regression["positive"]
@@ -195,7 +195,7 @@ def test_an_error_beats_chance_by_what_it_is_less_than_that_of_the_median() -> N
 
 
 def test_a_method_is_nearer_only_where_the_interval_leaves_out_zero() -> None:
-    error = {"value": -1.0, "low": -2.0, "high": -0.5, "subjects": 9, "method": "hall"}
+    error = {"value": -1.0, "low": -2.0, "high": -0.5, "subjects": 9, "interval_method": "hall"}
     assert comparison(error, more_is_better=False) == "better"
     assert comparison(error, more_is_better=True) == "worse"
     assert comparison(error | {"high": 0.1}, more_is_better=False) == "no clear difference"

@@ -7,6 +7,7 @@ import torch
 from monai.metrics.regression import SSIMMetric
 from scipy.ndimage import correlate1d
 
+from pipeline.evaluation.bootstrap import subject_draws
 from pipeline.evaluation.intervals import mean_interval, paired_difference
 from pipeline.evaluation.metrics import (
     RECONSTRUCTION_METRICS,

@@ -68,7 +68,7 @@ def _probe_lines(metrics: dict[str, Any]) -> list[str]:
                 shown = [f"{s} {_interval(found[s])}" for s in beside]
                 if "y_sem" in found:
                     people = found["y_sem"]["subjects"]
-                    if found["y_sem"].get("method") == "few":
+                    if found["y_sem"].get("interval_method") == "few":
                         shown = ["too few subjects of a class to print it"]
                     elif figure != "gap_closed":
                         about = metrics["targets"][target]

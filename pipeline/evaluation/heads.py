@@ -69,6 +69,19 @@ def linear_head(
     return fit_linear(features, truth, subjects, kind, folds=params.inner_folds, seed=params.seed)
 
 
+def unscaled_head(
+    features: NDArray[np.floating],
+    truth: Floats,
+    subjects: NDArray[Any],
+    kind: Kind,
+    params: ProbeParams,
+) -> Probe:
+    """Fit the same layer on features that keep their own spreads: unwhitened components."""
+    return fit_linear(
+        features, truth, subjects, kind, folds=params.inner_folds, seed=params.seed, scaled=False
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class _Standardised:
     """A scikit-learn model on standardised features."""

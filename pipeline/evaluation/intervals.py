@@ -159,13 +159,17 @@ def exact_limit(count: int) -> float:
 def estimate(value: Any, low: Any, high: Any, subjects: int, method: IntervalMethod) -> Estimate:
     """Return a figure with its limits, as plain numbers."""
     return Estimate(
-        value=float(value), low=float(low), high=float(high), subjects=subjects, method=method
+        value=float(value),
+        low=float(low),
+        high=float(high),
+        subjects=subjects,
+        interval_method=method,
     )
 
 
 def without_interval(value: float, subjects: int, *, few: bool = False) -> Estimate:
     """Return a figure of which no interval is known; `few`: which is not even to be printed."""
-    return Estimate(value=float(value), subjects=subjects, method="few" if few else "none")
+    return Estimate(value=float(value), subjects=subjects, interval_method="few" if few else "none")
 
 
 def checked_means(values: ArrayLike, subjects: ArrayLike) -> Floats:

@@ -108,6 +108,7 @@ def fit_linear(
     folds: int,
     seed: int,
     strength: float | None = None,
+    scaled: bool = True,
 ) -> LinearProbe:
     """Fit a logistic (classes weighted equally) or ridge layer on standardised features.
 
@@ -115,13 +116,15 @@ def fit_linear(
 
     Without a strength, C or alpha is the one with the best mean score over inner folds of
     subjects: log-likelihood with equal class weights, or squared error. The middle of the grid
-    where no fold can be made.
+    where no fold can be made. Not `scaled`, features share one standard deviation, so that the
+    penalty spares those that vary most (principal components unwhitened).
     """
     x = np.asarray(features, dtype=np.float64)
     if strength is None:
-        strength = _pick_strength(x, truth, subjects, kind, folds=folds, seed=seed)
+        picked = {"folds": folds, "seed": seed, "scaled": scaled}
+        strength = _pick_strength(x, truth, subjects, kind, **picked)
     weight = subject_weight(subjects)
-    space = Space.of(x, weight)
+    space = Space.of(x, weight, scaled=scaled)
     layer = next(_fitted(space.reduce(x), truth, weight, kind, [strength]))
     return LinearProbe(
         kind,
@@ -148,11 +151,16 @@ class Space:
     """(rank, dim), orthonormal rows."""
 
     @classmethod
-    def of(cls, x: Floats, weight: Floats) -> "Space":
-        """Return the space of fitting scans (scan, dim) with weights (scan,) of mean 1."""
+    def of(cls, x: Floats, weight: Floats, *, scaled: bool = True) -> "Space":
+        """Return the space of fitting scans (scan, dim) with weights (scan,) of mean 1.
+
+        Not `scaled`, all features are divided by one number: the root of their mean variance.
+        """
         # Exact for weights of 1: the mean and spread that NumPy gives.
         mean = (x * weight[:, None]).mean(axis=0)
         std = np.sqrt((np.square(x - mean) * weight[:, None]).mean(axis=0))
+        if not scaled:
+            std = np.full_like(std, np.sqrt(np.square(std).mean()))
         std = np.where(std > np.finfo(float).eps * np.abs(mean), std, 1.0)
         axes = None
         if x.shape[1] > len(x):
@@ -198,13 +206,20 @@ def _fitted(
 
 
 def _pick_strength(
-    x: Floats, truth: Floats, subjects: NDArray[Any], kind: Kind, *, folds: int, seed: int
+    x: Floats,
+    truth: Floats,
+    subjects: NDArray[Any],
+    kind: Kind,
+    *,
+    folds: int,
+    seed: int,
+    scaled: bool,
 ) -> float:
     strengths = C_GRID if kind == "classification" else ALPHA_GRID
     gain = np.zeros(len(strengths))
     for fit, held_out in grouped_folds(truth, subjects, kind, folds=folds, seed=seed):
         weight, share = subject_weight(subjects[fit]), subject_weight(subjects[held_out])
-        space = Space.of(x[fit], weight)
+        space = Space.of(x[fit], weight, scaled=scaled)
         judged, known = space.reduce(x[held_out]), truth[held_out]
         for i, layer in enumerate(
             _fitted(space.reduce(x[fit]), truth[fit], weight, kind, strengths)

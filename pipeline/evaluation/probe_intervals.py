@@ -178,7 +178,7 @@ def _merged(
         if not np.isfinite(value):
             continue
         one = known.get(metric, drawn.get(metric))
-        few = metric in RANKS and "roc_auc" in known and known["roc_auc"].method == "few"
+        few = metric in RANKS and "roc_auc" in known and known["roc_auc"].interval_method == "few"
         found[metric] = without_interval(value, subjects, few=few) if one is None else one
     return found | {name: one for name, one in known.items() if name not in over_draws}
 

@@ -103,7 +103,7 @@ def probe_section(context: ReportContext, figures: FigureFolder) -> dict[str, An
 
 def printed(figure: Estimate) -> str:
     """Return a figure's value in a sentence."""
-    return "too few to print" if figure.method == "few" else f"{figure.value:.2f}"
+    return "too few to print" if figure.interval_method == "few" else f"{figure.value:.2f}"
 
 
 def _verdict(

@@ -44,7 +44,7 @@ def latex(table: pd.DataFrame) -> str:
 
 def _cell(row: Mapping[Any, Any]) -> str:
     figure = Estimate.model_validate({k: row[k] for k in Estimate.model_fields if row[k] == row[k]})
-    if figure.method == "few":
+    if figure.interval_method == "few":
         return "--"
     interval = figure.interval
     ends = "" if interval is None else f" [{interval[0]:.3g}, {interval[1]:.3g}]"
@@ -85,5 +85,5 @@ def rows_of(nested: Nested, keys: tuple[str, ...], **known: str) -> Iterator[dic
         elif isinstance(inner, Mapping):
             yield from rows_of(inner, (), **(known | {"measure": measure}))
         elif isinstance(inner, int | float):
-            figure = Estimate(value=inner, subjects=1, method="none")
+            figure = Estimate(value=inner, subjects=1, interval_method="none")
             yield known | {"measure": measure} | figure.model_dump()
