@@ -180,7 +180,7 @@ AUC = {"value": 0.8, "low": 0.6, "high": 0.9, "subjects": 40, "interval_method":
         (AUC, 0.01, 5, "only 5 CN subjects judged"),
     ],
 )
-def test_interval_and_permutations_decide_together(figure, p, count, doubt) -> None:
+def test_interval_and_permutations_decide_together(figure, p, count, doubt):
     assert chance_doubt({"roc_auc": figure}, about(p, count), "test") == doubt
 
 
@@ -251,7 +251,8 @@ def test_constant_labels_may_go_to_subjects_with_other_visits() -> None:
 
 
 def test_too_few_arrangements_are_counted() -> None:
-    assert arrangements(np.array([1.0, 0, 0, 0]), np.array(list("abcd"))) == 4
+    labels: np.ndarray = np.array([1.0, 0, 0, 0])
+    assert arrangements(labels, np.array(list("abcd"))) == 4
     ages = np.array([60.0, 61, 70, 65, 66, 67])
     alone = np.array(["a", "a", "b", "c", "c", "c"])
     assert arrangements(ages, alone) == 1

@@ -121,8 +121,7 @@ def fit_linear(
     """
     x = np.asarray(features, dtype=np.float64)
     if strength is None:
-        picked = {"folds": folds, "seed": seed, "scaled": scaled}
-        strength = _pick_strength(x, truth, subjects, kind, **picked)
+        strength = _pick_strength(x, truth, subjects, kind, folds=folds, seed=seed, scaled=scaled)
     weight = subject_weight(subjects)
     space = Space.of(x, weight, scaled=scaled)
     layer = next(_fitted(space.reduce(x), truth, weight, kind, [strength]))
