@@ -28,6 +28,11 @@ class ProbeParams(Section):
     """Label column to (negative, positive) class; other values are left out."""
     regression: tuple[str, ...] = ("age_years",)
     """Label columns to regress."""
+    primary: str = "diagnosis"
+    """The target that the study is about, judged by ROC-AUC or MAE: its p-value stands as it is,
+    those of the others are adjusted by Holm's rule. If it is none of the targets: the first."""
+    rivals: dict[str, Path] = Field({})
+    """Name of a rival of y_sem to a CSV of its features: scan_id and columns of numbers."""
     oracle: tuple[str, ...] = (
         "ventricle_mm3",
         "gray_matter_mm3",

@@ -3,21 +3,28 @@
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
+from scipy.special import expit
 from sklearn.metrics import roc_auc_score
 
 from pipeline.evaluation.auc import auc_difference, auc_interval, auc_limits, rank
+from pipeline.evaluation.calibration import calibration_line
 from pipeline.evaluation.intervals import (
     mean_interval,
     median_interval,
     share_interval,
     subject_means,
 )
-from pipeline.evaluation.linear import fit_chance
+from pipeline.evaluation.linear import fit_chance, fit_linear
+from pipeline.evaluation.multiplicity import adjust, holm
+from pipeline.evaluation.pca_rivals import matched_components, spectrum, unwhitened
 from pipeline.evaluation.permutation import arrangements, permuted
 from pipeline.evaluation.probe_intervals import probe_differences, probe_estimates
+from pipeline.evaluation.rivals import read_rivals
 from pipeline.evaluation.scores import classification_scores
 from pipeline.evaluation.verdicts import chance_doubt, comparison
+from schemas.evaluation import ProbeParams
 from schemas.metrics import FEWEST_SUBJECTS, Estimate
 
 
@@ -251,7 +258,7 @@ def test_constant_labels_may_go_to_subjects_with_other_visits() -> None:
 
 
 def test_too_few_arrangements_are_counted() -> None:
-    labels: np.ndarray = np.array([1.0, 0, 0, 0])
+    labels: Any = np.array([1.0, 0, 0, 0])
     assert arrangements(labels, np.array(list("abcd"))) == 4
     ages = np.array([60.0, 61, 70, 65, 66, 67])
     alone = np.array(["a", "a", "b", "c", "c", "c"])
@@ -262,3 +269,107 @@ def test_too_few_arrangements_are_counted() -> None:
 def test_subject_means_are_means_of_scans() -> None:
     means = subject_means([[1.0, 3, 10]], ["a", "a", "b"])
     np.testing.assert_array_equal(means, [[2, 10]])
+
+
+def test_other_targets_are_held_together_by_holm() -> None:
+    assert holm({"a": 0.01, "b": 0.04, "c": 0.03}) == pytest.approx(
+        {"a": 0.03, "b": 0.06, "c": 0.06}
+    )
+    targets: dict[str, dict[str, Any]] = {
+        name: {"test": {"permutation": {"p": p}}}
+        for name, p in (("diagnosis", 0.04), ("sex", 0.04), ("age_years", 0.03))
+    }
+    adjust(targets, ProbeParams())
+    assert "p_holm" not in targets["diagnosis"]["test"]["permutation"]
+    assert targets["diagnosis"]["primary"] is True
+    assert targets["sex"]["test"]["permutation"]["p_holm"] == pytest.approx(0.06)
+    secondary = about(0.04)
+    secondary["test"]["permutation"]["p_holm"] = 0.06
+    assert chance_doubt({"roc_auc": AUC}, secondary, "test") == (
+        "permuted labels do as well (Holm’s p 0.06)"
+    )
+
+
+def test_calibration_slope_tells_overconfidence() -> None:
+    generator = np.random.default_rng(6)
+    odds = generator.normal(size=4000)
+    truth = (generator.random(4000) < expit(odds)).astype(float)
+    right = calibration_line(truth, expit(odds), np.ones(4000))
+    assert right["calibration_slope"] == pytest.approx(1, abs=0.12)
+    assert right["calibration_intercept"] == pytest.approx(0, abs=0.1)
+    bold = calibration_line(truth, expit(2 * odds + 1), np.ones(4000))
+    assert bold["calibration_slope"] == pytest.approx(0.5, abs=0.06)
+    assert bold["calibration_intercept"] < -0.5
+    apart = calibration_line(np.array([0.0, 0, 1, 1]), np.array([0.1, 0.2, 0.8, 0.9]), np.ones(4))
+    assert np.isnan(apart["calibration_slope"]), "no slope is steep enough"
+
+
+SCANS = pd.DataFrame(
+    {"scan_id": [f"s{i}" for i in range(10)], "split": ["train"] * 8 + ["test"] * 2}
+)
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        (lambda t: t.drop(columns="scan_id"), "left out, it has no column scan_id"),
+        (lambda t: t[["scan_id"]], "left out, it has no column of numbers"),
+        (lambda t: t.head(7), "left out, 3 of 10 scans have no or no whole row, first s7"),
+        (lambda t: t.head(9), "1 of 10 scans have no or no whole row, first s9; the training"),
+        (
+            lambda t: pd.concat([t, t.head(1).assign(volume=9.0)]),
+            "left out, s0 has rows that differ; keep one row a scan",
+        ),
+        (
+            lambda t: pd.concat([t, t.head(1).assign(scan_id="x")]),
+            "1 row(s) are of no scan that is judged, first x",
+        ),
+    ],
+)
+def test_an_odd_table_of_a_rival_is_told_in_one_line(change, line, tmp_path):
+    good = SCANS[["scan_id"]].assign(volume=np.arange(10.0), note="a")
+    good.to_csv(tmp_path / "good.csv", index=False)
+    change(good.drop(columns="note")).to_csv(tmp_path / "odd.csv", index=False)
+    rivals = {"odd": tmp_path / "odd.csv", "good": tmp_path / "good.csv"}
+    features, lines = read_rivals(rivals, SCANS, ["y_sem"])
+    assert line in lines["odd"]
+    assert "\n" not in lines["odd"]
+    assert "good" not in lines
+    np.testing.assert_array_equal(features["good"][:, 0], np.arange(10))
+    assert ("odd" in features) == ("left out" not in line)
+
+
+def test_a_rival_that_is_no_table_or_has_a_taken_name_is_left_out(tmp_path):
+    (tmp_path / "y.csv").write_text("scan_id,volume\ns0,1\n")
+    rivals = {"y_sem": tmp_path / "y.csv", "gone": tmp_path / "gone.csv"}
+    features, lines = read_rivals(rivals, SCANS, ["y_sem"])
+    assert not features
+    assert "the pipeline has features of that name" in lines["y_sem"]
+    assert "No such file" in lines["gone"]
+
+
+def test_a_matched_pca_has_the_size_and_spectrum_of_y_sem() -> None:
+    generator = np.random.default_rng(7)
+    y_sem = generator.normal(size=(30, 6)) @ np.diag([5.0, 3, 1, 1, 0.5, 0.1])
+    scores = generator.normal(size=(30, 20)) * np.arange(20, 0, -1)
+    fit = np.arange(30) < 24
+    scores[:, :] -= scores[fit].mean(axis=0)
+    scores = scores @ np.linalg.svd(scores[fit], full_matrices=False)[2].T
+    matched = matched_components(scores, y_sem, fit, seed=0)
+    assert matched.shape == y_sem.shape
+    np.testing.assert_allclose(spectrum(matched[fit]), spectrum(y_sem[fit]), rtol=1e-6)
+
+
+def test_unwhitened_components_keep_their_spreads() -> None:
+    """Two features tell the label, one of large spread and one of small; the penalty spares one."""
+    generator = np.random.default_rng(8)
+    truth = np.repeat([0.0, 1.0], 30)
+    x = (generator.normal(size=(60, 2)) + truth[:, None]) * [10.0, 0.1]
+    subjects = np.arange(60).astype(str)
+    given: dict[str, Any] = {"folds": 2, "seed": 0, "strength": 0.1}
+    whitened = fit_linear(x, truth, subjects, "classification", **given)
+    kept = fit_linear(x, truth, subjects, "classification", **given, scaled=False)
+    assert whitened.coef[1] == pytest.approx(whitened.coef[0], rel=0.5)
+    assert abs(kept.coef[1]) < 0.1 * kept.coef[0]
+    again, heads = unwhitened({"pca_latents": x})
+    assert set(again) == set(heads) == {"pca_latents_ridge"}

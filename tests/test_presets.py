@@ -22,7 +22,7 @@ def told() -> dict[str, tuple[str, str, str]]:
 
 
 def flat(values: dict[str, Any], prefix: str) -> dict[str, str]:
-    found = {}
+    found: dict[str, str] = {}
     for name, value in values.items():
         if isinstance(value, dict):
             found |= flat(value, f"{prefix}.{name}")

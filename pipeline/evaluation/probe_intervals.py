@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from pipeline.evaluation.auc import auc_difference, auc_interval
 from pipeline.evaluation.bootstrap import intervals_over_draws, subject_weights
+from pipeline.evaluation.calibration import calibration_line
 from pipeline.evaluation.intervals import (
     estimate,
     mean_interval,
@@ -20,7 +21,7 @@ from pipeline.evaluation.intervals import (
     subject_shares,
     without_interval,
 )
-from pipeline.evaluation.linear import Kind
+from pipeline.evaluation.linear import Kind, balanced
 from pipeline.evaluation.scores import (
     RANKS,
     THRESHOLD,
@@ -138,6 +139,12 @@ def _known(
         own = truth == label
         if own.any():
             found[name] = share_interval(right[own], subjects[own], inflation=inflation)
+    shares = balanced(subject_shares(subjects), truth)
+    each = [calibration_line(truth, score, shares) for score in repeats]
+    for name in each[0]:
+        value = float(np.mean([one[name] for one in each]))
+        if np.isfinite(value):
+            found[name] = without_interval(value, len(np.unique(subjects)))
     if {"sensitivity", "specificity"} <= found.keys():
         parts = (found["sensitivity"], found["specificity"])
         found["balanced_accuracy"] = half_sum(*parts, len(np.unique(subjects)))

@@ -24,6 +24,8 @@ PROBE_COLUMNS = {
     "mcc": ("MCC", 3),
     "brier": ("Brier", 3),
     "calibration_error": ("Calibration error", 3),
+    "calibration_slope": ("slope", 2),
+    "calibration_intercept": ("in the large", 2),
     "mae": ("MAE", 2),
     "rmse": ("RMSE", 2),
     "r2": ("R²", 2),
@@ -41,7 +43,14 @@ FEATURE_ORDER = (
     "chance",
 )
 """y_sem first, then what to hold it against, then other feature sets."""
-FURTHER = ("accuracy", "mcc", "brier", "calibration_error")
+FURTHER = (
+    "accuracy",
+    "mcc",
+    "brier",
+    "calibration_error",
+    "calibration_slope",
+    "calibration_intercept",
+)
 """Metrics of a second table, so that the first fits a page."""
 CALIBRATED = ("y_sem", "pca_latents", "measured_volumes")
 """Feature sets whose calibration is drawn."""

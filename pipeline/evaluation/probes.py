@@ -29,6 +29,7 @@ from pipeline.evaluation.bootstrap import Rows
 from pipeline.evaluation.directions import Direction, direction_of
 from pipeline.evaluation.heads import HEADS, Head, Probe
 from pipeline.evaluation.linear import LinearProbe, grouped_folds, many_fits
+from pipeline.evaluation.multiplicity import adjust
 from pipeline.evaluation.permutation import permutation_p
 from pipeline.evaluation.probe_intervals import probe_differences, probe_estimates
 from pipeline.evaluation.scores import without_ranks
@@ -157,6 +158,7 @@ def fit_probes(
                 _judge_on_test(target, results)
                 bar.advance()
                 _judge_by_cv(target, results, bar)
+    adjust(results.targets, params)
     return results
 
 

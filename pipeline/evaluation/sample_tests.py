@@ -110,4 +110,4 @@ def _off_diagonal_mean(kernel: Floats) -> float:
 def _squared_distances(x: NDArray[np.floating], y: NDArray[np.floating]) -> Floats:
     a, b = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
     squares = (a**2).sum(axis=1)[:, None] + (b**2).sum(axis=1) - 2 * a @ b.T
-    return np.maximum(squares, 0)
+    return np.asarray(np.maximum(squares, 0))

@@ -18,7 +18,8 @@ def chance_doubt(figures: Mapping[str, Any], about: Mapping[str, Any], protocol:
 
     `figures` is {metric: Estimate as a dict} of one feature set, `about` the target's entry in
     `targets`. Needed are an interval that leaves chance out (of ROC-AUC 0.5; of the error, that
-    of the median) and a permutation p below 0.05, and 6 subjects of each class.
+    of the median) and a permutation p below 0.05 (Holm's, where the target is not the
+    primary one), and 6 subjects of each class.
     """
     judged = about.get(protocol, {})
     reasons = [
@@ -57,7 +58,8 @@ def _permutation_doubt(judged: Mapping[str, Any]) -> str | None:
     test = judged.get("permutation")
     if test is None:
         return "not tested on permuted labels"
-    return None if test["p"] < SIGNIFICANT else f"permuted labels do as well (p {test['p']:.2g})"
+    p, name = test.get("p_holm", test["p"]), "Holm’s p" if "p_holm" in test else "p"
+    return None if p < SIGNIFICANT else f"permuted labels do as well ({name} {p:.2g})"
 
 
 def comparison(difference: Mapping[str, Any], *, more_is_better: bool) -> str:
