@@ -37,7 +37,9 @@ def probe(
     from pipeline.evaluation.features import collect_features, volume_features
     from pipeline.evaluation.headline import read_headline
     from pipeline.evaluation.heads import Head
+    from pipeline.evaluation.pca_rivals import unwhitened
     from pipeline.evaluation.probes import fit_probes
+    from pipeline.evaluation.rivals import read_rivals
     from pipeline.stores.latents import open_latents
     from pipeline.stores.matching import check_same_scans
     from pipeline.stores.reading import OpenStore
@@ -58,7 +60,13 @@ def probe(
             ldae, store, table, params, settings.device(), made_by=digests["ldae"]
         )
         features |= more
+    rivals, lines = read_rivals(params.rivals, table, [*features, "chance", "age_sex", "oracle"])
+    features |= rivals
+    again, unscaled = unwhitened(features)
+    features |= again
+    heads |= unscaled
     results = fit_probes(features, table, params, heads=heads)
+    results.remarks |= {f"rivals/{name}": line for name, line in lines.items()}
     write_json(out / "metrics.json", results.document())
     write_parquet(out / "predictions.parquet", results.predictions)
     write_directions(out / "directions.json", results.directions, digests=digests)

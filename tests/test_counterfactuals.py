@@ -95,7 +95,7 @@ def test_dose_is_summarised_over_scans():
             ("c", 5 + scale, [7, 7, 7, 7]),
         )
     )
-    summary = summarise_dose(table, draws=50)["ldae"]
+    summary = summarise_dose(table)["ldae"]
     values = {name: estimate["value"] for name, estimate in summary["score"].items()}
     assert values["spearman"] == 1.0
     assert values["rising"] == 1.0

@@ -10,10 +10,45 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.compute import digest_of, write_json
-from pipeline.evaluation.probes import Direction
+from pipeline.evaluation.linear import LinearProbe
 from schemas.errors import ContractError
 
 Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Direction:
+    """A unit vector in standardised y_sem space; along it the target rises.
+
+    n = (y_sem - mean) / std; n' = n + scale * spread * weight; y_sem' = n' * std + mean, so that a
+    scale counts standard deviations of the fitting scans. (As published: scale * sqrt(dim).)
+    """
+
+    weight: Floats
+    """(dim,), length 1."""
+    mean: Floats
+    """(dim,), of the fitting scans."""
+    std: Floats
+    """(dim,), of the fitting scans."""
+    spread: float
+    """Standard deviation of the fitting scans along `weight`, in standardised y_sem space."""
+    towards: str
+    """What lies in its direction; `--direction` takes it by this name."""
+
+
+def direction_of(
+    probe: LinearProbe, features: NDArray[np.floating], towards: str
+) -> Direction | None:
+    """Return the direction of a probe and the features (scan, dim) that it was fitted on.
+
+    None where all weights are zero.
+    """
+    length = float(np.linalg.norm(probe.coef))
+    if length == 0:
+        return None
+    weight = probe.coef / length
+    standardised = (np.asarray(features, dtype=np.float64) - probe.mean) / probe.std
+    return Direction(weight, probe.mean, probe.std, float(np.std(standardised @ weight)), towards)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from pipeline.applications.models import Models
 from pipeline.applications.sources import Source
 from pipeline.cohort.subjects import many_subjects_first
 from pipeline.compute import Progress
-from pipeline.evaluation.bootstrap import bootstrap_interval, paired_difference
+from pipeline.evaluation.intervals import mean_interval, paired_difference
 from pipeline.evaluation.metrics import reconstruction_metrics
 from pipeline.evaluation.study import Part, Study, levels
 from pipeline.evaluation.ventricles import brain_median, ventricle_ml
@@ -157,15 +157,13 @@ def evaluate_interpolation(study: Study) -> Part:
                     pictures.setdefault(name, []).append(levels(volume))
             bar.advance()
     per_scan = pd.concat(tables, ignore_index=True)
-    metrics = {"visits": len(visits)} | summarise_interpolation(
-        per_scan, draws=study.params.bootstrap, seed=study.params.seed
-    )
+    metrics = {"visits": len(visits)} | summarise_interpolation(per_scan)
     stacked = {name: np.stack(values) for name, values in pictures.items()}
     return Part(metrics=metrics, per_scan=per_scan, pictures=stacked)
 
 
-def summarise_interpolation(per_scan: pd.DataFrame, *, draws: int, seed: int) -> dict[str, Any]:
-    """Return figures with subject-bootstrap intervals.
+def summarise_interpolation(per_scan: pd.DataFrame) -> dict[str, Any]:
+    """Return means over subjects with intervals.
 
     `all` and `by_gap` (`≤12 months` and so on): {target: {method: {measure: Estimate}}}.
     `ldae_minus` and `ldae_detail_minus`: {target: {method: {measure: Estimate}}}, paired by visit;
@@ -176,11 +174,8 @@ def summarise_interpolation(per_scan: pd.DataFrame, *, draws: int, seed: int) ->
         return {
             str(target): {
                 str(method): {
-                    measure: bootstrap_interval(
-                        group[measure].to_numpy(),
-                        group["subject_id"].to_numpy(),
-                        draws=draws,
-                        seed=seed,
+                    measure: mean_interval(
+                        group[measure].to_numpy(), group["subject_id"].to_numpy()
                     ).model_dump()
                     for measure in MEASURES
                 }
@@ -200,8 +195,6 @@ def summarise_interpolation(per_scan: pd.DataFrame, *, draws: int, seed: int) ->
                     wide[measure][ours].to_numpy(),
                     wide[measure][method].to_numpy(),
                     subjects,
-                    draws=draws,
-                    seed=seed,
                 ).model_dump()
                 for measure in MEASURES
             }

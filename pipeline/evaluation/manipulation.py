@@ -1,6 +1,6 @@
 """Does moving y_sem move the brain, and that brain alone? Measured scale by scale."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,20 +8,21 @@ import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy.stats import spearmanr
 from torch import Tensor
 
 from pipeline.applications.manipulate import manipulate
 from pipeline.applications.models import Models
 from pipeline.compute import Progress
-from pipeline.evaluation.bootstrap import bootstrap_interval
 from pipeline.evaluation.directions import SavedDirection, read_direction
+from pipeline.evaluation.intervals import mean_interval, median_interval, share_interval
 from pipeline.evaluation.neighbours import Neighbours
 from pipeline.evaluation.pca_direction import PcaDirection, fit_pca_direction
 from pipeline.evaluation.study import Part, Study, levels
 from pipeline.evaluation.ventricles import brain_median, ventricle_box, ventricle_ml
 from schemas.errors import ContractError
+from schemas.metrics import Estimate
 
 MEASURES = ("score", "pca_score", "ventricle_ml")
 """Place of the made volume, encoded anew, along the probe's direction in y_sem; along the same
@@ -115,7 +116,7 @@ def evaluate_manipulation(study: Study) -> Part:
                 _keep_example(pictures, str(scan_id), own, made)
             bar.advance()
     per_scan = pd.concat(tables, ignore_index=True)
-    summary = summarise_dose(per_scan, draws=study.params.bootstrap, seed=study.params.seed)
+    summary = summarise_dose(per_scan)
     metrics = {
         "direction": direction.towards,
         "scales": list(params.scales),
@@ -126,9 +127,7 @@ def evaluate_manipulation(study: Study) -> Part:
     return Part(metrics=metrics, per_scan=per_scan, pictures=stacked)
 
 
-def summarise_dose(
-    responses: pd.DataFrame, *, draws: int = 1000, seed: int = 0
-) -> dict[str, dict[str, Any]]:
+def summarise_dose(responses: pd.DataFrame) -> dict[str, dict[str, Any]]:
     """Return, for each method and measure, what rising scales do, with intervals over subjects.
 
     `responses` has the columns of `Judge.measure`, subject_id and method.
@@ -144,12 +143,11 @@ def summarise_dose(
         subjects = [str(group["subject_id"].iloc[0]) for group in groups]
 
         def interval(
-            values: list[float], statistic: Any = np.mean, subjects: list[str] = subjects
+            values: list[float],
+            method: Callable[[ArrayLike, ArrayLike], Estimate] = mean_interval,
+            subjects: list[str] = subjects,
         ) -> dict[str, Any]:
-            array = np.asarray(values, dtype=float)
-            return bootstrap_interval(
-                lambda drawn: float(statistic(array[drawn])), subjects, draws=draws, seed=seed
-            ).model_dump()
+            return method(values, subjects).model_dump()
 
         found: dict[str, Any] = {}
         for measure in MEASURES:
@@ -158,14 +156,16 @@ def summarise_dose(
             pairs = [(g["scale"].to_numpy(float), g[measure].to_numpy(float)) for g in groups]
             correlations = [spearman(scale, values) for scale, values in pairs]
             found[measure] = {
-                "spearman": interval(correlations, np.median),
-                "rising": interval([float(rho > 0) for rho in correlations]),
+                "spearman": interval(correlations, median_interval),
+                "rising": interval([float(rho > 0) for rho in correlations], share_interval),
                 "per_scale": interval([slope(scale, values) for scale, values in pairs]),
             }
         if "identity" in rows:
             found["identity"] = interval([float(g["identity"].min()) for g in groups])
         if "same_subject" in rows and rows["same_subject"].notna().all():
-            found["same_subject"] = interval([float(g["same_subject"].mean()) for g in groups])
+            found["same_subject"] = interval(
+                [float(g["same_subject"].mean()) for g in groups], share_interval
+            )
         summary[str(method)] = found
     return summary
 

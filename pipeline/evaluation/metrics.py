@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from pipeline.diffusion.health import latent_health as latent_health
-from pipeline.evaluation.bootstrap import bootstrap_interval
+from pipeline.evaluation.intervals import mean_interval
 
 SSIM_WINDOW = 11
 SSIM_SIGMA = 1.5
@@ -135,10 +135,8 @@ def _psnr(mse: float) -> float:
     return min(PSNR_CEILING_DB, -10 * float(np.log10(mse))) if mse > 0 else PSNR_CEILING_DB
 
 
-def summarise_reconstruction(
-    per_scan: pd.DataFrame, *, draws: int, seed: int
-) -> dict[str, dict[str, dict[str, Any]]]:
-    """Return {method: {metric: Estimate as a dict}} with subject-bootstrap intervals.
+def summarise_reconstruction(per_scan: pd.DataFrame) -> dict[str, dict[str, dict[str, Any]]]:
+    """Return {method: {metric: Estimate as a dict}}, means over subjects with intervals.
 
     `per_scan` has one row a scan and method: scan_id, subject_id, method, and any columns of
     RECONSTRUCTION_METRICS, and lpips. Methods keep the order in which they first appear.
@@ -147,9 +145,7 @@ def summarise_reconstruction(
     for method, rows in per_scan.groupby("method", sort=False):
         subjects = rows["subject_id"].to_numpy()
         table[str(method)] = {
-            metric: bootstrap_interval(
-                rows[metric].to_numpy(dtype=float), subjects, draws=draws, seed=seed
-            ).model_dump()
+            metric: mean_interval(rows[metric].to_numpy(dtype=float), subjects).model_dump()
             for metric in (*RECONSTRUCTION_METRICS, "lpips")
             if metric in rows and rows[metric].notna().all()
         }

@@ -42,7 +42,6 @@ METHOD_NAMES = {
 }
 DIFFERENCE_NAMES = {
     "ldae_minus_ae": "LDAE minus autoencoder",
-    "ldae_minus_lddim": "LDAE minus denoiser alone (what y_sem adds)",
     "ldae_minus_voxel_dae": "LDAE minus voxel-space diffusion autoencoder",
     "own_minus_other_y_sem": "own y_sem minus other subjects’, same random x_T",
 }
@@ -128,7 +127,7 @@ def _probe_card(
     few = subjects.get("test", 0) < FEW_SUBJECTS
     protocol = max(subjects, key=lambda name: subjects[name]) if few else "test"
     metrics = judged[protocol]
-    beside = {"chance": "mean guess" if metric == "mae" else "chance", "oracle": "oracle"}
+    beside = {"chance": "median guess" if metric == "mae" else "chance", "oracle": "oracle"}
     notes = [
         f"{name} {number(metrics[other][metric]['value'], PROBE_COLUMNS[metric][1])}"
         for other, name in beside.items()
