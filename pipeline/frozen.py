@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from pipeline.artefact import CONFIG, Artefact, load_strict, read_artefact
+from pipeline.diffusion.schedule import Schedule
 from pipeline.ldae import LatentDiffusion, Ldae, build_diffusion, build_ldae
 from pipeline.nets.autoencoder import Autoencoder, Voxels
 from schemas.errors import ContractError
@@ -134,6 +136,17 @@ def _described_by(artefact: Artefact, *needed: str) -> Iterator[None]:
         ) from error
 
 
+def _place(artefact: Artefact) -> torch.device:
+    """Return where a network is built: nowhere if it takes over the tensors of its file."""
+    return torch.device("meta" if artefact.mapped else "cpu")
+
+
+def _load(net: nn.Module, diffusion: LatentDiffusion, artefact: Artefact) -> None:
+    load_strict(net, artefact.tensors, source=artefact.path, take=artefact.mapped)
+    if artefact.mapped:  # the schedule is computed, not stored
+        diffusion.schedule = Schedule(**artefact.config["diffusion"])
+
+
 @dataclass(frozen=True, slots=True)
 class FrozenDiffusion:
     """A trained stage 1 and where it came from."""
@@ -161,9 +174,10 @@ def load_diffusion(path: Path, *, device: torch.device) -> FrozenDiffusion:
         If the folder holds no such model or its weights do not fit.
     """
     artefact = read_artefact(path, kind="ldm")
-    with _described_by(artefact, "autoencoder_digest", "grid", "latent_shape", "posterior"):
+    needed = ("autoencoder_digest", "grid", "latent_shape", "posterior")
+    with _described_by(artefact, *needed), _place(artefact):
         diffusion = build_diffusion(artefact.config)
-    load_strict(diffusion, artefact.tensors, source=path)
+    _load(diffusion, diffusion, artefact)
     diffusion.requires_grad_(False).eval().to(device)
     return FrozenDiffusion(diffusion, artefact.digest, artefact.config)
 
@@ -177,8 +191,9 @@ def load_ldae(path: Path, *, device: torch.device) -> FrozenLdae:
         If the folder holds no such model or its weights do not fit.
     """
     artefact = read_artefact(path, kind="ldae")
-    with _described_by(artefact, "autoencoder_digest", "grid", "latent_shape"):
+    needed = ("autoencoder_digest", "grid", "latent_shape")
+    with _described_by(artefact, *needed), _place(artefact):
         net = build_ldae(artefact.config)
-    load_strict(net, artefact.tensors, source=path)
+    _load(net, net.diffusion, artefact)
     net.requires_grad_(False).eval().to(device)
     return FrozenLdae(net, artefact.digest, artefact.config)
