@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from pipeline.artefact import CONFIG, Artefact, load_strict, read_artefact
+from pipeline.compute import digest_of
 from pipeline.diffusion.schedule import Schedule
 from pipeline.ldae import LatentDiffusion, Ldae, build_diffusion, build_ldae
 from pipeline.nets.autoencoder import Autoencoder, Voxels
@@ -47,9 +48,11 @@ def load_autoencoder(path: Path, *, device: torch.device) -> FrozenAutoencoder:
     with _described_by(artefact, "grid"):
         net = Autoencoder(**architecture(config))
         net.box = _box(config, config["grid"])
+        net.boxes = tuple(config["boxes"]) if config.get("boxes") else None
     load_strict(net, artefact.tensors, source=path)
     net.requires_grad_(False).eval().to(device)
-    return FrozenAutoencoder(net, artefact.digest, config["grid"], config, path)
+    digest = artefact.digest if net.boxes is None else digest_of([artefact.digest, net.boxes])
+    return FrozenAutoencoder(net, digest, config["grid"], config, path)
 
 
 def on_grid(autoencoder: FrozenAutoencoder, grid: dict[str, Any]) -> FrozenAutoencoder:
@@ -89,6 +92,18 @@ def for_volumes(autoencoder: FrozenAutoencoder, grid: dict[str, Any]) -> FrozenA
         As `on_grid` does.
     """
     return on_grid(autoencoder, grid) if autoencoder.config.get("portable") else autoencoder
+
+
+def intensity_rule(config: dict[str, Any]) -> dict[str, Any]:
+    """Return the parameters of preprocessing that scale intensities as the autoencoder expects.
+
+    Empty where its config does not tell.
+    """
+    rule = dict(config.get("intensity") or {})
+    if "intensity_percentiles" in rule:
+        low, high = rule["intensity_percentiles"]
+        rule["intensity_percentiles"] = (float(low), float(high))
+    return rule
 
 
 def trained_grid(config: dict[str, Any]) -> dict[str, Any]:

@@ -107,7 +107,9 @@ class SemanticEncoderParams(Section):
         if self.reads_volumes and len(self.channels) != len(self.depths):
             raise ValueError(f"channels: {len(self.channels)} levels, depths {len(self.depths)}")
         if self.kind == "published" and self.dim != self.channels[-1]:
-            raise ValueError(f"dim {self.dim}: published has {self.channels[-1]}, its last channels")
+            raise ValueError(
+                f"dim {self.dim}: published has {self.channels[-1]}, its last channels"
+            )
         if self.kind == "published" and self.num_slices is not None:
             raise ValueError("num_slices: published reads every slice")
         if self.channels[-1] % self.num_heads:

@@ -30,8 +30,8 @@ def encode(
     Example: pipeline encode --input nifti/ --out latents.zarr
     """
     from pipeline.bundled import find_autoencoder
-    from pipeline.frozen import for_volumes, load_autoencoder
-    from pipeline.precompute.encode import check_out, encode_volumes
+    from pipeline.frozen import for_volumes, intensity_rule, load_autoencoder
+    from pipeline.precompute.encode import check_intensity, check_out, encode_volumes
     from pipeline.precompute.volumes_of import volumes_of
     from pipeline.stores.volumes import open_volumes
 
@@ -46,12 +46,14 @@ def encode(
         out,
         params,
         grid=autoencoder.grid,
+        intensity=intensity_rule(autoencoder.config),
         workers=settings.num_workers(),
         scheduler=settings.scheduler,
     )
     if made.quarantined:
         typer.echo(f"{made.quarantined} scans quarantined, reasons in {made.quarantine}", err=True)
     store = open_volumes(made.volumes)
+    check_intensity(store, autoencoder)
     summary = encode_volumes(
         store,
         for_volumes(autoencoder, store.attributes.grid),

@@ -363,7 +363,5 @@ def _attention(w: Tensors, name: str, x: torch.Tensor, heads: int) -> torch.Tens
         q, k, v = head.chunk(3, 1)
         scores = torch.einsum("bct,bcs->bts", q, k) / math.sqrt(q.shape[1])
         made.append(torch.einsum("bts,bcs->bct", scores.softmax(-1), v))
-    h = F.conv1d(
-        torch.cat(made, 1), w[f"{name}.proj_out.weight"], w[f"{name}.proj_out.bias"]
-    )
+    h = F.conv1d(torch.cat(made, 1), w[f"{name}.proj_out.weight"], w[f"{name}.proj_out.bias"])
     return (flat + h).reshape(x.shape)

@@ -1,6 +1,5 @@
 """Published weights imported, against a second implementation that reads the files' own names."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -10,7 +9,7 @@ from monai.networks.nets.autoencoderkl import AutoencoderKL
 from pipeline.diffusion.samplers import invert, sample
 from pipeline.foreign.importing import import_autoencoder
 from pipeline.foreign.published_import import Choices, Files, import_ldae
-from pipeline.frozen import load_diffusion, load_ldae
+from pipeline.frozen import load_ldae
 from tests import published_layout as layout
 
 CPU = torch.device("cpu")

@@ -17,14 +17,20 @@ def manipulate(
     z_0: Float[Tensor, "1 C X Y Z"],
     direction: SavedDirection,
     scales: Sequence[float],
+    *,
+    volume: Float[Tensor, "1 X Y Z"] | None = None,
+    named: Sequence[float] | None = None,
 ) -> Outcome:
     """Return one volume a scale; scale 0 is the reconstruction.
 
     A scale is a number of standard deviations that y_sem of the probe's fitting scans has along
-    the direction.
+    the direction. `named` are published scales, if files are to be named by those.
     """
-    labels = numbered("scale", scales, digits=2, sign="+")
-    codes = models.take_apart(z_0)
+    if named is None:
+        labels = numbered("scale", scales, digits=2, sign="+")
+    else:
+        labels = numbered("published-scale", named, digits=2, sign="+")
+    codes = models.take_apart(z_0, volume)
     moved = move(codes.y_sem, direction, scales)
     x_T = codes.x_T.expand(len(scales), *codes.x_T.shape[1:])
     start = float(direction.position(codes.y_sem.double().cpu().numpy())[0])
@@ -36,7 +42,8 @@ def manipulate(
         "x_T": "inverted",
         "inversion": latent_health(codes.x_T),
         "direction": direction.towards,
-        "scale_unit": "standard deviations of y_sem along the direction, probe's fitting scans",
+        "scale_unit": direction.unit,
+        "published_scale_unit": "s of n' = n + s · sqrt(dim) · weight, n standardised y_sem",
         "position_before": start,
     }
     return Outcome(

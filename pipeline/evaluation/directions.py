@@ -16,6 +16,7 @@ from schemas.errors import ContractError
 
 Floats = NDArray[np.float64]
 FILE = "directions.json"
+OF_STUDY = Path("reports") / "probe" / FILE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,10 +175,37 @@ def read_direction(
     if len(lengths) > 1 or dim not in (None, *lengths):
         expected = f"{dim}, the length of y_sem of --ldae" if dim else "one length"
         found = ", ".join(f"{key} {len(np.ravel(values))}" for key, values in arrays.items())
-        raise ContractError(f"{path}: {name} has {found}; expected {expected}; run `pipeline probe`")
+        raise ContractError(
+            f"{path}: {name} has {found}; expected {expected}; run `pipeline probe`"
+        )
     return SavedDirection(
         **arrays,
         spread=spread,
         towards=entry["towards"],
         assumed_spread=bool(entry.get("assumed_spread")),
     )
+
+
+def find_direction(
+    given: Path | None, ldae: Path, name: str, *, config: Mapping[str, Any]
+) -> SavedDirection:
+    """Return a direction of the file given, else of the probe stage, else of an imported LDAE.
+
+    `config` is that of the model in the folder `ldae`.
+
+    Raises
+    ------
+    ContractError
+        As `read_direction` does.
+    """
+    digest = str(config["weights_sha256"])
+    dim = config.get("encoder", {}).get("dim")
+    own = ldae / FILE
+    if given is None and own.is_file():
+        if not OF_STUDY.is_file():
+            return read_direction(own, name, ldae_digest=digest, dim=dim)
+        try:
+            return read_direction(OF_STUDY, name, ldae_digest=digest, dim=dim)
+        except ContractError:
+            return read_direction(own, name, ldae_digest=digest, dim=dim)
+    return read_direction(given or OF_STUDY, name, ldae_digest=digest, dim=dim)

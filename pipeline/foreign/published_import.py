@@ -299,7 +299,7 @@ def _check(found: _Found, decoder: Path, encoder: Path | None) -> None:
     expected = _network(found).state_dict()
     problems: dict[Path, list[str]] = {}
     for key in sorted(expected.keys() | found.tensors.keys()):
-        wrong = _problem(key, found.tensors.get(key), expected.get(key))
+        wrong = _problem(found.tensors.get(key), expected.get(key))
         if wrong is not None:
             of_encoder = key.startswith("encoder.") and found.kind == "ldae"
             path = encoder if of_encoder and encoder is not None else decoder
@@ -311,7 +311,7 @@ def _check(found: _Found, decoder: Path, encoder: Path | None) -> None:
         )
 
 
-def _problem(key: str, given: Tensor | None, wanted: Tensor | None) -> str | None:
+def _problem(given: Tensor | None, wanted: Tensor | None) -> str | None:
     if given is None:
         return "missing"
     if wanted is None:

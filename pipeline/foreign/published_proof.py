@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from pipeline.diffusion.health import latent_health, near_gaussian
-from pipeline.diffusion.samplers import Model, invert, sample
+from pipeline.diffusion.samplers import Model, Sampler, invert, sample
 from pipeline.evaluation.directions import FILE as DIRECTIONS
 from pipeline.evaluation.metrics import reconstruction_metrics
 from pipeline.frozen import load_autoencoder, load_diffusion, load_ldae
@@ -25,7 +25,7 @@ LOST_SSIM = 0.05
 """A round trip of codes that is so much worse than the autoencoder's is worth a remark."""
 FAR = 5.0
 """Root mean square of standardised y_sem beyond which it is none of the training scans'."""
-SAMPLER = "dpm"
+SAMPLER: Sampler = "dpm"
 
 
 @torch.inference_mode()
@@ -38,9 +38,7 @@ def prove_import(
     """
     autoencoder = load_autoencoder(ae, device=device)
     zooms = abs(float(autoencoder.grid["affine"][0][0]))
-    template, brain = load_template(
-        GridParams(shape=tuple(autoencoder.grid["shape"]), zooms=zooms)
-    )
+    template, brain = load_template(GridParams(shape=tuple(autoencoder.grid["shape"]), zooms=zooms))
     volume = torch.from_numpy(template * brain)[None, None]
     inside = torch.from_numpy(brain.copy())[None, None]
     mean, _ = autoencoder.net.encode(volume.to(device))

@@ -1,8 +1,8 @@
 """What every semantic encoder has.
 
-`reads` says whether it takes latents or volumes, `dim` is the length of y_sem, `mixes_batch` whether
-training statistics are those of the whole batch, `fit_input` and `fit_output` set what the training
-scans have in common.
+`reads` tells whether it takes latents or volumes, `dim` is the length of y_sem, `mixes_batch`
+whether training statistics are those of the whole batch, `fit_input` and `fit_output` set what the
+training scans have in common.
 """
 
 from collections.abc import Iterable

@@ -91,7 +91,7 @@ class PublishedEncoder(SemanticEncoder):
         images = volume.movedim(-1, 1).flatten(0, 1)
         features = torch.cat(list(self._features(images)))
         with torch.autocast(volume.device.type, enabled=False):
-            tokens = features.float().unflatten(0, (len(volume), -1)) + self.position
+            tokens = features.float().reshape(len(volume), self.num_slices, -1) + self.position
             asked = (self.score(tokens).softmax(dim=1) * tokens).sum(1, keepdim=True)
             pooled, _ = self.attention(
                 self.query(asked), self.key(tokens), self.value(tokens), need_weights=False
@@ -101,7 +101,7 @@ class PublishedEncoder(SemanticEncoder):
 
     def _features(self, images: Float[Tensor, "N 1 X Y"]) -> Iterator[Float[Tensor, "n W"]]:
         """Yield the vectors of images; those of a part are computed again in the backward pass."""
-        for part in images.split(IMAGES_AT_A_TIME):
+        for part in torch.split(images, IMAGES_AT_A_TIME):
             if torch.is_grad_enabled():
                 yield checkpoint(self.backbone, part, use_reentrant=False)
             else:

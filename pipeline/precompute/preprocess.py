@@ -15,7 +15,7 @@ from pipeline import __version__
 from pipeline.compute import digest_of, progress, write_atomic
 from pipeline.precompute.overrides import BY_HAND, Override
 from pipeline.precompute.staging import Record, Staging
-from pipeline.precompute.tasks import Task, content_params, fingerprint, run_all
+from pipeline.precompute.tasks import Task, content_params, fingerprint, recorded_params, run_all
 from pipeline.stores.builder import check_target, lock_store
 from pipeline.stores.reading import is_current
 from pipeline.stores.verify import verify_store
@@ -258,7 +258,7 @@ def _attributes(tasks: list[Task], params: PreprocessParams) -> StoreAttributes:
     return StoreAttributes(
         kind="volumes",
         made_by=f"ldae-pipeline {__version__}",
-        params={"preprocess": params.model_dump(mode="json")},
+        params={"preprocess": recorded_params(params)},
         digests={"preprocessing": digest_of([content, METHOD_VERSION])},
         grid={
             "shape": list(params.grid.shape),

@@ -29,12 +29,14 @@ def volumes_of(
     params: Params,
     *,
     grid: dict[str, Any],
+    intensity: dict[str, Any] | None = None,
     workers: int,
     scheduler: str | None,
 ) -> MadeVolumes:
     """Return the volume store of an input, preprocessing it where it is none.
 
-    Preprocessing goes to the grid of the autoencoder; its results stay in `<out>.input/`, so that
+    Preprocessing goes to the grid of the autoencoder, and scales intensities as that expects where
+    it tells (`intensity`, see `frozen.intensity_rule`); its results stay in `<out>.input/`, so that
     a second call redoes nothing.
 
     Raises
@@ -55,7 +57,7 @@ def volumes_of(
     affine = grid["affine"]
     zooms = abs(affine[0][0])
     preprocess = params.preprocess.model_copy(
-        update={"grid": GridParams(shape=tuple(grid["shape"]), zooms=zooms)}
+        update={"grid": GridParams(shape=tuple(grid["shape"]), zooms=zooms), **(intensity or {})}
     )
     quarantine = work / "quarantine.csv"
     log.info(
