@@ -159,7 +159,9 @@ class Models:
 
     def record(self) -> dict[str, Any]:
         """Return what decides the outcome, for the JSON beside it."""
+        imported = self.ldae.config.get("imported")
         return {
+            **({"imported": imported} if imported else {}),
             "made_by": f"ldae-pipeline {__version__}",
             "models": {"autoencoder": self.autoencoder.digest, "ldae": self.ldae.digest},
             "sampler": self.sampler,

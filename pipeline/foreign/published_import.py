@@ -28,6 +28,7 @@ from pipeline.foreign.published_layout import (
     Names,
     branch_names,
     denoiser_names,
+    encoder_name,
     encoder_names,
     encoder_of,
     has_branch,
@@ -304,6 +305,8 @@ def _check(found: _Found, decoder: Path, encoder: Path | None) -> None:
             of_encoder = key.startswith("encoder.") and found.kind == "ldae"
             path = encoder if of_encoder and encoder is not None else decoder
             name = found.theirs.get(key, key)
+            if of_encoder and key not in found.theirs:
+                name = encoder_name(key.removeprefix("encoder."))
             problems.setdefault(path, []).append(f"{name}: {wrong}")
     for path, lines in problems.items():
         raise ContractError(

@@ -5,6 +5,7 @@ level: attention where it has some, then up- or downsampling.
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
@@ -103,7 +104,8 @@ def unet_of(shapes: Shapes, *, heads: int) -> UnetConfig:
 def _width(shapes: Shapes, block: str) -> int:
     """Return the output channels of a residual block, 0 where nothing tells."""
     names = ("out_layers.3.weight", "out_layers.3.bias", "out_layers.0.weight", "in_layers.2.bias")
-    return next((shapes[block + name][0] for name in names if block + name in shapes), 0)
+    votes = Counter(shapes[block + name][0] for name in names if block + name in shapes)
+    return votes.most_common(1)[0][0] if votes else 0
 
 
 def denoiser_names(config: UnetConfig) -> Names:
@@ -187,6 +189,16 @@ def encoder_names(keys: Mapping[str, Any]) -> Names:
             if key.startswith(theirs):
                 names[key] = ours + key.removeprefix(theirs)
     return names
+
+
+def encoder_name(ours: str) -> str:
+    """Return what a tensor of `PublishedEncoder` is called in a file."""
+    if ours.startswith("backbone."):
+        return BACKBONE + ours.removeprefix("backbone.").replace("norm.", "classifier.0.", 1)
+    for theirs, own in ENCODER.items():
+        if ours.startswith(own):
+            return theirs + ours.removeprefix(own)
+    return ours
 
 
 def once(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
