@@ -9,8 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from pipeline.artefact import CONFIG, Artefact, load_strict, read_artefact
+from pipeline.compute import digest_of
+from pipeline.diffusion.schedule import Schedule
 from pipeline.ldae import LatentDiffusion, Ldae, build_diffusion, build_ldae
 from pipeline.nets.autoencoder import Autoencoder, Voxels
 from schemas.errors import ContractError
@@ -45,9 +48,11 @@ def load_autoencoder(path: Path, *, device: torch.device) -> FrozenAutoencoder:
     with _described_by(artefact, "grid"):
         net = Autoencoder(**architecture(config))
         net.box = _box(config, config["grid"])
+        net.boxes = tuple(config["boxes"]) if config.get("boxes") else None
     load_strict(net, artefact.tensors, source=path)
     net.requires_grad_(False).eval().to(device)
-    return FrozenAutoencoder(net, artefact.digest, config["grid"], config, path)
+    digest = artefact.digest if net.boxes is None else digest_of([artefact.digest, net.boxes])
+    return FrozenAutoencoder(net, digest, config["grid"], config, path)
 
 
 def on_grid(autoencoder: FrozenAutoencoder, grid: dict[str, Any]) -> FrozenAutoencoder:
@@ -87,6 +92,18 @@ def for_volumes(autoencoder: FrozenAutoencoder, grid: dict[str, Any]) -> FrozenA
         As `on_grid` does.
     """
     return on_grid(autoencoder, grid) if autoencoder.config.get("portable") else autoencoder
+
+
+def intensity_rule(config: dict[str, Any]) -> dict[str, Any]:
+    """Return the parameters of preprocessing that scale intensities as the autoencoder expects.
+
+    Empty where its config does not tell.
+    """
+    rule = dict(config.get("intensity") or {})
+    if "intensity_percentiles" in rule:
+        low, high = rule["intensity_percentiles"]
+        rule["intensity_percentiles"] = (float(low), float(high))
+    return rule
 
 
 def trained_grid(config: dict[str, Any]) -> dict[str, Any]:
@@ -140,6 +157,17 @@ def _described_by(artefact: Artefact, *needed: str) -> Iterator[None]:
         ) from error
 
 
+def _place(artefact: Artefact) -> torch.device:
+    """Return where a network is built: nowhere if it takes over the tensors of its file."""
+    return torch.device("meta" if artefact.mapped else "cpu")
+
+
+def _load(net: nn.Module, diffusion: LatentDiffusion, artefact: Artefact) -> None:
+    load_strict(net, artefact.tensors, source=artefact.path, take=artefact.mapped)
+    if artefact.mapped:  # the schedule is computed, not stored
+        diffusion.schedule = Schedule(**artefact.config["diffusion"])
+
+
 @dataclass(frozen=True, slots=True)
 class FrozenDiffusion:
     """A trained stage 1 and where it came from."""
@@ -167,9 +195,10 @@ def load_diffusion(path: Path, *, device: torch.device) -> FrozenDiffusion:
         If the folder holds no such model or its weights do not fit.
     """
     artefact = read_artefact(path, kind="ldm")
-    with _described_by(artefact, "autoencoder_digest", "grid", "latent_shape", "posterior"):
+    needed = ("autoencoder_digest", "grid", "latent_shape", "posterior")
+    with _described_by(artefact, *needed), _place(artefact):
         diffusion = build_diffusion(artefact.config)
-    load_strict(diffusion, artefact.tensors, source=path)
+    _load(diffusion, diffusion, artefact)
     diffusion.requires_grad_(False).eval().to(device)
     return FrozenDiffusion(diffusion, artefact.digest, artefact.config)
 
@@ -183,8 +212,9 @@ def load_ldae(path: Path, *, device: torch.device) -> FrozenLdae:
         If the folder holds no such model or its weights do not fit.
     """
     artefact = read_artefact(path, kind="ldae")
-    with _described_by(artefact, "autoencoder_digest", "grid", "latent_shape"):
+    needed = ("autoencoder_digest", "grid", "latent_shape")
+    with _described_by(artefact, *needed), _place(artefact):
         net = build_ldae(artefact.config)
-    load_strict(net, artefact.tensors, source=path)
+    _load(net, net.diffusion, artefact)
     net.requires_grad_(False).eval().to(device)
     return FrozenLdae(net, artefact.digest, artefact.config)

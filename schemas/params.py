@@ -154,6 +154,9 @@ class PreprocessParams(Section):
     """Transform to MNI152. `syn` removes much of the atrophy that a model should learn."""
     registration_zooms: Annotated[float, Field(gt=0)] = 3.0
     """Voxel size (mm) at which the transform is estimated."""
+    intensity: Literal["percentiles", "minmax"] = "percentiles"
+    """What maps to 0 and 1: percentiles of the brain, or, as published weights expect, the lowest
+    and highest intensity of the stripped volume, air (0) included; one hot voxel darkens all."""
     intensity_percentiles: tuple[float, float] = (0.5, 99.5)
     """Percentiles inside the brain that map to 0 and 1; beyond is clipped."""
     max_bytes: Positive = 2_000_000_000

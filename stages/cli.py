@@ -21,6 +21,7 @@ from stages import (
     export_ae,
     generate,
     import_ae,
+    import_ldae,
     info,
     init,
     interpolate,
@@ -76,6 +77,7 @@ TOOLS: dict[str, Callable[..., None]] = {
     "interpolate": interpolate.interpolate,
     "export-ae": export_ae.export_ae,
     "import-ae": import_ae.import_ae,
+    "import-ldae": import_ldae.import_ldae,
     "train-voxel-dae": train_voxel_dae.train_voxel_dae,
     "bench": bench.bench,
 }

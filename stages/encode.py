@@ -32,8 +32,8 @@ def encode(
 
     Example: pipeline encode --input nifti/ --out latents.zarr
     """
-    from pipeline.frozen import for_volumes, load_autoencoder
-    from pipeline.precompute.encode import check_out, encode_volumes
+    from pipeline.frozen import for_volumes, intensity_rule, load_autoencoder
+    from pipeline.precompute.encode import check_intensity, check_out, encode_volumes
     from pipeline.precompute.volumes_of import volumes_of
     from pipeline.stores.volumes import open_volumes
     from stages.by_hand import chosen_autoencoder
@@ -50,12 +50,14 @@ def encode(
         params,
         grid=_grid_of(settings, input_path, autoencoder),
         asked=settings.set_by_hand(),
+        intensity=intensity_rule(autoencoder.config),
         workers=settings.num_workers(),
         scheduler=settings.scheduler,
     )
     if made.quarantined:
         typer.echo(f"{made.quarantined} scans quarantined, reasons in {made.quarantine}", err=True)
     store = open_volumes(made.volumes)
+    check_intensity(store, autoencoder)
     summary = encode_volumes(
         store,
         for_volumes(autoencoder, store.attributes.grid),

@@ -23,7 +23,7 @@ def train_ldae(
     ] = None,
     volumes: Annotated[
         Path | None,
-        typer.Option(help="volumes.zarr; read by the `slices` encoder alone."),
+        typer.Option(help="volumes.zarr; read by the encoders `slices` and `published` alone."),
     ] = None,
     ae: Annotated[
         Path | None, typer.Option(help="Autoencoder folder, to make pictures of brains.")
@@ -53,7 +53,7 @@ def train_ldae(
         train_denoiser(
             store, scan_ids, params.train_ldm, ldm, device=device, autoencoder=autoencoder
         )
-    reads_volumes = params.train_ldae.encoder.kind == "slices"
+    reads_volumes = params.train_ldae.encoder.reads_volumes
     metrics = train(
         store,
         scan_ids,

@@ -40,8 +40,7 @@ from pipeline.applications.vary import vary
 from pipeline.applications.visits import Places, alphas_of_months
 from pipeline.applications.writing import Writer
 from pipeline.artefact import CONFIG, finished_metrics
-from pipeline.evaluation.directions import SavedDirection, read_direction, write_directions
-from pipeline.evaluation.probes import Direction
+from pipeline.evaluation.directions import Direction, read_direction, write_directions
 from pipeline.frozen import load_autoencoder, load_diffusion, load_ldae
 from pipeline.imaging.bias import BiasField
 from pipeline.imaging.chain import scale_intensities
@@ -98,7 +97,7 @@ def source(opener):
 def direction():
     generator = np.random.default_rng(3)
     weight = generator.normal(size=DIM)
-    return SavedDirection(
+    return Direction(
         weight=weight / np.linalg.norm(weight),
         mean=generator.normal(size=DIM),
         std=generator.uniform(0.5, 2, DIM),

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 import pipeline.training.latent_diffusion as stages
 from pipeline.applications.models import load_models, load_voxel_models
 from pipeline.evaluation import reconstruction
-from pipeline.evaluation.directions import write_directions
+from pipeline.evaluation.directions import Direction, write_directions
 from pipeline.evaluation.evaluate import evaluate_study
 from pipeline.evaluation.headline import read_headline
 from pipeline.evaluation.manipulation import evaluate_manipulation
@@ -25,7 +25,6 @@ from pipeline.evaluation.medicalnet import (
 from pipeline.evaluation.metrics import summarise_reconstruction
 from pipeline.evaluation.neighbours import Neighbours
 from pipeline.evaluation.pca_direction import fit_pca_direction
-from pipeline.evaluation.probes import Direction
 from pipeline.evaluation.reconstruction import (
     METHODS,
     Scan,

@@ -9,23 +9,29 @@ from torch import Tensor
 
 from pipeline.applications.models import Models
 from pipeline.applications.outcome import Outcome, numbered
-from pipeline.evaluation.directions import SavedDirection
+from pipeline.evaluation.directions import Direction
 from pipeline.evaluation.metrics import latent_health
 
 
 def manipulate(
     models: Models,
     z_0: Float[Tensor, "1 C X Y Z"],
-    direction: SavedDirection,
+    direction: Direction,
     scales: Sequence[float],
+    *,
+    volume: Float[Tensor, "1 X Y Z"] | None = None,
+    named: Sequence[float] | None = None,
 ) -> Outcome:
     """Return one volume a scale; scale 0 is the reconstruction.
 
     A scale is a number of standard deviations that y_sem of the probe's fitting scans has along
-    the direction.
+    the direction. `named` are published scales, if files are to be named by those.
     """
-    labels = numbered("scale", scales, digits=2, sign="+")
-    codes = models.take_apart(z_0)
+    if named is None:
+        labels = numbered("scale", scales, digits=2, sign="+")
+    else:
+        labels = numbered("published-scale", named, digits=2, sign="+")
+    codes = models.take_apart(z_0, volume)
     moved = move(codes.y_sem, direction, scales)
     x_T = codes.x_T.expand(len(scales), *codes.x_T.shape[1:])
     numbers = torch.arange(len(scales))
@@ -50,7 +56,8 @@ def manipulate(
         "x_T": "inverted",
         "inversion": latent_health(codes.x_T),
         "direction": direction.towards,
-        "scale_unit": "standard deviations of y_sem along the direction, probe's fitting scans",
+        "scale_unit": direction.unit,
+        "published_scale_unit": "s of n' = n + s · sqrt(dim) · weight, n standardised y_sem",
         "position_before": start,
     }
     return Outcome(
@@ -63,7 +70,7 @@ def manipulate(
 
 
 def move(
-    y_sem: Float[Tensor, "1 D"], direction: SavedDirection, scales: Sequence[float]
+    y_sem: Float[Tensor, "1 D"], direction: Direction, scales: Sequence[float]
 ) -> Float[Tensor, "S D"]:
     """Return y_sem moved by each scale: y + scale · spread · weight · std."""
     step = torch.as_tensor(direction.step, dtype=torch.float64)

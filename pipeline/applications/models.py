@@ -69,19 +69,38 @@ class Models:
         mean: Tensor = self.ldae.net.diffusion.standardise.inverse(z_0)
         return mean
 
-    @torch.inference_mode()
-    def embed(self, z_0: Float[Tensor, "B C X Y Z"]) -> Float[Tensor, "B D"]:
-        """Return y_sem. An encoder that reads volumes is given the decoded ones."""
-        parts = torch.split(z_0, self.batch_size)
-        return torch.cat([self.ldae.net.embed(part, partial(self._seen, part)) for part in parts])
-
-    def _seen(self, z_0: Float[Tensor, "B C x y z"]) -> Float[Tensor, "B 1 X Y Z"]:
-        return self.decode(z_0)[:, None].to(self.device)
+    @property
+    def reads_volumes(self) -> bool:
+        """Whether y_sem is read off volumes, not off latents."""
+        return self.ldae.net.encoder.reads == "volume"
 
     @torch.inference_mode()
-    def take_apart(self, z_0: Float[Tensor, "B C X Y Z"]) -> Codes:
-        """Return y_sem and the inverted x_T."""
-        y_sem = self.embed(z_0)
+    def embed(
+        self, z_0: Float[Tensor, "B C x y z"], volumes: Float[Tensor, "B X Y Z"] | None = None
+    ) -> Float[Tensor, "B D"]:
+        """Return y_sem. An encoder that reads volumes is given these, else the decoded ones."""
+        size = self.batch_size
+        parts = torch.split(z_0, size)
+        own = [None] * len(parts) if volumes is None else list(torch.split(volumes, size))
+        return torch.cat(
+            [
+                self.ldae.net.embed(part, partial(self._seen, part, seen))
+                for part, seen in zip(parts, own, strict=True)
+            ]
+        )
+
+    def _seen(
+        self, z_0: Float[Tensor, "B C x y z"], volumes: Float[Tensor, "B X Y Z"] | None
+    ) -> Float[Tensor, "B 1 X Y Z"]:
+        seen = self.decode(z_0) if volumes is None else volumes
+        return seen[:, None].to(self.device)
+
+    @torch.inference_mode()
+    def take_apart(
+        self, z_0: Float[Tensor, "B C x y z"], volumes: Float[Tensor, "B X Y Z"] | None = None
+    ) -> Codes:
+        """Return y_sem, of the volumes where it is read off those, and the inverted x_T."""
+        y_sem = self.embed(z_0, volumes)
         return Codes(y_sem, self.invert(y_sem, z_0))
 
     @torch.inference_mode()
@@ -166,7 +185,9 @@ class Models:
 
     def record(self) -> dict[str, Any]:
         """Return what decides the outcome, for the JSON beside it."""
+        imported = self.ldae.config.get("imported")
         return {
+            **({"imported": imported} if imported else {}),
             "made_by": f"ldae-pipeline {__version__}",
             "models": {"autoencoder": self.autoencoder.digest, "ldae": self.ldae.digest},
             "sampler": self.sampler,

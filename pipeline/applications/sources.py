@@ -13,6 +13,7 @@ from torch import Tensor
 from pipeline.applications.models import Models
 from pipeline.applications.names import stem_of
 from pipeline.compute import digest_image, digest_of
+from pipeline.frozen import intensity_rule
 from pipeline.imaging.bias import BiasField
 from pipeline.imaging.geometry import straight_grid
 from pipeline.imaging.template import grid_affine
@@ -59,6 +60,18 @@ class Source:
     """Where it came from."""
     file: Path | None = None
     """The image, where it was read just now."""
+
+    @property
+    def seen(self) -> Float[Tensor, "1 X Y Z"] | None:
+        """Return the volume for a semantic encoder that reads volumes."""
+        return None if self.volume is None else torch.from_numpy(self.volume)[None]
+
+
+def seen_by(*sources: Source) -> Float[Tensor, "B X Y Z"] | None:
+    """Return the volumes of scans for a semantic encoder that reads them, if all have one."""
+    seen = [source.seen for source in sources]
+    known = [volume for volume in seen if volume is not None]
+    return torch.cat(known) if len(known) == len(seen) else None
 
 
 def source_from_store(
@@ -111,11 +124,13 @@ def identity_in_store(
 
 def identity_of_file(path: Path, params: PreprocessParams) -> dict[str, Any]:
     """Return what tells an image file, and how it is preprocessed, from every other."""
+    from pipeline.precompute.tasks import recorded_params
+
     return {
         "kind": "file",
         "path": str(path),
         "sha256": digest_image(path),
-        "preprocess": params.model_dump(mode="json"),
+        "preprocess": recorded_params(params),
     }
 
 
@@ -210,7 +225,7 @@ def preprocessing_for(
             "--ae: its grid is not one that `pipeline preprocess` makes, so a new image cannot be"
             " brought onto it; give a scan of a store with --scan"
         )
-    params = default
+    params = default.model_copy(update=intensity_rule(models.autoencoder.config))
     if volumes is not None and "preprocess" in volumes.attributes.params:
         recorded = PreprocessParams.model_validate(volumes.attributes.params["preprocess"])
         if not _same_grid(recorded.grid, grid):

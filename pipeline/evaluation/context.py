@@ -13,6 +13,7 @@ import pandas as pd
 
 from pipeline.cohort.phantom.anatomy import VOLUMES
 from pipeline.evaluation.brains import Tile
+from pipeline.evaluation.provenance import whose_weights
 from schemas.errors import ContractError
 from schemas.manifest import NUMERIC_COLUMNS, SELECTION
 from schemas.params import Params
@@ -77,6 +78,8 @@ class ReportContext:
     """Package to version and licence."""
     date: str = ""
     """Day of the report, ISO 8601."""
+    whose: tuple[str, ...] = ()
+    """A sentence for each model that others trained."""
 
 
 def load_context(
@@ -114,6 +117,7 @@ def load_context(
     quality = _read_table(qc)
     tiles, num_volumes, grid = _read_tiles(volumes, quality, params.report.mosaic_scans)
     logs = {name: _read_table(models / name / "log.csv") for name in MODELS} if models else {}
+    metrics = _read_study(evaluate and evaluate / "metrics.json")
     return ReportContext(
         params=params,
         manifest=table,
@@ -128,7 +132,8 @@ def load_context(
             for name, log in logs.items()
             if log is not None and len(log)
         },
-        evaluate=_read_study(evaluate and evaluate / "metrics.json"),
+        evaluate=metrics,
+        whose=whose_weights(models, metrics),
         per_scan=_read_parts(evaluate, "per_scan", ".parquet", _read_parquet),
         pictures=_read_parts(evaluate, "pictures", ".npz", _read_arrays),
         ae_quality=_read_ae_quality(evaluate and evaluate.parent / "ae" / "metrics.json"),

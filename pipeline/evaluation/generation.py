@@ -49,7 +49,8 @@ def evaluate_generation(study: Study) -> Part:
         Neighbours.of(study, of_many_subjects(scans, len(scans))) for scans in (train, study.judged)
     )
     shape = models.latent_shape
-    codes = models.embed(study.z_0(spread(train, MAX_LATENTS)["scan_id"].astype(str)))
+    chosen = list(spread(train, MAX_LATENTS)["scan_id"].astype(str))
+    codes = models.embed(study.z_0(chosen), study.seen(chosen))
     prior = fit_prior(codes.cpu().numpy())
     seed, count = study.params.seed, params.count
     made = {

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pipeline.applications.detail import blend
 from pipeline.applications.interpolate import interpolate
 from pipeline.applications.models import Models
-from pipeline.applications.sources import Source
+from pipeline.applications.sources import Source, seen_by
 from pipeline.cohort.subjects import many_subjects_first
 from pipeline.compute import Progress
 from pipeline.evaluation.intervals import mean_interval, paired_difference
@@ -82,7 +82,9 @@ def fill_in(
     alpha = visit.alpha
     latents = torch.cat([before.z_0, torch.lerp(before.z_0, after.z_0, alpha), after.z_0])
     first, latent_blend, last = models.decode(latents).numpy()
-    ldae = interpolate(models, before.z_0, after.z_0, [alpha]).volumes[0].numpy()
+    seen = seen_by(before, after)
+    outcome = interpolate(models, before.z_0, after.z_0, [alpha], volumes=seen)
+    ldae = outcome.volumes[0].numpy()
     both = {"ldae": ldae, "latent_blend": latent_blend}
     detail = blend(before.volume - first, after.volume - last, alpha)
     return {

@@ -15,7 +15,7 @@ from torch import Tensor
 from pipeline.applications.manipulate import manipulate
 from pipeline.applications.models import Models
 from pipeline.compute import Progress
-from pipeline.evaluation.directions import SavedDirection, read_direction
+from pipeline.evaluation.directions import Direction, read_direction
 from pipeline.evaluation.intervals import mean_interval, median_interval, share_interval
 from pipeline.evaluation.neighbours import Neighbours
 from pipeline.evaluation.pca_direction import PcaDirection, fit_pca_direction
@@ -35,7 +35,7 @@ class Judge:
     """What manipulated volumes are measured with."""
 
     models: Models
-    direction: SavedDirection
+    direction: Direction
     pca: PcaDirection | None = None
     neighbours: Neighbours | None = None
 
@@ -59,7 +59,9 @@ class Judge:
         made = volumes.numpy()
         table: dict[str, Any] = {
             "scale": list(scales),
-            "score": self.direction.position(self.models.embed(z_0).double().cpu().numpy()),
+            "score": self.direction.position(
+                self.models.embed(z_0, volumes).double().cpu().numpy()
+            ),
             "ventricle_ml": [ventricle_ml(v, affine, median=median) for v in made],
             "identity": [float(np.corrcoef(own[kept], v[kept])[0, 1]) for v in made],
         }
@@ -84,7 +86,12 @@ def evaluate_manipulation(study: Study) -> Part:
         return Part(metrics={"skipped": "no --directions of the probe stage were given"})
     ldae_digest = study.models.ldae.digest
     try:
-        direction = read_direction(study.directions, params.direction, ldae_digest=ldae_digest)
+        direction = read_direction(
+            study.directions,
+            params.direction,
+            ldae_digest=ldae_digest,
+            dim=study.models.ldae.net.encoder.dim,
+        )
     except ContractError as error:
         return Part(
             metrics={"skipped": f"{error}; set evaluate.manipulation.direction in params.yaml"}
@@ -103,7 +110,10 @@ def evaluate_manipulation(study: Study) -> Part:
         for scan_id, subject_id in zip(chosen["scan_id"], chosen["subject_id"], strict=True):
             source = study.source(str(scan_id))
             own = study.models.decode(source.z_0)[0].numpy()
-            made = {"ldae": manipulate(study.models, source.z_0, direction, params.scales).volumes}
+            outcome = manipulate(
+                study.models, source.z_0, direction, params.scales, volume=source.seen
+            )
+            made = {"ldae": outcome.volumes}
             if pca is not None:
                 mean = study.models.unstandardise(source.z_0)
                 moved = mean + pca.moves(params.scales).to(mean)

@@ -109,22 +109,28 @@ def reconstruct_all(study: Study, batch: list[Scan]) -> tuple[Made, Float[Tensor
     others = [other for scan in batch for other in scan.other_ids]
     other_codes = None
     if others:
-        codes = models.embed(study.z_0(others))
+        codes = models.embed(study.z_0(others), study.seen(others))
         other_codes = codes.reshape(len(batch), -1, codes.shape[1])
-    made, x_T = _ldae_ways(models, z_0, _noise(study, models, batch), other_codes)
+    seen = study.seen(scan.scan_id for scan in batch)
+    made, x_T = _ldae_ways(models, z_0, seen, _noise(study, models, batch), other_codes)
     made = {"ae": models.decode(z_0), "lddim": _lddim(models, z_0)} | made
     if study.voxel_dae is not None:
         voxels = study.voxel_dae
         volumes = torch.cat([_reference(study.volumes, scan.scan_id)[None] for scan in batch])
-        ways, _ = _ldae_ways(voxels, voxels.encode(volumes), _noise(study, voxels, batch), None)
+        noise = _noise(study, voxels, batch)
+        ways, _ = _ldae_ways(voxels, voxels.encode(volumes), volumes, noise, None)
         made |= {VOXEL_METHODS[name]: volumes for name, volumes in ways.items()}
     return made, x_T
 
 
 def _ldae_ways(
-    models: Models, z_0: Tensor, noise: Tensor, other_codes: Tensor | None
+    models: Models,
+    z_0: Tensor,
+    seen: Tensor | None,
+    noise: Tensor,
+    other_codes: Tensor | None,
 ) -> tuple[Made, Tensor]:
-    codes = models.take_apart(z_0)
+    codes = models.take_apart(z_0, seen)
     starts = {"ldae": (codes.x_T, codes.y_sem), "ldae_y_sem_only": (noise, codes.y_sem)}
     if other_codes is not None:
         each = noise.repeat_interleave(other_codes.shape[1], 0)
@@ -176,7 +182,8 @@ def _other_steps(study: Study, scans: list[Scan]) -> pd.DataFrame:
         models = replace(study.models, num_inference_steps=steps)
         for batch in _batches(scans, study.params.batch_size):
             z_0 = study.z_0(scan.scan_id for scan in batch)
-            made, _ = _ldae_ways(models, z_0, _noise(study, models, batch), None)
+            seen = study.seen(scan.scan_id for scan in batch)
+            made, _ = _ldae_ways(models, z_0, seen, _noise(study, models, batch), None)
             made |= {"lddim": _lddim(models, z_0)}
             for i, scan in enumerate(batch):
                 reference = _reference(study.volumes, scan.scan_id)

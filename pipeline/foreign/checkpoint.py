@@ -4,6 +4,7 @@ import json
 import pickle
 import re
 import warnings
+import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,13 +74,17 @@ def _load(path: Path) -> Any:
             return load_file(path)
         with warnings.catch_warnings():  # a plain pickle's protocol
             warnings.simplefilter("ignore")
-            return torch.load(path, map_location="cpu", weights_only=True)
+            # Tensors stay in the file until they are used; a plain pickle has no such form.
+            return torch.load(
+                path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
+            )
     except pickle.UnpicklingError as error:
         named = re.search(r"GLOBAL ([\w.]+)", str(error))
         what = f"it asks for {named[1]}" if named else "its pickle asks for more"
         raise ContractError(
-            f"{path}: holds code or objects beside tensors ({what}); not loaded. Save its"
-            " state_dict alone, best as .safetensors"
+            f"{path}: holds code or objects beside tensors ({what}); not loaded. Where it was made,"
+            " save its state_dict alone: torch.save(torch.load(FILE,"
+            " weights_only=False)['state_dict'], 'weights.pth')"
         ) from error
     except (SafetensorError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__

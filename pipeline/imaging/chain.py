@@ -145,7 +145,9 @@ def preprocess_scan(path: Path, params: PreprocessParams) -> PreprocessedScan:
         result = _align(head, mask, params, clock)
     with clock.step("resample"):
         volume, intensity_range = scale_intensities(
-            result.values, result.inside, params.intensity_percentiles
+            result.values,
+            result.inside,
+            params.intensity_percentiles if params.intensity == "percentiles" else None,
         )
     rigid = params.registration == "rigid"
     verdict = judge(result.numbers, head.notes, params.qc, rigid=rigid)
@@ -264,16 +266,24 @@ def _aligned_otherwise(
 
 
 def scale_intensities(
-    values: npt.NDArray[np.float32], inside: Mask, percentiles: tuple[float, float]
+    values: npt.NDArray[np.float32], inside: Mask, percentiles: tuple[float, float] | None
 ) -> tuple[npt.NDArray[np.uint8], tuple[float, float]]:
     """Map two percentiles of the brain to 1 and 255, clip beyond, 0 outside.
+
+    Without percentiles level / 255 is the share of the way from the volume's lowest value (air, 0,
+    included) to its highest. Level 0 is kept for what is outside.
 
     Raises
     ------
     ScanError
         If the brain has no contrast.
     """
-    low, high = (float(v) for v in np.percentile(values[inside], percentiles))
+    brain = values[inside]
+    if percentiles is None:
+        lowest, high = min(0.0, float(brain.min())), float(brain.max())
+        low = lowest + (high - lowest) / 255  # becomes level 1
+    else:
+        low, high = (float(v) for v in np.percentile(brain, percentiles))
     if not high > low:
         raise ScanError("the brain has no contrast")
     levels = np.clip((values - low) / (high - low), 0, 1)

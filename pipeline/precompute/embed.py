@@ -10,6 +10,7 @@ from zarr.codecs import Crc32cCodec, ZstdCodec
 from pipeline import __version__
 from pipeline.compute import progress
 from pipeline.frozen import FrozenLdae
+from pipeline.nets.published import PublishedEncoder
 from pipeline.stores.builder import ArraySpec, StoreBuilder, lock_store
 from pipeline.stores.latents import LatentStore
 from pipeline.stores.matching import check_same_scans, semantic_fingerprint
@@ -66,6 +67,7 @@ def embed_latents(
         refuse_hurt(latents)
         if volumes is not None:
             check_same_scans(latents, volumes)
+            check_volumes(ldae, volumes)
         builder = StoreBuilder(out, attributes, [spec], unit_rows=ROWS_PER_CHUNK)
         pending = builder.pending()
         for unit in progress(pending, total=len(pending), label="embed"):
@@ -91,6 +93,22 @@ def _reader(
     return lambda: volumes.load_unit_interval(scan_ids).to(device)
 
 
+def check_volumes(ldae: FrozenLdae, volumes: VolumeStore) -> None:
+    """Refuse volumes that the semantic encoder cannot read.
+
+    Raises
+    ------
+    ContractError
+        Naming the store.
+    """
+    encoder = ldae.net.encoder
+    if isinstance(encoder, PublishedEncoder):
+        try:
+            encoder.check_grid(tuple(volumes.attributes.grid["shape"]))
+        except ValueError as error:
+            raise ContractError(f"{volumes.path}: {error}; preprocess to its grid") from error
+
+
 def check_same_autoencoder(latents: LatentStore, ldae: FrozenLdae) -> None:
     """Refuse a model that was trained on latents of another autoencoder or shape."""
     if latents.attributes.digests["autoencoder"] != ldae.config["autoencoder_digest"]:
@@ -99,7 +117,10 @@ def check_same_autoencoder(latents: LatentStore, ldae: FrozenLdae) -> None:
             " encode with that one, or train on this store"
         )
     if latents.latent_shape != tuple(ldae.config["latent_shape"]):
+        grid = "×".join(map(str, ldae.config["grid"]["shape"]))
+        made = f"preprocess to {grid} voxels and encode"
+        remedy = made if "imported" in ldae.config else "train on this store"
         raise ContractError(
             f"{latents.path}: latents of {latents.latent_shape}, the LDAE was trained on"
-            f" {tuple(ldae.config['latent_shape'])}; train on this store"
+            f" {tuple(ldae.config['latent_shape'])}; {remedy}"
         )

@@ -1,5 +1,6 @@
 """volumes.zarr → latents.zarr: the frozen autoencoder over every scan, once."""
 
+import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ import numpy as np
 import torch
 
 from pipeline import __version__
-from pipeline.frozen import FrozenAutoencoder, grid_words
+from pipeline.frozen import FrozenAutoencoder, grid_words, intensity_rule
 from pipeline.precompute.fill import Work, begin
 from pipeline.precompute.previous import find_previous, open_previous, refuse_change, refuse_loss
 from pipeline.precompute.spread import Site, fill
@@ -21,8 +22,10 @@ from pipeline.stores.units import Made
 from pipeline.stores.verify import missing_chunks, verify_store
 from pipeline.stores.volumes import VolumeStore
 from schemas.errors import ContractError
-from schemas.params import EncodeParams
+from schemas.params import EncodeParams, PreprocessParams
 from schemas.stores import StoreAttributes
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +159,22 @@ def latent_shape(volumes: VolumeStore, autoencoder: FrozenAutoencoder) -> tuple[
         return autoencoder.net.latent_shape(tuple(volume.shape[1:]))
     except ValueError as error:
         raise ContractError(f"{volumes.path}: {error}") from error
+
+
+def check_intensity(volumes: VolumeStore, autoencoder: FrozenAutoencoder) -> None:
+    """Warn where intensities were scaled otherwise than the autoencoder expects."""
+    rule = intensity_rule(autoencoder.config)
+    recorded = volumes.attributes.params.get("preprocess", {})
+    made = PreprocessParams.model_validate(recorded)
+    wrong = {name: getattr(made, name) for name in rule if getattr(made, name) != rule[name]}
+    if recorded and wrong:
+        log.warning(
+            "%s: intensities scaled with preprocess.%s, the autoencoder was trained with %s; expect"
+            " a worse reconstruction, or preprocess again",
+            volumes.path,
+            ", ".join(f"{name} {value}" for name, value in wrong.items()),
+            ", ".join(f"{name} {value}" for name, value in rule.items()),
+        )
 
 
 def plan_latents(

@@ -17,7 +17,7 @@ from pipeline.compute import counted, digest_of, progress, write_atomic
 from pipeline.precompute.next_image import Trials, with_notes
 from pipeline.precompute.overrides import BY_HAND, Override
 from pipeline.precompute.staging import Record, Staging
-from pipeline.precompute.tasks import Task, content_params, fingerprint, run_all
+from pipeline.precompute.tasks import Task, content_params, fingerprint, recorded_params, run_all
 from pipeline.stores.builder import check_target, lock_store
 from pipeline.stores.reading import is_current
 from pipeline.stores.verify import verify_store
@@ -277,7 +277,7 @@ def _attributes(tasks: list[Task], params: PreprocessParams) -> StoreAttributes:
     return StoreAttributes(
         kind="volumes",
         made_by=f"ldae-pipeline {__version__}",
-        params={"preprocess": params.model_dump(mode="json")},
+        params={"preprocess": recorded_params(params)},
         digests={"preprocessing": digest_of([content, METHOD_VERSION])},
         grid={
             "shape": list(params.grid.shape),

@@ -37,6 +37,7 @@ def volumes_of(
     params: Params,
     *,
     grid: dict[str, Any],
+    intensity: dict[str, Any] | None = None,
     workers: int,
     scheduler: str | None,
     asked: Mapping[str, Any] = MappingProxyType({}),
@@ -45,7 +46,8 @@ def volumes_of(
 
     `asked` are the parameters set by hand, {section.key: value}: what the input is, and what its
     columns mean, is read from them and not from a study's own parameters. Preprocessing goes to
-    `grid`; its results stay in `<out>.input/`, so that
+    `grid`, and scales intensities as the autoencoder expects where it tells (`intensity`, see
+    `frozen.intensity_rule`); its results stay in `<out>.input/`, so that
     a second call redoes nothing.
 
     Raises
@@ -69,7 +71,7 @@ def volumes_of(
     affine = grid["affine"]
     zooms = abs(affine[0][0])
     preprocess = params.preprocess.model_copy(
-        update={"grid": GridParams(shape=tuple(grid["shape"]), zooms=zooms)}
+        update={"grid": GridParams(shape=tuple(grid["shape"]), zooms=zooms), **(intensity or {})}
     )
     quarantine = work / "quarantine.csv"
     log.info(

@@ -12,7 +12,9 @@ from pipeline.cohort.subjects import many_subjects_first, subjects_of
 from pipeline.compute import available_memory, digest_of
 from pipeline.frozen import FrozenAutoencoder, FrozenDiffusion
 from pipeline.ldae import Ldae, build_diffusion, build_ldae, encoder_config, unet_config
-from pipeline.nets.semantic import DeviationEncoder, SemanticEncoder, VolumeSlicesEncoder
+from pipeline.nets.encoders import SemanticEncoder
+from pipeline.nets.published import PublishedEncoder
+from pipeline.nets.semantic import DeviationEncoder, VolumeSlicesEncoder
 from pipeline.stores.latents import MEMORY_SHARE, LatentStore
 from pipeline.stores.matching import check_same_scans
 from pipeline.stores.streaming import StreamedLatents
@@ -103,7 +105,7 @@ def train_ldae(
 ) -> dict[str, Any]:
     """Train stage 2 on a frozen denoiser and write both; return the metrics.
 
-    `volumes` are for the `slices` encoder alone; the autoencoder only decodes pictures.
+    `volumes` are for encoders that read them; the autoencoder only decodes pictures.
 
     Raises
     ------
@@ -114,10 +116,12 @@ def train_ldae(
     device = join(device)
     _check_autoencoder(store, autoencoder)
     _check_denoiser(store, frozen)
-    if params.encoder.kind != "slices":
+    if not params.encoder.reads_volumes:
         volumes = None
     elif volumes is None:
-        raise ParamsError("train_ldae.encoder.kind slices reads volumes; give them with --volumes")
+        raise ParamsError(
+            f"train_ldae.encoder.kind {params.encoder.kind} reads volumes; give them with --volumes"
+        )
     else:
         check_same_scans(store, volumes)
     known = [params.model_dump(), store.digest, frozen.digest, scan_ids]
@@ -177,7 +181,7 @@ def train_ldae(
 def _prepare_encoder(ldae: Ldae, train: AnyLatents, params: TrainLdaeParams) -> None:
     """Set what the encoder knows before training: statistics of latents, or ImageNet weights."""
     encoder: SemanticEncoder = ldae.encoder
-    if isinstance(encoder, VolumeSlicesEncoder):
+    if isinstance(encoder, VolumeSlicesEncoder | PublishedEncoder):
         load_imagenet(encoder.backbone, params.encoder.weights)
         return
     centre, spread = fit_deviations(train)
