@@ -121,8 +121,8 @@ def find_pose(data: npt.NDArray[np.float32], mask: npt.NDArray[np.bool_], affine
     """Return roughly how a head lies: (4, 4), native world to MNI152 world (mm).
 
     First come the 24 poses that a header with mixed-up axes leads to, the likeliest of them
-    refined until one fits well; where none does, rotations all around. A mask that holds more than the brain will
-    do, but not a bias field estimated in it.
+    refined until one fits well; where none does, rotations all around. A mask that holds more than
+    the brain will do, but not a bias field estimated in it.
     """
     brain, brain_affine = _coarse_brain(data, mask, affine, SEARCH_ZOOMS)
     grid = template_grid(SEARCH_ZOOMS)
