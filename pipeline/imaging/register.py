@@ -27,7 +27,7 @@ TURN_ZOOMS = 8.0
 REFINED_TURNS = 3
 """Quarter turns that are registered, the likeliest first."""
 SURE_NCC = 0.5
-"""Correlation of a rigid registration from which on no further rotations are searched."""
+"""Correlation of a rigid registration from which on no further pose is tried."""
 POOR_NCC = 0.40
 """Correlation with the template below which a registration is doubted."""
 ATROPHY_NCC = 0.25
@@ -121,20 +121,24 @@ def find_pose(data: npt.NDArray[np.float32], mask: npt.NDArray[np.bool_], affine
     """Return roughly how a head lies: (4, 4), native world to MNI152 world (mm).
 
     First come the 24 poses that a header with mixed-up axes leads to, the likeliest of them
-    refined; where none fits well, rotations all around. A mask that holds more than the brain will
-    do, but not a bias field estimated in it.
+    refined until one fits well; where none does, rotations all around. A mask that holds more than
+    the brain will do, but not a bias field estimated in it.
     """
     brain, brain_affine = _coarse_brain(data, mask, affine, SEARCH_ZOOMS)
     grid = template_grid(SEARCH_ZOOMS)
     turns = ranked_turns(brain, brain_affine, template_grid(TURN_ZOOMS))
-    starts: list[Affine | None] = [None, *(pose for _, pose in turns[:REFINED_TURNS])]
-    tries = [_attempt(brain, brain_affine, grid, "rigid", initial=start) for start in starts]
-    best = max(tries, key=lambda found: found[1])
-    if best[1] < SURE_NCC:
-        start = _all_around(brain, brain_affine, grid)
-        other = _attempt(brain, brain_affine, grid, "rigid", initial=start)
-        best = max((best, other), key=lambda found: found[1])
-    return best[0]
+    starts: list[Affine | None] = [*(pose for _, pose in turns[:REFINED_TURNS]), None]
+    best, ncc = np.eye(4), -1.0
+    for start in starts:
+        found, found_ncc = _attempt(brain, brain_affine, grid, "rigid", initial=start)
+        if found_ncc > ncc:
+            best, ncc = found, found_ncc
+        if ncc >= SURE_NCC:
+            return best
+    found, found_ncc = _attempt(
+        brain, brain_affine, grid, "rigid", initial=_all_around(brain, brain_affine, grid)
+    )
+    return found if found_ncc > ncc else best
 
 
 def _coarse_brain(
