@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from pipeline.compute import available_cpus, counted, few
+from pipeline.compute import available_cpus, counted
 from pipeline.imaging.read import check_header
 from schemas.errors import ScanError
 from schemas.manifest import MANIFEST_COLUMNS
@@ -66,4 +66,6 @@ def preview_lines(
 
 def _listed(lines: list[str], title: str) -> Iterator[str]:
     yield title
-    yield few(lines, SHOWN, separator="\n")
+    yield from lines[:SHOWN]
+    if len(lines) > SHOWN:
+        yield f"  and {len(lines) - SHOWN} more"
