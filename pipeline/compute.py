@@ -276,5 +276,4 @@ def few(names: Sequence[str], count: int = 5, *, separator: str = ", ") -> str:
     more = len(names) - count
     if more <= 0 or log.isEnabledFor(logging.DEBUG):
         return separator.join(names)
-    joint = "\n  " if "\n" in separator else " "
-    return f"{separator.join(names[:count])}{joint}and {more:,} more (--verbose names all)"
+    return f"{separator.join(names[:count])} and {more:,} more (--verbose lists all)"

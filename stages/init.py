@@ -44,8 +44,9 @@ def init(
     made = scaffold(study, preset=preset, input_path=input_path, overrides=overrides, force=force)
     told, listed, found = made.told, "", made.scans
     if found is not None:
-        people = counted(found["subject_id"].nunique(), "subject")
-        listed = f" {counted(len(found), 'scan')} of {people} found."
+        people = found["subject_id"].nunique()
+        whose = f" of {counted(people, 'subject')}" if people != len(found) else ""
+        listed = f" {counted(len(found), 'scan')}{whose} found."
         hint = label_hint(found, load_params(study / "params.yaml", []))
         told = told if hint is None else [*told, hint]
     for line in told:

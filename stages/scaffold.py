@@ -115,8 +115,8 @@ def label_hint(found: "pd.DataFrame", params: Params) -> str | None:
         return None
     listed = few([f"{name} ({count})" for name, count in values.items()], 6)
     return (
-        f"diagnosis holds {listed}, not {' and '.join(compared)} (subjects counted): name the two"
-        " to compare in params.yaml, probe.classification and evaluate.manipulation.direction"
+        f"diagnosis holds {listed}, not {' and '.join(compared)} (counts of subjects): name the"
+        " two to compare in params.yaml, probe.classification and evaluate.manipulation.direction"
     )
 
 

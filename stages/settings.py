@@ -153,6 +153,11 @@ def _ours_or_warning(record: logging.LogRecord) -> bool:
     return record.name.split(".")[0] in {"pipeline", "stages"} or record.levelno >= logging.WARNING
 
 
+def _with_a_name(value: Any) -> Any:
+    """Return a folder given as `.` or `..` by its whole path: others are named after it."""
+    return value.resolve() if isinstance(value, Path) and value.name in {"", ".."} else value
+
+
 def command(function: Callable[..., Any]) -> Callable[..., Any]:
     """Turn f(settings, …) into a command that takes the common options beside its own."""
     own = list(inspect.signature(function).parameters.values())[1:]
@@ -168,6 +173,7 @@ def command(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(function)
     def wrapper(**options: Any) -> None:
+        options = {name: _with_a_name(value) for name, value in options.items()}
         settings = Settings(**{name: options.pop(name) for name in _COMMON})
         settings.start_logging()
         settings.check()

@@ -115,6 +115,16 @@ def test_mistakes_are_one_line_with_the_remedy(
     assert not (tmp_path / "ldm").exists()
 
 
+def test_a_store_may_be_the_working_folder(pipeline, latents_path, monkeypatch, tmp_path):
+    monkeypatch.chdir(latents_path)
+    assert pipeline("verify", ".")[0] == 0
+    assert pipeline("info", ".")[0] == 0
+    monkeypatch.chdir(tmp_path)
+    code, _, errors = pipeline("verify", ".")
+    assert (code, errors.count("\n")) == (2, 1)
+    assert "expected a Zarr store" in errors
+
+
 def test_what_the_disk_refuses_is_one_line(pipeline, latents_path, tmp_path):
     file = tmp_path / "file"
     file.write_text("in the way")
@@ -166,20 +176,10 @@ def test_refused_scans_are_named_by_file_from_here(pipeline, tmp_path, monkeypat
 
 def test_lists_that_are_cut_say_how_to_see_all(caplog):
     names = [f"sub-{i}" for i in range(8)]
-    assert few(names) == "sub-0, sub-1, sub-2, sub-3, sub-4 and 3 more (--verbose names all)"
+    assert few(names) == "sub-0, sub-1, sub-2, sub-3, sub-4 and 3 more (--verbose lists all)"
     assert few(names[:5]) == "sub-0, sub-1, sub-2, sub-3, sub-4"
     with caplog.at_level(logging.DEBUG, logger="pipeline"):
         assert few(names) == ", ".join(names)
-
-
-def test_verbose_names_every_scan_of_a_dry_run(pipeline, tmp_path):
-    for number in range(25):
-        save(tmp_path / f"{number}.nii")
-    asked = ("cohort", "--input", str(tmp_path), "--out", str(tmp_path / "out"), "--dry-run")
-    assert "\n  and 5 more (--verbose names all)" in pipeline(*asked)[1]
-    whole = pipeline(*asked, "--verbose")[1]
-    assert "more (" not in whole
-    assert all(f"{number}.nii" in whole for number in range(25))
 
 
 def test_docs_prints_pages_and_where_they_lie(pipeline):
@@ -206,7 +206,7 @@ def test_init_counts_people_where_it_speaks_of_people(pipeline, tmp_path):
     )
     assert code == 0
     assert "ready. 3 scans of 2 subjects found." in printed
-    assert "diagnosis holds HC (1), MCI (1), not CN and AD (subjects counted)" in printed
+    assert "diagnosis holds HC (1), MCI (1), not CN and AD (counts of subjects)" in printed
 
 
 def test_a_damaged_config_is_one_line(pipeline, tmp_path):
@@ -238,12 +238,41 @@ def test_info_and_verify_of_a_store(pipeline, latents_path):
         ("train_ldm.diffusion.beta_end=2", "beta_end"),
         ("train_ldm.diffusion.num_train_timesteps=1", "num_train_timesteps"),
         ("train_ldm.scale=0", "scale"),
+        ("train_ldm.steps=yes", "train_ldm.steps: expected a number, got True"),
+        ("train_ldm={lr: true}", "--set train_ldm.lr: expected a number, got True"),
+        ("train_ldm.steps={a: 1, a: 2}", "a is given twice, line 1"),
+        ("cohort.columns=path", "cohort.columns: expected keys with values, {key: value}"),
+        ("cohort=3", "--set cohort: expected keys with values, got 3"),
         ("probe.regression=[sex]", "sex is in classification and in regression"),
     ],
 )
 def test_values_without_meaning_are_refused(change, expected):
     with pytest.raises(ParamsError, match=expected):
         load_params(None, [change])
+
+
+def test_a_section_in_set_changes_the_keys_that_it_names_alone(tmp_path):
+    (tmp_path / "p.yaml").write_text(
+        "preprocess: {grid: {zooms: 1.5}}\nprobe: {classification: {sex: [F, M]}}\n"
+    )
+    params = load_params(
+        tmp_path / "p.yaml",
+        ["preprocess={grid: {shape: [9, 8, 7]}}", "probe.classification={group: [A, B]}"],
+    )
+    assert (params.preprocess.grid.shape, params.preprocess.grid.zooms) == ((9, 8, 7), 1.5)
+    assert set(params.probe.classification) == {"group"}  # a value of its own, no section
+
+
+def test_a_section_whose_lines_are_all_comments_has_the_defaults(tmp_path):
+    (tmp_path / "p.yaml").write_text("train_ldm:\n  # steps: 3\npreprocess:\n  grid:\n")
+    assert load_params(tmp_path / "p.yaml", []) == Params()
+    assert load_params(tmp_path / "p.yaml", ["train_ldm.steps=4"]).train_ldm.steps == 4
+
+
+def test_a_key_given_twice_is_refused(tmp_path):
+    (tmp_path / "p.yaml").write_text("train_ldm: {steps: 3}\nencode: {}\ntrain_ldm: {lr: 1}\n")
+    with pytest.raises(ParamsError, match=r"p\.yaml: no valid YAML \(train_ldm is given twice"):
+        load_params(tmp_path / "p.yaml", [])
 
 
 def test_set_overrides_the_file(tmp_path):

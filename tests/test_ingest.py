@@ -359,7 +359,7 @@ def test_init_counts_the_scans_and_refuses_an_empty_folder(tmp_path: Path) -> No
     assert not study.exists()
     made = CliRunner().invoke(app, ["init", str(study), "--input", str(full)])
     assert made.exit_code == 0, made.output
-    assert "ready. 2 scans of 2 subjects found." in made.output
+    assert "ready. 2 scans found." in made.output
 
 
 def test_a_file_that_is_neither_image_nor_table_is_refused(tmp_path: Path) -> None:

@@ -121,7 +121,7 @@ def test_reasons_name_every_scan_when_asked(study: Path, fake: Chain) -> None:
     rows = path.read_text().splitlines()
     copies = [rows[3].replace("sub-c", f"sub-c{i}") for i in range(5)]
     path.write_text("\n".join([*rows, *copies]) + "\n")
-    assert "sub-c, sub-c0, sub-c1 and 3 more (--verbose names all)" in invoke("--table", path)
+    assert "sub-c, sub-c0, sub-c1 and 3 more (--verbose lists all)" in invoke("--table", path)
     assert "sub-c, sub-c0, sub-c1, sub-c2, sub-c3, sub-c4)" in invoke("--table", path, "--verbose")
 
 
