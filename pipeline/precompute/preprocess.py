@@ -13,6 +13,7 @@ import pandas as pd
 
 from pipeline import __version__
 from pipeline.compute import digest_of, progress, write_atomic
+from pipeline.precompute.changed import tell_other_preprocessing
 from pipeline.precompute.overrides import BY_HAND, Override
 from pipeline.precompute.staging import Record, Staging
 from pipeline.precompute.tasks import Task, content_params, fingerprint, run_all
@@ -84,6 +85,8 @@ def preprocess_cohort(
         records = _known(tasks, staging, ledger, params, by_hand)
         todo = [task for task in tasks if task.scan_id not in records]
         reused = len(tasks) - len(todo)
+        if todo and ledger.store is not None and not ledger.is_of(params):
+            tell_other_preprocessing(ledger.store, params)
         if reused:
             log.info("%d of %d scans were done before", reused, len(tasks))
         runs = run_all(todo, params, out, workers=workers, scheduler=scheduler)
@@ -147,6 +150,11 @@ class _Ledger:
         """Keep the records; transient errors are left out, so that they are tried again."""
         kept = [record for record in records if not record.get("transient")]
         write_atomic(self.path, "[\n" + ",\n".join(json.dumps(r) for r in kept) + "\n]\n")
+
+    def is_of(self, params: PreprocessParams) -> bool:
+        """Tell whether the store's volumes were made with these parameters and this method."""
+        assert self.store is not None
+        return self.store.attributes.digests.get("preprocessing") == _digest(params)
 
     def holds(self, task: Task) -> bool:
         """Tell whether the store has this scan's volume, undamaged."""
@@ -250,16 +258,20 @@ def _quarantine(table: pd.DataFrame, prior: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([prior.reindex(columns=list(QUARANTINE_COLUMNS)), new], ignore_index=True)
 
 
-def _attributes(tasks: list[Task], params: PreprocessParams) -> StoreAttributes:
+def _digest(params: PreprocessParams) -> str:
     from pipeline.imaging.chain import METHOD_VERSION
+
+    return digest_of([content_params(params), METHOD_VERSION])
+
+
+def _attributes(tasks: list[Task], params: PreprocessParams) -> StoreAttributes:
     from pipeline.imaging.template import grid_affine
 
-    content = content_params(params)
     return StoreAttributes(
         kind="volumes",
         made_by=f"ldae-pipeline {__version__}",
         params={"preprocess": params.model_dump(mode="json")},
-        digests={"preprocessing": digest_of([content, METHOD_VERSION])},
+        digests={"preprocessing": _digest(params)},
         grid={
             "shape": list(params.grid.shape),
             "affine": grid_affine(params.grid).tolist(),
