@@ -136,6 +136,20 @@ def test_columns_set_by_hand_are_those_of_the_table_that_is_encoded(portable, sc
     assert "P7" in (tmp_path / "l.input" / "manifest.csv").read_text()
 
 
+def test_encoding_warns_of_no_probes(portable, scans, tmp_path):
+    """Labels in the input are not judged by it, so a split that lacks a class is no matter."""
+    rows = ["path,subject,diagnosis,split"]
+    for i, dx in enumerate("CCAAACCC"):
+        (tmp_path / "nifti" / f"{i}.nii.gz").write_bytes(f"scan {i}".encode())
+        rows.append(f"nifti/{i}.nii.gz,p{i},{dx},{'train' if i < 5 else 'test'}")
+    (tmp_path / "people.csv").write_text("\n".join(rows))
+    collected = run("cohort", "--input", "people.csv", "--out", "c")
+    assert "probes of it cannot be judged" in collected.output
+    result = run("encode", "--input", "people.csv", "--out", "l.zarr")
+    assert len(scans) == 1, (result.output, result.exception)
+    assert "probes" not in result.output
+
+
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [

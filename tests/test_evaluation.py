@@ -349,7 +349,7 @@ def test_frechet_distance_of_gaussians_is_known():
     assert frechet_distance(x, y) == pytest.approx(1 + 3 * (2 - 1) ** 2, rel=0.1)
 
 
-def test_embedding_is_y_sem_of_the_posterior_mean(tmp_path, latents_path, ldae_path):
+def test_embedding_is_y_sem_of_the_posterior_mean(tmp_path, latents_path, ldae_path, caplog):
     latents, ldae = open_latents(latents_path), load_ldae(ldae_path, device=CPU)
     out = tmp_path / "semantics.zarr"
     assert embed_latents(latents, ldae, out, EmbedParams(batch_size=3), device=CPU) == 20
@@ -358,3 +358,7 @@ def test_embedding_is_y_sem_of_the_posterior_mean(tmp_path, latents_path, ldae_p
     expected = ldae.net.embed(ldae.net.diffusion.standardise(mean))[0]
     np.testing.assert_allclose(written, expected.detach().numpy(), atol=1e-4)
     assert embed_latents(latents, ldae, out, EmbedParams(), device=CPU) == 20
+    assert "made anew" not in caplog.text
+    other = dataclasses.replace(ldae, digest="another")
+    embed_latents(latents, other, out, EmbedParams(), device=CPU)
+    assert "semantics.zarr: y_sem of another LDAE, made anew" in caplog.text

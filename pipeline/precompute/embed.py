@@ -11,6 +11,7 @@ from pipeline import __version__
 from pipeline.compute import progress
 from pipeline.frozen import FrozenLdae
 from pipeline.nets.published import PublishedEncoder
+from pipeline.precompute.changed import tell_other_ldae
 from pipeline.stores.builder import ArraySpec, StoreBuilder, lock_store
 from pipeline.stores.latents import LatentStore
 from pipeline.stores.matching import check_same_scans, semantic_fingerprint
@@ -64,6 +65,7 @@ def embed_latents(
     with lock_store(out):
         if is_current(out, attributes):
             return len(latents)
+        tell_other_ldae(out, ldae.digest)
         refuse_hurt(latents)
         if volumes is not None:
             check_same_scans(latents, volumes)

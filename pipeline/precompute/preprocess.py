@@ -14,6 +14,7 @@ import pandas as pd
 from pipeline import __version__
 from pipeline.cohort.candidates import Candidate
 from pipeline.compute import counted, digest_of, progress, write_atomic
+from pipeline.precompute.changed import tell_other_preprocessing
 from pipeline.precompute.next_image import Trials, with_notes
 from pipeline.precompute.overrides import BY_HAND, Override
 from pipeline.precompute.staging import Record, Staging
@@ -100,6 +101,8 @@ def preprocess_cohort(
             if records and not trials.tried:
                 reused = len(records)
                 log.info("%d of %d scans were done before", reused, len(following))
+            if todo and not trials.tried and ledger.store is not None and not ledger.is_of(params):
+                tell_other_preprocessing(ledger.store, params)
             runs = run_all(todo, params, out, workers=workers, scheduler=scheduler)
             for record in progress(runs, total=len(todo), label="Preprocess"):
                 records[record["scan_id"]] = record
@@ -165,6 +168,11 @@ class _Ledger:
         """Keep the records; transient errors are left out, so that they are tried again."""
         kept = [record for record in records if not record.get("transient")]
         write_atomic(self.path, "[\n" + ",\n".join(json.dumps(r) for r in kept) + "\n]\n")
+
+    def is_of(self, params: PreprocessParams) -> bool:
+        """Tell whether the store's volumes were made with these parameters and this method."""
+        assert self.store is not None
+        return self.store.attributes.digests.get("preprocessing") == _digest(params)
 
     def holds(self, task: Task) -> bool:
         """Tell whether the store has this scan's volume, undamaged."""
@@ -269,16 +277,20 @@ def _quarantine(table: pd.DataFrame, prior: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([prior.reindex(columns=list(QUARANTINE_COLUMNS)), new], ignore_index=True)
 
 
-def _attributes(tasks: list[Task], params: PreprocessParams) -> StoreAttributes:
+def _digest(params: PreprocessParams) -> str:
     from pipeline.imaging.chain import METHOD_VERSION
+
+    return digest_of([content_params(params), METHOD_VERSION])
+
+
+def _attributes(tasks: list[Task], params: PreprocessParams) -> StoreAttributes:
     from pipeline.imaging.template import grid_affine
 
-    content = content_params(params)
     return StoreAttributes(
         kind="volumes",
         made_by=f"ldae-pipeline {__version__}",
         params={"preprocess": recorded_params(params)},
-        digests={"preprocessing": digest_of([content, METHOD_VERSION])},
+        digests={"preprocessing": _digest(params)},
         grid={
             "shape": list(params.grid.shape),
             "affine": grid_affine(params.grid).tolist(),
