@@ -369,7 +369,7 @@ def test_unwhitened_components_keep_their_spreads() -> None:
     given: dict[str, Any] = {"folds": 2, "seed": 0, "strength": 0.1}
     whitened = fit_linear(x, truth, subjects, "classification", **given)
     kept = fit_linear(x, truth, subjects, "classification", **given, scaled=False)
-    assert whitened.coef[1] == pytest.approx(whitened.coef[0], rel=0.5)
+    assert abs(whitened.coef[1]) > 0.2 * whitened.coef[0]
     assert abs(kept.coef[1]) < 0.1 * kept.coef[0]
     again, heads = unwhitened({"pca_latents": x})
     assert set(again) == set(heads) == {"pca_latents_ridge"}

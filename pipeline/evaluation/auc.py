@@ -166,6 +166,8 @@ def auc_interval(
     """
     ranking = mean_ranking(truth, scores, subjects, fold)
     people, value = len(np.unique(subjects)), float(ranking.auc)
+    if np.ptp(scores, axis=-1).max() == 0:
+        return without_interval(value, people)  # one score for all: 0.5 by construction
     fewest = min(ranking.subjects)
     if fewest < (FEWEST_SUBJECTS if fold is None else FEWEST_REFITTED):
         return without_interval(value, people, few=fewest < FEWEST_SUBJECTS)

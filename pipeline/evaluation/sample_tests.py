@@ -34,7 +34,9 @@ def jackknifed(statistic: Callable[..., float], *counts: int) -> Estimate:
             kept = list(every)
             kept[which] = np.delete(every[which], left_out)
             without.append(statistic(*kept))
-        variance += (count - 1) / count * float(np.square(without - np.mean(without)).sum())
+        variance += (
+            (count - 1) / count * float(np.square(np.subtract(without, np.mean(without))).sum())
+        )
     reach = float(t.ppf(1 - TAIL, min(counts) - 1)) * np.sqrt(variance)
     if not reach:
         return without_interval(value, min(counts))
