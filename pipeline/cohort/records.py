@@ -87,11 +87,16 @@ def is_junk(name: str) -> bool:
 
 
 def tidy_path(path: Path) -> Path:
-    """Return a path that is absolute and without `x/../`; links are not followed."""
+    """Return an absolute path without `x/../`; links are left as they are where that is safe."""
     whole = path.absolute()
+    if ".." not in whole.parts:
+        return whole
     short = Path(os.path.normpath(whole))
-    # Behind a link to a folder, `..` leads elsewhere than its name says.
-    return whole if whole.exists() and not (short.exists() and short.samefile(whole)) else short
+    try:
+        # Behind a link to a folder, `..` leads elsewhere than its name says.
+        return short if short.samefile(whole) else whole.resolve()
+    except OSError:
+        return short
 
 
 def read_table(path: Path) -> pd.DataFrame:
