@@ -1,24 +1,24 @@
 """Published weights imported, against a second implementation that reads the files' own names."""
 
+import hashlib
+import json
 from pathlib import Path
 
 import pytest
 import torch
-from monai.networks.nets.autoencoderkl import AutoencoderKL
 from safetensors import safe_open
 from safetensors.torch import save
 
 from pipeline.diffusion.samplers import invert, sample
-from pipeline.foreign.importing import import_autoencoder
 from pipeline.foreign.published_import import Choices, Files, import_ldae
 from pipeline.frozen import load_diffusion, load_ldae
 from pipeline.weights_file import write_weights
 from schemas.errors import ContractError, ParamsError
 from tests import published_layout as layout
+from tests.published_models import make_autoencoder, write_probe
 
 CPU = torch.device("cpu")
 SMALL = layout.SMALL
-GRID = {"zooms": 6.0, "shape": (32, 40, 32)}
 QUICK = Choices(steps=0)
 LATENT = (1, 3, 4, 8, 8)
 """Another shape than the grid's, with y and z that both poolings divide."""
@@ -26,17 +26,7 @@ LATENT = (1, 3, 4, 8, 8)
 
 @pytest.fixture(scope="module")
 def ae(tmp_path_factory):
-    """An autoencoder in the layout that was published with the LDAE: factor 8, three channels."""
-    torch.manual_seed(3)
-    folder = tmp_path_factory.mktemp("published")
-    net = AutoencoderKL(
-        spatial_dims=3, channels=(8, 8, 8, 8), latent_channels=3, num_res_blocks=(1,) * 4,
-        norm_num_groups=8, attention_levels=(False,) * 4, with_encoder_nonlocal_attn=False,
-        with_decoder_nonlocal_attn=False,
-    )  # fmt: skip
-    torch.save(net.state_dict(), folder / "autoencoderkl.pth")
-    import_autoencoder(folder / "autoencoderkl.pth", folder / "ae", device=CPU, **GRID)
-    return folder / "ae"
+    return make_autoencoder(tmp_path_factory.mktemp("published"))
 
 
 @pytest.fixture(scope="module")
@@ -47,14 +37,6 @@ def files(tmp_path_factory):
     torch.save(layout.make_encoder(), folder / "encoder.pth")
     write_probe(folder)
     return folder
-
-
-def write_probe(folder: Path, dim: int = SMALL.dim) -> None:
-    generator = torch.Generator().manual_seed(5)
-    weight, mean = (torch.randn(1, dim, generator=generator) for _ in range(2))
-    torch.save({"weight": weight, "bias": torch.tensor([0.3])}, folder / "disease_classifier.ckpt")
-    torch.save(mean[0], folder / "semantic_mean.pt")
-    torch.save(mean[0].abs() + 0.5, folder / "semantic_std.pt")
 
 
 def imported(files: Path, ae: Path, out: Path, choices=QUICK, **changes) -> Path:
@@ -82,18 +64,18 @@ def differences(folder: Path, decoder, encoder, *, heads: int = 1, x=None) -> di
     t = torch.tensor([333.0])
     trunk = net.diffusion.denoiser.trunk(x, t)
     steps = {}
-    for way, (here, there), step in (("up", (0, 499), invert), ("down", (999, 499), sample)):
+    for way, (here, there), step in (("up", (0, 49), invert), ("down", (999, 949), sample)):
         expected = layout.naive_ddim(
             x, layout.naive_noise(decoder, x, here, y_sem, heads=heads), here, there
         )
-        # Two steps' nodes are 0, 499 and 999; the first step alone is compared.
+        # The nodes of twenty steps are 0, 49, …, 949, 999; the first step alone is compared.
         seen = []
 
         def model(x_t, t, seen=seen):
             seen.append(x_t)
-            return net.model(y_sem)(x_t, t)
+            return net.model(y_sem)(x_t, t) if len(seen) == 1 else torch.zeros_like(x_t)
 
-        step(model, x, net.diffusion.schedule, sampler="ddim", num_inference_steps=2)
+        step(model, x, net.diffusion.schedule, sampler="ddim", num_inference_steps=20)
         steps[f"DDIM {way}"] = (seen[1], expected)
     pairs = steps | {
         "y_sem": (net.encoder(volume), y_sem),
@@ -125,7 +107,7 @@ def test_attention_of_several_heads_is_grouped_by_head(tmp_path, files, ae):
 @pytest.mark.parametrize(
     ("pair", "moved"),
     [
-        (("output_blocks.1.0.in_layers.2.weight", "output_blocks.2.0.in_layers.2.weight"), "eps"),
+        (("output_blocks.0.0.in_layers.2.weight", "output_blocks.1.0.in_layers.2.weight"), "eps"),
         (("shift_middle_block.0.emb_layers.1.weight",
           "shift_middle_block.0.emb_z_layers.1.weight"), "G"),
         (("shift_out.2.weight", "out.2.weight"), "G"),
@@ -460,7 +442,7 @@ def test_half_precision_is_kept_on_request_and_computed_in_float32(tmp_path, fil
     size = [(f / "model.safetensors").stat().st_size for f in (whole, half)]
     assert size[1] < 0.52 * size[0]
     found = differences(half, layout.make_decoder(), layout.make_encoder())
-    assert max(found.values()) < 0.05
+    assert max(found[name] for name in ("y_sem", "eps", "G")) < 0.02
     assert next(load_ldae(half, device=CPU).net.parameters()).dtype == torch.float32
 
 
