@@ -291,6 +291,11 @@ def cv_rows(draws: int) -> Iterator[list[str]]:
                 name = f"AUC, difference of means on {features} features"
                 told = [f"{hit:.3f} ({plain:.3f}) at {truth:.2f}" for hit, truth, plain in found]
                 yield [name, str(subjects), str(visits), "; ".join(told)]
+
+
+def tuned_rows(draws: int) -> Iterator[list[str]]:
+    """Yield rows of cross-validation with the probes' own layers, refitted in every fold."""
+    for subjects in (20, 40, 80):
         cohort = Cohort(subjects)
         few = max(50, draws // 20)
         found = [
@@ -319,9 +324,14 @@ def main() -> None:
     """Print both tables as Markdown."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--draws", type=int, default=4000)
-    draws = parser.parse_args().draws
+    parser.add_argument("--tuned", action="store_true", help="The probes' own layers too: hours.")
+    options = parser.parse_args()
+    draws = options.draws
     print(f"Share of 95 % intervals that hold the truth; {draws} cohorts a figure.\n")
     heads = {"A fixed reader on a test set": fixed_rows, "Cross-validation": cv_rows}
+    if options.tuned:
+        heads |= {"Cross-validation of the probes' own layers": tuned_rows}
+    print("In brackets: with the interval of a fixed reader.\n")
     for title, rows in heads.items():
         print(f"## {title}\n\n| figure | subjects | visits | coverage |\n|---|---|---|---|")
         for row in rows(draws):
