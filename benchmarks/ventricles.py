@@ -1,9 +1,10 @@
-"""Measure the ventricles in volume stores of phantoms against their true volumes.
+"""Measure the lateral ventricles in volume stores against volumes that are known otherwise.
 
-Stores come from `pipeline cohort --phantom 24` and `pipeline preprocess`, once with each
-`--set preprocess.registration=…`.
+python -m benchmarks.ventricles --manifest MANIFEST --stores A.zarr B.zarr [--out FOLDER]
 
-python -m benchmarks.ventricles --manifest MANIFEST --stores rigid.zarr affine.zarr syn.zarr
+The manifest has `ventricle_mm3` (phantoms of `pipeline cohort --phantom`, whose truth is known) or
+`lateral_ventricles_ml` and `volumes_by` (real people: labels by hand, or another program's). Prints
+a row a store and reference; --out writes it to ventricles.md, and all scans to ventricles.csv.
 """
 
 import argparse
@@ -13,53 +14,74 @@ import numpy as np
 import pandas as pd
 
 from pipeline.cohort.manifest import read_manifest
-from pipeline.evaluation.ventricles import brain_median, ventricle_ml
+from pipeline.evaluation.ventricles import native_ml, ventricle_ml
 from pipeline.stores.volumes import open_volumes
 
 
-def measure(store_path: Path, truth: pd.DataFrame) -> pd.DataFrame:
-    """Return true_ml, grid_ml (as on the grid) and native_ml (divided by the scaling) a scan."""
+def references(manifest: pd.DataFrame) -> pd.DataFrame:
+    """Return scan_id (the index), subject_id, reference and true_ml of scans that have a truth."""
+    table = manifest.set_index("scan_id")
+    if "ventricle_mm3" in table:
+        known = table.assign(true_ml=table["ventricle_mm3"].astype(float) / 1000)
+        known["reference"] = "phantom"
+    else:
+        known = table.assign(true_ml=table["lateral_ventricles_ml"].astype(float))
+        known["reference"] = table["volumes_by"]
+    return known.loc[known["true_ml"].notna(), ["subject_id", "reference", "true_ml"]]
+
+
+def measure(store_path: Path, known: pd.DataFrame) -> pd.DataFrame:
+    """Return the known scans of a store with grid_ml (template space) and native_ml."""
     store = open_volumes(store_path)
     affine = np.asarray(store.attributes.grid["affine"])
+    params = store.attributes.params["preprocess"]
+    about = {"registration": params["registration"], "grid_mm": params["grid"]["zooms"]}
     rows = []
-    for row, scan_id in enumerate(store.attributes.scan_ids):
-        if scan_id not in truth.index:
-            continue
-        scan = store.read_row(row)
-        volume = scan.volume.astype(np.float32) / 255
-        grid_ml = ventricle_ml(volume, affine, median=brain_median(volume))
-        scaling = float(np.linalg.det(scan.native_to_mni[:3, :3]))
-        true_ml = float(truth.loc[scan_id, "ventricle_mm3"]) / 1000
-        rows.append((scan_id, true_ml, grid_ml, grid_ml / scaling))
-    return pd.DataFrame(rows, columns=["scan_id", "true_ml", "grid_ml", "native_ml"])
+    for scan_id in [s for s in store.attributes.scan_ids if s in known.index]:
+        scan = store.read_row(store.row_of[scan_id])
+        on_grid = ventricle_ml(scan.volume.astype(np.float32) / 255, affine)
+        own = native_ml(on_grid, scan.native_to_mni)
+        measured = {"scan_id": scan_id, "grid_ml": on_grid, "native_ml": own}
+        rows.append(about | dict(known.loc[scan_id]) | measured)
+    return pd.DataFrame(rows)
 
 
-def table(stores: list[Path], truth: pd.DataFrame) -> str:
-    """Return a Markdown table: correlation with the truth, and ml measured for a true ml."""
+def table(measured: pd.DataFrame) -> str:
+    """Return a Markdown table: a row a registration, grid and reference."""
     lines = [
-        "| registration | grid mm | scans | r, on the grid | r, in native ml | slope, native |",
-        "|---|---|---|---|---|---|",
+        "| registration | grid mm | reference | people | scans | ml | r, on the grid"
+        " | r, native ml | slope | at 0 ml | median error |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
-    for path in stores:
-        params = open_volumes(path).attributes.params["preprocess"]
-        some = measure(path, truth)
-        r = [np.corrcoef(some["true_ml"], some[name])[0, 1] for name in ("grid_ml", "native_ml")]
-        slope = np.polyfit(some["true_ml"], some["native_ml"], 1)[0]
+    for (registration, zooms, reference), rows in measured.groupby(
+        ["registration", "grid_mm", "reference"], sort=True
+    ):
+        true, own = rows["true_ml"].to_numpy(float), rows["native_ml"].to_numpy(float)
+        on_grid = np.corrcoef(true, rows["grid_ml"].to_numpy(float))[0, 1]
+        slope, start = np.polyfit(true, own, 1)
+        error = np.median(np.abs(own - true) / true)
         lines.append(
-            f"| {params['registration']} | {params['grid']['zooms']:g} | {len(some)}"
-            f" | {r[0]:.3f} | {r[1]:.3f} | {slope:.2f} |"
+            f"| {registration} | {zooms:g} | {reference} | {rows['subject_id'].nunique()}"
+            f" | {len(rows)} | {true.min():.0f} to {true.max():.0f} | {on_grid:.3f}"
+            f" | {np.corrcoef(true, own)[0, 1]:.3f} | {slope:.2f} | {start:+.1f}"
+            f" | {100 * error:.0f} % |"
         )
     return "\n".join(lines) + "\n"
 
 
 def main() -> None:
-    """Print the table."""
+    """Measure, print, and write where asked to."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--manifest", type=Path, required=True, help="with ventricle_mm3")
+    parser.add_argument("--manifest", type=Path, required=True)
     parser.add_argument("--stores", type=Path, nargs="+", required=True)
+    parser.add_argument("--out", type=Path, help="folder of ventricles.md and ventricles.csv")
     arguments = parser.parse_args()
-    truth = read_manifest(arguments.manifest).set_index("scan_id")
-    print(table(arguments.stores, truth))
+    known = references(read_manifest(arguments.manifest))
+    measured = pd.concat([measure(path, known) for path in arguments.stores], ignore_index=True)
+    print(table(measured))
+    if arguments.out:
+        (arguments.out / "ventricles.md").write_text("# Ventricles\n\n" + table(measured))
+        measured.round(2).to_csv(arguments.out / "ventricles.csv", index=False)
 
 
 if __name__ == "__main__":

@@ -5,11 +5,21 @@ from pathlib import Path
 
 import pytest
 
+DATA = Path(__file__).parents[2] / "shared" / "data"
+
 
 def real_t1w() -> Path:
     """Return the folder of real scans, or skip the test."""
-    default = Path(__file__).parents[2] / "shared" / "data" / "real_t1w"
-    root = Path(os.environ.get("REAL_T1W", default))
+    return _found("REAL_T1W", "real_t1w")
+
+
+def real_more() -> Path:
+    """Return the folder of further people, elders with reference volumes, or skip the test."""
+    return _found("REAL_MORE", "real_more")
+
+
+def _found(variable: str, folder: str) -> Path:
+    root = Path(os.environ.get(variable, DATA / folder))
     if not (root / "participants.tsv").is_file():
-        pytest.skip("no real scans: set REAL_T1W to their BIDS folder")
+        pytest.skip(f"no real scans: set {variable} to their BIDS folder")
     return root

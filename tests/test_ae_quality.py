@@ -109,13 +109,13 @@ def test_drift_grows_pass_by_pass_and_a_filled_ventricle_is_an_error(tmp_path, a
     assert drift[0] == pytest.approx(figures["mse_brain"])
     grid = store.attributes.grid
     affine = np.array(grid["affine"])
-    affine[:3, 3] = [-24, -36, -10]
+    affine[:3, 3] = [-24, -36, -8]
     grid["affine"] = affine.tolist()
     tissue = torch.full((1, 1, *grid["shape"]), 0.8)
     ventricles = tissue.clone()
-    ventricles[..., 6:10, 8:14, 6:10] = 0.05
+    ventricles[..., 3:7, 12:18, 6:10] = 0.05
     half = ventricles.clone()
-    half[..., 6:10, 8:14, 6:8] = 0.8
+    half[..., 3:7, 12:18, 6:8] = 0.8
     for made, expected in ((ventricles, 0), (half, -0.5), (tissue, -1)):
         figures = judge._ventricles(ventricles, made)
         assert figures["ventricle_error"] == pytest.approx(expected)

@@ -1,4 +1,4 @@
-"""Ventricles, dose response and middle visits: measured where the truth is known."""
+"""Dose response and middle visits: measured where the truth is known."""
 
 import dataclasses
 
@@ -17,7 +17,6 @@ from pipeline.evaluation.interpolation import (
     middle_visits,
 )
 from pipeline.evaluation.manipulation import Judge, spearman, summarise_dose
-from pipeline.evaluation.ventricles import brain_median, ventricle_box, ventricle_ml
 from pipeline.imaging.template import grid_affine
 from schemas.params import GridParams
 from tests.test_applications import (  # noqa: F401 (fixtures)
@@ -31,32 +30,6 @@ from tests.test_applications import (  # noqa: F401 (fixtures)
 
 pytestmark = pytest.mark.slow
 """Networks are trained first."""
-
-GRID = GridParams(shape=(56, 64, 48), zooms=3.0)
-
-
-def brain_with_ventricle(radius_mm):
-    """A ball of tissue with a ball of fluid in the middle of the ventricle box."""
-    affine = grid_affine(GRID)
-    axes = np.meshgrid(*(np.arange(n) for n in GRID.shape), indexing="ij")
-    world = np.stack(axes, axis=-1) @ affine[:3, :3].T + affine[:3, 3]
-    tissue = np.linalg.norm(world - [0, -17, 5], axis=-1) < 65
-    fluid = np.linalg.norm(world - [0, -10, 14], axis=-1) < radius_mm
-    return np.where(tissue, np.where(fluid, 0.15, 0.8), 0).astype(np.float32), affine
-
-
-@pytest.mark.parametrize("radius_mm", [9, 12, 15])
-def test_ventricle_volume_is_that_of_the_fluid(radius_mm):
-    volume, affine = brain_with_ventricle(radius_mm)
-    measured = ventricle_ml(volume, affine, median=brain_median(volume))
-    assert measured == pytest.approx(4 / 3 * np.pi * radius_mm**3 / 1000, rel=0.12)
-
-
-def test_ventricle_box_holds_its_bounds_in_any_grid():
-    for zooms in (1.5, 3.0):
-        grid = GridParams(shape=tuple(round(n * 3 / zooms) for n in GRID.shape), zooms=zooms)
-        volume_ml = ventricle_box(grid.shape, grid_affine(grid)).sum() * zooms**3 / 1000
-        assert volume_ml == pytest.approx(52 * 70 * 32 / 1000, rel=0.12)
 
 
 def test_dose_response_has_a_row_a_scale(models, source, direction):  # noqa: F811

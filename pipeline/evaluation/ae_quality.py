@@ -20,7 +20,7 @@ from pipeline.evaluation.latent_statistics import LatentStatistics
 from pipeline.evaluation.metrics import PSNR_CEILING_DB, reconstruction_metrics
 from pipeline.evaluation.ms_ssim import ms_ssim, num_scales
 from pipeline.evaluation.study import of_many_subjects
-from pipeline.evaluation.ventricles import brain_median, ventricle_ml
+from pipeline.evaluation.ventricles import intensity_levels, ventricle_ml
 from pipeline.frozen import FrozenAutoencoder
 from pipeline.nets.lpips import Lpips, lpips_of_volumes
 from pipeline.stores.volumes import VolumeStore
@@ -82,8 +82,8 @@ class AeJudge:
     def _ventricles(self, reference: Tensor, made: Tensor) -> dict[str, float]:
         affine = np.asarray(self.volumes.attributes.grid["affine"], dtype=np.float64)
         before, after = reference[0, 0].numpy(), made[0, 0].numpy()
-        median = brain_median(before)
-        true, kept = (ventricle_ml(v, affine, median=median) for v in (before, after))
+        own = intensity_levels(before, affine)
+        true, kept = (ventricle_ml(v, affine, levels=own) for v in (before, after))
         error = (kept - true) / true if true > 0 else float("nan")
         return {"ventricle_ml": true, "ventricle_ml_made": kept, "ventricle_error": error}
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 
 from pipeline.evaluation.pca_rivals import MATCHED, fit_full_pca, matched_components
-from pipeline.evaluation.ventricles import brain_median, ventricle_ml
+from pipeline.evaluation.ventricles import native_ml, ventricle_ml
 from pipeline.stores.latents import LatentStore
 from pipeline.stores.matching import check_same_latents
 from pipeline.stores.reading import OpenStore
@@ -83,8 +83,8 @@ def collect_features(
 def volume_features(volumes: VolumeStore, table: pd.DataFrame) -> Features:
     """Return what plain volumetry and PCA of voxels make of the scans.
 
-    `measured_volumes` is the fluid in the ventricle box on the MNI grid, the brain's volume in the
-    scan's own space (both ml), and their ratio: measured on the scan, not known from a phantom.
+    `measured_volumes` is the fluid of the lateral ventricles, the brain's volume (both ml of the
+    scan's own space) and their ratio: measured on the scan, not known from a phantom.
     `pca_voxels` is fitted on the training split alone.
 
     Raises
@@ -104,10 +104,9 @@ def volume_features(volumes: VolumeStore, table: pd.DataFrame) -> Features:
     for scan in table["scan_id"]:
         row = volumes.read_row(volumes.row_of[scan])
         volume = np.asarray(row.volume / np.float32(255), dtype=np.float32)
-        growth = abs(float(np.linalg.det(row.native_to_mni[:3, :3])))
-        fluid = ventricle_ml(volume, affine, median=brain_median(volume))
-        brain = float((row.volume > 0).sum()) * voxel_ml
-        measured.append((fluid, brain / growth, fluid / brain))
+        on_grid = ventricle_ml(volume, affine), float((row.volume > 0).sum()) * voxel_ml
+        fluid, brain = (native_ml(ml, row.native_to_mni) for ml in on_grid)
+        measured.append((fluid, brain, fluid / brain))
         coarse.append(coarsened(volume).ravel())
     features: Features = {"measured_volumes": np.array(measured)}
     flat = np.stack(coarse)

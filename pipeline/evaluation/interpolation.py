@@ -18,7 +18,7 @@ from pipeline.compute import Progress
 from pipeline.evaluation.intervals import mean_interval, paired_difference
 from pipeline.evaluation.metrics import reconstruction_metrics
 from pipeline.evaluation.study import Part, Study, levels
-from pipeline.evaluation.ventricles import brain_median, ventricle_ml
+from pipeline.evaluation.ventricles import intensity_levels, ventricle_ml
 
 METHODS = ("ldae", "ldae_detail", "latent_blend", "blend", "nearest")
 """LDAE interpolation; the same plus the two scans' detail that the autoencoder cannot hold; the
@@ -116,14 +116,15 @@ def judge_middle_visit(
     scan = middle.volume
     targets = dict(zip(TARGETS, (scan, models.decode(middle.z_0)[0].numpy()), strict=True))
     affine = np.asarray(models.autoencoder.grid["affine"], dtype=np.float64)
-    median = brain_median(scan)
+    own_levels = intensity_levels(scan, affine)
     mask = _tensor(scan) > 0
     rows = []
     for target_name, target in targets.items():
-        truth_ml = ventricle_ml(target, affine, median=median)
+        truth_ml = ventricle_ml(target, affine, levels=own_levels)
         for method, volume in made[target_name].items():
             figures = reconstruction_metrics(_tensor(target), _tensor(volume), mask).iloc[0]
-            error = abs(ventricle_ml(volume, affine, median=median) - truth_ml)
+            made_ml = ventricle_ml(volume, affine, levels=own_levels)
+            error = abs(made_ml - truth_ml)
             about = {"scan_id": visit.scan_id, "subject_id": visit.subject_id}
             about |= {"method": method, "target": target_name}
             numbers = {str(name): float(value) for name, value in figures.items()}

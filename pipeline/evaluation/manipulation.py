@@ -20,13 +20,17 @@ from pipeline.evaluation.intervals import mean_interval, median_interval, share_
 from pipeline.evaluation.neighbours import Neighbours
 from pipeline.evaluation.pca_direction import PcaDirection, fit_pca_direction
 from pipeline.evaluation.study import Part, Study, levels
-from pipeline.evaluation.ventricles import brain_median, ventricle_box, ventricle_ml
+from pipeline.evaluation.ventricles import (
+    intensity_levels,
+    ventricle_ml,
+    ventricle_territory,
+)
 from schemas.errors import ContractError
 from schemas.metrics import Estimate
 
 MEASURES = ("score", "pca_score", "ventricle_ml")
 """Place of the made volume, encoded anew, along the probe's direction in y_sem; along the same
-target's direction in PCA of latents; fluid in its ventricle box."""
+target's direction in PCA of latents; fluid of its lateral ventricles (ml of template space)."""
 EXAMPLES = 6
 
 
@@ -49,12 +53,12 @@ class Judge:
         """Return one row a scale: `scale`, MEASURES, `identity` and `same_subject`.
 
         `own` is the scan's decoded latent. `identity` is the correlation with it inside its brain
-        and outside the ventricle box; `same_subject` tells whether the nearest latent of all
-        belongs to the subject.
+        and outside the territory of the ventricles; `same_subject` tells whether the nearest latent
+        of all belongs to the subject.
         """
         affine = np.asarray(self.models.autoencoder.grid["affine"], dtype=np.float64)
-        median = brain_median(own)
-        kept = (own > 0.1) & ~ventricle_box(own.shape, affine)
+        own_levels = intensity_levels(own, affine)
+        kept = (own > 0.1) & (ventricle_territory(own.shape, affine) == 0)
         z_0 = self.models.encode(volumes)
         made = volumes.numpy()
         table: dict[str, Any] = {
@@ -62,7 +66,7 @@ class Judge:
             "score": self.direction.position(
                 self.models.embed(z_0, volumes).double().cpu().numpy()
             ),
-            "ventricle_ml": [ventricle_ml(v, affine, median=median) for v in made],
+            "ventricle_ml": [ventricle_ml(v, affine, levels=own_levels) for v in made],
             "identity": [float(np.corrcoef(own[kept], v[kept])[0, 1]) for v in made],
         }
         flat = self.models.unstandardise(z_0).flatten(1).cpu().numpy()

@@ -123,7 +123,9 @@ def _bias(points: Points, rng: np.random.Generator) -> Float[torch.Tensor, "I J 
     return torch.exp(log_field - 1.1 * (-z - 0.72).clamp(min=0))
 
 
-def _signal(template: Points, visit: Visit, atlas: Atlas, rng: np.random.Generator) -> torch.Tensor:
+def tissue_signal(
+    template: Points, visit: Visit, atlas: Atlas, rng: np.random.Generator
+) -> torch.Tensor:
     """Return T1-weighted signal at template points, white matter near 1."""
     tissue = dict(zip(TISSUES, sample(atlas.tissues, BRAIN_1MM, template), strict=True))
     soft, fat = sample(atlas.head, HEAD, template)
@@ -158,7 +160,7 @@ def scan(
         world += affine[:3, 3].astype(np.float32)
         upright = (world - pose[:3, 3].astype(np.float32)) @ pose[:3, :3].astype(np.float32)
         template = shape.to_template(torch.from_numpy(upright))
-        signal = _signal(template, visit, atlas, contrast_rng)
+        signal = tissue_signal(template, visit, atlas, contrast_rng)
         signal = signal * _bias(torch.from_numpy(world), bias_rng)
         real, imaginary = rng.normal(0, sigma, size=(2, *signal.shape)).astype(np.float32)
         noisy = np.hypot(signal.numpy() + real, imaginary)
