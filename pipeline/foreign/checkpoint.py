@@ -81,9 +81,7 @@ def _load(path: Path) -> Any:
     except pickle.UnpicklingError as error:
         named = re.search(r"GLOBAL ([\w.]+)", str(error))
         if named is None and not zipfile.is_zipfile(path):
-            raise ContractError(
-                f"{path}: no readable checkpoint (neither zip nor pickle)"
-            ) from error
+            raise ContractError(f"{path}: no readable checkpoint (no zip, no pickle)") from error
         what = f"it asks for {named[1]}" if named else "its pickle asks for more"
         raise ContractError(
             f"{path}: holds code or objects beside tensors ({what}); not loaded. Where it was made,"
