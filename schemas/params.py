@@ -114,10 +114,10 @@ class QcParams(Section):
     lower the correlation of elders while mask and pose are right."""
     dice_atrophy: float = 0.95
     """Dice from which on a low correlation is laid to atrophy."""
-    white_grey_warn: float = 0.35
+    white_grey_warn: float = 0.25
     """By how many standard deviations of the brain white matter is brighter than grey; below, the
     contrast is suspicious."""
-    white_grey_fail: float = 0.20
+    white_grey_fail: float = 0.15
     """The same, below which the scan is no T1w and fails."""
     grey_fluid_warn: float = 0.40
     """By how many standard deviations of the brain grey matter is brighter than fluid; below, the

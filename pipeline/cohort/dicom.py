@@ -50,15 +50,16 @@ class Session:
         return "_".join(filter(None, (self.subject_id, self.session_id)))
 
 
-def dicom_sessions(root: Path) -> list[Session]:
+def dicom_sessions(root: Path, closed: list[tuple[Path, str]] | None = None) -> list[Session]:
     """Return the sessions below a folder, named by its subfolders alone.
 
     The subject is the first folder below the root. The session is the folder named `ses-…`, else
-    the second folder where there are three or more levels (subject/session/series).
+    the second folder where there are three or more levels (subject/session/series). Folders that
+    cannot be opened are added to `closed` with the reason.
     """
     groups: dict[tuple[str, str], list[Path]] = defaultdict(list)
     label = Labels(root)
-    for folder in _series_folders(root):
+    for folder in _series_folders(root, closed):
         levels = folder.relative_to(root).parts or (root.name,)
         marked = next((name for name in levels[1:] if name.startswith("ses-")), None)
         session = marked or (levels[1] if len(levels) > 2 else "")
@@ -98,13 +99,18 @@ def dicom_records(
     ContractError
         If dcm2niix or pydicom is not installed, or there is no DICOM file.
     """
-    sessions = dicom_sessions(root)
+    closed: list[tuple[Path, str]] = []
+    sessions = dicom_sessions(root, closed)
     if not sessions:
         raise ContractError(f"{root}: no DICOM file found")
     converter = find_converter() if cache is not None else None
     if cache is not None:
         cache.mkdir(parents=True, exist_ok=True)
-    records, refused = [], []
+    records: list[Record] = []
+    refused = [
+        {"scan_id": path.name, "path": str(path), "stage": "cohort", "reason": why}
+        for path, why in closed
+    ]
 
     def work(session: Session) -> Outcome:
         if cache is None or converter is None:
@@ -149,8 +155,8 @@ def find_converter() -> str:
     return found
 
 
-def _series_folders(root: Path) -> Iterator[Path]:
-    for folder, names in walk(root):
+def _series_folders(root: Path, closed: list[tuple[Path, str]] | None = None) -> Iterator[Path]:
+    for folder, names in walk(root, closed):
         if any(is_dicom(folder / name) for name in names):
             yield folder
 

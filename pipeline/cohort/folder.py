@@ -3,11 +3,14 @@
 import logging
 from collections import Counter, defaultdict
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
+from pipeline.cohort.copies import drop_copies
 from pipeline.cohort.dicom_files import is_dicom
 from pipeline.cohort.kinds import FOREIGN, READ, image_format, not_t1w, stem_of
 from pipeline.cohort.names import Labels
+from pipeline.cohort.owners import Owner, owners_of
 from pipeline.cohort.records import Record, bids_label, entities, walk
 from pipeline.compute import counted, other_half
 from schemas.manifest import SELECTION
@@ -24,12 +27,11 @@ HIDDEN = "."
 def folder_records(root: Path) -> tuple[list[Record], list[dict[str, str]]]:
     """Return every T1w below a folder (or the one image file given), and rows of other images.
 
-    `sub-` and `ses-` in a file name are kept. Else the subject is the first folder below the
-    root, or, for images directly in the root, the file name; letters and digits are kept.
-    In a FreeSurfer `mri` folder only the T1 is taken. Images that are no T1w by name, results
-    (masks, segmentations, SPM's and CAT12's) and files of formats that are not read have a
-    quarantine row each; other files of a FreeSurfer folder, and DICOM files of one folder, have one
-    together.
+    `sub-` and `ses-` in a file name are kept; else `owners_of` tells the subject. In a FreeSurfer
+    `mri` folder only the T1 is taken. Images that are no T1w by name, results (masks,
+    segmentations, SPM's and CAT12's), copies of another image and files of formats that are not
+    read have a quarantine row each; other files of a FreeSurfer folder, and DICOM files of one
+    folder, have one together. A folder that cannot be opened has one.
 
     Raises
     ------
@@ -38,10 +40,11 @@ def folder_records(root: Path) -> tuple[list[Record], list[dict[str, str]]]:
     """
     label = Labels(root)
     if root.is_file():
-        return [_record(root, root.parent, label)], []
-    taken: list[Record] = []
-    left: list[tuple[Path, str, str]] = []
-    tree = list(walk(root))
+        return _records([root], root.parent, label), []
+    found: list[Path] = []
+    closed: list[tuple[Path, str]] = []
+    tree = list(walk(root, closed))
+    left = [(path, "cohort", why) for path, why in closed]
     stems = {folder: _stems(names) for folder, names in tree}
     for folder, names in tree:
         mri = _freesurfer(folder)
@@ -58,7 +61,10 @@ def folder_records(root: Path) -> tuple[list[Record], list[dict[str, str]]]:
             if why:
                 left.append((path, stage, why))
             else:
-                taken.append(_record(path, root, label))
+                found.append(path)
+    found, copies = drop_copies(found, root)
+    left += [(path, SELECTION, why) for path, why in copies]
+    taken = _records(found, root, label)
     _tell(root, taken, left)
     rows = [
         {"scan_id": stem_of(path.name), "path": str(path), "stage": stage, "reason": why}
@@ -149,21 +155,42 @@ def _tell(root: Path, taken: list[Record], left: list[tuple[Path, str, str]]) ->
         )
 
 
-def _record(path: Path, root: Path, label: Labels) -> Record:
-    parts = entities(path.name)
-    if "sub" in parts:
-        subject = label("sub", parts["sub"])
-        session = label("ses", parts.get("ses", ""), within=subject)
-        extra = [f"{k}-{v}" for k, v in parts.items() if k not in {"sub", "ses", "desc", "space"}]
-        return Record("_".join(p for p in (subject, session, *extra) if p), subject, session, path)
-    folders = path.relative_to(root).parts[:-1]
-    if path.parent.name == "mri":
-        folders = (path.parent.parent.name,)
-        subject = label("sub", folders[0])
-        return Record(subject, subject, "", path)
-    subject = label("sub", folders[0] if folders else stem_of(path.name))
+def _records(paths: list[Path], root: Path, label: Labels) -> list[Record]:
+    """Return a record an image."""
+    named = {path: entities(path.name) for path in paths}
+    plain = [path for path in paths if "sub" not in named[path] and path.parent.name != "mri"]
+    owners = owners_of(plain, root)
+    ids = Counter(_names(owner, label, named[path])[2] for path, owner in owners.items())
+    records = []
+    for path in paths:
+        if path in owners:
+            owner = owners[path]
+            subject, session, scan_id = _names(owner, label, named[path])
+            if ids[scan_id] > 1:
+                # One person's images in two trees, `raw` and `processed`, differ above alone.
+                more = replace(owner, rest=(*owner.above, *owner.rest))
+                subject, session, scan_id = _names(more, label, named[path])
+        else:
+            subject, session, scan_id = _as_written(path, named[path], label)
+        records.append(Record(scan_id, subject, session, path))
+    return records
+
+
+def _names(owner: Owner, label: Labels, parts: dict[str, str]) -> tuple[str, str, str]:
+    """Return subject, session and scan id of an image whose folders tell its owner."""
+    subject = label("sub", owner.subject)
+    session = label("ses", parts.get("ses", "") or owner.session, within=subject)
+    acquisition = "".join(map(bids_label, owner.rest))
+    acquisition = f"acq-{acquisition}" if acquisition else ""
+    return subject, session, "_".join(filter(None, (subject, owner.session and session, acquisition)))
+
+
+def _as_written(path: Path, parts: dict[str, str], label: Labels) -> tuple[str, str, str]:
+    """Return subject, session and scan id of a BIDS name, or of a FreeSurfer folder."""
+    if "sub" not in parts:
+        subject = label("sub", path.parent.parent.name)
+        return subject, "", subject
+    subject = label("sub", parts["sub"])
     session = label("ses", parts.get("ses", ""), within=subject)
-    rest = [bids_label(name) for name in (*folders[1:], stem_of(path.name))] if folders else []
-    acquisition = "".join(part for part in rest if part)
-    scan_id = f"{subject}_acq-{acquisition}" if acquisition else subject
-    return Record(scan_id, subject, session, path)
+    extra = [f"{k}-{v}" for k, v in parts.items() if k not in {"sub", "ses", "desc", "space"}]
+    return subject, session, "_".join(p for p in (subject, session, *extra) if p)

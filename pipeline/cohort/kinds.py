@@ -38,7 +38,9 @@ RESULT_WORD = re.compile(
     r"|parc|parcellat\w*|atlas|ribbon|filled|lesions?|rois?|probseg|pve(?:seg)?"
 )
 """Words of masks, label maps and segmentations."""
-RESULT_FOLDERS = re.compile(r"masks?|labels?(?:tr|ts)?|segs?|segmentations?|lesions?|derivatives")
+RESULT_FOLDERS = re.compile(
+    r"masks?|labels?(?:tr|ts)?|segs?|segmentations?|lesions?|derivatives|mninonlinear"
+)
 SURE_PREFIX = re.compile(
     r"(?:s\d*)?m0?w[cp][0-6](?=\D)|(?:i?y|wj|iw)_|u_r[cp]\d|biasfield_|r[cp][1-6](?=\w*(?:t1|mp|anat|sub))"
 )

@@ -66,14 +66,22 @@ def natural(text: str) -> list[tuple[str, int]]:
     return [(word, int(digits or 0)) for word, digits in re.findall(r"(\D*)(\d*)", text)]
 
 
-def walk(root: Path) -> Iterator[tuple[Path, list[str]]]:
+def walk(
+    root: Path, closed: list[tuple[Path, str]] | None = None
+) -> Iterator[tuple[Path, list[str]]]:
     """Yield every folder below (and with) a root and the names of what is no folder in it.
 
     Links to folders are followed, each folder once; links that lead nowhere are named too, so that
     they can be refused with a reason. What is hidden or left by an operating system is passed over.
+    Folders that cannot be opened are added to `closed` with the reason.
     """
+
+    def note(error: OSError) -> None:
+        if closed is not None:
+            closed.append((Path(error.filename), f"cannot be opened ({error.strerror})"))
+
     seen = {root.resolve()}
-    for folder, subfolders, names in os.walk(root, followlinks=True):
+    for folder, subfolders, names in os.walk(root, onerror=note, followlinks=True):
         subfolders[:] = sorted(name for name in subfolders if not is_junk(name))
         real = {name: Path(folder, name).resolve() for name in subfolders}
         subfolders[:] = [name for name in subfolders if real[name] not in seen]

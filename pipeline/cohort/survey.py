@@ -99,10 +99,12 @@ def survey(root: Path, choice: Choice) -> Survey:
     for folder in sorted(p for p in root.glob("sub-*") if p.is_dir()):
         subject = prefixed("sub", folder.name)
         found.subjects.add(subject)
-        for below, names in walk(folder):
+        closed: list[tuple[Path, str]] = []
+        for below, names in walk(folder, closed):
             for name in names:
                 if image_format(name) and not name.startswith("."):
                     found.add(below / name, subject)
+        found.faults += closed
     others: Counter[str] = sum(found.kinds.values(), Counter[str]())
     if others:
         told = ", ".join(f"{kind} {count}" for kind, count in others.most_common(8))

@@ -30,7 +30,7 @@ from pipeline.imaging.header import Affine, check_field_of_view, zooms_of
 from pipeline.imaging.pose import upright_mask
 from pipeline.imaging.qc import is_other_contrast, judge, measure
 from pipeline.imaging.read import read_scan
-from pipeline.imaging.register import Registration, is_poor, register
+from pipeline.imaging.register import Registration, find_poses, is_poor, register
 from pipeline.imaging.template import grid_affine
 from schemas.errors import ScanError
 from schemas.params import PreprocessParams
@@ -114,8 +114,8 @@ def preprocess_scan(path: Path, params: PreprocessParams) -> PreprocessedScan:
 
     Where the outcome is doubtful, a second opinion on the brain mask is taken and the better one
     kept: deepbet for a scan that came stripped (remains of the neck); otherwise deepbet on the head
-    turned upright, then HD-BET where it is installed. Deterministic: equal file and params give
-    equal bytes on one machine.
+    turned upright by quarter turns, then by any rotation, then HD-BET where it is installed.
+    Deterministic: equal file and params give equal bytes on one machine.
 
     Raises
     ------
@@ -245,9 +245,15 @@ def _second_opinions(head: _Head, mask: Mask, method: str) -> list[tuple[str, Op
     """Return other ways to a brain mask and their names, the cheapest first."""
     if method != "deepbet":
         return [(f"{method}, then deepbet", lambda: (deepbet_mask(head.data) & mask, None))]
-    opinions: list[tuple[str, Opinion]] = [
-        (UPRIGHT, lambda: upright_mask(head.data, mask, head.affine))
-    ]
+    poses = find_poses(head.data, mask, head.affine)
+
+    def upright() -> tuple[Mask, Affine | None]:
+        pose = next(poses, None)
+        if pose is None:
+            raise ScanError("no further pose")
+        return upright_mask(head.data, mask, head.affine, pose)
+
+    opinions: list[tuple[str, Opinion]] = [(UPRIGHT, upright), (UPRIGHT, upright)]
     if hdbet_is_installed():
         opinions.append(("hd-bet", lambda: (hdbet_mask(head.data, zooms_of(head.affine)), None)))
     return opinions
@@ -260,7 +266,10 @@ def _aligned_otherwise(
     try:
         with clock.step("strip"):
             mask, start = find_mask()
-        return _align(head, mask, params, clock, start) if mask.any() else None
+        if not mask.any():
+            return None
+        # A start was searched for already.
+        return _align(head, mask, params, clock, start, wide=start is None)
     except ScanError:
         return None
 

@@ -2,7 +2,7 @@
 
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -107,38 +107,41 @@ def register(
     best, ncc = _attempt(brain, brain_affine, grid, linear, initial=start)
     wide = False
     if search and is_poor(ncc, _overlap_of(mask, affine, best, grid, rigid=linear == "rigid")):
-        found = find_pose(data, mask, affine)
-        other, other_ncc = _attempt(brain, brain_affine, grid, linear, initial=found)
-        if other_ncc > ncc:
-            best, ncc, wide = other, other_ncc, True
+        for pose in find_poses(data, mask, affine):
+            other, other_ncc = _attempt(brain, brain_affine, grid, linear, initial=pose)
+            if other_ncc > ncc:
+                best, ncc, wide = other, other_ncc, True
     field = field_affine = None
     if kind == "syn":
         field, field_affine = _nonlinear(brain, brain_affine, grid, best)
     return Registration(best, ncc, wide, field, field_affine)
 
 
-def find_pose(data: npt.NDArray[np.float32], mask: npt.NDArray[np.bool_], affine: Affine) -> Affine:
-    """Return roughly how a head lies: (4, 4), native world to MNI152 world (mm).
+def find_poses(
+    data: npt.NDArray[np.float32], mask: npt.NDArray[np.bool_], affine: Affine
+) -> Iterator[Affine]:
+    """Yield how a head may lie: (4, 4), native world to MNI152 world (mm), the likeliest first.
 
-    First come the 24 poses that a header with mixed-up axes leads to, the likeliest of them
-    refined until one fits well; where none does, rotations all around. A mask that holds more than
-    the brain will do, but not a bias field estimated in it.
+    First the best of the 24 poses that a header with mixed-up axes leads to, the likeliest of them
+    refined until one fits well. If none does, then the best of rotations all around: with a mask
+    that holds more than the brain, the correlations of the two cannot be compared. Such a mask will
+    do, but not a bias field estimated in it.
     """
     brain, brain_affine = _coarse_brain(data, mask, affine, SEARCH_ZOOMS)
     grid = template_grid(SEARCH_ZOOMS)
     turns = ranked_turns(brain, brain_affine, template_grid(TURN_ZOOMS))
-    starts: list[Affine | None] = [*(pose for _, pose in turns[:REFINED_TURNS]), None]
     best, ncc = np.eye(4), -1.0
-    for start in starts:
+    for _, start in turns[:REFINED_TURNS]:
         found, found_ncc = _attempt(brain, brain_affine, grid, "rigid", initial=start)
         if found_ncc > ncc:
             best, ncc = found, found_ncc
         if ncc >= SURE_NCC:
-            return best
-    found, found_ncc = _attempt(
-        brain, brain_affine, grid, "rigid", initial=_all_around(brain, brain_affine, grid)
-    )
-    return found if found_ncc > ncc else best
+            break
+    yield best
+    if ncc < SURE_NCC:
+        around = _all_around(brain, brain_affine, grid)
+        tries = [_attempt(brain, brain_affine, grid, "rigid", initial=i) for i in (around, None)]
+        yield max(tries, key=lambda found: found[1])[0]
 
 
 def _coarse_brain(
