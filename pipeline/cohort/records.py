@@ -104,7 +104,7 @@ def tidy_path(path: Path) -> Path:
         # Behind a link to a folder, `..` leads elsewhere than its name says.
         return short if short.samefile(whole) else whole.resolve()
     except OSError:
-        return short
+        return whole.resolve()
 
 
 def read_table(path: Path) -> pd.DataFrame:
