@@ -50,7 +50,8 @@ VISIT = re.compile(
 )
 REPEATED = re.compile(
     r"(?:ses|session|visit|scan|run|rep|tp|t|v|time|timepoint|wave|acq|echo|series|se|im|img|image"
-    r"|i|s|mri?|file|volume|slice|mpr|post|pre|scan\w*run)[-_ ]?\d*|(?:19|20)\d\d(?:[-_.]?\d\d){0,2}"
+    r"|i|s|mri?|file|volume|slice|mpr|post|pre|scan\w*run)[-_ ]?\d*"
+    r"|(?:19|20)\d\d(?:[-_.]?\d\d){0,2}"
 )
 """Names that one person's visits, scans and runs have."""
 LEVELS = 4

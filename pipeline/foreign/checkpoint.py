@@ -1,7 +1,6 @@
 """Tensors out of a foreign file: no code of it is ever run."""
 
 import json
-import os
 import pickle
 import re
 import struct
