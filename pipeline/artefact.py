@@ -25,6 +25,8 @@ WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
 CARD = "README.md"
 METRICS = "metrics.json"
+PARTS = frozenset((WEIGHTS, METRICS, "log.csv", "pictures", "tensorboard", "dvclive"))
+"""What a training leaves in its folder before the config."""
 MAPPED_FROM = 512_000_000
 """Weights files of so many bytes stay on the disk and are read in place as they are used."""
 
@@ -43,6 +45,38 @@ class Artefact:
     def digest(self) -> str:
         """sha256 of the weights file."""
         return str(self.config["weights_sha256"])
+
+
+def check_model_folder(out: Path) -> None:
+    """Refuse to write a model among files that are no model's.
+
+    A folder that does not exist or is empty will do, so will a model's, and what a training that
+    was stopped left there.
+
+    Raises
+    ------
+    ContractError
+        Naming what the folder holds.
+    """
+    try:
+        names = {path.name for path in out.iterdir() if not path.name.startswith(".")}
+    except OSError:  # not there; or no folder, which the writing tells
+        return
+    # Weights come before the card: with them it is that of a model half written.
+    own = {CARD, CONFIG} if WEIGHTS in names else set()
+    if CONFIG in names:
+        try:
+            if "weights_sha256" in read_config(out / CONFIG):
+                return
+            own = set()  # of another maker
+        except ContractError:
+            pass  # damaged, and to be written anew
+    others = sorted(names - PARTS - own)
+    if others:
+        raise ContractError(
+            f"{out}: holds other files than a model's ({few(others, 3)}); choose an empty or a new"
+            " folder for --out"
+        )
 
 
 def write_artefact(

@@ -14,6 +14,7 @@ from pipeline.artefact import (
     CONFIG,
     METRICS,
     WEIGHTS,
+    check_model_folder,
     read_artefact,
     read_config,
     write_artefact,
@@ -74,6 +75,7 @@ def adopt_autoencoder(source: Path, out: Path, *, grid: dict[str, Any]) -> dict[
     ContractError
         If the source is damaged, or the grid is no multiple of its downsampling factor.
     """
+    check_model_folder(out)
     if not (source / CONFIG).is_file():
         from pipeline.foreign.importing import import_autoencoder
 
@@ -123,6 +125,7 @@ def export_bundled(ae: Path, out: Path, *, card: str | None = None) -> int:
     ContractError
         If a weight has no float16 value, or the weights are larger than 8 MB.
     """
+    check_model_folder(out)
     artefact = read_artefact(ae, kind="ae")
     half = {name: tensor.half() for name, tensor in artefact.tensors.items()}
     broken = [name for name, tensor in half.items() if not torch.isfinite(tensor).all()]

@@ -9,9 +9,10 @@ import torch
 
 from pipeline import __version__
 from pipeline.artefact import CARD
-from pipeline.compute import write_atomic, write_json
+from pipeline.compute import few, write_atomic, write_json
 from pipeline.frozen import load_autoencoder, trained_grid
 from pipeline.nets.autoencoder import Autoencoder
+from schemas.errors import ContractError
 
 MAISI = "monai.apps.generation.maisi.networks.autoencoderkl_maisi.AutoencoderKlMaisi"
 SCHEMA = (
@@ -29,8 +30,9 @@ def export_monai_bundle(ae: Path, out: Path) -> None:
     Raises
     ------
     ContractError
-        If `ae` holds no autoencoder or its weights do not fit.
+        If `ae` holds no autoencoder, its weights do not fit, or `out` holds something else.
     """
+    _check_bundle(out)
     frozen = load_autoencoder(ae, device=torch.device("cpu"))
     assert isinstance(frozen.net, Autoencoder)  # the other kind is no file of its own
     weights = out / "models" / "model.pt"
@@ -43,6 +45,17 @@ def export_monai_bundle(ae: Path, out: Path) -> None:
         _inference(monai_arguments(frozen.config["architecture"]), frozen.net.patch, grid),
     )
     write_atomic(out / "docs" / "README.md", (ae / CARD).read_text())
+
+
+def _check_bundle(out: Path) -> None:
+    """Refuse to write a bundle among files that are no bundle's."""
+    held = [] if not out.is_dir() else [p.name for p in out.iterdir() if p.name[:1] != "."]
+    others = sorted(set(held) - {"configs", "models", "docs", "LICENSE"})
+    if others or (held and not (out / "models" / "model.pt").is_file()):
+        raise ContractError(
+            f"{out}: holds other files than a bundle's ({few(others or sorted(held), 3)}); choose"
+            " an empty or a new folder for --out"
+        )
 
 
 def monai_arguments(architecture: dict[str, Any]) -> dict[str, Any]:

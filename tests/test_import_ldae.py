@@ -212,7 +212,7 @@ def test_a_file_that_is_missing_or_something_else_is_refused(files, ae, tmp_path
     assert "a folder" in refusal(files, ae, tmp_path, decoder=files)
     text = tmp_path / "decoder.pth"
     text.write_text("not a checkpoint")
-    assert "no readable checkpoint" in refusal(files, ae, tmp_path, decoder=text)
+    assert "not a checkpoint" in refusal(files, ae, tmp_path, decoder=text)
     message = refusal(files, ae, tmp_path, decoder=files / "semantic_mean.pt")
     assert "no decoder of the published LDAE" in message
 

@@ -413,7 +413,7 @@ def test_a_separator_at_the_end_of_lines_moves_no_column(tmp_path: Path) -> None
     root = bids_of(tmp_path, "sub-1", people="participant_id,age\nsub-1,70,\n")
     assert build(root)[0]["age_years"].tolist() == [70]
     (root / PARTICIPANTS).write_text("participant_id\tage\nsub-1\t70\tx\n")
-    with pytest.raises(ContractError, match=r"participants\.tsv: a row has more cells"):
+    with pytest.raises(ContractError, match=r"participants\.tsv: line 2 has 3 cells, the header 2"):
         build(root)
 
 

@@ -136,3 +136,27 @@ def test_what_the_cohort_stage_says_of_an_image_is_a_warning(root: Path, fake: C
     run(root)
     assert qc(root).loc["sub-6_ce-gd", "status"] == "warn"
     assert qc(root).loc["sub-6_ce-gd", "reasons"] == "scanned with a contrast agent by its name"
+
+
+def test_a_scan_passed_by_hand_is_not_done_again_at_every_run(root: Path, fake: Chain) -> None:
+    verdicts = {
+        "sub-2_run-1": Override("pass", "its third image is taken"),
+        "sub-3_run-1": Override("pass", "its first is good, for all the figures say"),
+    }
+    run(root, verdicts)
+    before, calls = qc(root), len(fake.calls)
+    assert before.loc["sub-2_run-1", "path"].endswith("sub-2_run-3_T1w.nii.gz")
+    assert before.loc["sub-3_run-1", "path"].endswith("sub-3_run-1_T1w.nii.gz")
+    run(root, verdicts)
+    assert fake.calls[calls:] == ["sub-5_run-1_T1w.nii.gz"]  # trouble of the machine
+    pd.testing.assert_frame_equal(qc(root), before)
+
+
+def test_an_image_passed_by_hand_later_is_done_where_its_volume_is_not_kept(
+    root: Path, fake: Chain
+) -> None:
+    run(root)
+    calls = len(fake.calls)
+    run(root, {"sub-3_run-1": Override("pass", "good after all")})
+    assert sorted(fake.calls[calls:]) == ["sub-3_run-1_T1w.nii.gz", "sub-5_run-1_T1w.nii.gz"]
+    assert "sub-3_run-1" in open_volumes(root.parent / "v.zarr").attributes.scan_ids

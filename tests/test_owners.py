@@ -105,8 +105,8 @@ def test_of_hcp_the_corrected_head_alone(tmp_path: Path) -> None:
               "T1w/T2w_acpc_dc_restore", "T1w/aparc+aseg", "T1w/ribbon", "T1w/100307/mri/T1",
               "MNINonLinear/T1w_restore", "MNINonLinear/T1w", "MNINonLinear/T2w_restore",
               "unprocessed/3T/T1w_MPR1/100307_3T_T1w_MPR1"]  # fmt: skip
-    touch(tmp_path, "100307/T1w/T1w_acpc_dc_restore.nii.gz", "100408/T1w/T1w_acpc_dc_restore.nii.gz",
-          *(f"100307/{name}.nii.gz" for name in others))  # fmt: skip
+    people = [f"{n}/T1w/T1w_acpc_dc_restore.nii.gz" for n in (100307, 100408)]
+    touch(tmp_path, *people, *(f"100307/{name}.nii.gz" for name in others))
     manifest, refused = build(tmp_path, "folder")
     assert list(manifest["subject_id"]) == ["sub-100307", "sub-100408"]
     assert {Path(p).name for p in manifest["path"]} == {"T1w_acpc_dc_restore.nii.gz"}

@@ -112,6 +112,20 @@ def test_resumed_stages_equal_uninterrupted_ones(tmp_path, killed_at, latents_pa
         assert resumed.digest == whole.digest, kind
 
 
+def test_no_training_writes_among_a_users_files(tmp_path, trained, volumes, latents_path, split):
+    (tmp_path / "README.md").write_text("# My scans")
+    store = open_latents(latents_path)
+    frozen = load_diffusion(trained / "ldm", device=CPU)
+    for train in (
+        lambda: train_autoencoder(volumes, split, TINY_AE, tmp_path, device=CPU),
+        lambda: stages.train_denoiser(store, split, LDM, tmp_path, device=CPU),
+        lambda: stages.train_ldae(store, split, frozen, LDAE, tmp_path, device=CPU),
+    ):
+        with pytest.raises(ContractError, match=r"other files than a model's \(README\.md\)"):
+            train()
+    assert [path.name for path in tmp_path.iterdir()] == ["README.md"]
+
+
 def test_stage_two_leaves_the_denoiser_bit_identical(trained):
     before = read_artefact(trained / "ldm", kind="ldm").tensors
     after = read_artefact(trained / "ldae", kind="ldae").tensors

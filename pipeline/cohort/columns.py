@@ -32,6 +32,8 @@ ALIASES = {
 }
 IDENTITY = ("path", "subject_id", "session_id", "scan_id")
 """Columns that a table of scans gives; other sources have these from the names of files."""
+MOST_MONTHS = 1440
+"""More months from a person's first scan (120 years), and fewer than 0, are codes or slips."""
 AGE_TEXT = "age_text"
 """Column with what stood for an age where it is no plain number: `89+`, `18-38`."""
 
@@ -112,16 +114,27 @@ def label_table(
 def _months(cells: Iterable[object], names: Sequence[str], where: str) -> list[float | None]:
     """Return months of cells that hold a number or the code of a visit."""
     months: list[float | None] = []
-    unread = []
+    unread, impossible = [], []
     for name, cell in zip(names, cells, strict=True):
         text = "" if cell is None or cell != cell else str(cell).strip()
         try:
             number: float | None = float(text.replace(",", "."))
         except ValueError:
             number = months_of_visit(text) if text else None
-        if number is None and text and text not in UNKNOWN:
+        if number is not None and not 0 <= number <= MOST_MONTHS:
+            if number == number:
+                impossible.append(f"{name} ({text})")
+            number = None
+        elif number is None and text and text not in UNKNOWN:
             unread.append(f"{name} ({text})")
-        months.append(None if number is None or not abs(number) < float("inf") else number)
+        months.append(number)
+    if impossible:
+        log.warning(
+            "%s: months since the first scan, expected 0 to %d, taken as unknown: %s",
+            where,
+            MOST_MONTHS,
+            few(impossible),
+        )
     if unread:
         log.warning("%s: no number of months, taken as unknown: %s", where, few(unread))
     return months

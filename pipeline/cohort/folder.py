@@ -182,7 +182,11 @@ def _names(owner: Owner, label: Labels, parts: dict[str, str]) -> tuple[str, str
     session = label("ses", parts.get("ses", "") or owner.session, within=subject)
     acquisition = "".join(map(bids_label, owner.rest))
     acquisition = f"acq-{acquisition}" if acquisition else ""
-    return subject, session, "_".join(filter(None, (subject, owner.session and session, acquisition)))
+    return (
+        subject,
+        session,
+        "_".join(filter(None, (subject, owner.session and session, acquisition))),
+    )
 
 
 def _as_written(path: Path, parts: dict[str, str], label: Labels) -> tuple[str, str, str]:

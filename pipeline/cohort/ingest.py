@@ -29,6 +29,8 @@ from schemas.params import CohortParams
 log = logging.getLogger(__name__)
 
 SAFE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
+MAX_ID = 128
+"""Letters of a scan id; file systems end names at 255, and endings and hashes come on top."""
 TABLES = {".csv", ".tsv", ".parquet"}
 
 
@@ -258,11 +260,16 @@ def _fault(record: Record) -> str | None:
         return "no subject given, or one without a letter or digit of ASCII"
     if not SAFE_ID.fullmatch(record.scan_id):
         return f"id {record.scan_id!r}, expected letters, digits, and - _ . +"
-    if not record.path.is_file():
-        return "file not found"
-    if record.path.stat().st_size == 0:
-        return "file is empty (0 bytes)"
-    return None
+    if len(record.scan_id) > MAX_ID:
+        return f"id of {len(record.scan_id)} letters, at most {MAX_ID}: it names files"
+    try:
+        if record.path.is_dir():
+            return "is a folder, expected an image"
+        if not record.path.is_file():
+            return "file not found"
+        return "file is empty (0 bytes)" if record.path.stat().st_size == 0 else None
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
 
 
 def _digest(record: Record) -> str:
@@ -270,7 +277,7 @@ def _digest(record: Record) -> str:
     try:
         return digest_image(record.path)
     except OSError as error:
-        return f"!cannot be read: {error.strerror}"
+        return f"!cannot be read ({error.strerror})"
 
 
 def _row(record: Record, reason: str) -> dict[str, str]:

@@ -50,7 +50,8 @@ VISIT = re.compile(
 )
 REPEATED = re.compile(
     r"(?:ses|session|visit|scan|run|rep|tp|t|v|time|timepoint|wave|acq|echo|series|se|im|img|image"
-    r"|i|s|mri?|file|volume|slice|mpr|post|pre|scan\w*run)[-_ ]?\d*|(?:19|20)\d\d(?:[-_.]?\d\d){0,2}"
+    r"|i|s|mri?|file|volume|slice|mpr|post|pre|scan\w*run)[-_ ]?\d*"
+    r"|(?:19|20)\d\d(?:[-_.]?\d\d){0,2}"
 )
 """Names that one person's visits, scans and runs have."""
 LEVELS = 4
@@ -98,7 +99,9 @@ def _by_id(parts: Parts) -> Owner | None:
         match = next((found for pattern in IDS if (found := pattern.search(part))), None)
         if match:
             below = parts[place + 1 :]
-            session = match.groupdict().get("session") or next(filter(None, map(_session, below)), "")
+            session = match.groupdict().get("session") or next(
+                filter(None, map(_session, below)), ""
+            )
             around = (part[: match.start()], part[match.end() :])
             rest = (*around, *(p for p in below if not _session(p)))
             return Owner(match["subject"], session, rest, parts[:place])
@@ -166,9 +169,7 @@ def _with_visits(split: Mapping[Path, tuple[Parts, Parts]]) -> dict[Path, Owner]
     if visits and several and all(map(_person, below)) and visits == {
         own[0] for _, own in split.values()
     }:  # fmt: skip
-        return {
-            path: Owner(own[1], own[0], own[2:], above) for path, (above, own) in split.items()
-        }
+        return {path: Owner(own[1], own[0], own[2:], above) for path, (above, own) in split.items()}
     places: dict[str, set[Parts]] = defaultdict(set)
     for owner in owners.values():
         places[owner.subject].add(_groups(owner.above))

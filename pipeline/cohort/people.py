@@ -26,7 +26,8 @@ Rows = dict[str, dict[str, Cells]]
 
 PARTICIPANTS = "participants.tsv"
 SUBJECT_NAMES = (
-    "participant_id", "participant", "subject_id", "subject", "sub", "sub_id", "PTID", "RID", "id"
+    "participant_id", "participant", "subject_id", "subject", "PTID", "RID",
+    "eid", "sub", "sub_id", "id",
 )  # fmt: skip
 COUNTED = re.compile(r"(?:ses|session|v|visit|t|tp|timepoint|scan|wave)?(\d+)")
 """Sessions that are counted: `01`, `session1`, `V1`."""

@@ -126,9 +126,11 @@ def read_table(path: Path) -> pd.DataFrame:
             text = _read_text(path)
     except UnicodeDecodeError as error:
         raise ContractError(f"{path}: not UTF-8 text; save it as CSV in UTF-8") from error
-    except pd.errors.ParserWarning as error:
-        raise ContractError(f"{path}: a row has more cells than the first line") from error
-    except (OSError, ValueError, pd.errors.ParserError) as error:
+    except (OSError, ValueError, pd.errors.ParserError, pd.errors.ParserWarning) as error:
+        if longer := _longer_row(path):
+            raise ContractError(
+                f"{path}: {longer}; put a cell that holds a separator in quotes"
+            ) from error
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ContractError(f"{path}: unreadable table ({first})") from error
     text.columns = [str(name).strip() for name in text.columns]
@@ -153,6 +155,24 @@ def _read_text(path: Path) -> pd.DataFrame:
         )  # fmt: skip
     table = table.astype(object)
     return table.apply(_with_points) if separator == ";" else table
+
+
+def _longer_row(path: Path) -> str | None:
+    """Return which line of a text table has more cells than the header, for a table refused."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            first = file.readline()
+            if re.fullmatch(r"\s*sep=.\s*", first, re.IGNORECASE):
+                first = file.readline()
+            separator = _separator(first, path)
+            header = len(next(csv.reader([first.strip("\r\n")], delimiter=separator), []))
+            rows = csv.reader(file, delimiter=separator)
+            for row in rows:
+                if any(cell.strip() for cell in row[header:]):
+                    return f"line {rows.line_num + 1} has {len(row)} cells, the header {header}"
+    except (OSError, UnicodeDecodeError, csv.Error):
+        pass
+    return None
 
 
 def _separator(header: str, path: Path) -> str:

@@ -20,7 +20,11 @@ log = logging.getLogger(__name__)
 
 PATH_NAMES = ("path", "file", "filename", "image", "image_path", "nifti", "T1w")
 
-SUBJECT_NAMES = ("subject_id", "participant_id", "subject", "PTID", "RID", "sub", "participant")
+SUBJECT_NAMES = (
+    "subject_id", "participant_id", "subject", "participant", "PTID", "RID", "eid", "sub",
+    "sub_id", "ID",
+)  # fmt: skip
+"""Columns that usually name people, the first that is there; an `ID` may be of anything else."""
 
 
 def table_records(path: Path, columns: Mapping[str, str]) -> list[Record]:

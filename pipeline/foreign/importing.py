@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipeline.artefact import load_strict, write_artefact
+from pipeline.artefact import check_model_folder, load_strict, write_artefact
 from pipeline.compute import digest_file, digest_of, few
 from pipeline.evaluation.metrics import reconstruction_metrics
 from pipeline.foreign.architecture import architecture_of
@@ -67,6 +67,7 @@ def import_autoencoder(
     ContractError
         If the file holds code, or a tensor is missing, left over or of another shape.
     """
+    check_model_folder(out)
     checkpoint = read_checkpoint(path, config=config, prefix=prefix)
     tensors, said = _present_names(checkpoint, projection)
     remarks = [said] if said else []

@@ -10,7 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pipeline.artefact import CARD, CONFIG, METRICS, read_config, write_artefact
+from pipeline.artefact import (
+    CARD,
+    CONFIG,
+    METRICS,
+    check_model_folder,
+    read_config,
+    write_artefact,
+)
 from pipeline.compute import digest_of, write_atomic, write_json
 from pipeline.evaluation.directions import FILE as DIRECTIONS
 from pipeline.evaluation.directions import write_directions
@@ -136,6 +143,7 @@ def import_ldae(
     ParamsError
         If options contradict each other.
     """
+    check_model_folder(out)
     statistics = files.statistics()
     autoencoder = _autoencoder(ae)
     found = _found(files, autoencoder, choices)

@@ -124,6 +124,8 @@ def _layout(path: Path) -> _Layout:
         return _nifti_layout(path) if suffix in {".nii", ".nii.gz"} else _other_layout(path)
     except ScanError:
         raise
+    except PermissionError as error:
+        raise ScanError(f"cannot be read ({error.strerror})") from error
     except Exception as error:
         # Whatever a parser trips over is this scan's fault.
         raise ScanError(f"unreadable header: {_first_line(error)}") from error
@@ -230,6 +232,8 @@ def _read_range(path: Path, offset: int, count: int, *, exact: bool) -> bytes:
                 stream.read(1 << 20)
     except ScanError:
         raise
+    except PermissionError as error:
+        raise ScanError(f"cannot be read ({error.strerror})") from error
     except EOFError as error:
         raise ScanError("truncated gzip: the file ends early; copy it again") from error
     except READ_ERRORS as error:

@@ -44,16 +44,42 @@ class Trials:
                 following += self._after(task.scan_id, {done.path for done, _ in tried})
         return following
 
+    def has_passing(
+        self, task: Task, records: Mapping[tuple[str, str], Record], volumes: Collection[str]
+    ) -> bool:
+        """Tell whether another image of the scan passes by its record and has its volume.
+
+        Parameters
+        ----------
+        records
+            (scan_id, fingerprint) → record of a former run.
+        volumes
+            Fingerprints of the volumes that are there.
+        """
+        for candidate in self.candidates.get(task.scan_id, []):
+            if candidate.path == task.path:
+                continue
+            other = self._task_of(task.scan_id, candidate)
+            record = records.get((task.scan_id, other.fingerprint))
+            if record is None or other.fingerprint not in volumes:
+                continue
+            if self.judge(other, record)[0] in {"pass", "warn"}:
+                return True
+        return False
+
     def _after(self, scan_id: str, done: set[str]) -> list[Task]:
         for candidate in self.candidates.get(scan_id, []):
             if candidate.path not in done:
-                try:
-                    digest = digest_image(Path(candidate.path))
-                except OSError:
-                    digest = ""  # its task says what is wrong with it
-                key = fingerprint(digest, self.params)
-                return [Task(scan_id, candidate.path, digest, key, candidate.note)]
+                return [self._task_of(scan_id, candidate)]
         return []
+
+    def _task_of(self, scan_id: str, candidate: Candidate) -> Task:
+        try:
+            digest = digest_image(Path(candidate.path))
+        except OSError:
+            digest = ""  # its task says what is wrong with it
+        key = fingerprint(digest, self.params)
+        return Task(scan_id, candidate.path, digest, key, candidate.note)
 
     def outcome(self, scan_id: str) -> tuple[Task, Record, str]:
         """Return the image that counts, its record, and what to tell of the others.

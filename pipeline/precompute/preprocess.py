@@ -30,6 +30,7 @@ from schemas.stores import StoreAttributes
 
 log = logging.getLogger(__name__)
 
+PASSED = ("pass", "warn")
 STEPS = ("read", "strip", "bias", "register", "resample", "qc")
 
 
@@ -94,7 +95,7 @@ def preprocess_cohort(
         check_target(out, "volumes")
         staging, ledger = Staging(out), _Ledger(out)
         while following:
-            records = _known(following, staging, ledger, params, by_hand)
+            records = _known(following, staging, ledger, trials, by_hand)
             todo = [task for task in following if task.scan_id not in records]
             # An id may be made of a file's name; a warning names what the user has.
             files = {task.scan_id: f"{task.scan_id} ({task.path})" for task in todo}
@@ -113,7 +114,7 @@ def preprocess_cohort(
                 log.info("%s: the next image is tried", counted(len(following), "scan"))
         tasks = [trials.outcome(scan_id)[0] for scan_id in scan_ids]
         table = _qc_table(trials, scan_ids, params, by_hand)
-        good = [task for task in tasks if table.loc[task.scan_id, "status"] in {"pass", "warn"}]
+        good = [task for task in tasks if table.loc[task.scan_id, "status"] in PASSED]
         refused = _quarantine(table, prior_quarantine)
         write_table(table.reset_index(), qc_csv)
         write_table(refused, quarantine_csv)
@@ -201,19 +202,27 @@ def _known(
     tasks: list[Task],
     staging: Staging,
     ledger: _Ledger,
-    params: PreprocessParams,
+    trials: Trials,
     overrides: Mapping[str, Override],
 ) -> dict[str, Record]:
-    """Return the records of scans that need no work."""
+    """Return the records of images that need no work.
+
+    A volume is needed of an image that passes, and of a scan's first one that a verdict by hand
+    lets pass, unless a further image of the scan passed before.
+    """
     records: dict[str, Record] = {}
     for task in tasks:
         record = staging.read_record(task.scan_id, task.fingerprint)
         if record is None:
             record = ledger.records.get((task.scan_id, task.fingerprint))
             if record is not None and not ledger.holds(task):
-                judged = _judge(task, record, params)
-                kept = _overridden(judged, overrides.get(task.scan_id))[0] in {"pass", "warn"}
-                record = None if kept else record
+                judged = trials.judge(task, record)
+                by_hand = _overridden(judged, overrides.get(task.scan_id))[0] in PASSED
+                first = by_hand and task.scan_id not in trials.tried
+                needed = judged[0] in PASSED or (
+                    first and not trials.has_passing(task, ledger.records, ledger.rows)
+                )
+                record = None if needed else record
         if record is not None:
             records[task.scan_id] = record
     return records

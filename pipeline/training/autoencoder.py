@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from pipeline.artefact import finished_metrics, write_artefact
+from pipeline.artefact import check_model_folder, finished_metrics, write_artefact
 from pipeline.cohort.subjects import many_subjects_first, subjects_of
 from pipeline.compute import digest_file, digest_of, seed_from
 from pipeline.frozen import FrozenAutoencoder
@@ -187,6 +187,7 @@ def train_autoencoder(
             "start": start.digest if start is not None else None,
         },
     )
+    check_model_folder(out)
     finished = finished_metrics(out, kind="ae", fingerprint=plan.fingerprint)
     if finished is not None:
         return finished

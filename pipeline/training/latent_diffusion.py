@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from pipeline.artefact import finished_metrics, write_artefact
+from pipeline.artefact import check_model_folder, finished_metrics, write_artefact
 from pipeline.cohort.subjects import many_subjects_first, subjects_of
 from pipeline.compute import available_memory, digest_of
 from pipeline.frozen import FrozenAutoencoder, FrozenDiffusion
@@ -60,6 +60,7 @@ def train_denoiser(
     device = join(device)
     _check_autoencoder(store, autoencoder)
     plan = _plan(params, [params.model_dump(), store.digest, scan_ids], store, scan_ids)
+    check_model_folder(out)
     finished = finished_metrics(out, kind="ldm", fingerprint=plan.fingerprint)
     wait()
     if finished is not None:
@@ -135,6 +136,7 @@ def train_ldae(
         denoiser=frozen.digest,
         volumes=volumes.digest if volumes is not None else None,
     )
+    check_model_folder(out)
     finished = finished_metrics(out, kind="ldae", fingerprint=plan.fingerprint)
     wait()
     if finished is not None:
