@@ -80,7 +80,7 @@ def _load(path: Path) -> Any:
             )
     except pickle.UnpicklingError as error:
         named = re.search(r"GLOBAL ([\w.]+)", str(error))
-        if named is None and not zipfile.is_zipfile(path):
+        if named is None and not _is_pickle(path):
             raise ContractError(f"{path}: no readable checkpoint (no zip, no pickle)") from error
         what = f"it asks for {named[1]}" if named else "its pickle asks for more"
         raise ContractError(
@@ -91,6 +91,12 @@ def _load(path: Path) -> Any:
     except (SafetensorError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ContractError(f"{path}: no readable checkpoint ({reason:.100})") from error
+
+
+def _is_pickle(path: Path) -> bool:
+    """Tell whether a file is a zip archive, as torch writes them, or a pickle of protocol 2 on."""
+    with path.open("rb") as file:
+        return file.read(1) == b"\x80" or zipfile.is_zipfile(path)
 
 
 def _flat(values: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
