@@ -97,10 +97,10 @@ class PublishedStudy:
         return str(json.loads((self.ldae / "config.json").read_text())["weights_sha256"])
 
 
-def volume_of(seed: int) -> np.ndarray:
-    field = gaussian_filter(np.random.default_rng(seed).normal(size=SHAPE), 2)
+def volume_of(seed: int, shape: tuple[int, ...] = SHAPE) -> np.ndarray:
+    field = gaussian_filter(np.random.default_rng(seed).normal(size=shape), 2)
     field = 1 + 254 * (field - field.min()) / np.ptp(field)
-    inside = np.zeros(SHAPE, bool)
+    inside = np.zeros(shape, bool)
     inside[4:-4, 5:-5, 4:-4] = True
     return np.where(inside, field, 0).astype(np.uint8)
 
@@ -113,7 +113,7 @@ def make_store(path: Path, scans: int, grid: dict) -> None:
     )  # fmt: skip
     rows = (
         VolumeRow(
-            volume=volume_of(i), native_to_mni=np.eye(4), native_affine=np.diag([6.0, 6, 6, 1]),
+            volume=volume_of(i, tuple(grid["shape"])), native_to_mni=np.eye(4), native_affine=np.diag([6.0, 6, 6, 1]),
             native_shape=np.array([32, 40, 32], np.int32),
             intensity_range=np.array([0.0, 100.0]), log_bias=np.zeros(BIAS_GRID.shape, np.float16),
         )

@@ -689,7 +689,7 @@ def test_a_new_image_is_preprocessed_as_the_store_was(opener, models):
         preprocessing_for(models, PreprocessParams(), volumes=None, latents=None)
     affine = grid_affine(GridParams(shape=SHAPE, zooms=3.0)).tolist()
     on_grid = SimpleNamespace(
-        autoencoder=SimpleNamespace(grid={"shape": list(SHAPE), "affine": affine})
+        autoencoder=SimpleNamespace(grid={"shape": list(SHAPE), "affine": affine}, config={})
     )
 
     def volumes(zooms):
