@@ -35,15 +35,23 @@ def make_autoencoder(folder: Path, *, std: float | None = None) -> Path:
     """Return an autoencoder in the layout that was published: factor 8, three channels."""
     torch.manual_seed(3)
     net = AutoencoderKL(
-        spatial_dims=3, channels=(8, 8, 8, 8), latent_channels=3, num_res_blocks=(1,) * 4,
-        norm_num_groups=8, attention_levels=(False,) * 4, with_encoder_nonlocal_attn=False,
+        spatial_dims=3,
+        channels=(8, 8, 8, 8),
+        latent_channels=3,
+        num_res_blocks=(1,) * 4,
+        norm_num_groups=8,
+        attention_levels=(False,) * 4,
+        with_encoder_nonlocal_attn=False,
         with_decoder_nonlocal_attn=False,
-    )  # fmt: skip
+    )
     torch.save(net.state_dict(), folder / "autoencoderkl.pth")
     import_autoencoder(
-        folder / "autoencoderkl.pth", folder / "ae", device=CPU,
-        intensity={"intensity": "minmax"}, **GRID,
-    )  # fmt: skip
+        folder / "autoencoderkl.pth",
+        folder / "ae",
+        device=CPU,
+        intensity={"intensity": "minmax"},
+        **GRID,
+    )
     return folder / "ae"
 
 
@@ -108,17 +116,25 @@ def volume_of(seed: int, shape: tuple[int, ...] = SHAPE) -> np.ndarray:
 def make_store(path: Path, scans: int, grid: dict) -> None:
     ids = [f"sub-{i:02d}" for i in range(scans)]
     attributes = StoreAttributes(
-        kind="volumes", made_by="test", params={}, digests={"preprocessing": "test"}, grid=grid,
-        scan_ids=ids, fingerprints=[f"print-{s}" for s in ids],
-    )  # fmt: skip
+        kind="volumes",
+        made_by="test",
+        params={},
+        digests={"preprocessing": "test"},
+        grid=grid,
+        scan_ids=ids,
+        fingerprints=[f"print-{s}" for s in ids],
+    )
     rows = (
         VolumeRow(
-            volume=volume_of(i, tuple(grid["shape"])), native_to_mni=np.eye(4), native_affine=np.diag([6.0, 6, 6, 1]),
+            volume=volume_of(i, tuple(grid["shape"])),
+            native_to_mni=np.eye(4),
+            native_affine=np.diag([6.0, 6, 6, 1]),
             native_shape=np.array([32, 40, 32], np.int32),
-            intensity_range=np.array([0.0, 100.0]), log_bias=np.zeros(BIAS_GRID.shape, np.float16),
+            intensity_range=np.array([0.0, 100.0]),
+            log_bias=np.zeros(BIAS_GRID.shape, np.float16),
         )
         for i in range(scans)
-    )  # fmt: skip
+    )
     write_volumes(path, attributes, rows)
 
 
@@ -132,17 +148,24 @@ def make_study(folder: Path, scans: int = 12) -> PublishedStudy:
     files = {name: folder / file for name, file in NAMES.items()}
     import_ldae(
         Files(decoder=folder / "decoder.pth", encoder=folder / "encoder.pth", **files),
-        study.ldae, ae=study.ae, device=CPU, choices=Choices(steps=0),
-    )  # fmt: skip
+        study.ldae,
+        ae=study.ae,
+        device=CPU,
+        choices=Choices(steps=0),
+    )
     autoencoder = load_autoencoder(study.ae, device=CPU)
     make_store(study.volumes, scans, autoencoder.grid)
     volumes = open_volumes(study.volumes)
     params = EncodeParams(precision="fp32", batch_size=4)
     encode_volumes(volumes, autoencoder, study.latents, params, device=CPU)
     embed_latents(
-        open_latents(study.latents), load_ldae(study.ldae, device=CPU), study.semantics,
-        EmbedParams(batch_size=5), device=CPU, volumes=volumes,
-    )  # fmt: skip
+        open_latents(study.latents),
+        load_ldae(study.ldae, device=CPU),
+        study.semantics,
+        EmbedParams(batch_size=5),
+        device=CPU,
+        volumes=volumes,
+    )
     ids = volumes.attributes.scan_ids
     pd.DataFrame(
         {
