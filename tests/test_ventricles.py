@@ -75,7 +75,7 @@ def planted(ml: float, grid: GridParams, *, further: bool = False) -> Array:
 def test_ventricles_of_8_to_130_ml_measure_their_own_size(grid: GridParams):
     true = np.array([8, 16, 30, 50, 75, 100, 130])
     measured = np.array([ventricle_ml(planted(ml, grid), grid_affine(grid)) for ml in true])
-    np.testing.assert_allclose(measured, true, rtol=0.15)
+    np.testing.assert_allclose(measured, true, rtol=0.1, atol=1.5)
     assert 0.85 < np.polyfit(true, measured, 1)[0] < 1.1
     assert np.corrcoef(true, measured)[0, 1] > 0.995
 
@@ -140,7 +140,7 @@ def test_the_territory_holds_the_horns_and_no_cortex():
         assert share(side * 50, 10, 0) == 0, "insula and operculum"
         assert share(side * 12, -35, -8) == 0, "ambient cistern"
     assert share(0, -10, -5) == 0, "third ventricle"
-    assert 150 < territory.sum() * 1.5**3 / 1000 < 300, "ml"
+    assert 200 < territory.sum() * 1.5**3 / 1000 < 350, "ml: a fifth of the brain at most"
 
 
 def test_native_millilitres_undo_the_scaling_of_registration():

@@ -3,7 +3,8 @@
 The rule, on a stripped T1w volume on the MNI grid:
 
 1. A voxel is in the *territory* of the ventricles if it lies nearer to the lateral ventricles of
-   the ICBM152 template than to its other fluid (sulci, cisterns, third ventricle) or its border.
+   the ICBM152 template than to its other fluid (sulci, cisterns, third ventricle) or its border,
+   or at most 5 mm further: ventricles grow at the cost of what is around them.
 2. *Sure fluid* is dark voxels of the territory that dark voxels join to the territory's middle.
 3. A voxel counts by how dark it is, but only beside sure fluid and within the territory.
 
@@ -22,12 +23,12 @@ from pipeline.cohort.phantom.anatomy import template_maps, ventricle_map
 from pipeline.cohort.phantom.grid import BRAIN_1MM
 from pipeline.imaging.geometry import smooth_for
 
-SURE_FLUID = (0.15, 0.55)
+SURE_FLUID = (0.1, 0.5)
 """Shares of the way from fluid to the brain's median: sure fluid below the first, none above the
 second."""
-ANY_FLUID = (0.45, 1.0)
-"""The same for voxels beside sure fluid. White matter borders most of it: half fluid and half white
-matter lies at about 0.75 of that way."""
+ANY_FLUID = (0.5, 1.0)
+"""The same for voxels beside sure fluid. White matter, at about 1.5 of that way, borders most of
+it: half fluid and half white matter lies at about 0.75."""
 FLUID_PERCENTILE = 5.0
 """Which percentile of the voxels in the template's own ventricles is fluid."""
 BRIGHTEST_FLUID = 0.35
@@ -35,7 +36,7 @@ BRIGHTEST_FLUID = 0.35
 voxel, and of images without any."""
 BESIDE_MM = 3.0
 """How far from sure fluid a voxel may lie and count."""
-REACH_MM = 4.0
+REACH_MM = 5.0
 """How much nearer other fluid may be than the ventricles for a voxel to be theirs (mm)."""
 MIDDLE_MM = 2.0
 """How much nearer the ventricles must be than other fluid in the middle of the territory (mm)."""
@@ -101,10 +102,12 @@ def _shares_on(shape: tuple[int, ...], rows: tuple[tuple[float, ...], ...]) -> _
     zooms = float(np.cbrt(abs(np.linalg.det(affine[:3, :3]))))
     matrix = np.linalg.inv(at_1mm) @ affine
     # The border is 3 mm wide, whatever the grid, so that every grid measures the same.
-    within = [np.clip(0.5 + (nearer + reach) / 3, 0, 1) for reach in (REACH_MM, -MIDDLE_MM)]
-    on_grid = []
-    for share in (*within, lateral):
-        smooth = smooth_for(share, at_1mm, zooms)
+    territory, middle = (
+        np.clip(0.5 + (nearer + reach) / 3, 0, 1) for reach in (REACH_MM, -MIDDLE_MM)
+    )
+    on_grid: list[NDArray[np.float32]] = []
+    for share in (territory, middle, lateral):
+        smooth = smooth_for(share.astype(np.float32), at_1mm, zooms)
         on_grid.append(
             ndimage.affine_transform(
                 smooth, matrix[:3, :3], matrix[:3, 3], output_shape=shape, order=1
@@ -166,7 +169,7 @@ def _joined(seeds: NDArray[np.floating], fluid: NDArray[np.floating]) -> NDArray
     A way is as good as its worst voxel.
     """
     faces = ndimage.generate_binary_structure(3, 1)
-    reached = np.minimum(seeds, fluid)
+    reached: NDArray[np.floating] = np.minimum(seeds, fluid)
     for _ in range(sum(fluid.shape)):
         wider = np.minimum(ndimage.grey_dilation(reached, footprint=faces), fluid)
         if np.array_equal(wider, reached):
@@ -179,11 +182,8 @@ def _ball(radius_mm: float, zooms: NDArray[np.floating]) -> NDArray[np.bool_]:
     """Return the voxels within a radius of the middle one."""
     half = np.floor(radius_mm / zooms + 1e-6).astype(int)
     steps = np.meshgrid(*(np.arange(-n, n + 1) for n in half), indexing="ij")
-    inside: NDArray[np.bool_] = (
-        sum((step * zoom) ** 2 for step, zoom in zip(steps, zooms, strict=True))
-        <= radius_mm**2 + 1e-6
-    )
-    return inside
+    away = np.linalg.norm(np.stack(steps, axis=-1) * zooms, axis=-1)
+    return np.asarray(away <= radius_mm + 1e-6)
 
 
 def ventricle_ml(
@@ -202,8 +202,12 @@ def ventricle_ml(
     levels
         `intensity_levels` of the volume itself, by default. To compare volumes made of one scan,
         give all of them those of the scan, so that the rule does not move with them.
+
+    Returns NaN for a volume without a brain.
     """
     own = intensity_levels(volume, affine) if levels is None else levels
+    if not np.isfinite(own).all():
+        return float("nan")
     shares = _shares_on(tuple(volume.shape), _rows(affine))
     where = ndimage.find_objects((shares.territory > 0).astype(np.int8))
     if not where:
