@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from pipeline.imaging.ants_setup import ants_speech
-from pipeline.imaging.qc import _contrasts, is_other_contrast, judge
-from pipeline.imaging.register import is_poor, overlap, template_grid
+from pipeline.imaging.qc import _contrasts, is_other_contrast, is_poor, judge
+from pipeline.imaging.register import overlap, template_grid
 from pipeline.imaging.template import grid_affine, load_template, load_tissues
 from pipeline.imaging.turns import quarter_turns, ranked_turns
 from schemas.errors import ScanError
@@ -112,14 +112,17 @@ def test_a_grid_too_coarse_for_tissues_and_older_records_are_not_judged_by_contr
         ({"ncc": 0.20, "dice": 0.956}, "warn"),
         ({"ncc": 0.35, "dice": 0.94}, "warn"),
         ({"ncc": 0.34, "dice": 0.84}, "warn"),
+        ({"ncc": 0.39, "dice": 0.955, "turned": 166.0}, "warn"),
+        ({"ncc": 0.39, "dice": 0.955, "white_grey": 0.02}, "fail"),
         ({"ncc": 0.10, "dice": 0.97}, "fail"),
     ],
 )
 def test_large_ventricles_alone_are_no_reason_to_doubt_a_scan(
     change: dict[str, float], status: str
 ) -> None:
-    assert judge(GOOD | T1W | change, (), QcParams(), rigid=False).status == status
-    assert is_poor(**change) is (status != "pass")
+    numbers = GOOD | T1W | change
+    assert judge(numbers, (), QcParams(), rigid=False).status == status
+    assert is_poor(numbers, QcParams()) is (status != "pass")
 
 
 def test_overlap_is_dice_and_a_share_of_the_best_under_rigid() -> None:

@@ -28,12 +28,12 @@ from pipeline.imaging.geometry import (
 )
 from pipeline.imaging.header import Affine, check_field_of_view, zooms_of
 from pipeline.imaging.pose import upright_mask
-from pipeline.imaging.qc import is_other_contrast, judge, measure
+from pipeline.imaging.qc import is_other_contrast, is_poor, judge, measure
 from pipeline.imaging.read import read_scan
-from pipeline.imaging.register import Registration, find_poses, is_poor, register
+from pipeline.imaging.register import Registration, find_poses, register
 from pipeline.imaging.template import grid_affine
 from schemas.errors import ScanError
-from schemas.params import PreprocessParams
+from schemas.params import PreprocessParams, QcParams
 
 METHOD_VERSION = 5
 """Raised when the chain's results change; part of every scan's fingerprint."""
@@ -41,6 +41,8 @@ SECOND_OPINION_DICE = 0.94
 """Overlap with the template below which a brain mask is doubted."""
 USUAL_BRAIN_ML = (950.0, 2000.0)
 """Brain volume (ml) beyond which a brain mask is doubted."""
+USUAL = QcParams()
+"""Thresholds of doubt: not those of the study, on which a volume's content does not depend."""
 CROP_MARGIN = 4.0
 """Border kept around the brain (mm)."""
 UPRIGHT = "deepbet, upright"
@@ -131,18 +133,18 @@ def preprocess_scan(path: Path, params: PreprocessParams) -> PreprocessedScan:
     opinions = _second_opinions(head, mask, method) if params.brain_mask == "auto" else []
     # The head turned upright is found by a search of its own; one such search is enough.
     searched = any(name == UPRIGHT for name, _ in opinions)
-    result = _align(head, mask, params, clock, wide=False)
-    if not searched and _lies_wrong(result.numbers, params):
-        result = _align(head, mask, params, clock)
+    result = _align(head, mask, params, clock)
+    if not searched:
+        result = _searched(result, head, mask, params, clock)
     for name, find_mask in opinions:
-        if not _doubtful(result.numbers) or _is_other_contrast(result.numbers, params):
+        if not _doubtful(result.numbers) or _is_other_contrast(result.numbers):
             break
         other = _aligned_otherwise(head, find_mask, params, clock)
-        if other is not None and other.numbers["dice"] > result.numbers["dice"]:
+        if other is not None and _rank(other) > _rank(result):
             result, method = other, name
     # No other mask was better: the search that was left out for them.
-    if method == "deepbet" and searched and _lies_wrong(result.numbers, params):
-        result = _align(head, mask, params, clock)
+    if method == "deepbet" and searched:
+        result = _searched(result, head, mask, params, clock)
     with clock.step("resample"):
         volume, intensity_range = scale_intensities(
             result.values,
@@ -177,11 +179,11 @@ def _align(
     clock: _Clock,
     start: Affine | None = None,
     *,
-    wide: bool = True,
+    search: bool = False,
 ) -> _Result:
     """Correct, register (from `start`) and resample the brain inside a mask, and measure it.
 
-    `wide` lets rotations all around be searched where the registration is poor.
+    With `search`, rotations all around are tried too.
     """
     margin = np.ceil(CROP_MARGIN / zooms_of(head.affine)).astype(np.int64)
     box = bounding_box(mask, margin)
@@ -197,7 +199,7 @@ def _align(
             affine,
             kind=params.registration,
             zooms=params.registration_zooms,
-            search=wide,
+            search=search,
             start=start,
         )
     with clock.step("resample"):
@@ -218,27 +220,37 @@ def _align(
     return _Result(values, on_grid, transform, bias, numbers)
 
 
+def _searched(
+    result: _Result, head: _Head, mask: Mask, params: PreprocessParams, clock: _Clock
+) -> _Result:
+    """Return the better of a result and, where that lies wrong, of a search all around."""
+    numbers = result.numbers
+    if not is_poor(numbers, USUAL) or _is_other_contrast(numbers):
+        return result
+    return _align(head, mask, params, clock, search=True)
+
+
+def _rank(result: _Result) -> tuple[bool, float]:
+    """Order results: tissues where the template has them, then the overlap."""
+    return not is_other_contrast(result.numbers, USUAL), result.numbers["dice"]
+
+
 def _doubtful(numbers: dict[str, float]) -> bool:
     low, high = USUAL_BRAIN_ML
     return (
         numbers["dice"] < SECOND_OPINION_DICE
-        or is_poor(numbers["ncc"], numbers["dice"])
+        or is_poor(numbers, USUAL)
         or not low <= numbers["brain_ml"] <= high
     )
 
 
-def _is_other_contrast(numbers: dict[str, float], params: PreprocessParams) -> bool:
+def _is_other_contrast(numbers: dict[str, float]) -> bool:
     """Tell whether mask and pose are right and the contrast is not that of a T1w.
 
     No other mask would help, and looking for one costs minutes.
     """
-    fails = is_other_contrast(numbers, params.qc)
-    return fails and numbers["dice"] >= SECOND_OPINION_DICE
-
-
-def _lies_wrong(numbers: dict[str, float], params: PreprocessParams) -> bool:
-    poor = is_poor(numbers["ncc"], numbers["dice"])
-    return poor and not _is_other_contrast(numbers, params)
+    lies_well = numbers["dice"] >= SECOND_OPINION_DICE and numbers["turned"] <= USUAL.turned_warn
+    return lies_well and is_other_contrast(numbers, USUAL)
 
 
 def _second_opinions(head: _Head, mask: Mask, method: str) -> list[tuple[str, Opinion]]:
@@ -268,8 +280,9 @@ def _aligned_otherwise(
             mask, start = find_mask()
         if not mask.any():
             return None
+        result = _align(head, mask, params, clock, start)
         # A start was searched for already.
-        return _align(head, mask, params, clock, start, wide=start is None)
+        return result if start is not None else _searched(result, head, mask, params, clock)
     except ScanError:
         return None
 

@@ -104,8 +104,7 @@ def judge(
         failures.append(f"brain of {brain_ml:.0f} ml, expected {low:.0f} to {high:.0f}")
     elif not warn_low <= brain_ml <= warn_high:
         warnings.append(f"brain of {brain_ml:.0f} ml, usual is {warn_low:.0f} to {warn_high:.0f}")
-    fits = numbers["dice"] >= params.dice_atrophy
-    ncc_warn = min(params.ncc_warn, params.ncc_warn_atrophy) if fits else params.ncc_warn
+    ncc_warn = _usual_ncc(numbers, params)
     for name, fail, warn, text in (
         ("ncc", params.ncc_fail, ncc_warn, "correlation with the template"),
         ("dice", params.dice_fail, params.dice_warn, "overlap with the template brain"),
@@ -128,6 +127,27 @@ def judge(
         )
     status: Status = "fail" if failures else "warn" if warnings else "pass"
     return Verdict(status, (*failures, *warnings))
+
+
+def is_poor(numbers: dict[str, float], params: QcParams) -> bool:
+    """Tell whether the correlation with the template is too low for this scan."""
+    return numbers["ncc"] < _usual_ncc(numbers, params)
+
+
+def _usual_ncc(numbers: dict[str, float], params: QcParams) -> float:
+    """Return the correlation below which a scan is suspicious.
+
+    Large ventricles lower the correlation of elders alone. Brains in a wrong pose correlate by as
+    much, and a phantom that lay upside down overlapped by .946: so the contrast of the tissues
+    where the template has them, and the pose, must be right too.
+    """
+    is_sound = (
+        numbers["dice"] >= params.dice_atrophy
+        and numbers.get("turned", 0.0) <= params.turned_warn
+        and numbers.get("white_grey", -1.0) >= params.white_grey_warn
+        and numbers.get("grey_fluid", -1.0) >= params.grey_fluid_warn
+    )
+    return min(params.ncc_warn, params.ncc_warn_atrophy) if is_sound else params.ncc_warn
 
 
 def is_other_contrast(numbers: dict[str, float], params: QcParams) -> bool:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.imaging.ants_setup import RAS_TO_LPS, ants_image, ants_speech, load_ants
-from pipeline.imaging.geometry import isotropic_grid, resample_masked, sample, smooth_for
+from pipeline.imaging.geometry import isotropic_grid, resample_masked, sample
 from pipeline.imaging.header import Affine
 from pipeline.imaging.template import grid_affine, load_template
 from pipeline.imaging.turns import ranked_turns
@@ -28,12 +28,6 @@ REFINED_TURNS = 3
 """Quarter turns that are registered, the likeliest first."""
 SURE_NCC = 0.5
 """Correlation of a rigid registration from which on no further pose is tried."""
-POOR_NCC = 0.40
-"""Correlation with the template below which a registration is doubted."""
-ATROPHY_NCC = 0.25
-"""The same where the brain masks overlap well: large ventricles lower the correlation alone."""
-ATROPHY_DICE = 0.95
-"""Overlap with the template brain from which on a low correlation is laid to atrophy."""
 STAGE = {"rigid": "Rigid", "affine": "Affine"}
 
 
@@ -46,7 +40,7 @@ class Registration:
     ncc: float
     """Correlation with the template inside its mask."""
     wide_search: bool
-    """Whether the first try was poor and the wide search was used."""
+    """Whether a pose of the wide search was better than the first try."""
     displacement: npt.NDArray[np.float32] | None
     """(X, Y, Z, 3): added (mm) to MNI152 points before `native_to_mni` is undone; `syn` only."""
     displacement_affine: Affine | None
@@ -70,15 +64,6 @@ def overlap(one: npt.NDArray[np.bool_], other: npt.NDArray[np.bool_], *, rigid: 
     return 2 * float((one & other).sum()) / max(1.0, most)
 
 
-def is_poor(ncc: float, dice: float) -> bool:
-    """Tell whether a registration is to be doubted by its correlation with the template.
-
-    Of elders with large ventricles it reached .35 where the masks overlapped by .956; brains in a
-    wrong pose correlate by as much, but do not overlap (.84).
-    """
-    return ncc < (ATROPHY_NCC if dice >= ATROPHY_DICE else POOR_NCC)
-
-
 def template_grid(zooms: float) -> GridParams:
     """Return a grid of the given voxel size (mm) with the usual field of view."""
     x, y, z = (int(np.ceil(extent / zooms)) for extent in (192, 240, 192))
@@ -97,20 +82,18 @@ def register(
 ) -> Registration:
     """Estimate the transform of a brain to the template on copies of `zooms` (mm).
 
-    It starts from `start` (native world to MNI152 world), else from the centres of mass. Where the
-    result is poor and `search` allows it, rotations all around are searched, and the better of the
-    two results is kept.
+    It starts from `start` (native world to MNI152 world), else from the centres of mass. With
+    `search`, rotations all around are tried too, and what correlates best is kept.
     """
     grid = template_grid(zooms)
     brain, brain_affine = _coarse_brain(data, mask, affine, zooms)
     linear: Literal["rigid", "affine"] = "rigid" if kind == "rigid" else "affine"
     best, ncc = _attempt(brain, brain_affine, grid, linear, initial=start)
     wide = False
-    if search and is_poor(ncc, _overlap_of(mask, affine, best, grid, rigid=linear == "rigid")):
-        for pose in find_poses(data, mask, affine):
-            other, other_ncc = _attempt(brain, brain_affine, grid, linear, initial=pose)
-            if other_ncc > ncc:
-                best, ncc, wide = other, other_ncc, True
+    for pose in find_poses(data, mask, affine) if search else ():
+        other, other_ncc = _attempt(brain, brain_affine, grid, linear, initial=pose)
+        if other_ncc > ncc:
+            best, ncc, wide = other, other_ncc, True
     field = field_affine = None
     if kind == "syn":
         field, field_affine = _nonlinear(brain, brain_affine, grid, best)
@@ -166,16 +149,6 @@ def _attempt(
     template, inside = load_template(grid)
     target = np.linalg.inv(native_to_mni) @ grid_affine(grid)
     return native_to_mni, correlation(sample(brain, affine, target, grid.shape), template, inside)
-
-
-def _overlap_of(
-    mask: npt.NDArray[np.bool_], affine: Affine, pose: Affine, grid: GridParams, *, rigid: bool
-) -> float:
-    """Return the overlap of a brain mask, brought to the template, with the template's."""
-    _, template_mask = load_template(grid)
-    target = np.asarray(np.linalg.inv(pose) @ grid_affine(grid))
-    weight = smooth_for(mask.astype(np.float32), affine, grid.zooms)
-    return overlap(sample(weight, affine, target, grid.shape) >= 0.5, template_mask, rigid=rigid)
 
 
 def _linear(
