@@ -275,11 +275,11 @@ def test_a_warning_tells_of_several_images_without_sessions(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.WARNING)
-    touch(tmp_path, "a/T1.nii", "a/T1_brain.nii", "b/T1.nii", "sub-3_ses-1_T1w.nii",
+    touch(tmp_path, "a/T1.nii", "a/T1_again.nii", "b/T1.nii", "sub-3_ses-1_T1w.nii",
           "sub-3_ses-2_T1w.nii")  # fmt: skip
     assert len(build(tmp_path, "folder")[0]) == 5
     assert "1 subject has more than one image without a session" in caplog.text
-    assert "sub-a: T1.nii, T1_brain.nii" in caplog.text
+    assert "sub-a: T1.nii, T1_again.nii" in caplog.text
 
 
 def test_columns_of_the_quarantine_list_stay(tmp_path: Path) -> None:

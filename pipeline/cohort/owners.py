@@ -89,6 +89,8 @@ def owners_of(paths: Sequence[Path], root: Path) -> dict[Path, Owner]:
         for path, own in left.items()
     }
     owners |= _with_visits(split)
+    unique = {path for path in owners if any(map(_unique, names[path]))}
+    owners |= _apart({path: owner for path, owner in owners.items() if path not in unique})
     _tell(root, owners)
     return owners
 
@@ -121,17 +123,19 @@ def _stripped(parts: Parts) -> Parts:
     """Return the names from the first that may be a person's; all where none may."""
     place = next((n for n, part in enumerate(parts) if not _nobody(part)), None)
     below = parts[place:] if place is not None else parts
-    plain = place == len(parts) - 1 and not re.search(r"\d", below[0])
+    plain = place == len(parts) - 1 and not re.search(r"\d\d", below[0])
     return parts if place is None or (plain and T1_WORD.match(below[0].lower())) else below
 
 
 def _person(part: str) -> bool:
     """Tell whether a name may be that of one person among many: it has digits and is no visit."""
     low = part.lower()
+    words = re.split(r"[^a-z0-9]+", low)
+    leads = re.search(r"\d\d", words[0]) and not T1_WORD.fullmatch(words[0])  # IXI012-Guys-0738-T1
     return bool(
         re.search(r"\d", part)
         and not (REPEATED.fullmatch(low) or _nobody(part) or VISIT.fullmatch(low))
-        and not any(T1_WORD.fullmatch(word) for word in re.split(r"[^a-z0-9]+", low))
+        and (leads or not any(map(T1_WORD.fullmatch, words)))
         and not DATE.fullmatch(re.sub(r"[^a-z0-9]", "", low))
         and (part.isdigit() or months_of_visit(part) is None)
     )
@@ -170,6 +174,16 @@ def _with_visits(split: Mapping[Path, tuple[Parts, Parts]]) -> dict[Path, Owner]
         own[0] for _, own in split.values()
     }:  # fmt: skip
         return {path: Owner(own[1], own[0], own[2:], above) for path, (above, own) in split.items()}
+    return owners
+
+
+def _unique(part: str) -> bool:
+    """Tell whether a name holds an id that no two people of any site have."""
+    return any(pattern.search(part) for pattern in IDS[1:])
+
+
+def _apart(owners: dict[Path, Owner]) -> dict[Path, Owner]:
+    """Return owners with the names of their groups, where one name is below two of them."""
     places: dict[str, set[Parts]] = defaultdict(set)
     for owner in owners.values():
         places[owner.subject].add(_groups(owner.above))
@@ -182,7 +196,7 @@ def _with_visits(split: Mapping[Path, tuple[Parts, Parts]]) -> dict[Path, Owner]
 
 
 def _groups(above: Parts) -> Parts:
-    return tuple(part for part in above if not CONTAINER.fullmatch(part.lower()))
+    return tuple(part for part in above if GROUP.fullmatch(part.lower()))
 
 
 def _tell(root: Path, owners: Mapping[Path, Owner]) -> None:

@@ -102,7 +102,7 @@ def tidy_path(path: Path) -> Path:
     short = Path(os.path.normpath(whole))
     try:
         # Behind a link to a folder, `..` leads elsewhere than its name says.
-        return short if short.samefile(whole) else whole.resolve()
+        return short if short.exists() and short.samefile(whole) else whole.resolve(strict=True)
     except OSError:
         return whole.resolve()
 
