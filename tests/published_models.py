@@ -31,7 +31,7 @@ NAMES = {
 }
 
 
-def make_autoencoder(folder: Path, *, std: float | None = None) -> Path:
+def make_autoencoder(folder: Path) -> Path:
     """Return an autoencoder in the layout that was published: factor 8, three channels."""
     torch.manual_seed(3)
     net = AutoencoderKL(
@@ -113,7 +113,8 @@ def make_store(path: Path, scans: int, grid: dict) -> None:
     )  # fmt: skip
     rows = (
         VolumeRow(
-            volume=volume_of(i, tuple(grid["shape"])), native_to_mni=np.eye(4), native_affine=np.diag([6.0, 6, 6, 1]),
+            volume=volume_of(i, tuple(grid["shape"])), native_to_mni=np.eye(4),
+            native_affine=np.diag([6.0, 6, 6, 1]),
             native_shape=np.array([32, 40, 32], np.int32),
             intensity_range=np.array([0.0, 100.0]), log_bias=np.zeros(BIAS_GRID.shape, np.float16),
         )
