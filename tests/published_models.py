@@ -31,7 +31,7 @@ NAMES = {
 }
 
 
-def make_autoencoder(folder: Path, *, std: float | None = None) -> Path:
+def make_autoencoder(folder: Path) -> Path:
     """Return an autoencoder in the layout that was published: factor 8, three channels."""
     torch.manual_seed(3)
     net = AutoencoderKL(
