@@ -1,8 +1,8 @@
 """Measure the lateral ventricles in volume stores against volumes that are known otherwise.
 
-python -m benchmarks.ventricles --manifest MANIFEST --stores A.zarr B.zarr [--out FOLDER]
+python -m benchmarks.ventricles --of MANIFEST VOLUMES [--of MANIFEST VOLUMES …] [--out FOLDER]
 
-The manifest has `ventricle_mm3` (phantoms of `pipeline cohort --phantom`, whose truth is known) or
+A manifest has `ventricle_mm3` (phantoms of `pipeline cohort --phantom`, whose truth is known) or
 `lateral_ventricles_ml` and `volumes_by` (real people: labels by hand, or another program's). Prints
 a row a store and reference; --out writes it to ventricles.md, and all scans to ventricles.csv.
 """
@@ -72,12 +72,13 @@ def table(measured: pd.DataFrame) -> str:
 def main() -> None:
     """Measure, print, and write where asked to."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--manifest", type=Path, required=True)
-    parser.add_argument("--stores", type=Path, nargs="+", required=True)
+    parser.add_argument("--of", type=Path, nargs=2, action="append", required=True)
     parser.add_argument("--out", type=Path, help="folder of ventricles.md and ventricles.csv")
     arguments = parser.parse_args()
-    known = references(read_manifest(arguments.manifest))
-    measured = pd.concat([measure(path, known) for path in arguments.stores], ignore_index=True)
+    measured = pd.concat(
+        [measure(store, references(read_manifest(manifest))) for manifest, store in arguments.of],
+        ignore_index=True,
+    )
     print(table(measured))
     if arguments.out:
         (arguments.out / "ventricles.md").write_text("# Ventricles\n\n" + table(measured))
