@@ -114,7 +114,7 @@ class QcParams(Section):
     lower the correlation of elders while mask and pose are right."""
     dice_atrophy: float = 0.95
     """Dice from which on a low correlation is laid to atrophy."""
-    white_grey_warn: float = 0.25
+    white_grey_warn: float = 0.22
     """By how many standard deviations of the brain white matter is brighter than grey; below, the
     contrast is suspicious."""
     white_grey_fail: float = 0.15
