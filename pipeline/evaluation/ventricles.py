@@ -23,12 +23,12 @@ from pipeline.cohort.phantom.anatomy import template_maps, ventricle_map
 from pipeline.cohort.phantom.grid import BRAIN_1MM
 from pipeline.imaging.geometry import smooth_for
 
-SURE_FLUID = (0.1, 0.5)
+SURE_FLUID = (0.1, 0.4)
 """Shares of the way from fluid to the brain's median: sure fluid below the first, none above the
 second."""
-ANY_FLUID = (0.5, 1.0)
-"""The same for voxels beside sure fluid. White matter, at about 1.5 of that way, borders most of
-it: half fluid and half white matter lies at about 0.75."""
+ANY_FLUID = (0.5, 1.2)
+"""The same for voxels beside sure fluid: those at its edge hold both fluid and, for the most part,
+white matter, which lies at about 1.5 of that way."""
 FLUID_PERCENTILE = 5.0
 """Which percentile of the voxels in the template's own ventricles is fluid."""
 BRIGHTEST_FLUID = 0.35
