@@ -19,6 +19,7 @@ from pipeline.ldae import build_diffusion, build_ldae, encoder_config, unet_conf
 from pipeline.stores.latents import Latents
 from pipeline.training.fit import fit
 from pipeline.training.latent_modules import DenoiserModule, LatentModule, SemanticModule
+from pipeline.training.plan import Plan
 from schemas.params import Params
 from stages.params_file import load_params
 
@@ -62,7 +63,7 @@ def main() -> None:
     trained = sum(p.numel() for p in module.net.parameters())
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        fit(module, Path(folder) / "model", fingerprint="x", device=torch.device("cpu"))
+        fit(module, Path(folder) / "model", plan=Plan("x", {}, {}), device=torch.device("cpu"))
     seconds = time.perf_counter() - started
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     line = (

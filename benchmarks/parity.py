@@ -27,7 +27,7 @@ PUBLISHED = {
     "train_ldae": {"ema_per": "micro_batch", "accumulate": 2, "encoder.kind": "slices"},
     "evaluate": {"sampler": "ddim", "num_inference_steps": 100, "clip_x0": 1.0},
 }
-"""What params/parity.yaml switches on, without its sizes."""
+"""What params/parity.yaml switches on, without its sizes; its encoder in this project's form."""
 NARROW = {"channels": [24, 48, 96, 192], "depths": [1, 1, 3, 1], "num_slices": 16}
 
 

@@ -6,24 +6,29 @@ error.
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load, save
+from safetensors.torch import load, load_file
 from torch import Tensor, nn
 
 from pipeline import __version__
-from pipeline.compute import write_atomic, write_json
+from pipeline.compute import digest_file, few, write_atomic, write_json
+from pipeline.weights_file import write_weights
 from schemas.errors import ContractError
 
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
 CARD = "README.md"
 METRICS = "metrics.json"
+PARTS = frozenset((WEIGHTS, METRICS, "log.csv", "pictures", "tensorboard", "dvclive"))
+"""What a training leaves in its folder before the config."""
+MAPPED_FROM = 512_000_000
+"""Weights files of so many bytes stay on the disk and are read in place as they are used."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +38,45 @@ class Artefact:
     path: Path
     config: dict[str, Any]
     tensors: dict[str, Tensor]
+    mapped: bool = False
+    """The tensors are the file's own pages: to be taken over, not copied."""
 
     @property
     def digest(self) -> str:
         """sha256 of the weights file."""
         return str(self.config["weights_sha256"])
+
+
+def check_model_folder(out: Path) -> None:
+    """Refuse to write a model among files that are no model's.
+
+    A folder that does not exist or is empty will do, so will a model's, and what a training that
+    was stopped left there.
+
+    Raises
+    ------
+    ContractError
+        Naming what the folder holds.
+    """
+    try:
+        names = {path.name for path in out.iterdir() if not path.name.startswith(".")}
+    except OSError:  # not there; or no folder, which the writing tells
+        return
+    # Weights come before the card: with them it is that of a model half written.
+    own = {CARD, CONFIG} if WEIGHTS in names else set()
+    if CONFIG in names:
+        try:
+            if "weights_sha256" in read_config(out / CONFIG):
+                return
+            own = set()  # of another maker
+        except ContractError:
+            pass  # damaged, and to be written anew
+    others = sorted(names - PARTS - own)
+    if others:
+        raise ContractError(
+            f"{out}: holds other files than a model's ({few(others, 3)}); choose an empty or a new"
+            " folder for --out"
+        )
 
 
 def write_artefact(
@@ -48,11 +87,13 @@ def write_artefact(
     config: dict[str, Any],
     metrics: dict[str, Any],
     card: str,
+    convert: Callable[[Tensor], Tensor] = lambda tensor: tensor,
 ) -> str:
-    """Write a model folder and return the digest of its weights. The config comes last."""
-    data = save({name: t.detach().cpu().contiguous() for name, t in tensors.items()})
-    digest = hashlib.sha256(data).hexdigest()
-    write_atomic(path / WEIGHTS, data)
+    """Write a model folder and return the digest of its weights. The config comes last.
+
+    `convert` is applied to one tensor after another as they are written.
+    """
+    digest = write_weights(path / WEIGHTS, tensors, convert=convert)
     write_atomic(path / CARD, card)
     write_json(path / METRICS, metrics)
     write_json(
@@ -117,20 +158,25 @@ def read_artefact(path: Path, *, kind: str) -> Artefact:
     ContractError
         If the folder is missing or incomplete, of another kind, or its weights are damaged.
     """
-    config = check_artefact(path, kind=kind)
-    data = (path / WEIGHTS).read_bytes()
-    if hashlib.sha256(data).hexdigest() != config.get("weights_sha256"):
-        raise ContractError(
-            f"{path / WEIGHTS}: damaged, its sha256 differs from {CONFIG}; restore it"
-        )
+    config, weights = check_artefact(path, kind=kind), path / WEIGHTS
+    mapped = weights.stat().st_size >= MAPPED_FROM
+    data = b"" if mapped else weights.read_bytes()
+    found = digest_file(weights) if mapped else hashlib.sha256(data).hexdigest()
+    if found != config.get("weights_sha256"):
+        raise ContractError(f"{weights}: damaged, its sha256 differs from {CONFIG}; restore it")
     try:
-        return Artefact(path, config, load(data))
+        return Artefact(path, config, load_file(weights) if mapped else load(data), mapped=mapped)
     except SafetensorError as error:
-        raise ContractError(f"{path / WEIGHTS}: no safetensors file ({error})") from error
+        raise ContractError(f"{weights}: no safetensors file ({error})") from error
 
 
-def load_strict(module: nn.Module, tensors: Mapping[str, Tensor], *, source: Path) -> None:
+def load_strict(
+    module: nn.Module, tensors: Mapping[str, Tensor], *, source: Path, take: bool = False
+) -> None:
     """Load every tensor into the module, float16 included.
+
+    With `take` the module's own tensors (which may be on the device `meta`) give way to these;
+    only those of another type are copied.
 
     Raises
     ------
@@ -146,11 +192,11 @@ def load_strict(module: nn.Module, tensors: Mapping[str, Tensor], *, source: Pat
         if k in tensors and tensors[k].shape != v.shape
     ]
     if problems:
-        shown = "; ".join(sorted(problems)[:5])
+        shown = few(sorted(problems), separator="; ")
         raise ContractError(
             f"{source}: {len(problems)} weights do not fit the architecture: {shown}"
         )
     with torch.no_grad():
         module.load_state_dict(
-            {k: tensors[k].to(v.dtype) for k, v in expected.items()}, strict=True
+            {k: tensors[k].to(v.dtype) for k, v in expected.items()}, strict=True, assign=take
         )

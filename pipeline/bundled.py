@@ -1,6 +1,7 @@
 """The autoencoder inside the package, which one a command uses, and one taken into a study."""
 
 import json
+import logging
 import shutil
 import tempfile
 from pathlib import Path
@@ -8,11 +9,22 @@ from typing import Any, Literal
 
 import torch
 
-from pipeline.artefact import CARD, CONFIG, METRICS, WEIGHTS, read_artefact, write_artefact
-from pipeline.compute import digest_of, write_atomic, write_json
+from pipeline.artefact import (
+    CARD,
+    CONFIG,
+    METRICS,
+    WEIGHTS,
+    check_model_folder,
+    read_artefact,
+    read_config,
+    write_artefact,
+)
+from pipeline.compute import digest_of, few, write_atomic, write_json
 from pipeline.frozen import FrozenAutoencoder, load_autoencoder, on_grid
 from pipeline.stores.builder import lock_store
 from schemas.errors import ContractError
+
+log = logging.getLogger(__name__)
 
 BUNDLED = Path(__file__).with_name("weights") / "ae"
 STUDY = Path("models/ae")
@@ -63,6 +75,7 @@ def adopt_autoencoder(source: Path, out: Path, *, grid: dict[str, Any]) -> dict[
     ContractError
         If the source is damaged, or the grid is no multiple of its downsampling factor.
     """
+    check_model_folder(out)
     if not (source / CONFIG).is_file():
         from pipeline.foreign.importing import import_autoencoder
 
@@ -78,6 +91,7 @@ def adopt_autoencoder(source: Path, out: Path, *, grid: dict[str, Any]) -> dict[
         "fingerprint": digest_of(["adopted", frozen.digest, grid]),
     }
     with lock_store(out):
+        _say_what_goes(out, frozen)
         shutil.rmtree(out.with_name(out.name + ".training"), ignore_errors=True)
         for name in (WEIGHTS, CARD):
             write_atomic(out / name, (source / name).read_bytes())
@@ -86,6 +100,19 @@ def adopt_autoencoder(source: Path, out: Path, *, grid: dict[str, Any]) -> dict[
         write_json(out / METRICS, metrics)
         write_json(out / CONFIG, config)
     return metrics
+
+
+def _say_what_goes(out: Path, new: FrozenAutoencoder) -> None:
+    """Warn of a trained autoencoder, or a training under way, that this one takes the place of."""
+    work = out.with_name(out.name + ".training")
+    if work.is_dir():
+        log.warning("%s: checkpoints of an unfinished training are discarded", work)
+    try:
+        former = read_config(out / CONFIG)
+    except ContractError:
+        return
+    if former.get("weights_sha256") != new.digest:
+        log.warning("%s: held another autoencoder, replaced by that of %s", out, new.path)
 
 
 def export_bundled(ae: Path, out: Path, *, card: str | None = None) -> int:
@@ -98,11 +125,12 @@ def export_bundled(ae: Path, out: Path, *, card: str | None = None) -> int:
     ContractError
         If a weight has no float16 value, or the weights are larger than 8 MB.
     """
+    check_model_folder(out)
     artefact = read_artefact(ae, kind="ae")
     half = {name: tensor.half() for name, tensor in artefact.tensors.items()}
     broken = [name for name, tensor in half.items() if not torch.isfinite(tensor).all()]
     if broken:
-        raise ContractError(f"{ae}: {', '.join(broken[:5])}: not finite in float16; train it anew")
+        raise ContractError(f"{ae}: {few(broken)}: not finite in float16; train it anew")
     size = sum(tensor.numel() * 2 for tensor in half.values())
     if size > MAX_BUNDLED_BYTES:
         raise ContractError(

@@ -6,8 +6,9 @@ import json
 import logging
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -202,7 +203,6 @@ class Progress:
             MofNCompleteColumn,
             TextColumn,
             TimeElapsedColumn,
-            TimeRemainingColumn,
         )
         from rich.progress import Progress as RichProgress
 
@@ -216,13 +216,14 @@ class Progress:
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
-            TextColumn("ETA"),
-            TimeRemainingColumn(),
+            TextColumn("{task.fields[left]}"),
             TextColumn("{task.fields[note]}"),
             console=console,
             disable=self.quiet or self.lines,
         )
-        self.task = self.bar.add_task(label, total=total, completed=done, note="")
+        self.task = self.bar.add_task(label, total=total, completed=done, note="", left="")
+        self.start: tuple[float, int] | None = None
+        """Time (s) and items when the first were done: what came before includes the loading."""
 
     def __enter__(self) -> "Progress":
         self.bar.start()
@@ -242,15 +243,37 @@ class Progress:
 
     def _move(self, count: int, note: str) -> None:
         self.done += count
-        self.bar.update(self.task, completed=self.done, note=note)
         now = time.monotonic()
+        seconds = self._left(now)
+        known = "" if seconds is None else f"ETA {timedelta(seconds=round(seconds))}"
+        self.bar.update(self.task, completed=self.done, note=note, left=known)
         if self.lines and now - self.last_line > self.seconds_between_lines:
             self.last_line = now
-            each = (now - self.started) / max(self.done - self.first, 1)
-            left = each * (self.total - self.done)
-            log.info("%s %d/%d, %.0f s to go %s", self.label, self.done, self.total, left, note)
+            known = "" if seconds is None else f", {seconds:.0f} s to go"
+            log.info("%s %d/%d%s %s", self.label, self.done, self.total, known, note)
+
+    def _left(self, now: float) -> float | None:
+        """Return the seconds to go, or None while nothing tells them.
+
+        The first item took loading and compiling too, and where several processes work, theirs all
+        come at once. So its time is left out, and as much again is waited for.
+        """
+        if self.start is None:
+            self.start = (now, self.done)
+        since, done = now - self.start[0], self.done - self.start[1]
+        if done <= 0 or since < self.start[0] - self.started:
+            return None
+        return since / done * (self.total - self.done)
 
 
 def counted(number: int, noun: str) -> str:
     """Return a number with its noun: `1 scan`, `2 scans`."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def few(names: Sequence[str], count: int = 5, *, separator: str = ", ") -> str:
+    """Return the first names and how many follow; all of them with `--verbose`."""
+    more = len(names) - count
+    if more <= 0 or log.isEnabledFor(logging.DEBUG):
+        return separator.join(names)
+    return f"{separator.join(names[:count])} and {more:,} more (--verbose lists all)"

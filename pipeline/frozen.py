@@ -9,8 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from pipeline.artefact import CONFIG, Artefact, load_strict, read_artefact
+from pipeline.compute import digest_of
+from pipeline.diffusion.schedule import Schedule
 from pipeline.ldae import LatentDiffusion, Ldae, build_diffusion, build_ldae
 from pipeline.nets.autoencoder import Autoencoder, Voxels
 from schemas.errors import ContractError
@@ -45,9 +48,11 @@ def load_autoencoder(path: Path, *, device: torch.device) -> FrozenAutoencoder:
     with _described_by(artefact, "grid"):
         net = Autoencoder(**architecture(config))
         net.box = _box(config, config["grid"])
+        net.boxes = tuple(config["boxes"]) if config.get("boxes") else None
     load_strict(net, artefact.tensors, source=path)
     net.requires_grad_(False).eval().to(device)
-    return FrozenAutoencoder(net, artefact.digest, config["grid"], config, path)
+    digest = artefact.digest if net.boxes is None else digest_of([artefact.digest, net.boxes])
+    return FrozenAutoencoder(net, digest, config["grid"], config, path)
 
 
 def on_grid(autoencoder: FrozenAutoencoder, grid: dict[str, Any]) -> FrozenAutoencoder:
@@ -89,6 +94,18 @@ def for_volumes(autoencoder: FrozenAutoencoder, grid: dict[str, Any]) -> FrozenA
     return on_grid(autoencoder, grid) if autoencoder.config.get("portable") else autoencoder
 
 
+def intensity_rule(config: dict[str, Any]) -> dict[str, Any]:
+    """Return the parameters of preprocessing that scale intensities as the autoencoder expects.
+
+    Empty where its config does not tell.
+    """
+    rule = dict(config.get("intensity") or {})
+    if "intensity_percentiles" in rule:
+        low, high = rule["intensity_percentiles"]
+        rule["intensity_percentiles"] = (float(low), float(high))
+    return rule
+
+
 def trained_grid(config: dict[str, Any]) -> dict[str, Any]:
     """Return the grid that an adopted autoencoder, or any other, was trained on."""
     grid: dict[str, Any] = config.get("trained_grid", config["grid"])
@@ -107,6 +124,12 @@ def _same_zooms(one: dict[str, Any], other: dict[str, Any]) -> bool:
 
 def _zooms(grid: dict[str, Any]) -> list[float]:
     return [sum(float(row[axis]) ** 2 for row in grid["affine"][:3]) ** 0.5 for axis in range(3)]
+
+
+def grid_words(grid: dict[str, Any]) -> str:
+    """Return a grid in words: 56×64×56 of 3×3×3 mm."""
+    shape = "×".join(str(n) for n in grid["shape"])
+    return f"{shape} of {'×'.join(f'{zoom:g}' for zoom in _zooms(grid))} mm"
 
 
 def voxels_as_latents(grid: dict[str, Any], path: Path) -> FrozenAutoencoder:
@@ -132,6 +155,17 @@ def _described_by(artefact: Artefact, *needed: str) -> Iterator[None]:
             f"{artefact.path / CONFIG}: describes no model of this version ({reason}); restore it,"
             " or train the model again"
         ) from error
+
+
+def _place(artefact: Artefact) -> torch.device:
+    """Return where a network is built: nowhere if it takes over the tensors of its file."""
+    return torch.device("meta" if artefact.mapped else "cpu")
+
+
+def _load(net: nn.Module, diffusion: LatentDiffusion, artefact: Artefact) -> None:
+    load_strict(net, artefact.tensors, source=artefact.path, take=artefact.mapped)
+    if artefact.mapped:  # the schedule is computed, not stored
+        diffusion.schedule = Schedule(**artefact.config["diffusion"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,9 +195,10 @@ def load_diffusion(path: Path, *, device: torch.device) -> FrozenDiffusion:
         If the folder holds no such model or its weights do not fit.
     """
     artefact = read_artefact(path, kind="ldm")
-    with _described_by(artefact, "autoencoder_digest", "grid", "latent_shape", "posterior"):
+    needed = ("autoencoder_digest", "grid", "latent_shape", "posterior")
+    with _described_by(artefact, *needed), _place(artefact):
         diffusion = build_diffusion(artefact.config)
-    load_strict(diffusion, artefact.tensors, source=path)
+    _load(diffusion, diffusion, artefact)
     diffusion.requires_grad_(False).eval().to(device)
     return FrozenDiffusion(diffusion, artefact.digest, artefact.config)
 
@@ -177,8 +212,9 @@ def load_ldae(path: Path, *, device: torch.device) -> FrozenLdae:
         If the folder holds no such model or its weights do not fit.
     """
     artefact = read_artefact(path, kind="ldae")
-    with _described_by(artefact, "autoencoder_digest", "grid", "latent_shape"):
+    needed = ("autoencoder_digest", "grid", "latent_shape")
+    with _described_by(artefact, *needed), _place(artefact):
         net = build_ldae(artefact.config)
-    load_strict(net, artefact.tensors, source=path)
+    _load(net, net.diffusion, artefact)
     net.requires_grad_(False).eval().to(device)
     return FrozenLdae(net, artefact.digest, artefact.config)

@@ -11,6 +11,7 @@ from typing import Literal
 import psutil
 
 from pipeline.compute import available_cpus, native_bf16
+from schemas.errors import ContractError
 
 GIB = 2**30
 ENOUGH_MEMORY_GIB = 6
@@ -39,6 +40,7 @@ def check_machine(folder: Path) -> Iterator[Check]:
     for part in PARTS:
         yield _installed(part)
     yield _weights()
+    yield _converter()
     yield _device()
 
 
@@ -79,6 +81,16 @@ def _weights() -> Check:
         remedy = "pip install --force-reinstall deepbet"
         return Check("Skull stripping", "fail", "none", remedy)
     return Check("Skull stripping", "ok", ", ".join(w.name for w in weights))
+
+
+def _converter() -> Check:
+    try:
+        from pipeline.cohort.dicom import find_converter
+
+        return Check("dcm2niix", "ok", find_converter())
+    except (ImportError, ContractError):
+        remedy = "only for DICOM: pip install 'ldae-pipeline[dicom]'"
+        return Check("dcm2niix", "warn", "not installed", remedy)
 
 
 def _device() -> Check:

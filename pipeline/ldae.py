@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from pipeline.diffusion.samplers import Model
 from pipeline.diffusion.schedule import Schedule, alpha_sigma, per_sample
 from pipeline.nets.denoiser import Denoiser, GradientEstimator, Trunk, UnetConfig
-from pipeline.nets.semantic import SemanticEncoder, build_encoder
+from pipeline.nets.encoders import SemanticEncoder
+from pipeline.nets.semantic import build_encoder
 from schemas.diffusion import DenoiserParams, Prediction, SemanticEncoderParams
 from schemas.errors import ContractError
 
@@ -118,7 +119,7 @@ class Ldae(nn.Module):
             return y_sem
         if volume is None:
             raise ContractError(
-                "this LDAE's semantic encoder (`slices`) reads volumes; give them with --volumes"
+                "this LDAE's semantic encoder reads volumes; give them with --volumes"
             )
         y_sem = self.encoder(volume())
         return y_sem
@@ -193,7 +194,7 @@ def encoder_config(
 ) -> dict[str, Any]:
     """Return the semantic encoder's architecture as JSON-able arguments."""
     shared = {"kind", "channels", "dim", "num_heads"}
-    if params.kind == "slices":
+    if params.reads_volumes:
         assert volume_shape is not None
         depth = min(params.num_slices or volume_shape[-1], volume_shape[-1])
         config = params.model_dump(include=shared)

@@ -9,10 +9,12 @@ import torch
 
 from pipeline import __version__
 from pipeline.artefact import CARD
-from pipeline.compute import write_atomic, write_json
+from pipeline.compute import few, write_atomic, write_json
 from pipeline.frozen import load_autoencoder, trained_grid
 from pipeline.nets.autoencoder import Autoencoder
+from schemas.errors import ContractError
 
+MAISI = "monai.apps.generation.maisi.networks.autoencoderkl_maisi.AutoencoderKlMaisi"
 SCHEMA = (
     "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/"
     "meta_schema_20240725.json"
@@ -28,8 +30,9 @@ def export_monai_bundle(ae: Path, out: Path) -> None:
     Raises
     ------
     ContractError
-        If `ae` holds no autoencoder or its weights do not fit.
+        If `ae` holds no autoencoder, its weights do not fit, or `out` holds something else.
     """
+    _check_bundle(out)
     frozen = load_autoencoder(ae, device=torch.device("cpu"))
     assert isinstance(frozen.net, Autoencoder)  # the other kind is no file of its own
     weights = out / "models" / "model.pt"
@@ -44,15 +47,29 @@ def export_monai_bundle(ae: Path, out: Path) -> None:
     write_atomic(out / "docs" / "README.md", (ae / CARD).read_text())
 
 
+def _check_bundle(out: Path) -> None:
+    """Refuse to write a bundle among files that are no bundle's."""
+    held = [] if not out.is_dir() else [p.name for p in out.iterdir() if p.name[:1] != "."]
+    others = sorted(set(held) - {"configs", "models", "docs", "LICENSE"})
+    if others or (held and not (out / "models" / "model.pt").is_file()):
+        raise ContractError(
+            f"{out}: holds other files than a bundle's ({few(others or sorted(held), 3)}); choose"
+            " an empty or a new folder for --out"
+        )
+
+
 def monai_arguments(architecture: dict[str, Any]) -> dict[str, Any]:
-    """Return the arguments of MONAI's AutoencoderKL for an architecture of ours."""
+    """Return MONAI's class and its arguments for an architecture of ours."""
     levels, depth = len(architecture["channels"]), architecture["num_res_blocks"]
     channels_in = architecture.get("patch", 1) ** 3
+    maisi = architecture.get("maisi", False)
     return {
+        "_target_": MAISI if maisi else "AutoencoderKL",
+        **({"num_splits": 1} if maisi else {}),
         "spatial_dims": 3,
         "in_channels": channels_in,
         "out_channels": channels_in,
-        "channels": list(architecture["channels"]),
+        "num_channels" if maisi else "channels": list(architecture["channels"]),
         "latent_channels": architecture["latent_channels"],
         "num_res_blocks": [depth] * levels if isinstance(depth, int) else list(depth),
         "norm_num_groups": architecture["norm_groups"],
@@ -80,7 +97,7 @@ def _inference(arguments: dict[str, Any], patch: int, grid: dict[str, Any]) -> d
         "device": "$torch.device('cuda' if torch.cuda.is_available() else 'cpu')",
         "patch": patch,
         "grid": grid,
-        "network_def": {"_target_": "AutoencoderKL"} | arguments,
+        "network_def": arguments,
         "weights": "$torch.load(@bundle_root + '/models/model.pt', map_location=@device,"
         " weights_only=True)",
         "network": "$@network_def.to(@device).eval()",

@@ -76,34 +76,46 @@ class TrainLdmParams(OptimParams):
 class SemanticEncoderParams(Section):
     """The network that gives y_sem."""
 
-    kind: Literal["latent", "latent-2.5d", "slices"] = "latent"
+    kind: Literal["latent", "latent-2.5d", "slices", "published"] = "latent"
     """`latent`: 3D convolutions and attention pooling over the latent. `latent-2.5d`: 2D
-    convolutions over the latent's axial slices, attention over slices. `slices`: the published
-    ConvNeXt over the axial slices of volumes.zarr."""
+    convolutions over the latent's axial slices, attention over slices. `slices`: a ConvNeXt over
+    the axial slices of volumes.zarr. `published`: the same layer by layer as published, so that
+    published weights fit."""
     channels: tuple[Positive, ...] = (48, 96, 192)
-    """Channels a level; each level after the first halves the grid. Four for `slices`."""
+    """Channels a level; each level after the first halves the grid. Four for a ConvNeXt."""
     dim: Positive = 256
-    """Length of y_sem."""
+    """Length of y_sem; for `published` the channels of the last level."""
     num_heads: Positive = 4
     """Heads of the attention pooling."""
     modes: Annotated[int, Field(ge=0)] = 32
     """Principal modes of the training latents that y_sem is told and that tell G where things are;
-    0 is as published. Not used by `slices`."""
+    0 is as published. Not used by encoders that read volumes."""
     depths: tuple[Positive, ...] = (3, 3, 27, 3)
-    """Blocks a level of `slices`; (3, 3, 27, 3) is ConvNeXt-Small."""
+    """Blocks a level of the ConvNeXt; (3, 3, 27, 3) is ConvNeXt-Small."""
     num_slices: Positive | None = None
-    """Evenly spread slices that `slices` reads; none is all."""
+    """Evenly spread slices that `slices` reads; none is all. `published` reads all."""
     weights: Path | None = None
-    """ImageNet weights of `slices`: a ConvNeXt of torchvision (.pth or .safetensors)."""
+    """ImageNet weights to start from: a ConvNeXt of torchvision (.pth or .safetensors)."""
+
+    @property
+    def reads_volumes(self) -> bool:
+        """Whether the network reads volumes instead of latents."""
+        return self.kind in ("slices", "published")
 
     @model_validator(mode="after")
     def _fits_its_kind(self) -> "SemanticEncoderParams":
-        if self.kind == "slices" and len(self.channels) != len(self.depths):
+        if self.reads_volumes and len(self.channels) != len(self.depths):
             raise ValueError(f"channels: {len(self.channels)} levels, depths {len(self.depths)}")
+        if self.kind == "published" and self.dim != self.channels[-1]:
+            raise ValueError(
+                f"dim {self.dim}: published has {self.channels[-1]}, its last channels"
+            )
+        if self.kind == "published" and self.num_slices is not None:
+            raise ValueError("num_slices: published reads every slice")
         if self.channels[-1] % self.num_heads:
             raise ValueError(f"num_heads {self.num_heads} must divide {self.channels[-1]} channels")
-        if self.weights is not None and self.kind != "slices":
-            raise ValueError(f"weights: read by kind slices alone, not by {self.kind}")
+        if self.weights is not None and not self.reads_volumes:
+            raise ValueError(f"weights: read by slices and published alone, not by {self.kind}")
         return self
 
 

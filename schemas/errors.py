@@ -1,5 +1,7 @@
 """Errors meant for users: one line that names the thing, what was expected, and the remedy."""
 
+import re
+
 
 class PipelineError(Exception):
     """Base of every error that the user can mend; the command line prints it as one line."""
@@ -26,4 +28,7 @@ class TrainingError(PipelineError):
 def in_plain_words(message: str) -> str:
     """Return pydantic's message as "expected …": what a value must be, not how it was read."""
     wanted = message.split(", unable to parse", maxsplit=1)[0].replace("Value error, ", "")
-    return wanted.replace("Input should be", "expected")
+    wanted = wanted.replace("Input should be", "expected")
+    # Python's words for a section, and for a mapping such as cohort.columns.
+    wanted = re.sub(r"a valid dictionary or instance of \w+", "keys with values", wanted)
+    return wanted.replace("a valid dictionary", "keys with values, {key: value}")

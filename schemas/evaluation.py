@@ -28,6 +28,11 @@ class ProbeParams(Section):
     """Label column to (negative, positive) class; other values are left out."""
     regression: tuple[str, ...] = ("age_years",)
     """Label columns to regress."""
+    primary: str = "diagnosis"
+    """The target that the study is about, judged by ROC-AUC or MAE: its p-value stands as it is,
+    those of the others are adjusted by Holm's rule. If it is none of the targets: the first."""
+    rivals: dict[str, Path] = Field({})
+    """Name of a rival of y_sem to a CSV of its features: scan_id and columns of numbers."""
     oracle: tuple[str, ...] = (
         "ventricle_mm3",
         "gray_matter_mm3",
@@ -53,7 +58,8 @@ class ProbeParams(Section):
     supervised_lr: Annotated[float, Field(gt=0)] = 1e-3
     """Peak learning rate of that encoder (Adam)."""
     bootstrap: Positive = 1000
-    """Subject-level bootstrap draws for the 95 % intervals."""
+    """Draws of subjects for the 95 % intervals of PR-AUC, F1, MCC, R² and calibration error; other
+    figures have formulas."""
     seed: int = 0
     """Seed of folds, permutations, networks and bootstrap."""
 
@@ -109,9 +115,9 @@ class EvaluateParams(Section):
     voxel_dae: VoxelDaeParams = VoxelDaeParams()
     """A baseline trained by `pipeline train-voxel-dae`; the demo leaves it out."""
     bootstrap: Positive = 1000
-    """Subject-level bootstrap draws for the 95 % intervals."""
+    """Without effect: intervals of the evaluation have formulas. Kept for older params.yaml."""
     seed: int = 0
-    """Seed of random x_T and bootstrap."""
+    """Seed of random x_T."""
     lpips_weights: Path | None = None
     """State dict of lpips.LPIPS(net="squeeze"), for LPIPS; none leaves it out."""
 

@@ -13,7 +13,7 @@ MANIFEST_COLUMNS: dict[str, str] = {
     "path": "image file, absolute or relative to the manifest",
     "source_digest": "sha256 of the image file",
     "age_years": "age at this scan (years)",
-    "sex": "F or M",
+    "sex": "F or M; a code that tells neither stays as it is",
     "diagnosis": "as given by the dataset",
     "months_from_first": "months since the subject's first scan",
     "split": "train, val or test",
@@ -24,6 +24,13 @@ NUMERIC_COLUMNS = ("age_years", "months_from_first")
 
 QUARANTINE_COLUMNS = ("scan_id", "path", "stage", "reason")
 """Columns of quarantine.csv: which scan, which file, where it stopped, why."""
+
+SELECTION = "selection"
+"""Stage of quarantine rows for images that are no fault: other series, results, second choices."""
+
+CANDIDATE_COLUMNS = ("scan_id", "path", "note")
+"""Columns of candidates.csv: the images of a scan in the order in which they are tried, the first
+as in the manifest, and what is odd about each. Scans with one image and nothing odd have no row."""
 
 OVERRIDE_COLUMNS = ("scan_id", "status", "reason")
 """Columns of qc_overrides.csv: what a person decided about a scan, and why."""

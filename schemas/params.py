@@ -6,7 +6,7 @@ The defaults are the `demo` preset. Unknown keys are refused.
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from schemas.autoencoder import AutoencoderParams, TrainAeParams
 from schemas.diffusion import TrainLdaeParams, TrainLdmParams
@@ -50,6 +50,10 @@ class PhantomParams(Section):
     """Write the true brain masks too (derivatives/truth)."""
 
 
+Word = Annotated[str, Field(pattern="^[A-Za-z0-9]+$")]
+BidsValue = str | int | list[str | int] | None
+
+
 class CohortParams(Section):
     """Which scans, and how they are split."""
 
@@ -59,17 +63,36 @@ class CohortParams(Section):
     """BIDS root, folder, or CSV/TSV/Parquet table. Not used by `phantom`."""
     columns: dict[str, str] = Field({})
     """Your columns by what they are, {age: AGE}: age, sex, diagnosis, months, split; of a table of
-    scans also path, subject, session, scan. Any other name becomes a label."""
+    scans also path, subject, session, scan; session of participants.tsv too. Any other name becomes
+    a label."""
+    leave_out: tuple[str, ...] = ()
+    """Columns of your tables that do not go into the manifest. Columns whose names promise a
+    person's name, birth, address, telephone, e-mail or record number stay out anyway, unless
+    `columns` names them."""
+    suffix: tuple[Word, ...] = ("T1w",)
+    """BIDS suffixes to take, the first that a session has: [T1w, UNIT1] takes MP2RAGE's UNIT1 where
+    there is no T1w."""
+    prefer: tuple[str, ...] = ()
+    """Words in names of BIDS files or DICOM series that come first where a session has several:
+    [acq-mprage, run-2]."""
+    bids_filter: dict[str, BidsValue] = Field({})
+    """What a BIDS image must have, as under `t1w` of fMRIPrep's filter file: {acquisition: mprage,
+    run: [1, 2], ceagent: null}. null: must not have it."""
     phantom: PhantomParams = PhantomParams()
     """The phantom cohort, used when source is `phantom`."""
     split: SplitParams = SplitParams()
     """Subject-level split."""
 
+    @field_validator("suffix", "prefer", mode="before")
+    @classmethod
+    def _one_is_a_list(cls, value: object) -> object:
+        return [value] if isinstance(value, str) else value
+
 
 class GridParams(Section):
     """The MNI152 grid that every volume is resampled to (RAS), centred on the template brain."""
 
-    shape: Triple = (56, 64, 56)
+    shape: Triple = (56, 72, 64)
     """Voxels along x, y, z."""
     zooms: Annotated[float, Field(gt=0)] = 3.0
     """Isotropic voxel size (mm)."""
@@ -86,6 +109,21 @@ class QcParams(Section):
     """Correlation with the template inside its brain mask, below which a scan is suspicious."""
     ncc_fail: float = 0.15
     """Correlation with the template below which a scan fails."""
+    ncc_warn_atrophy: float = 0.25
+    """The same as `ncc_warn` where the masks overlap by `dice_atrophy` or more: large ventricles
+    lower the correlation of elders while mask and pose are right."""
+    dice_atrophy: float = 0.95
+    """Dice from which on a low correlation is laid to atrophy."""
+    white_grey_warn: float = 0.22
+    """By how many standard deviations of the brain white matter is brighter than grey; below, the
+    contrast is suspicious."""
+    white_grey_fail: float = 0.15
+    """The same, below which the scan is no T1w and fails."""
+    grey_fluid_warn: float = 0.40
+    """By how many standard deviations of the brain grey matter is brighter than fluid; below, the
+    contrast is suspicious."""
+    grey_fluid_fail: float = 0.0
+    """The same, below which the scan is no T1w and fails."""
     dice_warn: float = 0.92
     """Dice of brain mask and template mask below which a scan is suspicious."""
     dice_fail: float = 0.75
@@ -116,6 +154,9 @@ class PreprocessParams(Section):
     """Transform to MNI152. `syn` removes much of the atrophy that a model should learn."""
     registration_zooms: Annotated[float, Field(gt=0)] = 3.0
     """Voxel size (mm) at which the transform is estimated."""
+    intensity: Literal["percentiles", "minmax"] = "percentiles"
+    """What maps to 0 and 1: percentiles of the brain, or, as published weights expect, the lowest
+    and highest intensity of the stripped volume, air (0) included; one hot voxel darkens all."""
     intensity_percentiles: tuple[float, float] = (0.5, 99.5)
     """Percentiles inside the brain that map to 0 and 1; beyond is clipped."""
     max_bytes: Positive = 2_000_000_000

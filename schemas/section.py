@@ -1,8 +1,9 @@
 """What every params section is made of: closed, frozen, documented fields."""
 
+import re
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(gt=0)]
@@ -16,6 +17,16 @@ class Section(BaseModel):
     model_config = ConfigDict(
         extra="forbid", frozen=True, use_attribute_docstrings=True, validate_default=True
     )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_for_a_number(cls, value: object, info: ValidationInfo) -> object:
+        """Refuse yes and no for numbers: `steps: yes` would be one step."""
+        annotation = cls.model_fields[info.field_name or ""].annotation
+        kinds = re.findall(r"\b(?:int|float|bool)\b", str(annotation))
+        if isinstance(value, bool) and kinds and "bool" not in kinds:
+            raise ValueError("expected a number")
+        return value
 
 
 class OptimParams(Section):

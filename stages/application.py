@@ -3,7 +3,7 @@
 import functools
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -169,29 +169,38 @@ class Request:
         from pipeline.artefact import check_artefact
         from pipeline.stores.latents import open_latents
         from pipeline.stores.volumes import open_volumes
+        from stages.by_hand import refuse_grid, refuse_other
 
         params, given = self.settings.params(), self.options
         latents_path, volumes_path = given.get("latents"), given.get("volumes")
         latents = open_latents(latents_path) if latents_path else None
         volumes = open_volumes(volumes_path) if volumes_path else None
+        if volumes is not None:
+            recorded = volumes.attributes.params.get("preprocess", {})
+            own = {"qc", "max_bytes"}  # thresholds of the new image alone
+            refuse_other(self.settings, "preprocess", recorded, where=str(volumes_path), but=own)
         check_names(names, latents)
         check_artefact(given["ldae"], kind="ldae")
 
         from pipeline.applications.batch import Opener
         from pipeline.applications.models import load_models
         from pipeline.applications.writing import Writer
-        from pipeline.bundled import find_autoencoder
+        from stages.by_hand import chosen_autoencoder
 
         asked = {"sampler": given["sampler"], "num_inference_steps": given["steps"]}
         # Other numbers of steps are for the evaluation alone.
         asked |= {"other_steps": ()}
         changes = {name: value for name, value in asked.items() if value is not None}
         models = load_models(
-            find_autoencoder(given["ae"])[0],
+            chosen_autoencoder(self.settings, given["ae"])[0],
             given["ldae"],
             params.evaluate.model_copy(update=changes),
             device=self.settings.device(),
         )
+        refuse_grid(self.settings, models.autoencoder.grid)
+        # Of several scans, each on its own, the scans themselves are counted.
+        one = len(names) <= 1 or "list_file" not in given
+        models = replace(models, watched=one)
         opener = Opener(
             models=models, latents=latents, volumes=volumes, preprocess=params.preprocess
         )

@@ -31,16 +31,19 @@ def bench(
 
     Example: pipeline bench --what help,batch --out results
     """
-    from benchmarks.registry import all_rows
+    from benchmarks.listing import listed_rows
+
+    names = [name.strip() for name in what.split(",")] if what else []
+    listed = listed_rows(names)
+    if show:
+        for row in listed:
+            typer.echo(f"{row.name:18} {row.seconds:4.0f} s  {row.what}")
+        return
+
     from benchmarks.run import chosen_rows, kind_of_machine, run_rows
     from benchmarks.tables import full_text, put_table, short_table
 
-    rows = chosen_rows(what.split(",") if what else [])
-    if show:
-        for row in rows if what else all_rows():
-            typer.echo(f"{row.name:18} {row.seconds:4.0f} s  {row.what}")
-        return
-    results = run_rows(rows, out, note=note)
+    results = run_rows(chosen_rows(names), out, note=note)
     (out / f"{kind_of_machine()}.md").write_text(full_text(results))
     if readme is not None:
         put_table(readme, results)

@@ -13,6 +13,7 @@ from typer.exceptions import TyperException
 from stages import (
     bench,
     cohort,
+    docs,
     doctor,
     embed,
     encode,
@@ -20,6 +21,7 @@ from stages import (
     export_ae,
     generate,
     import_ae,
+    import_ldae,
     info,
     init,
     interpolate,
@@ -36,6 +38,7 @@ from stages import (
     vary,
     verify,
 )
+from stages.messages import from_here
 from stages.settings import command
 
 app = typer.Typer(
@@ -63,6 +66,7 @@ STAGES: dict[str, Callable[..., None]] = {
 TOOLS: dict[str, Callable[..., None]] = {
     "init": init.init,
     "doctor": doctor.doctor,
+    "docs": docs.docs,
     "info": info.info,
     "qc": qc.qc,
     "verify": verify.verify,
@@ -73,6 +77,7 @@ TOOLS: dict[str, Callable[..., None]] = {
     "interpolate": interpolate.interpolate,
     "export-ae": export_ae.export_ae,
     "import-ae": import_ae.import_ae,
+    "import-ldae": import_ldae.import_ldae,
     "train-voxel-dae": train_voxel_dae.train_voxel_dae,
     "bench": bench.bench,
 }
@@ -112,7 +117,7 @@ def main() -> None:
     from schemas.errors import PipelineError
 
     try:
-        code = app(sys.argv[1:] or ["--help"], standalone_mode=False)
+        code = app(sys.argv[1:] or ["--help"], prog_name="pipeline", standalone_mode=False)
     except PipelineError as error:
         sys.exit(_say(str(error), error.exit_code))
     except OSError as error:
@@ -126,7 +131,7 @@ def main() -> None:
 
 
 def _say(message: str, code: int) -> int:
-    sys.stderr.write(f"error: {message}\n")
+    sys.stderr.write(f"error: {from_here(message)}\n")
     return code
 
 

@@ -1,17 +1,24 @@
 """Stage 1: which scans, whose, and in which split."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from stages.messages import from_here
 from stages.settings import Settings
+
+if TYPE_CHECKING:
+    from schemas.params import CohortParams
 
 
 def cohort(
     settings: Settings,
     *,
-    out: Annotated[Path, typer.Option(help="Folder for manifest.csv and quarantine.csv.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for manifest.csv and quarantine.csv; --dry-run needs none."),
+    ] = None,
     input_path: Annotated[
         Path | None,
         typer.Option("--input", help="BIDS root, folder of images or of DICOM series, table."),
@@ -23,6 +30,10 @@ def cohort(
         str | None,
         typer.Option(help="Label columns by your names: age=AGE,diagnosis=DX."),
     ] = None,
+    bids_filter_file: Annotated[
+        Path | None,
+        typer.Option(help='fMRIPrep\'s filter (JSON): {"t1w": {"acquisition": "mprage"}}.'),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would be taken; write nothing.")
     ] = False,
@@ -31,11 +42,53 @@ def cohort(
 
     Example: pipeline cohort --input bids/ --out data/cohort
     """
-    from pipeline.cohort.ingest import build_manifest, detect_source
+    from pipeline.cohort.candidates import FILE, write_candidates
+    from pipeline.cohort.ingest import build_cohort
     from pipeline.cohort.manifest import write_manifest
-    from pipeline.cohort.preview import header_faults, preview_lines
     from pipeline.compute import counted
     from pipeline.stores.builder import writing_to
+    from schemas.errors import ParamsError
+    from schemas.manifest import SELECTION
+
+    params = _params_of(settings, input_path, phantom, columns, bids_filter_file)
+    if dry_run:
+        _preview(params, input_path, every=settings.verbose)
+        return
+    if out is None:
+        raise ParamsError("cohort: expected --out FOLDER (only --dry-run goes without)")
+    source = input_path or params.input
+    if params.source == "phantom":
+        from pipeline.cohort.phantom.cohort import make_phantom_cohort
+
+        source = make_phantom_cohort(out / "bids", params.phantom, workers=settings.num_workers())
+        params = params.model_copy(update={"source": "bids"})
+    found = build_cohort(params, input_path=source, cache=out / "dicom")
+    manifest, quarantine = found.manifest, found.refused
+    with writing_to(out):
+        write_manifest(manifest, out / "manifest.csv")
+        quarantine.to_csv(out / "quarantine.csv", index=False)
+        write_candidates(found.candidates, out / FILE)
+    counts = manifest.groupby("split")["subject_id"].nunique().to_dict()
+    left = int((quarantine["stage"] == SELECTION).sum())
+    typer.echo(
+        f"{out / 'manifest.csv'}: {counted(len(manifest), 'scan')} of"
+        f" {counted(manifest['subject_id'].nunique(), 'subject')}"
+        f" ({', '.join(f'{k} {v}' for k, v in counts.items())}), {len(quarantine) - left} refused"
+        + (f", {counted(left, 'other image')} left out" if left else "")
+        + (f", reasons in {out / 'quarantine.csv'}" if len(quarantine) else "")
+    )
+
+
+def _params_of(
+    settings: Settings,
+    input_path: Path | None,
+    phantom: int | None,
+    columns: str | None,
+    bids_filter_file: Path | None,
+) -> "CohortParams":
+    """Return the section `cohort` with what the command line says."""
+    from pipeline.cohort.choice import read_filter_file
+    from pipeline.cohort.ingest import detect_source
     from schemas.errors import ParamsError
 
     params = settings.params().cohort
@@ -46,35 +99,27 @@ def cohort(
         params = params.model_copy(update={"source": detect_source(input_path)})
     if columns is not None:
         params = params.model_copy(update={"columns": params.columns | _mapping(columns)})
-    source = input_path or params.input
-    if params.source == "phantom":
-        if dry_run:
-            typer.echo(f"{params.phantom.subjects} phantom subjects would be made; nothing written")
-            return
-        from pipeline.cohort.phantom.cohort import make_phantom_cohort
-
-        source = make_phantom_cohort(out / "bids", params.phantom, workers=settings.num_workers())
-        params = params.model_copy(update={"source": "bids"})
-    if source is None:
+    if bids_filter_file is not None:
+        wanted = read_filter_file(bids_filter_file)
+        params = params.model_copy(update={"bids_filter": dict(params.bids_filter) | wanted})
+    if params.source != "phantom" and input_path is None and params.input is None:
         raise ParamsError("cohort.input: expected a folder or table; give --input or --phantom N")
-    cache = out / "dicom"
-    manifest, quarantine = build_manifest(params, input_path=source, cache=cache, dry_run=dry_run)
-    if dry_run:
-        # A DICOM series has no one file whose header could be looked at.
-        faults = {} if params.source == "dicom" else header_faults(manifest)
-        for line in preview_lines(manifest, quarantine, faults):
-            typer.echo(line)
+    return params
+
+
+def _preview(params: "CohortParams", input_path: Path | None, *, every: bool) -> None:
+    """Print what would be taken."""
+    from pipeline.cohort.ingest import build_cohort
+    from pipeline.cohort.preview import header_faults, preview_lines
+
+    if params.source == "phantom":
+        typer.echo(f"{params.phantom.subjects} phantom subjects would be made; nothing written")
         return
-    with writing_to(out):
-        write_manifest(manifest, out / "manifest.csv")
-        quarantine.to_csv(out / "quarantine.csv", index=False)
-    counts = manifest.groupby("split")["subject_id"].nunique().to_dict()
-    typer.echo(
-        f"{out / 'manifest.csv'}: {counted(len(manifest), 'scan')} of"
-        f" {counted(manifest['subject_id'].nunique(), 'subject')}"
-        f" ({', '.join(f'{k} {v}' for k, v in counts.items())}), {len(quarantine)} refused"
-        + (f", reasons in {out / 'quarantine.csv'}" if len(quarantine) else "")
-    )
+    found = build_cohort(params, input_path=input_path, dry_run=True)
+    # A DICOM series has no one file whose header could be looked at.
+    faults = {} if params.source == "dicom" else header_faults(found.manifest)
+    for line in preview_lines(found, faults, every=every):
+        typer.echo(from_here(line))
 
 
 def _mapping(text: str) -> dict[str, str]:

@@ -16,7 +16,7 @@ def embed(
     out: Annotated[Path, typer.Option(help="semantics.zarr to write.")],
     volumes: Annotated[
         Path | None,
-        typer.Option(help="volumes.zarr; read where the model has the `slices` encoder."),
+        typer.Option(help="volumes.zarr; read by the encoders `slices` and `published` alone."),
     ] = None,
 ) -> None:
     """Write y_sem of every scan.

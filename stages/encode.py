@@ -1,11 +1,14 @@
 """Stage 4: every volume through the frozen autoencoder, once."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from stages.settings import Settings
+
+if TYPE_CHECKING:
+    from pipeline.frozen import FrozenAutoencoder
 
 
 def encode(
@@ -29,15 +32,15 @@ def encode(
 
     Example: pipeline encode --input nifti/ --out latents.zarr
     """
-    from pipeline.bundled import find_autoencoder
-    from pipeline.frozen import for_volumes, load_autoencoder
-    from pipeline.precompute.encode import check_out, encode_volumes
+    from pipeline.frozen import for_volumes, intensity_rule, load_autoencoder
+    from pipeline.precompute.encode import check_intensity, check_out, encode_volumes
     from pipeline.precompute.volumes_of import volumes_of
     from pipeline.stores.volumes import open_volumes
+    from stages.by_hand import chosen_autoencoder
 
     params = settings.params()
     devices = settings.devices()
-    folder, which = find_autoencoder(ae)
+    folder, which = chosen_autoencoder(settings, ae)
     autoencoder = load_autoencoder(folder, device=devices[0])
     check_out(out, autoencoder, params.encode, replace=replace)
     typer.echo(f"autoencoder: {which}")
@@ -45,13 +48,16 @@ def encode(
         input_path,
         out,
         params,
-        grid=autoencoder.grid,
+        grid=_grid_of(settings, input_path, autoencoder),
+        asked=settings.set_by_hand(),
+        intensity=intensity_rule(autoencoder.config),
         workers=settings.num_workers(),
         scheduler=settings.scheduler,
     )
     if made.quarantined:
         typer.echo(f"{made.quarantined} scans quarantined, reasons in {made.quarantine}", err=True)
     store = open_volumes(made.volumes)
+    check_intensity(store, autoencoder)
     summary = encode_volumes(
         store,
         for_volumes(autoencoder, store.attributes.grid),
@@ -68,3 +74,24 @@ def encode(
     )
     if strict and made.quarantined:
         raise typer.Exit(1)
+
+
+def _grid_of(
+    settings: Settings, input_path: Path, autoencoder: "FrozenAutoencoder"
+) -> dict[str, Any]:
+    """Return the grid to preprocess onto; refuse parameters of what was done to volumes before."""
+    from pipeline.cohort.ingest import detect_source
+    from pipeline.precompute.volumes_of import grid_asked
+    from pipeline.stores.volumes import open_volumes
+    from stages.by_hand import is_given, refuse_other, refuse_set
+
+    if detect_source(input_path) == "volumes":
+        recorded = open_volumes(input_path).attributes.params.get("preprocess", {})
+        refuse_other(settings, "preprocess", recorded, where=str(input_path), but=set())
+        refuse_set(settings, "cohort", f"{input_path} is a store; the scans of a cohort are in it")
+        return autoencoder.grid
+    params = settings.params()
+    asked = params.preprocess.grid if is_given(params, "preprocess.grid") else None
+    # A params.yaml that happens to lie here lists every parameter; it was not given with the call.
+    by_hand = any(key.startswith("preprocess.grid") for key in settings.set_by_hand())
+    return grid_asked(asked, autoencoder, firm=by_hand or settings.params_file is not None)

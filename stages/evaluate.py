@@ -42,10 +42,10 @@ def evaluate(
     --latents data/latents.zarr --ae models/ae --ldae models/ldae
     --directions reports/probe/directions.json --out reports/evaluate
     """
-    from pipeline.bundled import find_autoencoder
     from schemas.errors import ParamsError
+    from stages.by_hand import chosen_autoencoder
 
-    folder, which = find_autoencoder(ae)
+    folder, which = chosen_autoencoder(settings, ae)
     if what == "ae":
         from stages.evaluate_ae import judge_autoencoder
 

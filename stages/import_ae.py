@@ -34,14 +34,32 @@ def import_ae(
     shape: Annotated[
         tuple[int, int, int] | None, typer.Option(help="Voxels along x, y, z of that grid.")
     ] = None,
+    boxes: Annotated[
+        tuple[int, int, int] | None,
+        typer.Option(
+            help="Encode and decode in overlapping boxes of so many voxels: less memory, and an"
+            " error that the import states. Default: whole volumes."
+        ),
+    ] = None,
+    intensity: Annotated[
+        Literal["minmax"] | None,
+        typer.Option(
+            help="Intensities were scaled from lowest to highest (published LDAE, BrLP); kept, and"
+            " preprocessing for it does the same."
+        ),
+    ] = None,
 ) -> None:
-    """Import an AutoencoderKL: old monai-generative, a MONAI bundle, or one of this pipeline.
+    """Import an AutoencoderKL: old monai-generative, a MONAI bundle, MAISI, or one of ours.
 
     Loading is strict, no code of the file is run, and the import is proven on the MNI template.
 
     Example: pipeline import-ae autoencoder.pth --out models/ae --zooms 1.5
     """
+    import torch
+
     from pipeline.foreign.importing import import_autoencoder
+    from pipeline.frozen import load_autoencoder
+    from pipeline.precompute.sizing import scan_bytes
 
     imported = import_autoencoder(
         checkpoint,
@@ -53,6 +71,8 @@ def import_ae(
         norm_groups=norm_groups,
         zooms=zooms,
         shape=shape,
+        boxes=boxes,
+        intensity=None if intensity is None else {"intensity": intensity},
     )
     for remark in imported.remarks:
         typer.echo(remark)
@@ -62,3 +82,7 @@ def import_ae(
         f" {proof['mse_brain']:.6f} inside the brain (whole volume {proof['ssim_whole']:.4f},"
         f" {proof['mse_whole']:.6f})"
     )
+    frozen = load_autoencoder(out, device=torch.device("cpu"))
+    needed = scan_bytes(frozen, tuple(frozen.grid["shape"])) / 1e9
+    way = "in boxes" if boxes else "whole (--boxes X Y Z takes less)"
+    typer.echo(f"{out}: encodes a scan {way} in about {needed:.1f} GB")

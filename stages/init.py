@@ -22,26 +22,33 @@ def init(
     ] = None,
     force: Annotated[bool, typer.Option(help="Overwrite params.yaml and dvc.yaml.")] = False,
 ) -> None:
-    """Write params.yaml and dvc.yaml into a folder, ready for `dvc repro`.
+    """Write params.yaml and dvc.yaml into a folder, ready for `dvc repro`, under git too.
 
     Example: pipeline init my-study --input bids/ --preset small
     """
     from pipeline.compute import counted
     from schemas.errors import ParamsError
     from stages.params_file import load_params
-    from stages.scaffold import label_hint, scaffold
+    from stages.scaffold import is_study, label_hint, scaffold
+    from stages.versioning import connect, needs_connecting
 
+    overrides = settings.overrides or []
     if settings.params_file is not None:
         raise ParamsError("init: --params plays no part; choose --preset and change with --set")
-    found = scaffold(
-        study,
-        preset=preset,
-        input_path=input_path,
-        overrides=settings.overrides or [],
-        force=force,
-    )
-    listed = "" if found is None else f" {counted(len(found), 'scan')} found."
-    hint = None if found is None else label_hint(found, load_params(study / "params.yaml", []))
-    if hint is not None:
-        typer.echo(hint)
+    nothing_new = not force and input_path is None and not overrides
+    if nothing_new and is_study(study) and needs_connecting(study):
+        for line in connect(study, load_params(study / "params.yaml", []).cohort.input):
+            typer.echo(line)
+        typer.echo(f"{study}: params.yaml and dvc.yaml are as they were")
+        return
+    made = scaffold(study, preset=preset, input_path=input_path, overrides=overrides, force=force)
+    told, listed, found = made.told, "", made.scans
+    if found is not None:
+        people = found["subject_id"].nunique()
+        whose = f" of {counted(people, 'subject')}" if people != len(found) else ""
+        listed = f" {counted(len(found), 'scan')}{whose} found."
+        hint = label_hint(found, load_params(study / "params.yaml", []))
+        told = told if hint is None else [*told, hint]
+    for line in told:
+        typer.echo(line)
     typer.echo(f"{study}: ready.{listed} Next: cd {study} && dvc repro")

@@ -11,6 +11,7 @@ from stages.application import Detail, Request, application
 
 log = logging.getLogger(__name__)
 
+DEFAULT_SCALE = "-3:3:7"
 FAR = 6.0
 """Scales beyond are farther than the fitting scans lie from each other, in standard deviations."""
 
@@ -23,16 +24,27 @@ def manipulate(
         str, typer.Option(help="What to move towards: diagnosis:AD, or a column, age_years.")
     ],
     directions: Annotated[
-        Path, typer.Option(help="directions.json of the probe stage, of this very LDAE.")
-    ] = Path("reports/probe/directions.json"),
-    scale: Annotated[
-        str,
+        Path | None,
         typer.Option(
-            help="How far: a number, a list a,b,c or a range from:to:count. The unit is one"
-            " standard deviation of y_sem along the direction over the scans that the probe was"
-            " fitted on (train and val, never test)."
+            help="directions.json of the probe stage, of this very LDAE; default:"
+            " reports/probe/directions.json, else what came with an imported LDAE."
         ),
-    ] = "-3:3:7",
+    ] = None,
+    scale: Annotated[
+        str | None,
+        typer.Option(
+            help="How far: a number, a list a,b,c or a range from:to:count; default -3:3:7. The"
+            " unit is one standard deviation of y_sem along the direction over the scans that the"
+            " probe was fitted on (train and val, never test)."
+        ),
+    ] = None,
+    published_scale: Annotated[
+        str | None,
+        typer.Option(
+            help="How far in the published unit, instead of --scale: s of"
+            " n' = n + s·√dim·w/|w|; 2.5 in its tutorial."
+        ),
+    ] = None,
     detail: Detail = False,
 ) -> None:
     """Move scans along a direction in y_sem space and keep their x_T. Scale 0 is the scan's own.
@@ -40,29 +52,44 @@ def manipulate(
     Example: pipeline manipulate --direction diagnosis:AD --scale -3:3:7 --scan sub-001
     --latents data/latents.zarr --volumes data/volumes.zarr --out made
     """
-    from pipeline.applications.ranges import parse_numbers
-
     names = request.scan_names()
-    scales = parse_numbers(scale, option="--scale")
-    if max(map(abs, scales)) > FAR:
-        log.warning(
-            "--scale %s: beyond %g standard deviations no scan was seen; such images mean nothing",
-            scale,
-            FAR,
-        )
+    given = _given(scale, published_scale)
     variant = f"along-{re.sub('[^A-Za-z0-9]+', '-', direction)}"
     from pipeline.artefact import check_artefact
-    from pipeline.evaluation.directions import read_direction
+    from pipeline.evaluation.directions import find_direction
 
-    ldae = check_artefact(request.options["ldae"], kind="ldae")
-    along = read_direction(directions, direction, ldae_digest=str(ldae["weights_sha256"]))
+    folder = request.options["ldae"]
+    ldae = check_artefact(folder, kind="ldae")
+    along = find_direction(directions, folder, direction, config=ldae)
+    named = None if published_scale is None else given
+    scales = given if named is None else tuple(along.from_published(s) for s in named)
+    if not along.assumed_spread and max(map(abs, scales)) > FAR:
+        log.warning(
+            "scale %g: beyond %g standard deviations no scan was seen; such images mean nothing",
+            max(scales, key=abs),
+            FAR,
+        )
     bench = request.open(*names, variant=f"{variant}_detail" if detail else variant)
     from pipeline.applications.manipulate import manipulate as apply
 
     bench.run(
         names,
-        lambda source: apply(bench.models, source.z_0, along, scales),
+        lambda source: apply(
+            bench.models, source.z_0, along, scales, volume=source.seen, named=named
+        ),
         detail=detail,
         scales=list(scales),
         direction={"name": direction, "sha256": along.digest},
     )
+
+
+def _given(scale: str | None, published_scale: str | None) -> tuple[float, ...]:
+    """Return the numbers of whichever option was given."""
+    from pipeline.applications.ranges import parse_numbers
+    from schemas.errors import ParamsError
+
+    if published_scale is None:
+        return tuple(parse_numbers(scale or DEFAULT_SCALE, option="--scale"))
+    if scale is not None:
+        raise ParamsError("--scale and --published-scale: two units of one number; give one")
+    return tuple(parse_numbers(published_scale, option="--published-scale"))

@@ -3,6 +3,7 @@
 import difflib
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,25 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from pipeline.compute import write_atomic
+from schemas.changes import flattened
 from schemas.errors import ParamsError, in_plain_words
 from schemas.params import Params
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe, and without a second value for a key, of which YAML takes the last silently."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                continue
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"{key.value} is given twice", key.start_mark
+                )
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
 
 
 def load_params(path: Path | None, overrides: list[str]) -> Params:
@@ -25,18 +43,35 @@ def load_params(path: Path | None, overrides: list[str]) -> Params:
     """
     values = _read(path) if path is not None else {}
     asked = set()
+    for key, value in _split(overrides):
+        _assign(values, key, value)
+        asked.add(key)
+    try:
+        return Params.model_validate(_without_empty(values, Params))
+    except ValidationError as error:
+        where = _where(error.errors()[0])
+        by_option = any(f"{where}.".startswith(f"{key}.") for key in asked)
+        source = "--set" if path is None or by_option else f"{path}:"
+        raise ParamsError(f"{source} {_describe(error)}") from error
+
+
+def read_overrides(overrides: list[str]) -> dict[str, Any]:
+    """Return {section.key: value} of --set options, nested values one by one.
+
+    Raises
+    ------
+    ParamsError
+        If one is malformed.
+    """
+    return flattened(dict(_split(overrides)))
+
+
+def _split(overrides: list[str]) -> Iterator[tuple[str, Any]]:
     for override in overrides:
         key, separator, text = override.partition("=")
         if not separator:
             raise ParamsError(f"--set {override}: expected section.key=value")
-        _assign(values, key.strip(), _parse(text, source=f"--set {override}"))
-        asked.add(key.strip())
-    try:
-        return Params.model_validate(values)
-    except ValidationError as error:
-        where = _where(error.errors()[0])
-        source = "--set" if path is None or where in asked else f"{path}:"
-        raise ParamsError(f"{source} {_describe(error)}") from error
+        yield key.strip(), _parse(text, source=f"--set {override}")
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -52,7 +87,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _parse(text: str, *, source: str) -> Any:
     try:
-        return yaml.safe_load(text)
+        return yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = "" if mark is None else f", line {mark.line + 1}"
@@ -60,13 +95,42 @@ def _parse(text: str, *, source: str) -> Any:
         raise ParamsError(f"{source}: no valid YAML ({reason}{line})") from error
 
 
-def _assign(values: dict[str, Any], key: str, value: Any) -> None:
+def _assign(
+    values: dict[str, Any], key: str, value: Any, model: type[BaseModel] | None = Params
+) -> None:
+    """Set one key; of a section those keys that are given, so that the others stay as they are."""
     *sections, last = key.split(".")
     for section in sections:
-        values = values.setdefault(section, {})
+        if values.get(section) is None:
+            values[section] = {}
+        values, model = values[section], _section_of(model, section)
         if not isinstance(values, dict):
             raise ParamsError(f"--set {key}: {section} is no section")
-    values[last] = value
+    inner = _section_of(model, last)
+    if inner is None or not isinstance(value, dict):
+        values[last] = value
+        return
+    for name, part in value.items():
+        _assign(values, f"{last}.{name}", part, model)
+
+
+def _section_of(model: type[BaseModel] | None, name: str) -> type[BaseModel] | None:
+    """Return the section that a key stands for; None where it stands for a value."""
+    field = None if model is None else model.model_fields.get(name)
+    kind = None if field is None else field.annotation
+    return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
+
+
+def _without_empty(values: dict[str, Any], model: type[BaseModel]) -> dict[str, Any]:
+    """Leave out sections without a key: all their lines may be comments."""
+    kept = {}
+    for name, value in values.items():
+        inner = _section_of(model, str(name))
+        if inner is not None and value is None:
+            continue
+        is_section = inner is not None and isinstance(value, dict)
+        kept[name] = _without_empty(value, inner) if is_section and inner else value
+    return kept
 
 
 def _describe(error: ValidationError) -> str:
@@ -92,8 +156,8 @@ def _where(error: ErrorDetails) -> str:
 def _known_keys(location: tuple[int | str, ...]) -> list[str]:
     model: Any = Params
     for part in location:
-        model = model.model_fields[str(part)].annotation
-        if not (isinstance(model, type) and issubclass(model, BaseModel)):
+        model = _section_of(model, str(part))
+        if model is None:
             return []
     return list(model.model_fields)
 

@@ -35,6 +35,7 @@ def preprocess(
 
     import pandas as pd
 
+    from pipeline.cohort.candidates import FILE, read_candidates
     from pipeline.cohort.manifest import read_manifest
     from pipeline.precompute.overrides import check_known, read_overrides
     from pipeline.precompute.preprocess import preprocess_cohort
@@ -54,6 +55,7 @@ def preprocess(
         workers=settings.num_workers(),
         scheduler=settings.scheduler,
         overrides=overrides,
+        candidates=read_candidates(manifest.with_name(FILE)),
     )
     typer.echo(
         f"{out}: {summary.passed} passed, {summary.warned} with warnings,"

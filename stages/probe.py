@@ -24,12 +24,24 @@ def probe(
         Path | None,
         typer.Option(help="Model of train-ldae, for its encoder with random weights."),
     ] = None,
+    apply: Annotated[
+        Path | None,
+        typer.Option(
+            help="directions.json of another run, or of an imported LDAE: its probes are applied"
+            " to these scans, and nothing is fitted."
+        ),
+    ] = None,
 ) -> None:
     """Fit probes on y_sem, beside baselines, judged on subjects never trained on.
+
+    With --apply, judge probes that were fitted before or elsewhere, on scans they never saw.
 
     Example: pipeline probe --manifest data/cohort/manifest.csv --semantics data/semantics.zarr
     --latents data/latents.zarr --volumes data/volumes.zarr --ldae models/ldae --out reports/probe
     """
+    if apply is not None:
+        _apply(settings, apply, manifest=manifest, semantics=semantics, out=out)
+        return
     from pipeline.cohort.manifest import read_manifest
     from pipeline.compute import write_json, write_parquet
     from pipeline.evaluation.directions import write_directions
@@ -37,7 +49,10 @@ def probe(
     from pipeline.evaluation.features import collect_features, volume_features
     from pipeline.evaluation.headline import read_headline
     from pipeline.evaluation.heads import Head
-    from pipeline.evaluation.probes import fit_probes
+    from pipeline.evaluation.pca_rivals import unwhitened
+    from pipeline.evaluation.probes import FIT_SPLITS, fit_probes
+    from pipeline.evaluation.readouts import readouts_of
+    from pipeline.evaluation.rivals import read_rivals
     from pipeline.stores.latents import open_latents
     from pipeline.stores.matching import check_same_scans
     from pipeline.stores.reading import OpenStore
@@ -58,11 +73,54 @@ def probe(
             ldae, store, table, params, settings.device(), made_by=digests["ldae"]
         )
         features |= more
+    rivals, lines = read_rivals(params.rivals, table, [*features, "chance", "age_sex", "oracle"])
+    features |= rivals
+    again, unscaled = unwhitened(features)
+    features |= again
+    heads |= unscaled
     results = fit_probes(features, table, params, heads=heads)
+    results.remarks |= {f"rivals/{name}": line for name, line in lines.items()}
     write_json(out / "metrics.json", results.document())
     write_parquet(out / "predictions.parquet", results.predictions)
-    write_directions(out / "directions.json", results.directions, digests=digests)
+    write_directions(
+        out / "directions.json",
+        results.directions,
+        digests=digests,
+        readouts=readouts_of(results),
+        fitted_subjects=table["subject_id"][table["split"].isin(FIT_SPLITS)].astype(str),
+    )
     for line in read_headline(probe=out):
         typer.echo(line)
     for remark in results.remarks.values():
         typer.echo(remark, err=True)
+
+
+def _apply(settings: Settings, path: Path, *, manifest: Path, semantics: Path, out: Path) -> None:
+    """Judge the probes of a directions.json on new scans."""
+    from pipeline.cohort.manifest import read_manifest
+    from pipeline.compute import counted, write_atomic, write_json, write_parquet
+    from pipeline.evaluation.applied import apply_probes, write_known_spread
+    from pipeline.evaluation.features import semantic_table
+    from pipeline.evaluation.headline import read_headline
+    from pipeline.stores.reading import OpenStore
+
+    store = OpenStore(semantics, kind="semantics")
+    table = semantic_table(store, read_manifest(manifest))
+    y_sem = store.read("y_sem")[[store.row_of[scan] for scan in table["scan_id"]]]
+    applied = apply_probes(
+        path,
+        y_sem,
+        table,
+        settings.params().probe,
+        ldae_digest=str(store.attributes.digests["ldae"]),
+    )
+    write_json(out / "metrics.json", applied.results.document() | {"applied": str(path)})
+    write_parquet(out / "predictions.parquet", applied.results.predictions)
+    write_atomic(out / "scores.csv", applied.scores.to_csv(index=False))
+    for target in write_known_spread(path, applied.scores, out):
+        typer.echo(f"{out / 'directions.json'}: spread of {target} measured on these scans")
+    for line in read_headline(probe=out):
+        typer.echo(line)
+    for remark in applied.results.remarks.values():
+        typer.echo(remark, err=True)
+    typer.echo(f"{out / 'scores.csv'}: scores of {counted(len(table), 'scan')}")

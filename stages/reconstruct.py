@@ -14,4 +14,4 @@ def reconstruct(request: Request, *, detail: Detail = False) -> None:
     bench = request.open(*names, variant="detail" if detail else "")
     from pipeline.applications.reconstruct import reconstruct as apply
 
-    bench.run(names, lambda source: apply(bench.models, source.z_0), detail=detail)
+    bench.run(names, lambda source: apply(bench.models, source.z_0, source.seen), detail=detail)

@@ -1,25 +1,35 @@
 """Templates of a study: the repository's own dvc.yaml and presets, carried by the wheel."""
 
-import subprocess
-import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ruamel.yaml import YAML
 
-from pipeline.compute import write_atomic
+from pipeline.compute import few, write_atomic
 from pipeline.stores.builder import writing_to
 from schemas.errors import ContractError, ParamsError
 from schemas.manifest import OVERRIDE_COLUMNS
 from schemas.params import Params
 from stages.params_file import load_params, write_params
+from stages.versioning import connect
 
 if TYPE_CHECKING:
     import pandas as pd
 
 CODE = ("stages/", "pipeline/", "schemas/")
+STUDY_FILES = ("params.yaml", "dvc.yaml")
 OVERRIDES = "qc_overrides.csv"
-IGNORED = ("__pycache__/", "*.building/", "*.training/", "*.work/", ".*.lock", "")
+
+
+@dataclass(frozen=True, slots=True)
+class Scaffolded:
+    """What a new study was found to be."""
+
+    scans: "pd.DataFrame | None"
+    """The manifest that the input gives; None without an input."""
+    told: list[str]
+    """Sentences for the user."""
 
 
 def template_folder() -> Path:
@@ -47,8 +57,8 @@ def preset_file(name: str) -> Path | None:
 
 def scaffold(
     study: Path, *, preset: str, input_path: Path | None, overrides: list[str], force: bool
-) -> "pd.DataFrame | None":
-    """Write a study folder that `dvc repro` runs in; returns the manifest that the input gives.
+) -> Scaffolded:
+    """Write a study folder that `dvc repro` runs in, under git where it lies in a work tree.
 
     Raises
     ------
@@ -56,7 +66,7 @@ def scaffold(
         If the folder already holds a study and `force` is off, or the input is none that `cohort`
         could take.
     """
-    for name in ("params.yaml", "dvc.yaml"):
+    for name in STUDY_FILES:
         if (study / name).exists() and not force:
             raise ContractError(f"{study / name}: exists; add --force to overwrite it")
     watched = found = None
@@ -73,26 +83,28 @@ def scaffold(
         study.mkdir(parents=True, exist_ok=True)
     write_params(params, study / "params.yaml")
     _write_dvc(study / "dvc.yaml", watched)
-    write_atomic(study / ".dvcignore", "\n".join(IGNORED))
     if not (study / OVERRIDES).exists():
         write_atomic(study / OVERRIDES, ",".join(OVERRIDE_COLUMNS) + "\n")
-    if not (study / ".dvc").is_dir():
-        dvc = [sys.executable, "-m", "dvc", "init", "--quiet", "--no-scm"]
-        subprocess.run(dvc, cwd=study, check=True)
-        autostage = [sys.executable, "-m", "dvc", "config", "core.analytics", "false"]
-        subprocess.run(autostage, cwd=study, check=True)
-    return found
+    return Scaffolded(found, connect(study, params.cohort.input))
+
+
+def is_study(folder: Path) -> bool:
+    """Tell whether a folder holds a study already."""
+    return all((folder / name).is_file() for name in STUDY_FILES)
 
 
 def label_hint(found: "pd.DataFrame", params: Params) -> str | None:
     """Return what to change where the study's diagnoses are others than those compared."""
     compared = params.probe.classification.get("diagnosis")
-    values = found["diagnosis"].dropna().astype(str).value_counts()
+    people = found.dropna(subset="diagnosis").astype({"diagnosis": str})
+    values = people.groupby("diagnosis")["subject_id"].nunique()
+    values = values.sort_values(ascending=False, kind="stable")
     direction = params.evaluate.manipulation.direction
     if values.empty and direction.startswith("diagnosis:"):
         told = f"no diagnosis in the input, and manipulation would move along {direction}"
         others = {"age_years": "age_years", "sex": "sex:M"}
-        known = [way for label, way in others.items() if found[label].notna().any()]
+        usable = {"age_years": found["age_years"].notna(), "sex": found["sex"] == "M"}
+        known = [way for label, way in others.items() if usable[label].any()]
         if not known:
             return f"{told}: it will be left out, as will probes, until a table names labels"
         return (
@@ -101,10 +113,10 @@ def label_hint(found: "pd.DataFrame", params: Params) -> str | None:
         )
     if compared is None or values.empty or set(compared) <= set(values.index):
         return None
-    listed = ", ".join(f"{name} ({count})" for name, count in values.head(6).items())
+    listed = few([f"{name} ({count})" for name, count in values.items()], 6)
     return (
-        f"diagnosis holds {listed}, not {' and '.join(compared)}: name the two to compare in"
-        " params.yaml, probe.classification and evaluate.manipulation.direction"
+        f"diagnosis holds {listed}, not {' and '.join(compared)} (counts of subjects): name the"
+        " two to compare in params.yaml, probe.classification and evaluate.manipulation.direction"
     )
 
 

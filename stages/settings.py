@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from stages.by_hand import tell_unread
+from stages.messages import from_here
+
 if TYPE_CHECKING:
     import torch
 
@@ -90,6 +93,12 @@ class Settings:
         study = STUDY_PARAMS if STUDY_PARAMS.is_file() else None
         return load_params(self.params_file or study, self.overrides or [])
 
+    def set_by_hand(self) -> dict[str, Any]:
+        """Return {section.key: value} of all --set, nested values one by one."""
+        from stages.params_file import read_overrides
+
+        return read_overrides(self.overrides or [])
+
     def device(self) -> "torch.device":
         """Return the device asked for."""
         from pipeline.compute import resolve_device
@@ -135,13 +144,18 @@ class _LineFormatter(logging.Formatter):
     """The message alone; warnings say that they are one."""
 
     def format(self, record: logging.LogRecord) -> str:
-        text = super().format(record)
+        text = from_here(super().format(record))
         return f"{record.levelname.lower()}: {text}" if record.levelno >= logging.WARNING else text
 
 
 def _ours_or_warning(record: logging.LogRecord) -> bool:
     """Keep libraries that set their own log level (dask) to warnings."""
     return record.name.split(".")[0] in {"pipeline", "stages"} or record.levelno >= logging.WARNING
+
+
+def _with_a_name(value: Any) -> Any:
+    """Return a folder given as `.` or `..` by its whole path: others are named after it."""
+    return value.resolve() if isinstance(value, Path) and value.name in {"", ".."} else value
 
 
 def command(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -159,9 +173,11 @@ def command(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(function)
     def wrapper(**options: Any) -> None:
+        options = {name: _with_a_name(value) for name, value in options.items()}
         settings = Settings(**{name: options.pop(name) for name in _COMMON})
         settings.start_logging()
         settings.check()
+        tell_unread(settings, function.__name__)
         started = time.monotonic()
         function(settings, **options)
         log.info("%s took %.0f s", function.__name__, time.monotonic() - started)

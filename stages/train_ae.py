@@ -22,11 +22,18 @@ def train_ae(
     """
     from pipeline.bundled import adopt_autoencoder, bundled_autoencoder, load_start
     from pipeline.stores.volumes import open_volumes
+    from stages.by_hand import refuse_set
 
     params = settings.params()
     store = open_volumes(volumes)
     chosen = params.autoencoder
     if chosen.source != "train":
+        refuse_set(
+            settings,
+            "train_ae",
+            f"autoencoder.source is {chosen.source}, so nothing is trained; add --set"
+            " autoencoder.source=train",
+        )
         source = chosen.path or bundled_autoencoder()
         adopt_autoencoder(source, out, grid=store.attributes.grid)
         typer.echo(f"{out}: the {chosen.source} autoencoder of {source}; nothing was trained")

@@ -23,7 +23,7 @@ def train_ldae(
     ] = None,
     volumes: Annotated[
         Path | None,
-        typer.Option(help="volumes.zarr; read by the `slices` encoder alone."),
+        typer.Option(help="volumes.zarr; read by the encoders `slices` and `published` alone."),
     ] = None,
     ae: Annotated[
         Path | None, typer.Option(help="Autoencoder folder, to make pictures of brains.")
@@ -39,7 +39,11 @@ def train_ldae(
     from pipeline.stores.volumes import open_volumes
     from pipeline.training.latent_diffusion import train_denoiser
     from pipeline.training.latent_diffusion import train_ldae as train
+    from stages.by_hand import refuse_set
 
+    if ldm is not None:
+        reason = f"{ldm} is trained already; leave out --ldm to train stage 1 with it"
+        refuse_set(settings, "train_ldm", reason)
     params, device = settings.params(), settings.device()
     store = open_latents(latents)
     scan_ids = split_of_store(store.attributes.scan_ids, manifest, params.cohort.split)
@@ -49,7 +53,7 @@ def train_ldae(
         train_denoiser(
             store, scan_ids, params.train_ldm, ldm, device=device, autoencoder=autoencoder
         )
-    reads_volumes = params.train_ldae.encoder.kind == "slices"
+    reads_volumes = params.train_ldae.encoder.reads_volumes
     metrics = train(
         store,
         scan_ids,

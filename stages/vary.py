@@ -23,7 +23,9 @@ def vary(
 
     bench.run(
         names,
-        lambda source: apply(bench.models, source.z_0, name=source.scan_id, count=count, seed=seed),
+        lambda source: apply(
+            bench.models, source.z_0, source.seen, name=source.scan_id, count=count, seed=seed
+        ),
         count=count,
         seed=seed,
     )

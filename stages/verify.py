@@ -59,14 +59,14 @@ def _repair(settings: Settings, store: Path, volumes: Path | None, ae: Path | No
             "--repair: needs --volumes, those that made this latent store; other stores are made"
             " again by `pipeline preprocess` or `pipeline embed`"
         )
-    from pipeline.bundled import find_autoencoder
     from pipeline.frozen import for_volumes, load_autoencoder
     from pipeline.precompute.repair import repair_latents
     from pipeline.stores.volumes import open_volumes
+    from stages.by_hand import chosen_autoencoder
 
     devices = settings.devices()
     opened = open_volumes(volumes)
-    autoencoder = load_autoencoder(find_autoencoder(ae)[0], device=devices[0])
+    autoencoder = load_autoencoder(chosen_autoencoder(settings, ae)[0], device=devices[0])
     count = repair_latents(
         store,
         opened,

@@ -22,7 +22,7 @@ from pipeline.applications.detail import with_own_detail
 from pipeline.applications.generate import fit_prior, generate, prior_of
 from pipeline.applications.interpolate import interpolate, slerp
 from pipeline.applications.manipulate import manipulate, move
-from pipeline.applications.models import load_models
+from pipeline.applications.models import Models, load_models
 from pipeline.applications.names import check_names, stem_of
 from pipeline.applications.native import brain_of, overlay, resolution, to_native
 from pipeline.applications.outcome import numbered
@@ -40,8 +40,7 @@ from pipeline.applications.vary import vary
 from pipeline.applications.visits import Places, alphas_of_months
 from pipeline.applications.writing import Writer
 from pipeline.artefact import CONFIG, finished_metrics
-from pipeline.evaluation.directions import SavedDirection, read_direction, write_directions
-from pipeline.evaluation.probes import Direction
+from pipeline.evaluation.directions import Direction, read_direction, write_directions
 from pipeline.frozen import load_autoencoder, load_diffusion, load_ldae
 from pipeline.imaging.bias import BiasField
 from pipeline.imaging.chain import scale_intensities
@@ -98,7 +97,7 @@ def source(opener):
 def direction():
     generator = np.random.default_rng(3)
     weight = generator.normal(size=DIM)
-    return SavedDirection(
+    return Direction(
         weight=weight / np.linalg.norm(weight),
         mean=generator.normal(size=DIM),
         std=generator.uniform(0.5, 2, DIM),
@@ -580,6 +579,38 @@ def test_pictures_of_a_manipulation_compare_with_scale_0(opener, models, directi
         torch.testing.assert_close(make()[0], compared.volumes[1], atol=1e-4, rtol=0)
 
 
+def test_scale_0_of_a_manipulation_is_made_once(tmp_path, monkeypatch, opener, models, direction):
+    rows, sample = [], Models.sample
+
+    def counting(self, y_sem, x_T):
+        rows.append(len(x_T))
+        return sample(self, y_sem, x_T)
+
+    monkeypatch.setattr(Models, "sample", counting)
+    writer = Writer(out=tmp_path, command="manipulate", space="mni", models=models)
+    scales = (-2.0, -1.0, 0.0, 1.0, 2.0)
+    assert not run_batch(
+        [SCAN], opener, writer, lambda s: manipulate(models, s.z_0, direction, scales)
+    )
+    assert sum(rows) == len(scales)
+    outputs = json.loads(writer.document(SCAN).read_text())["outputs"]
+    assert [output["scale"] for output in outputs] == list(scales)
+
+
+def test_a_single_scan_shows_progress_by_sampler_steps(
+    monkeypatch, caplog, opener, models, tmp_path
+):
+    """Minutes on a processor; with several scans, the scans are counted."""
+    monkeypatch.setattr("pipeline.compute.Progress.seconds_between_lines", -1.0)
+    watched = dataclasses.replace(models, watched=True)
+    writer = Writer(out=tmp_path, command="reconstruct", space="mni", models=watched)
+    with caplog.at_level("INFO"):
+        run_batch([SCAN], opener, writer, lambda s: reconstruct(watched, s.z_0))
+    steps = models.num_inference_steps
+    assert f"x_T by inversion {steps}/{steps}" in caplog.text
+    assert f"sampling {steps}/{steps}" in caplog.text
+
+
 def test_the_record_says_how_native_output_overlays_its_file(tmp_path, monkeypatch, opener, models):
     scan = preprocessed()
     path = tmp_path / "head.nii.gz"
@@ -658,7 +689,7 @@ def test_a_new_image_is_preprocessed_as_the_store_was(opener, models):
         preprocessing_for(models, PreprocessParams(), volumes=None, latents=None)
     affine = grid_affine(GridParams(shape=SHAPE, zooms=3.0)).tolist()
     on_grid = SimpleNamespace(
-        autoencoder=SimpleNamespace(grid={"shape": list(SHAPE), "affine": affine})
+        autoencoder=SimpleNamespace(grid={"shape": list(SHAPE), "affine": affine}, config={})
     )
 
     def volumes(zooms):
@@ -839,7 +870,9 @@ def test_folders_are_tried_before_work_and_images_left_over_are_named(
     blocked = dataclasses.replace(writer, out=tmp_path / "file")
     with pytest.raises(ContractError, match="file: a file is where a folder is wanted"):
         run_batch([SCAN], opener, blocked, never)
-    with pytest.raises(ContractError, match=r"it has sub-\d+, sub-\d+, sub-\d+ and 17 more$"):
+    with pytest.raises(
+        ContractError, match=r"it has sub-\d+, sub-\d+, sub-\d+ and 17 more \(--verbose"
+    ):
         check_names(["unlike-any"], opener.latents)
 
 

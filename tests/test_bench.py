@@ -1,6 +1,8 @@
 """The benchmark's own machinery: rows, verdicts, tables. No figure is asserted here."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,10 +10,12 @@ from typer.testing import CliRunner
 
 from benchmarks import run
 from benchmarks.harness import Timed
+from benchmarks.listing import listed_rows
 from benchmarks.registry import Measurement, Row, all_rows, compare
 from benchmarks.tables import full_text, put_table, short_table
 from schemas.errors import ContractError, ParamsError
 from stages.cli import app
+from tests.command_line import environment
 
 
 def measure_nothing(folder: Path) -> Measurement:
@@ -93,6 +97,24 @@ def test_tables_tell_target_figure_and_verdict(tmp_path):
     assert text.endswith("a machine\n<!-- bench:end -->\nafter\n")
     with pytest.raises(ContractError, match="expected <!-- bench:begin -->"):
         put_table(tmp_path / "README.md", results) if readme.write_text("no marks") else None
+
+
+def test_what_is_listed_from_the_source_are_the_rows():
+    listed = [(row.name, row.what, row.seconds) for row in listed_rows()]
+    assert listed == [(row.name, row.what, row.seconds) for row in all_rows()]
+    with pytest.raises(ParamsError, match="--what nonsense: expected some of"):
+        listed_rows(["help", "nonsense"])
+
+
+def test_list_imports_nothing_that_is_measured():
+    code = (
+        "import sys; from typer.testing import CliRunner; from stages.cli import app\n"
+        "result = CliRunner().invoke(app, ['bench', '--list', '--what', 'help,batch'])\n"
+        "assert [line.split()[0] for line in result.output.splitlines()[:2]] == ['help', 'batch']\n"
+        "heavy = {'torch', 'monai', 'zarr', 'pandas', 'dask', 'numpy', 'nibabel'}\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment())
 
 
 def test_list_names_the_rows_and_measures_nothing(tmp_path):

@@ -68,7 +68,7 @@ def test_dose_is_summarised_over_scans():
             ("c", 5 + scale, [7, 7, 7, 7]),
         )
     )
-    summary = summarise_dose(table, draws=50)["ldae"]
+    summary = summarise_dose(table)["ldae"]
     values = {name: estimate["value"] for name, estimate in summary["score"].items()}
     assert values["spearman"] == 1.0
     assert values["rising"] == 1.0
@@ -126,7 +126,7 @@ def test_at_a_visit_itself_detail_gives_the_scan_back(models, opener):  # noqa: 
     made = fill_in(models, visit, before, after)["scan"]
     round_trip = made["ldae"] - models.decode(before.z_0)[0].numpy()
     wanted = (before.volume + round_trip).clip(0, 1)
-    np.testing.assert_allclose(made["ldae_detail"], wanted, atol=1e-5)
+    np.testing.assert_allclose(made["ldae_detail"], wanted, atol=1e-4)
     np.testing.assert_array_equal(made["nearest"], before.volume)
 
 

@@ -107,7 +107,8 @@ def test_refusals_come_before_preprocessing(refused, tmp_path, latents_path):
     assert not list(tmp_path.glob("*.input"))
 
 
-def test_images_that_are_nan_are_refused_in_one_line(refused, tmp_path):
+def test_images_that_are_nan_are_refused_in_one_line(refused, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # away from the repository's params.yaml
     nib.save(
         nib.Nifti1Image(np.full((40, 48, 36), np.nan, np.float32), np.diag([5, 5, 5, 1])),
         tmp_path / "sub-1.nii.gz",

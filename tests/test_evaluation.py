@@ -13,9 +13,8 @@ from typer.testing import CliRunner
 import pipeline.training.latent_diffusion as stages
 from pipeline.applications.models import load_models, load_voxel_models
 from pipeline.evaluation import reconstruction
-from pipeline.evaluation.directions import write_directions
+from pipeline.evaluation.directions import Direction, write_directions
 from pipeline.evaluation.evaluate import evaluate_study
-from pipeline.evaluation.generation import mmd
 from pipeline.evaluation.headline import read_headline
 from pipeline.evaluation.manipulation import evaluate_manipulation
 from pipeline.evaluation.medicalnet import (
@@ -26,13 +25,13 @@ from pipeline.evaluation.medicalnet import (
 from pipeline.evaluation.metrics import summarise_reconstruction
 from pipeline.evaluation.neighbours import Neighbours
 from pipeline.evaluation.pca_direction import fit_pca_direction
-from pipeline.evaluation.probes import Direction
 from pipeline.evaluation.reconstruction import (
     METHODS,
     Scan,
     evaluate_reconstruction,
     reconstruct_all,
 )
+from pipeline.evaluation.sample_tests import copies, jackknifed, kernel_width, mean_of_pairs, mmd
 from pipeline.evaluation.study import Study, of_many_subjects
 from pipeline.evaluation.throughput import ROUNDS
 from pipeline.frozen import load_diffusion, load_ldae
@@ -171,7 +170,7 @@ def test_lpips_stands_in_the_table_where_its_weights_are(study):
     rows = pd.DataFrame(reconstruction.judge(scan, truth, worse, 4, lpips))
     assert rows["lpips"][0] == 0
     assert rows["lpips"][1] != 0
-    summary = summarise_reconstruction(rows, draws=10, seed=0)
+    summary = summarise_reconstruction(rows)
     assert summary["ldae"]["lpips"]["value"] == pytest.approx(rows["lpips"][1])
     assert "lpips" not in reconstruction.judge(scan, truth, worse, 4)[0]
 
@@ -278,8 +277,48 @@ def test_volumes_as_latents_are_the_volumes(volumes):
 def test_mmd_is_small_for_one_distribution_and_not_for_two():
     generator = np.random.default_rng(0)
     x, y = generator.normal(size=(2, 60, 5))
-    assert abs(mmd(x, y)) < 0.03
-    assert mmd(x, y + 2) > 0.3
+    width = kernel_width(x, y)
+    assert abs(mmd(x, y, width).value) < 0.03
+    assert mmd(x, y + 2, width).value > 0.3
+    near, far = mmd(x, y, width), mmd(x, y + 2, width)
+    assert near.interval is not None
+    assert near.interval[0] <= 0 <= near.interval[1]
+    assert far.excludes(0)
+
+
+def test_discrepancies_of_one_study_are_on_one_scale():
+    """The median distance of each comparison would make a far sample's kernel wider."""
+    generator = np.random.default_rng(1)
+    x, y = generator.normal(size=(2, 30, 4))
+    width = kernel_width(x, y)
+    found = [mmd(x, y + shift, width).value for shift in (0, 2, 6, 60)]
+    assert found == sorted(found)
+    within = np.exp(-((x[:, None] - x) ** 2).sum(axis=2) / width)
+    assert found[-1] > 2 * (within.sum() - 30) / (30 * 29) * 0.9, "no kernel reaches that far"
+
+
+def test_pairs_that_share_brains_are_no_more_evidence_than_brains():
+    generator = np.random.default_rng(2)
+    covered = 0
+    for _ in range(200):
+        own = generator.normal(size=8)
+        likeness = np.add.outer(own, own) + 0.1 * generator.normal(size=(8, 8))
+        interval = mean_of_pairs(likeness).interval
+        assert interval is not None
+        covered += interval[0] <= 0 <= interval[1]
+    assert covered >= 182
+    assert jackknifed(lambda rows: float(rows.mean()), 4).interval is None
+
+
+def test_copies_are_found_with_the_power_that_is_told():
+    held_out, planted = np.array([0.4, 0.5, 0.6]), np.array([0.1, 0.1, 0.2, 0.45])
+    none = copies(np.full(8, 0.5), held_out, planted)
+    assert (none["found"], none["power"]) == (0, 0.75)
+    assert none["at_most"] == pytest.approx((1 - 0.05 ** (1 / 8)) / 0.75)
+    some = copies(np.array([0.05] * 3 + [0.5] * 5), held_out, planted)
+    assert some["found"] == 3
+    assert some["at_most"] > none["at_most"]
+    assert copies(np.full(8, 0.5), held_out, np.array([0.9]))["at_most"] == 1
 
 
 def test_medicalnet_weights_are_loaded_strictly(tmp_path):
@@ -310,7 +349,7 @@ def test_frechet_distance_of_gaussians_is_known():
     assert frechet_distance(x, y) == pytest.approx(1 + 3 * (2 - 1) ** 2, rel=0.1)
 
 
-def test_embedding_is_y_sem_of_the_posterior_mean(tmp_path, latents_path, ldae_path):
+def test_embedding_is_y_sem_of_the_posterior_mean(tmp_path, latents_path, ldae_path, caplog):
     latents, ldae = open_latents(latents_path), load_ldae(ldae_path, device=CPU)
     out = tmp_path / "semantics.zarr"
     assert embed_latents(latents, ldae, out, EmbedParams(batch_size=3), device=CPU) == 20
@@ -319,3 +358,7 @@ def test_embedding_is_y_sem_of_the_posterior_mean(tmp_path, latents_path, ldae_p
     expected = ldae.net.embed(ldae.net.diffusion.standardise(mean))[0]
     np.testing.assert_allclose(written, expected.detach().numpy(), atol=1e-4)
     assert embed_latents(latents, ldae, out, EmbedParams(), device=CPU) == 20
+    assert "made anew" not in caplog.text
+    other = dataclasses.replace(ldae, digest="another")
+    embed_latents(latents, other, out, EmbedParams(), device=CPU)
+    assert "semantics.zarr: y_sem of another LDAE, made anew" in caplog.text

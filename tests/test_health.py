@@ -15,6 +15,13 @@ def test_a_complete_installation_passes(tmp_path):
     assert "monai" in result.output
 
 
+def test_doctor_tells_that_dicom_needs_dcm2niix(tmp_path, monkeypatch):
+    monkeypatch.setattr("pipeline.cohort.dicom.shutil.which", lambda *_, **__: None)
+    checks = {check.name: check for check in health.check_machine(tmp_path)}
+    assert checks["dcm2niix"].status == "warn"
+    assert "ldae-pipeline[dicom]" in checks["dcm2niix"].remedy
+
+
 def test_what_is_missing_fails_with_its_remedy(tmp_path, monkeypatch):
     def version(name):
         if name == "zarr":

@@ -15,6 +15,9 @@ from scipy.spatial.transform import Rotation
 from pipeline.cohort.phantom.cohort import make_phantom_cohort
 from pipeline.compute import torch_threads
 from pipeline.imaging.chain import PreprocessedScan, preprocess_scan
+from pipeline.imaging.header import shear_of
+from pipeline.imaging.template import grid_affine
+from pipeline.imaging.turns import quarter_turns
 from schemas.errors import ScanError
 from schemas.params import PhantomParams, PreprocessParams
 from tests.conftest import MadeOnce
@@ -126,6 +129,75 @@ def test_head_turned_by_60_degrees_registers(
     assert 45 < scan.qc["turned"] < 80
     assert scan.qc["ncc"] > 0.9 * truth.qc["ncc"]
     assert brain_correlation(truth, scan) >= 0.97
+
+
+def _sheared(head: Path, out: Path, shear: float) -> Path:
+    """Sample a head along axes that are not square, with a header that says so."""
+    image = nib.load(head)
+    data, affine = image.get_fdata(dtype=np.float32), image.affine
+    shape = tuple(int(1.15 * n) for n in data.shape)
+    lean = np.eye(3)
+    lean[0, 1], lean[1, 2] = shear, -shear / 2
+    zooms = np.linalg.norm(affine[:3, :3], axis=0)
+    said = from_matvec(affine[:3, :3] / zooms @ lean @ np.diag(zooms), [0, 0, 0])
+    centre = affine @ [*(np.asarray(data.shape) - 1) / 2, 1]
+    said[:3, 3] = centre[:3] - said[:3, :3] @ ((np.asarray(shape) - 1) / 2)
+    to_voxel = np.linalg.inv(affine) @ said
+    moved = affine_transform(data, to_voxel[:3, :3], to_voxel[:3, 3], output_shape=shape, order=1)
+    image = nib.Nifti1Image(moved.astype(np.int16), None)
+    image.set_sform(said, 1)
+    nib.save(image, out)
+    return out
+
+
+def _mean_distance(one: PreprocessedScan, other: PreprocessedScan) -> float:
+    """Return how far two transforms put the same points of the brain apart (mm)."""
+    grid = grid_affine(PARAMS.grid)
+    mni = np.argwhere(one.volume > 0) @ grid[:3, :3].T + grid[:3, 3]
+    back = other.native_to_mni @ np.linalg.inv(one.native_to_mni)
+    return float(np.linalg.norm(mni @ back[:3, :3].T + back[:3, 3] - mni, axis=1).mean())
+
+
+@pytest.mark.parametrize("shear", [0.06, 0.15])
+def test_a_sheared_header_puts_no_scan_elsewhere(
+    head: Path, truth: PreprocessedScan, tmp_path: Path, shear: float
+) -> None:
+    """At 0.06 it lay 4 mm off, at 0.15 10 mm, and passed."""
+    scan = preprocess_scan(_sheared(head, tmp_path / "a.nii", shear), PARAMS)
+    assert _mean_distance(truth, scan) < 1
+    assert brain_correlation(truth, scan) >= 0.97
+    assert scan.qc["ncc"] > truth.qc["ncc"] - 0.02
+    assert f"header sheared by {shear:.2g}" in scan.qc["reasons"]
+    assert shear_of(scan.native_affine) < 1e-6
+
+
+@pytest.mark.parametrize("wrong", [1, 12], ids=["upside down", "axes permuted, 120 degrees"])
+def test_a_header_with_mixed_up_axes_ends_in_the_right_pose(
+    head: Path, truth: PreprocessedScan, tmp_path: Path, wrong: int
+) -> None:
+    image = nib.load(head)
+    turn = from_matvec(quarter_turns()[wrong], [0, 0, 0])
+    wrongly = nib.Nifti1Image(np.asarray(image.dataobj), turn @ image.affine)
+    nib.save(wrongly, tmp_path / "a.nii")
+    scan = preprocess_scan(tmp_path / "a.nii", PARAMS)
+    assert brain_correlation(truth, scan) >= 0.97
+    assert scan.qc["status"] == "warn"
+    assert scan.qc["turned"] > 90
+
+
+def test_a_head_of_another_contrast_fails_without_a_second_opinion(
+    stripped: tuple[Path, PreprocessedScan], tmp_path: Path
+) -> None:
+    image = nib.load(stripped[0])
+    data = np.asarray(image.dataobj).astype(np.float32)
+    top = np.percentile(data[data > 0], 99.5)
+    inverted = np.where(data > 0, np.clip(1.1 * top - data, 1, None), 0)
+    nib.save(nib.Nifti1Image(inverted.astype(np.int16), image.affine), tmp_path / "a.nii")
+    scan = preprocess_scan(tmp_path / "a.nii", PARAMS)
+    assert scan.qc["status"] == "fail"
+    assert "a T2w, FLAIR, T1 map or inversion image?" in scan.qc["reasons"]
+    assert scan.qc["strip_method"] == "already stripped"
+    assert sum(scan.timings.values()) < 3 * sum(stripped[1].timings.values())
 
 
 def test_stripped_input_is_noticed_and_agrees(

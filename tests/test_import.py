@@ -79,9 +79,9 @@ def test_an_old_checkpoint_gives_the_output_of_its_own_network(tmp_path, name, s
     with torch.no_grad():
         mean, logvar = ours.encode(volume())
         expected_mean, expected_sigma = net.encode(volume())
-    torch.testing.assert_close(mean, expected_mean, atol=1e-5, rtol=0)
-    torch.testing.assert_close((logvar / 2).exp(), expected_sigma, atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(ours.decode(mean), reconstruct(net, volume()), atol=1e-5, rtol=0)
+    torch.testing.assert_close(mean, expected_mean, atol=1e-4, rtol=0)
+    torch.testing.assert_close((logvar / 2).exp(), expected_sigma, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(ours.decode(mean), reconstruct(net, volume()), atol=1e-4, rtol=0)
 
 
 def test_a_projection_that_was_never_trained_was_never_used(tmp_path):
@@ -94,7 +94,7 @@ def test_a_projection_that_was_never_trained_was_never_used(tmp_path):
     torch.save(tensors, tmp_path / "old.pth")
     ours = imported_net(tmp_path / "old.pth", tmp_path / "ae")
     made = ours.decode(ours.encode(volume())[0])
-    torch.testing.assert_close(made, reconstruct(net, volume()), atol=1e-5, rtol=0)
+    torch.testing.assert_close(made, reconstruct(net, volume()), atol=1e-4, rtol=0)
     applied = imported_net(tmp_path / "old.pth", tmp_path / "applied", projection="apply")
     assert float((applied.decode(applied.encode(volume())[0]) - made).abs().max()) > 1e-3
 
@@ -109,7 +109,7 @@ def test_the_oldest_layout_has_convolutions_for_projections(tmp_path):
     torch.save(tensors, tmp_path / "oldest.pth")
     ours = imported_net(tmp_path / "oldest.pth", tmp_path / "ae")
     made = ours.decode(ours.encode(volume())[0])
-    torch.testing.assert_close(made, reconstruct(net, volume()), atol=1e-5, rtol=0)
+    torch.testing.assert_close(made, reconstruct(net, volume()), atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize(
@@ -203,7 +203,7 @@ def test_a_config_tells_what_shapes_do_not(tmp_path):
     )
     ours = imported_net(bundle, tmp_path / "ae")
     made = ours.decode(ours.encode(volume())[0])
-    torch.testing.assert_close(made, reconstruct(net, volume()), atol=1e-5, rtol=0)
+    torch.testing.assert_close(made, reconstruct(net, volume()), atol=1e-4, rtol=0)
 
 
 def test_our_own_folder_comes_back_the_same(tmp_path, autoencoder_path):

@@ -12,7 +12,7 @@ from pipeline.cohort.ingest import build_manifest, detect_source
 from pipeline.cohort.manifest import read_manifest, write_manifest
 from pipeline.cohort.split import split_subjects
 from schemas.errors import ContractError, ParamsError
-from schemas.manifest import MANIFEST_COLUMNS
+from schemas.manifest import MANIFEST_COLUMNS, SELECTION
 from schemas.params import CohortParams, SplitParams
 from stages.cli import app
 from stages.scaffold import scaffold
@@ -30,6 +30,11 @@ def touch(root: Path, *names: str) -> None:
 def build(root: Path, source: str = "bids", **kwargs: object) -> tuple[pd.DataFrame, pd.DataFrame]:
     params = CohortParams.model_validate({"source": source, **kwargs})
     return build_manifest(params, input_path=root)
+
+
+def faulty(refused: pd.DataFrame) -> pd.DataFrame:
+    """The rows of faults: without images that are left out on purpose."""
+    return refused[refused["stage"] != SELECTION]
 
 
 @pytest.fixture
@@ -79,7 +84,7 @@ def test_bids_labels_sessions_runs_and_derivatives(
     assert pd.isna(rows.loc["sub-002", "diagnosis"])
     assert rows.loc["sub-002", "site"] == "012"
     assert "derivatives" in rows.loc["sub-004", "path"]
-    assert list(refused["scan_id"]) == ["sub-005"]
+    assert list(faulty(refused)["scan_id"]) == ["sub-005"]
     assert "several T1w" in caplog.text
     assert "sub-003_acq-mprage_run-10_T1w.nii.gz" in caplog.text
 
@@ -148,7 +153,11 @@ def test_folder_names_become_ids(tmp_path: Path) -> None:
         "sub-fs01": "sub-fs01",
         "sub-pair_acq-x": "sub-pair",
     }
-    assert refused.empty
+    reasons = {Path(p).name: r for p, r in zip(refused["path"], refused["reason"], strict=True)}
+    assert set(reasons) == {"aseg.mgz", "sub-9_ses-1_FLAIR.nii.gz"}
+    assert "flair in its name" in reasons["sub-9_ses-1_FLAIR.nii.gz"]
+    assert "of FreeSurfer here; T1.mgz is taken" in reasons["aseg.mgz"]
+    assert faulty(refused).empty
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".tsv", ".parquet"])

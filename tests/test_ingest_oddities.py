@@ -10,7 +10,7 @@ from pipeline.cohort.ingest import build_manifest
 from pipeline.cohort.labels import ages_of
 from schemas.errors import ContractError
 from schemas.params import CohortParams
-from tests.test_ingest import build, touch
+from tests.test_ingest import build, faulty, touch
 
 
 def table(path: Path, text: str | bytes, **kwargs: object) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -45,9 +45,14 @@ def test_row_without_subject_is_refused_alone(tmp_path: Path) -> None:
 
 def test_ages_as_people_write_them(caplog: pytest.LogCaptureFixture) -> None:
     cells = ["70", 70.5, ">89", "89+", "034Y", "018M", "33 years", None, "-4", "999", "old"]
-    ages = ages_of(cells, [f"s{i}" for i in range(len(cells))])
-    assert ages == [70, 70.5, 89, 89, 34, 1.5, 33, None, None, None, "old"]
-    assert caplog.messages == ["ages taken as unknown: s8 (-4), s9 (999)"]
+    ages, texts = ages_of(cells, [f"s{i}" for i in range(len(cells))], "t.csv")
+    assert ages == [70, 70.5, 89, 89, 34, 1.5, 33, None, None, None, None]
+    assert [text for text in texts if text] == [">89", "89+", "old"]
+    assert caplog.messages == [
+        "t.csv: no age in years, taken as unknown, the text kept in age_text: s10 (old)",
+        "t.csv: ages taken as unknown: s8 (-4), s9 (999)",
+        "t.csv: a bound is taken as the age, the text kept in age_text: s2 (>89), s3 (89+)",
+    ]
 
 
 def test_names_with_accents_and_spaces_stay_apart(tmp_path: Path) -> None:
@@ -86,7 +91,7 @@ def test_the_plainest_of_several_is_taken(tmp_path: Path, caplog: pytest.LogCapt
     (tmp_path / "participants.tsv").write_text("participant_id\nsub-1\nsub-2\n")
     manifest, refused = build(tmp_path)
     assert list(manifest["scan_id"]) == ["sub-1", "sub-2_echo-1"]
-    assert refused.empty
+    assert faulty(refused).empty
     assert "sub-1_space-MNI152_desc-preproc_T1w.nii.gz" in caplog.text
 
 

@@ -56,7 +56,7 @@ class Chain:
                 "reasons": "",
                 "brain_ml": 1400.0,
                 "ncc": ncc,
-                "dice": 0.95,
+                "dice": 0.94,
                 "scaling": 1.3,
                 "coverage": 1.0,
                 "snr": 20.0,
@@ -189,6 +189,16 @@ def test_new_content_params_do_everything_again(cohort: Path, fake: Chain) -> No
     fake.calls.clear()
     assert run(cohort, PARAMS.model_copy(update={"bias_field": False})).reused == 0
     assert len(fake.calls) == NUM_SCANS
+
+
+def test_preprocessing_everything_again_tells_which_parameters_differ(
+    cohort: Path, fake: Chain, caplog: pytest.LogCaptureFixture
+) -> None:
+    run(cohort)
+    run(cohort, params=PARAMS.model_copy(update={"qc": QcParams(ncc_warn=0.9)}))
+    assert "otherwise" not in caplog.text
+    run(cohort, params=PARAMS.model_copy(update={"registration": "rigid"}))
+    assert "(registration: affine, now rigid); every scan is done again" in caplog.text
 
 
 def test_out_of_memory_is_tried_again_next_time(cohort: Path, fake: Chain) -> None:

@@ -104,6 +104,27 @@ def test_what_has_no_volume_cannot_pass(
     assert "sub-e: set to pass, but it has no volume" in caplog.text
 
 
+def test_a_warning_names_the_file_beside_the_id_made_of_it(
+    study: Path, fake: Chain, caplog: pytest.LogCaptureFixture
+) -> None:
+    run(study)
+    assert f"sub-e ({study / 'sub-e_T1w.nii'}): " in caplog.text
+
+
+def test_reasons_name_every_scan_when_asked(study: Path, fake: Chain) -> None:
+    from pipeline.precompute.review import reason_counts
+
+    table = pd.DataFrame({"status": ["warn"] * 5, "reasons": ["dark"] * 5}, index=list("vwxyz"))
+    assert reason_counts(table) == {"dark": list("vwxyz")}
+    run(study)
+    path = study / "qc.csv"
+    rows = path.read_text().splitlines()
+    copies = [rows[3].replace("sub-c", f"sub-c{i}") for i in range(5)]
+    path.write_text("\n".join([*rows, *copies]) + "\n")
+    assert "sub-c, sub-c0, sub-c1 and 3 more (--verbose lists all)" in invoke("--table", path)
+    assert "sub-c, sub-c0, sub-c1, sub-c2, sub-c3, sub-c4)" in invoke("--table", path, "--verbose")
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [

@@ -192,7 +192,7 @@ def write_evaluation(
     (folder / "per_scan").mkdir()
     (folder / "pictures").mkdir()
     per_scan.to_parquet(folder / "per_scan" / "reconstruction.parquet", index=False)
-    summary = summarise_reconstruction(per_scan, draws=50, seed=0)
+    summary = summarise_reconstruction(per_scan)
     document = {
         "reconstruction": summary,
         "inversion": {"mean": 0.004, "std": 1.02, "kurtosis": 3.05},
@@ -258,7 +258,7 @@ def write_manipulation(
         "direction": "diagnosis:AD",
         "scales": scales.tolist(),
         "subjects": len(test),
-        "methods": summarise_dose(responses, draws=50),
+        "methods": summarise_dose(responses),
     }
 
 
@@ -292,7 +292,7 @@ def write_interpolation(
         gap_months=np.array([12.0]),
         **dict.fromkeys(("before", "scan", "after", *errors), shown),
     )
-    summary = summarise_interpolation(per_scan, draws=50, seed=0)
+    summary = summarise_interpolation(per_scan)
     return {"visits": len(test)} | summary
 
 
@@ -405,22 +405,26 @@ def test_one_subject_decides_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "metric", "estimate", "doubted"),
+    ("kind", "metric", "estimate", "p", "doubted"),
     [
-        ("classification", "roc_auc", (0.9, 0.7, 1.0, 12), False),
-        ("classification", "roc_auc", (0.6, 0.4, 0.8, 12), True),
-        ("classification", "roc_auc", (1.0, 1.0, 1.0, FEWEST_SUBJECTS - 1), True),
-        ("regression", "r2", (0.4, 0.1, 0.6, 12), False),
-        ("regression", "r2", (-0.2, -0.3, 0.1, 12), True),
+        ("classification", "roc_auc", (0.9, 0.7, 1.0, 12), 0.01, False),
+        ("classification", "roc_auc", (0.9, 0.7, 1.0, 12), 0.18, True),
+        ("classification", "roc_auc", (0.6, 0.4, 0.8, 12), 0.01, True),
+        ("classification", "roc_auc", (1.0, 1.0, 1.0, 12), 0.01, True),
+        ("classification", "roc_auc", (1.0, 0.4, 1.0, FEWEST_SUBJECTS - 1), 0.01, True),
+        ("regression", "mae_gain", (0.4, 0.1, 0.6, 12), 0.01, False),
+        ("regression", "mae_gain", (0.4, 0.1, 0.6, 12), 0.3, True),
+        ("regression", "mae_gain", (-0.2, -0.3, 0.1, 12), 0.01, True),
     ],
 )
-def test_a_direction_is_worth_no_more_than_its_probe(kind, metric, estimate, doubted):
+def test_a_direction_is_worth_no_more_than_its_probe(kind, metric, estimate, p, doubted):
     figure = dict(zip(("value", "low", "high", "subjects"), estimate, strict=True))
     fewer = figure | {"low": 0.9, "subjects": 3}
+    tested = {"permutation": {"p": p, "permutations": 100}}
     probe = {
-        "targets": {"label": {"kind": kind}},
-        "test": {"label": {"y_sem": {metric: fewer}}},
-        "cv": {"label": {"y_sem": {metric: figure}}},
+        "targets": {"label": {"kind": kind, "cv": tested}},
+        "test": {"label": {"y_sem": {metric: fewer, "mae": fewer}}},
+        "cv": {"label": {"y_sem": {metric: figure, "mae": figure}}},
     }
     direction = "label:AD" if kind == "classification" else "label"
     assert (doubt_of(direction, probe) is not None) == doubted
@@ -434,11 +438,12 @@ def test_few_subjects_have_no_interval():
     assert [str(Estimate(**e)) for e in (few, enough)] == ["0.500", "0.500 [0.400, 0.500]"]
     page = Environment(loader=PackageLoader("pipeline", "evaluation/templates"), autoescape=True)
     page.filters["number"] = number
-    page.globals["fewest"] = FEWEST_SUBJECTS
+    page.filters["interval"] = lambda figure: Estimate(**figure).interval
     macro = page.get_template("macros.html.j2", globals=page.globals).module.estimate
     assert "subjects" in macro(few)
     assert "0.500–" not in macro(few)
     assert "0.400–0.500" in macro(enough)
+    assert "0.50" not in macro(few | {"interval_method": "few"}), "an AUC of eight people"
 
 
 def test_every_method_of_a_plot_has_a_colour():

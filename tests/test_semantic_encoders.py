@@ -60,7 +60,7 @@ def test_small_grids_are_halved_no_further_than_a_voxel(grid):
     ("changes", "expected"),
     [
         ({"num_heads": 5}, "num_heads 5 must divide"),
-        ({"weights": "imagenet.pth"}, "weights: read by kind slices alone"),
+        ({"weights": "imagenet.pth"}, "weights: read by slices and published alone"),
     ],
 )
 def test_settings_that_a_kind_cannot_use_are_refused(changes, expected):
@@ -203,7 +203,7 @@ def test_parity_switches_on_every_published_choice():
         "prediction": ("epsilon", "v"),
         "average": ("micro_batch", "step"),
         "posterior": ("stored_draw", "mean"),
-        "encoder": ("slices", "latent"),
+        "encoder": ("published", "latent"),
         "sampler": ("ddim", "dpm"),
     }
 

@@ -33,6 +33,20 @@ def test_equal_volumes_reach_one_and_its_gradient_improves_a_guess():
     assert after > before
 
 
+def flat_tissue(seed: int) -> torch.Tensor:
+    """Return a volume whose variance within a window is far below its mean square."""
+    generator = torch.Generator().manual_seed(seed)
+    return 0.9 + 1e-4 * torch.randn((1, 1, 24, 25, 23), generator=generator)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_similarity_never_exceeds_one_where_tissue_is_flat(seed):
+    x = flat_tissue(seed)
+    assert ssim_map(x, x).max() <= 1
+    assert ssim_map(x, x).min() == 1
+    assert ssim_map(x, flat_tissue(seed + 10)).max() <= 1
+
+
 def test_mixed_precision_does_not_touch_it():
     generator = torch.Generator().manual_seed(2)
     x = 0.6 + 0.01 * torch.randn(SHAPE, generator=generator)

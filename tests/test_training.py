@@ -3,7 +3,6 @@
 import json
 import math
 import shutil
-import signal
 
 import numpy as np
 import pandas as pd
@@ -113,34 +112,18 @@ def test_resumed_stages_equal_uninterrupted_ones(tmp_path, killed_at, latents_pa
         assert resumed.digest == whole.digest, kind
 
 
-@pytest.mark.parametrize("stop", [6, LDM.checkpoint_every - 1])
-def test_ctrl_c_keeps_the_step_under_way(
-    tmp_path, monkeypatch, caplog, latents_path, split, trained, stop
-):
-    """Within an interval and at its end; what is resumed equals a run left alone."""
-    store, before = open_latents(latents_path), signal.getsignal(signal.SIGINT)
-    compute = stages.DenoiserModule.compute_losses
-
-    def pressed(self, now):
-        if now == stop:
-            signal.raise_signal(signal.SIGINT)
-        return compute(self, now)
-
-    def train():
-        stages.train_denoiser(store, split, LDM, tmp_path / "ldm", device=CPU)
-
-    monkeypatch.setattr(stages.DenoiserModule, "compute_losses", pressed)
-    with pytest.raises(KeyboardInterrupt):
-        train()
-    assert signal.getsignal(signal.SIGINT) == before
-    monkeypatch.setattr(stages.DenoiserModule, "compute_losses", compute)
-    with caplog.at_level("INFO"):
-        train()
-    assert f"resuming at step {stop + 1}" in caplog.text
-    whole, resumed = (read_artefact(root / "ldm", kind="ldm") for root in (trained, tmp_path))
-    assert resumed.digest == whole.digest
-    curves = [pd.read_csv(root / "ldm" / "log.csv") for root in (trained, tmp_path)]
-    pd.testing.assert_frame_equal(*(curve.drop(columns="seconds") for curve in curves))
+def test_no_training_writes_among_a_users_files(tmp_path, trained, volumes, latents_path, split):
+    (tmp_path / "README.md").write_text("# My scans")
+    store = open_latents(latents_path)
+    frozen = load_diffusion(trained / "ldm", device=CPU)
+    for train in (
+        lambda: train_autoencoder(volumes, split, TINY_AE, tmp_path, device=CPU),
+        lambda: stages.train_denoiser(store, split, LDM, tmp_path, device=CPU),
+        lambda: stages.train_ldae(store, split, frozen, LDAE, tmp_path, device=CPU),
+    ):
+        with pytest.raises(ContractError, match=r"other files than a model's \(README\.md\)"):
+            train()
+    assert [path.name for path in tmp_path.iterdir()] == ["README.md"]
 
 
 def test_stage_two_leaves_the_denoiser_bit_identical(trained):

@@ -21,6 +21,7 @@ from pipeline.applications.sources import (
     identity_in_store,
     identity_of_file,
     preprocessing_for,
+    seen_by,
     source_from_file,
     source_from_store,
 )
@@ -157,7 +158,12 @@ def run_pair(
     first, second = opener.open(a), opener.open(b)
     writer.check(first)
     outcome = interpolate(
-        opener.models, first.z_0, second.z_0, places.alphas, extrapolate=places.extrapolate
+        opener.models,
+        first.z_0,
+        second.z_0,
+        places.alphas,
+        volumes=seen_by(first, second),
+        extrapolate=places.extrapolate,
     )
     _warn_of_inversion(stem, outcome)
     if detail:

@@ -21,9 +21,12 @@ def interpolate(
     z_0_b: Float[Tensor, "1 C X Y Z"],
     alphas: Sequence[float],
     *,
+    volumes: Float[Tensor, "2 X Y Z"] | None = None,
     extrapolate: bool = False,
 ) -> Outcome:
     """Return one volume an alpha: 0 is a's reconstruction, 1 is b's.
+
+    `volumes` are those of a and b, for a semantic encoder that reads volumes.
 
     Raises
     ------
@@ -32,7 +35,7 @@ def interpolate(
     """
     check_alphas(alphas, extrapolate=extrapolate)
     labels = numbered("alpha", alphas, digits=3)
-    both = models.take_apart(torch.cat([z_0_a, z_0_b]))
+    both = models.take_apart(torch.cat([z_0_a, z_0_b]), volumes)
     alpha = torch.tensor(alphas, dtype=torch.float64)
     y_sem = torch.lerp(
         both.y_sem[:1].double().cpu(), both.y_sem[1:].double().cpu(), alpha[:, None]

@@ -1,5 +1,7 @@
 """Autoencoder and LDAE as one machine: take latents apart into codes, make volumes of codes."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -10,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pipeline import __version__
-from pipeline.compute import seed_from
+from pipeline.compute import Progress, seed_from
 from pipeline.diffusion.samplers import Model, Sampler, invert, sample
 from pipeline.frozen import (
     VOXELS,
@@ -49,6 +51,8 @@ class Models:
     """Bound of the predicted z_0 in each step."""
     stop_percent: float = 0.0
     """Share of the timesteps, those next to the data, in which G is left out."""
+    watched: bool = False
+    """Show progress, sampler step by sampler step."""
 
     @property
     def latent_shape(self) -> tuple[int, ...]:
@@ -65,19 +69,38 @@ class Models:
         mean: Tensor = self.ldae.net.diffusion.standardise.inverse(z_0)
         return mean
 
-    @torch.inference_mode()
-    def embed(self, z_0: Float[Tensor, "B C X Y Z"]) -> Float[Tensor, "B D"]:
-        """Return y_sem. An encoder that reads volumes is given the decoded ones."""
-        parts = torch.split(z_0, self.batch_size)
-        return torch.cat([self.ldae.net.embed(part, partial(self._seen, part)) for part in parts])
-
-    def _seen(self, z_0: Float[Tensor, "B C x y z"]) -> Float[Tensor, "B 1 X Y Z"]:
-        return self.decode(z_0)[:, None].to(self.device)
+    @property
+    def reads_volumes(self) -> bool:
+        """Whether y_sem is read off volumes, not off latents."""
+        return self.ldae.net.encoder.reads == "volume"
 
     @torch.inference_mode()
-    def take_apart(self, z_0: Float[Tensor, "B C X Y Z"]) -> Codes:
-        """Return y_sem and the inverted x_T."""
-        y_sem = self.embed(z_0)
+    def embed(
+        self, z_0: Float[Tensor, "B C x y z"], volumes: Float[Tensor, "B X Y Z"] | None = None
+    ) -> Float[Tensor, "B D"]:
+        """Return y_sem. An encoder that reads volumes is given these, else the decoded ones."""
+        size = self.batch_size
+        parts = torch.split(z_0, size)
+        own = [None] * len(parts) if volumes is None else list(torch.split(volumes, size))
+        return torch.cat(
+            [
+                self.ldae.net.embed(part, partial(self._seen, part, seen))
+                for part, seen in zip(parts, own, strict=True)
+            ]
+        )
+
+    def _seen(
+        self, z_0: Float[Tensor, "B C x y z"], volumes: Float[Tensor, "B X Y Z"] | None
+    ) -> Float[Tensor, "B 1 X Y Z"]:
+        seen = self.decode(z_0) if volumes is None else volumes
+        return seen[:, None].to(self.device)
+
+    @torch.inference_mode()
+    def take_apart(
+        self, z_0: Float[Tensor, "B C x y z"], volumes: Float[Tensor, "B X Y Z"] | None = None
+    ) -> Codes:
+        """Return y_sem, of the volumes where it is read off those, and the inverted x_T."""
+        y_sem = self.embed(z_0, volumes)
         return Codes(y_sem, self.invert(y_sem, z_0))
 
     @torch.inference_mode()
@@ -85,14 +108,15 @@ class Models:
         self, y_sem: Float[Tensor, "B D"] | None, z_0: Float[Tensor, "B C X Y Z"]
     ) -> Float[Tensor, "B C X Y Z"]:
         """Return x_T that `sample` turns into z_0; without y_sem, of the denoiser alone."""
-        return invert(
-            self._model(y_sem),
-            z_0,
-            self.ldae.net.diffusion.schedule,
-            sampler=self.sampler,
-            num_inference_steps=self.num_inference_steps,
-            clip_x0=self.clip_x0,
-        )
+        with self._counted(self._model(y_sem), "x_T by inversion", batches=1) as model:
+            return invert(
+                model,
+                z_0,
+                self.ldae.net.diffusion.schedule,
+                sampler=self.sampler,
+                num_inference_steps=self.num_inference_steps,
+                clip_x0=self.clip_x0,
+            )
 
     def _model(self, y_sem: Float[Tensor, "B D"] | None) -> Model:
         return self.ldae.net.model(y_sem, stop_percent=self.stop_percent)
@@ -102,20 +126,41 @@ class Models:
         self, y_sem: Float[Tensor, "B D"] | None, x_T: Float[Tensor, "B C X Y Z"]
     ) -> Float[Tensor, "B C X Y Z"]:
         """Return z_0 of codes; without y_sem, of the denoiser alone."""
-        made = []
-        for start in range(0, len(x_T), self.batch_size):
-            rows = slice(start, start + self.batch_size)
-            model = self._model(None if y_sem is None else y_sem[rows])
-            z_0 = sample(
-                model,
-                x_T[rows],
-                self.ldae.net.diffusion.schedule,
-                sampler=self.sampler,
-                num_inference_steps=self.num_inference_steps,
-                clip_x0=self.clip_x0,
-            )
-            made.append(z_0)
+        made: list[Tensor] = []
+        current: list[Model] = []
+        batches = [
+            slice(start, start + self.batch_size) for start in range(0, len(x_T), self.batch_size)
+        ]
+        with self._counted(
+            lambda x, t: current[-1](x, t), "sampling", batches=len(batches)
+        ) as model:
+            for rows in batches:
+                current.append(self._model(None if y_sem is None else y_sem[rows]))
+                z_0 = sample(
+                    model,
+                    x_T[rows],
+                    self.ldae.net.diffusion.schedule,
+                    sampler=self.sampler,
+                    num_inference_steps=self.num_inference_steps,
+                    clip_x0=self.clip_x0,
+                )
+                made.append(z_0)
         return torch.cat(made)
+
+    @contextmanager
+    def _counted(self, model: Model, label: str, *, batches: int) -> Iterator[Model]:
+        """Show progress of the block, in which `model` is evaluated once a sampler step."""
+        if not self.watched:
+            yield model
+            return
+        with Progress(label, total=batches * self.num_inference_steps) as bar:
+
+            def counting(x: Tensor, t: Tensor) -> Tensor:
+                noise = model(x, t)
+                bar.advance()
+                return noise
+
+            yield counting
 
     @torch.inference_mode()
     def decode(self, z_0: Float[Tensor, "B C x y z"]) -> Float[Tensor, "B X Y Z"]:
@@ -140,7 +185,9 @@ class Models:
 
     def record(self) -> dict[str, Any]:
         """Return what decides the outcome, for the JSON beside it."""
+        imported = self.ldae.config.get("imported")
         return {
+            **({"imported": imported} if imported else {}),
             "made_by": f"ldae-pipeline {__version__}",
             "models": {"autoencoder": self.autoencoder.digest, "ldae": self.ldae.digest},
             "sampler": self.sampler,

@@ -5,6 +5,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from pipeline.cohort.folder import SUFFIXES
+from pipeline.compute import few
 from pipeline.stores.latents import LatentStore
 from schemas.errors import ContractError, ParamsError
 
@@ -45,13 +46,12 @@ def check_names(names: Sequence[str], latents: LatentStore | None) -> None:
         missing = [name for name in ids if name not in latents.row_of]
         if missing:
             known = list(latents.row_of)
-            near = (get_close_matches(missing[0], known, 3) or known)[:3]
-            others = len(known) - len(near)
-            more = f" and {others} more" if others else ""
+            near = get_close_matches(missing[0], known, 3)
+            known = [*near, *(name for name in known if name not in near)]
             several = f" ({len(missing)} of the {len(ids)} asked for)" if len(ids) > 1 else ""
             raise ContractError(
-                f"{latents.path}: {', '.join(missing[:5])} not in the store{several}; it has"
-                f" {', '.join(near)}{more}"
+                f"{latents.path}: {few(missing)} not in the store{several}; it has"
+                f" {few(known, len(near) or 3)}"
             )
     absent = [name for name in names if is_image(name) and not Path(name).is_file()]
     if absent:

@@ -8,9 +8,13 @@ from pipeline.applications.outcome import Outcome
 from pipeline.evaluation.metrics import latent_health
 
 
-def reconstruct(models: Models, z_0: Float[Tensor, "1 C X Y Z"]) -> Outcome:
+def reconstruct(
+    models: Models,
+    z_0: Float[Tensor, "1 C x y z"],
+    volume: Float[Tensor, "1 X Y Z"] | None = None,
+) -> Outcome:
     """Return the volume of a scan's own y_sem and inverted x_T."""
-    codes = models.take_apart(z_0)
+    codes = models.take_apart(z_0, volume)
     record = {"x_T": "inverted", "inversion": latent_health(codes.x_T)}
     return Outcome(
         lambda rows: models.decode(models.sample(codes.y_sem[rows], codes.x_T[rows])),

@@ -13,7 +13,9 @@ from torch import Tensor
 from pipeline.applications.models import Models
 from pipeline.applications.names import stem_of
 from pipeline.compute import digest_image, digest_of
+from pipeline.frozen import intensity_rule
 from pipeline.imaging.bias import BiasField
+from pipeline.imaging.geometry import straight_grid
 from pipeline.imaging.template import grid_affine
 from pipeline.stores.latents import LatentStore
 from pipeline.stores.matching import check_same_scans
@@ -59,6 +61,18 @@ class Source:
     file: Path | None = None
     """The image, where it was read just now."""
 
+    @property
+    def seen(self) -> Float[Tensor, "1 X Y Z"] | None:
+        """Return the volume for a semantic encoder that reads volumes."""
+        return None if self.volume is None else torch.from_numpy(self.volume)[None]
+
+
+def seen_by(*sources: Source) -> Float[Tensor, "B X Y Z"] | None:
+    """Return the volumes of scans for a semantic encoder that reads them, if all have one."""
+    seen = [source.seen for source in sources]
+    known = [volume for volume in seen if volume is not None]
+    return torch.cat(known) if len(known) == len(seen) else None
+
 
 def source_from_store(
     scan_id: str, models: Models, latents: LatentStore, volumes: VolumeStore | None
@@ -82,14 +96,13 @@ def source_from_store(
         if not _is_syn(volumes):
             samples = np.linalg.inv(row.native_to_mni) @ grid_affine(BIAS_GRID)
             bias = BiasField(row.log_bias.astype(np.float32), samples)
+            x, y, z = (int(size) for size in row.native_shape)
+            # Stores of earlier versions keep the sheared axes of a header, which no qform holds.
+            native_affine, native_shape = straight_grid(row.native_affine, (x, y, z))
             native = NativeSpace(
                 native_to_mni=row.native_to_mni,
-                native_affine=row.native_affine,
-                native_shape=(
-                    int(row.native_shape[0]),
-                    int(row.native_shape[1]),
-                    int(row.native_shape[2]),
-                ),
+                native_affine=native_affine,
+                native_shape=native_shape,
                 intensity_range=(float(row.intensity_range[0]), float(row.intensity_range[1])),
                 bias=bias if volumes.knows_bias else None,
             )
@@ -111,11 +124,13 @@ def identity_in_store(
 
 def identity_of_file(path: Path, params: PreprocessParams) -> dict[str, Any]:
     """Return what tells an image file, and how it is preprocessed, from every other."""
+    from pipeline.precompute.tasks import recorded_params
+
     return {
         "kind": "file",
         "path": str(path),
         "sha256": digest_image(path),
-        "preprocess": params.model_dump(mode="json"),
+        "preprocess": recorded_params(params),
     }
 
 
@@ -210,7 +225,7 @@ def preprocessing_for(
             "--ae: its grid is not one that `pipeline preprocess` makes, so a new image cannot be"
             " brought onto it; give a scan of a store with --scan"
         )
-    params = default
+    params = default.model_copy(update=intensity_rule(models.autoencoder.config))
     if volumes is not None and "preprocess" in volumes.attributes.params:
         recorded = PreprocessParams.model_validate(volumes.attributes.params["preprocess"])
         if not _same_grid(recorded.grid, grid):

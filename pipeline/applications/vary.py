@@ -9,10 +9,16 @@ from pipeline.applications.outcome import Outcome
 
 
 def vary(
-    models: Models, z_0: Float[Tensor, "1 C X Y Z"], *, name: str, count: int, seed: int
+    models: Models,
+    z_0: Float[Tensor, "1 C x y z"],
+    volume: Float[Tensor, "1 X Y Z"] | None = None,
+    *,
+    name: str,
+    count: int,
+    seed: int,
 ) -> Outcome:
     """Return `count` volumes of one y_sem; noise k depends on (seed, name, k) alone."""
-    y_sem = models.embed(z_0)
+    y_sem = models.embed(z_0, volume)
 
     def make(rows: slice) -> Tensor:
         draws = range(1, count + 1)[rows]

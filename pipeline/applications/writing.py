@@ -143,7 +143,8 @@ class Writer:
         shown = _shown(len(outcome.labels))
         pictured = {}
         volumes = self._made(outcome)
-        if watched and len(outcome.labels) > 1:
+        # Where the sampler shows its steps, a bar of volumes above them would be one too many.
+        if watched and not self.models.watched and len(outcome.labels) > 1:
             volumes = progress(volumes, total=len(outcome.labels), label=self.command)
         for row, volume in enumerate(volumes):
             label = outcome.labels[row]

@@ -1,68 +1,91 @@
-"""BIDS datasets: T1w images, participants.tsv, sessions.tsv, truth tables."""
+"""BIDS datasets: T1w images and truth tables; people.py reads the tables of people and visits."""
 
 import logging
 from collections import defaultdict
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from pipeline.cohort.records import Record, entities, labels_of, natural, prefixed, read_table
-from schemas.errors import ContractError
+from pipeline.cohort.choice import Choice, suffix_of
+from pipeline.cohort.kinds import stem_of
+from pipeline.cohort.names import Labels
+from pipeline.cohort.people import by_folder, folder_names
+from pipeline.cohort.records import Record, entities, labels_of, prefixed, read_table
+from pipeline.cohort.survey import survey
+from pipeline.cohort.twins import drop_twins
+from schemas.manifest import SELECTION
 
 log = logging.getLogger(__name__)
 
-SUFFIXES = ("_T1w.nii.gz", "_T1w.nii")
 TRUTH = Path("derivatives/truth/truth.tsv")
 KEPT_ENTITIES = ("acq", "ce", "rec", "run", "echo", "part", "inv")
 """Entities that become part of a scan's name, in BIDS order."""
 
 
-def bids_records(root: Path) -> tuple[list[Record], list[dict[str, str]]]:
-    """Return one T1w a session of every subject, with its labels, and what is missing.
+def bids_records(
+    root: Path, listed: Collection[str] = (), choice: Choice | None = None
+) -> tuple[list[Record], list[dict[str, str]]]:
+    """Return one T1w a session of every subject, with its truth, and what is not taken.
 
     A subject of participants.tsv without an image of its own is looked up below `derivatives/`.
-    Where a session has several T1w, the one with the fewest entities besides sub and ses is
-    taken, then the lowest in natural order; the log names it and the others.
+    Where a session has several T1w, `choice` ranks them: the record has the first, and the others
+    in the order in which they are to be tried; the log names them.
+
+    Parameters
+    ----------
+    listed
+        Subjects of participants.tsv.
 
     Returns
     -------
     records, refused
-        `refused` has a row for each listed participant without any T1w, and for each image whose
-        name and folder tell different subjects or sessions.
+        `refused` has a row for each subject and session without any T1w, for each T1w that is not
+        taken, and for each image whose name and folder tell different subjects or sessions.
+
+    Raises
+    ------
+    ContractError
+        If two subjects, or two sessions of one, have names that become one label.
     """
-    people = participants(root)
-    raw = [p for s in sorted(root.glob("sub-*")) if s.is_dir() for p in _images(s)]
-    found = {f"sub-{entities(p.name).get('sub', '')}" for p in raw}
-    wanted = set(people) - found
-    derived = _derived(root, wanted) if wanted else []
-    misnamed = {path: fault for path in (*raw, *derived) if (fault := _misnamed(path))}
-    records = _one_a_session([path for path in (*raw, *derived) if path not in misnamed])
-    have = {record.subject_id for record in records}
-    refused = [
-        {"scan_id": path.name.split(".")[0], "path": str(path), "stage": "cohort", "reason": fault}
-        for path, fault in misnamed.items()
-    ]
-    refused += [
-        {"scan_id": name, "path": str(root / name), "stage": "cohort",
-         "reason": "listed in participants.tsv, but no T1w image was found"}
-        for name in sorted(set(people) - have)
-    ]  # fmt: skip
-    sessions = {name: _sessions(root, name) for name in have}
+    choice = choice or Choice()
+    people, _ = by_folder({name: {} for name in listed}, folder_names(root))
+    raw = survey(root, choice)
+    wanted = set(people) - raw.with_t1w
+    derived = _derived(root, wanted, choice) if wanted else []
+    kept, twins = drop_twins([*raw.images, *derived])
+    _check_names(root, kept)
+    misnamed = {path: fault for path in kept if (fault := _misnamed(path))}
+    records, later = _one_a_session([path for path in kept if path not in misnamed], choice)
+    refused = [_row(path, fault, "cohort") for path, fault in misnamed.items()]
+    refused += [_row(path, why, "cohort") for path, why in raw.faults]
+    refused += raw.lacking(people, records)
+    refused += later + [_row(path, why, SELECTION) for path, why in [*twins, *raw.left]]
+    unit1 = sum(suffix_of(record.path) == "UNIT1" for record in records)
+    if unit1:
+        log.info(
+            "%s: %d images are UNIT1 of MP2RAGE; the noise of their air is cut off with the brain"
+            " mask",
+            root,
+            unit1,
+        )
     truth = _truth(root)
     for record in records:
-        record.labels = (
-            people.get(record.subject_id, {}).get("", {})
-            | people.get(record.subject_id, {}).get(record.session_id, {})
-            | sessions[record.subject_id].get(record.session_id, {})
-            | truth.get(record.scan_id, {})
-        )
+        record.labels = truth.get(record.scan_id, {})
     return records, refused
 
 
-def _images(folder: Path) -> list[Path]:
-    inside = [*folder.glob("anat/*_T1w.nii*"), *folder.glob("ses-*/anat/*_T1w.nii*")]
-    return sorted(p for p in inside if p.name.endswith(SUFFIXES))
+def _check_names(root: Path, paths: Iterable[Path]) -> None:
+    """Refuse names that would make one subject, or one session, of two."""
+    label = Labels(root)
+    for parts in map(entities, (path.name for path in paths)):
+        subject = label("sub", parts.get("sub", ""))
+        label("ses", parts.get("ses", ""), within=subject)
+
+
+def _row(path: Path, reason: str, stage: str) -> dict[str, str]:
+    return {"scan_id": stem_of(path.name), "path": str(path), "stage": stage, "reason": reason}
 
 
 def _misnamed(path: Path) -> str | None:
@@ -76,14 +99,14 @@ def _misnamed(path: Path) -> str | None:
     return None
 
 
-def _derived(root: Path, wanted: set[str]) -> list[Path]:
+def _derived(root: Path, wanted: set[str], choice: Choice) -> list[Path]:
     """Return T1w images of the wanted subjects below derivatives/, from one pipeline each."""
     chosen: dict[str, Path] = {}
     images: list[Path] = []
     for pipeline in sorted(p for p in (root / "derivatives").glob("*") if p.is_dir()):
-        for path in sorted(pipeline.rglob("sub-*_T1w.nii*")):
+        for path in sorted(pipeline.rglob("sub-*.nii*")):
             subject = f"sub-{entities(path.name).get('sub', '')}"
-            usable = path.name.endswith(SUFFIXES) and subject in wanted
+            usable = choice.takes(path) and choice.fits(path) and subject in wanted
             if usable and chosen.setdefault(subject, pipeline) == pipeline:
                 images.append(path)
     for pipeline in sorted(set(chosen.values())):
@@ -92,58 +115,36 @@ def _derived(root: Path, wanted: set[str]) -> list[Path]:
     return images
 
 
-def _one_a_session(paths: list[Path]) -> list[Record]:
-    groups: dict[tuple[str, str], list[tuple[list[str], Path]]] = defaultdict(list)
+def _one_a_session(paths: list[Path], choice: Choice) -> tuple[list[Record], list[dict[str, str]]]:
+    """Return a record a session, and rows of the images that are not its first."""
+    groups: dict[tuple[str, str], list[Path]] = defaultdict(list)
     for path in paths:
         parts = entities(path.name)
         session = prefixed("ses", parts["ses"]) if "ses" in parts else ""
-        extra = [f"{name}-{value}" for name, value in parts.items() if name not in {"sub", "ses"}]
-        groups[prefixed("sub", parts.get("sub", "")), session].append((extra, path))
-    records = []
-    for (subject, session), choices in sorted(groups.items()):
-        choices.sort(key=lambda c: (len(c[0]), natural("_".join(c[0])), str(c[1])))
-        extra = choices[0][0]
+        groups[prefixed("sub", parts.get("sub", "")), session].append(path)
+    records, rows = [], []
+    for (subject, session), images in sorted(groups.items()):
+        images.sort(key=choice.rank)
+        whole = [path for path in images if path.is_file() and path.stat().st_size] or images[:1]
+        rows += [_row(path, "file is empty or missing", "cohort") for path in images
+                 if path not in whole]  # fmt: skip
+        first = whole[0]
         # Equal names (.nii beside .nii.gz) all go on: the duplicate check judges by content.
-        taken = [choice for choice in choices if choice[0] == extra]
-        others = [path.name for other, path in choices if other != extra]
+        taken = [path for path in whole if stem_of(path.name) == stem_of(first.name)]
+        others = [path for path in whole if path not in taken]
         if others:
-            name = taken[0][1].name
-            log.info("%s %s: several T1w; %s taken, not %s", subject, session, name, others)
-        kept = [part for part in extra if part.split("-")[0] in KEPT_ENTITIES]
+            names = [path.name for path in others]
+            log.info("%s %s: several T1w; %s taken, not %s", subject, session, first.name, names)
+            why = f"{first.name} is taken for this session; tried where that is refused"
+            rows += [_row(path, why, SELECTION) for path in others]
+        kept = [f"{k}-{v}" for k, v in entities(first.name).items() if k in KEPT_ENTITIES]
         scan_id = "_".join(part for part in (subject, session, *kept) if part)
-        records += [Record(scan_id, subject, session, path) for _, path in taken]
-    return records
-
-
-def participants(root: Path) -> dict[str, dict[str, dict[str, Any]]]:
-    """Return subject → session (or "") → labels of participants.tsv."""
-    path = root / "participants.tsv"
-    if not path.is_file():
-        return {}
-    table = read_table(path)
-    if "participant_id" not in table:
-        raise ContractError(f"{path}: no column participant_id (has {', '.join(table.columns)})")
-    people: dict[str, dict[str, dict[str, Any]]] = defaultdict(dict)
-    for _, row in table.dropna(subset=["participant_id"]).iterrows():
-        session = row.get("session_id")
-        key = prefixed("ses", session) if isinstance(session, str) else ""
-        labels = labels_of(row, drop=("participant_id", "session_id"))
-        people[prefixed("sub", row["participant_id"])][key] = labels
-    return people
-
-
-def _sessions(root: Path, subject: str) -> dict[str, dict[str, Any]]:
-    """Return session → labels of one subject's sessions.tsv."""
-    path = root / subject / f"{subject}_sessions.tsv"
-    if not path.is_file():
-        return {}
-    table = read_table(path)
-    if "session_id" not in table:
-        raise ContractError(f"{path}: no column session_id (has {', '.join(table.columns)})")
-    return {
-        prefixed("ses", row["session_id"]): labels_of(row, drop=("session_id", "participant_id"))
-        for _, row in table.dropna(subset=["session_id"]).iterrows()
-    }
+        further = tuple((path, "; ".join(choice.notes(path))) for path in others)
+        notes = tuple(choice.notes(first))
+        records += [
+            Record(scan_id, subject, session, path, notes=notes, others=further) for path in taken
+        ]
+    return records, rows
 
 
 def _truth(root: Path) -> dict[str, dict[str, Any]]:

@@ -11,43 +11,26 @@ from typing import Literal
 
 import pandas as pd
 
-from pipeline.cohort.bids import bids_records
-from pipeline.cohort.dicom import dicom_records, is_dicom
-from pipeline.cohort.folder import SUFFIXES as IMAGES
-from pipeline.cohort.folder import folder_records
-from pipeline.cohort.labels import ages_of, sex_of
+from pipeline.cohort.candidates import Cohort, candidate_table
+from pipeline.cohort.columns import ALIASES, DEFAULT_NAMES, IDENTITY, label_table, shown_path
+from pipeline.cohort.dicom_files import is_dicom
+from pipeline.cohort.kinds import READ as IMAGES
 from pipeline.cohort.manifest import typed
-from pipeline.cohort.records import Record, walk
+from pipeline.cohort.people import PARTICIPANTS, label_records, read_participants
+from pipeline.cohort.personal import leave_out_personal
+from pipeline.cohort.records import Record, tidy_path, walk
+from pipeline.cohort.sources import collect
 from pipeline.cohort.split import lopsided, split_subjects, splits_given
-from pipeline.cohort.table import table_records
 from pipeline.compute import available_cpus, digest_image, progress
 from schemas.errors import ContractError, ParamsError
-from schemas.manifest import MANIFEST_COLUMNS, QUARANTINE_COLUMNS
+from schemas.manifest import MANIFEST_COLUMNS, QUARANTINE_COLUMNS, SELECTION
 from schemas.params import CohortParams
 
 log = logging.getLogger(__name__)
 
-DEFAULT_NAMES = {
-    "age_years": ("age_years", "age"),
-    "sex": ("sex", "gender", "ptgender"),
-    "diagnosis": ("diagnosis", "dx", "group"),
-    "months_from_first": ("months_from_first", "months"),
-    "split": ("split",),
-}
-"""Label columns and the names they go by, in small or capital letters; cohort.columns first."""
-ALIASES = {
-    "age": "age_years",
-    "gender": "sex",
-    "dx": "diagnosis",
-    "months": "months_from_first",
-    "subject": "subject_id",
-    "session": "session_id",
-    "scan": "scan_id",
-    "file": "path",
-}
-IDENTITY = ("path", "subject_id", "session_id", "scan_id")
-"""Columns that a table of scans gives; other sources have these from the names of files."""
 SAFE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
+MAX_ID = 128
+"""Letters of a scan id; file systems end names at 255, and endings and hashes come on top."""
 TABLES = {".csv", ".tsv", ".parquet"}
 
 
@@ -74,7 +57,12 @@ def detect_source(path: Path) -> Literal["bids", "folder", "table", "volumes", "
         return "volumes"
     has_subjects = any(p.is_dir() for p in path.glob("sub-*"))
     marked = (path / "participants.tsv").is_file() or (path / "dataset_description.json").is_file()
-    if has_subjects and (marked or next(path.glob("sub-*/**/anat/*_T1w.nii*"), None)):
+    if has_subjects and (
+        marked
+        or any(
+            next(path.glob(f"sub-*/**/anat/*_{suffix}.nii*"), None) for suffix in ("T1w", "UNIT1")
+        )
+    ):
         return "bids"
     files = [folder / name for folder, names in walk(path) for name in names]
     images = any(p.name.lower().endswith(IMAGES) for p in files)
@@ -88,7 +76,20 @@ def build_manifest(
     cache: Path | None = None,
     dry_run: bool = False,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return the manifest (schemas.manifest, paths absolute) and the quarantine list.
+    """Return the manifest and the quarantine list of `build_cohort`."""
+    cohort = build_cohort(params, input_path=input_path, cache=cache, dry_run=dry_run)
+    return cohort.manifest, cohort.refused
+
+
+def build_cohort(
+    params: CohortParams,
+    *,
+    input_path: Path | None = None,
+    cache: Path | None = None,
+    dry_run: bool = False,
+    judged: bool = True,
+) -> Cohort:
+    """Return the manifest (schemas.manifest, paths absolute), the quarantine list and candidates.
 
     Label columns that are not in the contract are kept under their own names. Missing and empty
     files and duplicate scan ids go to the quarantine list with a reason. Rows are in order of
@@ -100,6 +101,8 @@ def build_manifest(
         Folder for converted DICOM series.
     dry_run
         Convert nothing and leave out digests, except those that duplicates are judged by.
+    judged
+        Whether labels will be: warn of those that a split lacks.
 
     Raises
     ------
@@ -114,34 +117,25 @@ def build_manifest(
     columns = {ALIASES.get(key, key): value for key, value in params.columns.items()}
     _warn_of_slips(columns)
     named = [name for name in IDENTITY if name in columns]
+    if named == ["session_id"] and (source / PARTICIPANTS).is_file():
+        named = []  # the column of participants.tsv that tells visits apart
     if named and params.source != "table":
         raise ParamsError(
             f"cohort.columns: {', '.join(named)} come from the files themselves where"
             f" cohort.source is {params.source}; give a table of scans, or leave them out"
         )
-    if params.source == "dicom":
-        if cache is None and not dry_run:
-            raise ParamsError("cohort.source dicom: expected a folder for converted images")
-        records, refused = dicom_records(source, None if dry_run else cache)
-    else:
-        records, refused = _collect(params.source, source, columns)
+    records, refused = _labelled(params, source, columns, cache, dry_run=dry_run)
     records, digests, more = _sound(records, dry_run=dry_run)
-    refused += more
+    refused = [row | {"path": str(tidy_path(Path(row["path"])))} for row in refused] + more
+    refused = sorted(refused, key=lambda row: row["stage"] == SELECTION)
     if not records:
         first = refused[0] if refused else None
         detail = f"; first refused: {first['path']}: {first['reason']}" if first else _hint(source)
         raise ContractError(f"{source}: no usable T1w image found{detail}")
-    table = typed(_table(records, digests, columns, source), source)
-    _warn_of_copies(table)
-    table["months_from_first"] = _months(table)
-    if table["split"].notna().any():
-        table["split"] = splits_given(table["split"], table["subject_id"], source)
-        log.info("%s: its column `split` is taken as it is; cohort.split plays no part", source)
-    else:
-        strata = table.groupby("subject_id")["diagnosis"].first().fillna("").astype(str).to_dict()
-        splits = split_subjects({str(k): str(v) for k, v in strata.items()}, params.split)
-        table["split"] = [splits[name] for name in table["subject_id"]]
-    for label in ("diagnosis", "sex"):
+    table = typed(label_table(records, digests, columns, source), source)
+    _warn_of_copies(table, source)
+    table["split"] = _splits(table, params, source)
+    for label in ("diagnosis", "sex") if judged else ():
         lacking = lopsided(table, label)
         if lacking is not None:
             log.warning(
@@ -151,7 +145,18 @@ def build_manifest(
                 lacking,
             )
     extra = [name for name in table.columns if name not in MANIFEST_COLUMNS]
-    return table[[*MANIFEST_COLUMNS, *extra]], quarantine_table(refused)
+    manifest = table[[*MANIFEST_COLUMNS, *extra]]
+    return Cohort(manifest, quarantine_table(refused), candidate_table(records))
+
+
+def _splits(table: pd.DataFrame, params: CohortParams, source: Path) -> list[str]:
+    """Return the split of every scan: the user's own, or by hash within a diagnosis."""
+    if table["split"].notna().any():
+        log.info("%s: its column `split` is taken as it is; cohort.split plays no part", source)
+        return list(splits_given(table["split"], table["subject_id"], source))
+    strata = table.groupby("subject_id")["diagnosis"].first().fillna("").astype(str).to_dict()
+    splits = split_subjects({str(k): str(v) for k, v in strata.items()}, params.split)
+    return [splits[name] for name in table["subject_id"]]
 
 
 def _warn_of_slips(columns: Mapping[str, str]) -> None:
@@ -170,16 +175,21 @@ def quarantine_table(rows: list[dict[str, str]]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(QUARANTINE_COLUMNS))
 
 
-def _collect(
-    kind: str, source: Path, columns: dict[str, str]
+def _labelled(
+    params: CohortParams,
+    source: Path,
+    columns: dict[str, str],
+    cache: Path | None,
+    *,
+    dry_run: bool,
 ) -> tuple[list[Record], list[dict[str, str]]]:
-    if kind == "bids":
-        return bids_records(source)
-    if kind == "table":
-        return table_records(source, columns), []
-    if kind == "folder":
-        return folder_records(source), []
-    raise ParamsError(f"cohort.source {kind}: expected bids, folder, table or dicom here")
+    """Return the source's scans with their labels, and quarantine rows of what is not taken."""
+    people = read_participants(source, columns)
+    records, refused = collect(params, source, columns, cache, listed=people, dry_run=dry_run)
+    if params.source != "table":
+        label_records(source, records, people, columns)
+    leave_out_personal(records, columns, params.leave_out, str(source))
+    return records, refused
 
 
 def _sound(
@@ -233,12 +243,14 @@ def _differences(kept: Record, other: Record) -> str:
     )
 
 
-def _warn_of_copies(table: pd.DataFrame) -> None:
+def _warn_of_copies(table: pd.DataFrame, source: Path) -> None:
     """Name people who share an image: as two subjects they may end in two splits."""
     known = table[table["source_digest"] != ""]
     for _, same in known.groupby("source_digest", sort=False):
         if same["subject_id"].nunique() > 1:
-            log.warning("one image under several subjects: %s", ", ".join(same["scan_id"]))
+            files = [shown_path(Path(path), source) for path in same["path"]]
+            names = ", ".join(same["scan_id"])
+            log.warning("one image under several subjects: %s (%s)", names, ", ".join(files))
 
 
 def _fault(record: Record) -> str | None:
@@ -248,11 +260,16 @@ def _fault(record: Record) -> str | None:
         return "no subject given, or one without a letter or digit of ASCII"
     if not SAFE_ID.fullmatch(record.scan_id):
         return f"id {record.scan_id!r}, expected letters, digits, and - _ . +"
-    if not record.path.is_file():
-        return "file not found"
-    if record.path.stat().st_size == 0:
-        return "file is empty (0 bytes)"
-    return None
+    if len(record.scan_id) > MAX_ID:
+        return f"id of {len(record.scan_id)} letters, at most {MAX_ID}: it names files"
+    try:
+        if record.path.is_dir():
+            return "is a folder, expected an image"
+        if not record.path.is_file():
+            return "file not found"
+        return "file is empty (0 bytes)" if record.path.stat().st_size == 0 else None
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
 
 
 def _digest(record: Record) -> str:
@@ -260,7 +277,7 @@ def _digest(record: Record) -> str:
     try:
         return digest_image(record.path)
     except OSError as error:
-        return f"!cannot be read: {error.strerror}"
+        return f"!cannot be read ({error.strerror})"
 
 
 def _row(record: Record, reason: str) -> dict[str, str]:
@@ -270,58 +287,6 @@ def _row(record: Record, reason: str) -> dict[str, str]:
         "stage": "cohort",
         "reason": reason,
     }
-
-
-def _table(
-    records: list[Record], digests: list[str], columns: dict[str, str], source: Path
-) -> pd.DataFrame:
-    labels = pd.DataFrame([record.labels for record in records], dtype=object)
-    have = [str(name) for name in labels]
-    for target, wanted in columns.items():
-        if target not in IDENTITY and wanted not in have:
-            raise ContractError(
-                f"{source}: no column {wanted!r} with entries, wanted for {target}"
-                f" (there are {', '.join(have) or 'none'})"
-            )
-    given = {target: wanted for target, wanted in columns.items() if wanted in have}
-    renamed = pd.DataFrame({target: labels[wanted] for target, wanted in given.items()})
-    rest = labels.drop(columns=[c for c in labels if c in given or c in given.values()])
-    labels = pd.concat([renamed, rest], axis=1)
-    for target, names in DEFAULT_NAMES.items():
-        spelt = {str(name).lower(): name for name in reversed(labels.columns)}
-        found = next((spelt[name] for name in names if name in spelt), None)
-        labels[target] = labels.pop(found) if found is not None else None
-    labels["sex"] = [sex_of(cell) for cell in labels["sex"]]
-    labels["age_years"] = ages_of(labels["age_years"], [record.scan_id for record in records])
-    own = pd.DataFrame(
-        {
-            "scan_id": [r.scan_id for r in records],
-            "subject_id": [r.subject_id for r in records],
-            "session_id": [r.session_id for r in records],
-            "path": [str(r.path.absolute()) for r in records],
-            "source_digest": digests,
-        }
-    )
-    clashes = [name for name in labels if name in own]
-    return pd.concat([own, labels.drop(columns=clashes)], axis=1)
-
-
-def _months(table: pd.DataFrame) -> "pd.Series[float]":
-    """Return months since each subject's first scan.
-
-    As given; else from session names such as `ses-M06`; else from the ages at the scans; else 0
-    for a single scan and missing for several.
-    """
-    given = table["months_from_first"].astype(float)
-    named = table["session_id"].str.extract(r"^ses-[Mm](\d+)$")[0].astype(float)
-    ages = table["age_years"].astype(float) * 12
-    groups = table["subject_id"]
-    from_age = ages - ages.groupby(groups).transform("min")
-    from_age = from_age.where(ages.groupby(groups).transform("nunique") > 1)
-    named = named - named.groupby(groups).transform("min")
-    single = (groups.groupby(groups).transform("size") == 1).map({True: 0.0, False: float("nan")})
-    months = given.fillna(named).fillna(from_age).fillna(single)
-    return months.round(2)
 
 
 def _hint(source: Path) -> str:

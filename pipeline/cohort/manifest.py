@@ -7,12 +7,11 @@ import pandas as pd
 
 from pipeline.cohort.labels import UNKNOWN
 from pipeline.cohort.records import read_table
-from pipeline.compute import write_atomic
+from pipeline.compute import few, write_atomic
 from schemas.errors import ContractError
 from schemas.manifest import MANIFEST_COLUMNS, NUMERIC_COLUMNS, SPLITS
 
 REQUIRED_CELLS = ("scan_id", "subject_id", "path", "source_digest", "split")
-MAX_NAMED = 5
 
 
 def write_manifest(manifest: pd.DataFrame, path: Path) -> None:
@@ -107,12 +106,8 @@ def check_manifest(manifest: pd.DataFrame, path: Path) -> None:
 
 def _named(rows: pd.DataFrame) -> str:
     """Return the first few rows as `scan_id (row N of the file)`."""
-    names = [
-        f"{row.get('scan_id', '?')} (row {int(str(i)) + 2})"
-        for i, row in rows.head(MAX_NAMED).iterrows()
-    ]
-    more = len(rows) - len(names)
-    return ", ".join(names) + (f" and {more} more" if more > 0 else "")
+    names = [f"{row.get('scan_id', '?')} (row {int(str(i)) + 2})" for i, row in rows.iterrows()]
+    return few(names)
 
 
 def _relative(path: Path, folder: Path) -> str:

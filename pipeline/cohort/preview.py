@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pandas as pd
 
+from pipeline.cohort.candidates import Cohort
 from pipeline.compute import available_cpus, counted
 from pipeline.imaging.read import check_header
 from schemas.errors import ScanError
-from schemas.manifest import MANIFEST_COLUMNS
+from schemas.manifest import MANIFEST_COLUMNS, SELECTION
 
 SHOWN = 20
 """Scans, and refused scans, that are named."""
@@ -31,41 +32,46 @@ def _header_fault(path: Path) -> str | None:
     return None
 
 
-def preview_lines(
-    manifest: pd.DataFrame, refused: pd.DataFrame, faults: Mapping[str, str]
-) -> Iterator[str]:
-    """Yield counts, label columns, the first scans, and what is refused with its reason.
+def preview_lines(found: Cohort, faults: Mapping[str, str], *, every: bool) -> Iterator[str]:
+    """Yield counts, label columns, scans, what is refused and what is left out, with reasons.
 
-    `faults` are those of headers: `cohort` takes such files, `preprocess` will refuse them.
+    `faults` are those of headers: `cohort` takes such files, `preprocess` will refuse them, or try
+    the next of the session. `every` lists all, else the first few.
     """
+    manifest = found.manifest
+    left = found.refused[found.refused["stage"] == SELECTION]
+    refused = found.refused[found.refused["stage"] != SELECTION]
+    notes = dict(found.candidates.drop_duplicates("scan_id")[["scan_id", "note"]].to_numpy())
     subjects = manifest.groupby("split")["subject_id"].nunique()
     splits = ", ".join(f"{split} {count}" for split, count in subjects.items())
     people = counted(manifest["subject_id"].nunique(), "subject")
     yield (
         f"{counted(len(manifest), 'scan')} of {people} would be taken ({splits}),"
-        f" {len(refused)} refused; nothing written"
+        f" {len(refused)} refused, {counted(len(left), 'other image')} left out; nothing written"
     )
     yield ""
     yield "label (filled)"
     for name in manifest.columns.drop(list(NO_LABELS)):
         own = "" if name in MANIFEST_COLUMNS else ", kept under its own name"
         yield f"  {name} ({manifest[name].notna().mean():.0%}{own})"
-    yield ""
-    yield from _listed(
-        [f"  {r.scan_id}  {r.split}  {r.path}" for r in manifest.itertuples()], "taken"
-    )
-    if len(refused):
-        yield ""
-        rows = [f"  {r.scan_id}  {r.path}: {r.reason}" for r in refused.itertuples()]
-        yield from _listed(rows, "refused")
-    if faults:
-        yield ""
-        rows = [f"  {scan_id}: {fault}" for scan_id, fault in faults.items()]
-        yield from _listed(rows, "taken, but preprocess will refuse them")
+    sections = {
+        "taken": [
+            f"  {r.scan_id}  {r.split}  {r.path}" + (f"  ({note})" if note else "")
+            for r in manifest.itertuples()
+            for note in [notes.get(r.scan_id, "")]
+        ],
+        "refused": [f"  {r.scan_id}  {r.path}: {r.reason}" for r in refused.itertuples()],
+        "left out": [f"  {r.scan_id}  {r.path}: {r.reason}" for r in left.itertuples()],
+        "taken, but preprocess will refuse them": [f"  {k}: {v}" for k, v in faults.items()],
+    }
+    for title, lines in sections.items():
+        if lines:
+            yield ""
+            yield from _listed(title, lines, every=every)
 
 
-def _listed(lines: list[str], title: str) -> Iterator[str]:
+def _listed(title: str, lines: list[str], *, every: bool) -> Iterator[str]:
     yield title
-    yield from lines[:SHOWN]
-    if len(lines) > SHOWN:
-        yield f"  and {len(lines) - SHOWN} more"
+    yield from lines if every else lines[:SHOWN]
+    if len(lines) > SHOWN and not every:
+        yield f"  and {len(lines) - SHOWN} more (--verbose lists all)"

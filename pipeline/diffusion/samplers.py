@@ -30,7 +30,7 @@ def sample(
     num_inference_steps: int,
     clip_x0: float | None = None,
 ) -> Float[Tensor, "B C X Y Z"]:
-    """Return x_0 of the deterministic flow that starts at x_T."""
+    """Return x_0 of the deterministic flow that starts at x_T: one evaluation of model a step."""
     nodes = _nodes(schedule, sampler, num_inference_steps).flip(0)
     return _integrate(model, x_T, schedule, nodes, sampler, clip_x0)
 

@@ -14,8 +14,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from pipeline.compute import progress, write_atomic, write_json
-from pipeline.evaluation.bootstrap import bootstrap_interval
 from pipeline.evaluation.error_map import error_map_png
+from pipeline.evaluation.intervals import mean_interval, median_interval
 from pipeline.evaluation.latent_statistics import LatentStatistics
 from pipeline.evaluation.metrics import PSNR_CEILING_DB, reconstruction_metrics
 from pipeline.evaluation.ms_ssim import ms_ssim, num_scales
@@ -156,25 +156,24 @@ def evaluate_autoencoder(
 
 
 def summarise(judge: AeJudge, per_scan: pd.DataFrame, params: EvaluateParams) -> dict[str, Any]:
-    """Return every figure with its subject-bootstrap interval, latents, speed and memory."""
+    """Return every figure with its interval over subjects, latents, speed and memory."""
     subjects = per_scan["subject_id"].to_numpy()
-    shared: dict[str, Any] = {"draws": params.bootstrap, "seed": params.seed}
 
     def estimate(values: Any) -> dict[str, Any]:
-        return bootstrap_interval(values, subjects, **shared).model_dump()
+        return mean_interval(values, subjects).model_dump()
 
     columns = [c for c in per_scan.columns if c not in ("scan_id", "subject_id")]
     drift = [c for c in columns if c.startswith("drift_")]
     figures = [c for c in columns if c not in drift and not c.startswith(("kl_", "ventricle"))]
-    absolute = per_scan["ventricle_error"].abs().to_numpy()
-    ventricles: dict[str, Any] = {"scans": int(np.isfinite(absolute).sum())}
+    error = per_scan["ventricle_error"].to_numpy(float)
+    known = np.isfinite(error)
+    ventricles: dict[str, Any] = {"scans": int(known.sum())}
     if ventricles["scans"]:
-        ventricles["median_absolute_relative_error"] = estimate(
-            lambda rows: float(np.nanmedian(absolute[rows]))
-        )
-        ventricles["mean_relative_error"] = estimate(
-            lambda rows: float(np.nanmean(per_scan["ventricle_error"].to_numpy()[rows]))
-        )
+        whose, found = subjects[known], error[known]
+        ventricles["median_absolute_relative_error"] = median_interval(
+            np.abs(found), whose
+        ).model_dump()
+        ventricles["mean_relative_error"] = mean_interval(found, whose).model_dump()
     return {
         "split": params.split,
         "scans": len(per_scan),

@@ -12,7 +12,7 @@ from pipeline.evaluation.gallery import FigureFolder
 from pipeline.evaluation.plots import dose_plot, middle_visit_plot
 from pipeline.evaluation.probe_sections import doubt_of
 from pipeline.evaluation.strips import generation_strip, interpolation_strip, manipulation_strip
-from schemas.metrics import FEWEST_SUBJECTS
+from pipeline.evaluation.verdicts import comparison
 
 MANIPULATION_NAMES = {"ldae": "LDAE", "pca": "PCA of latents"}
 DOSE_PANELS = {
@@ -138,11 +138,7 @@ def verdicts(found: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             cells = []
             for measure, (_, _, more_is_better) in VISIT_MEASURES.items():
                 estimate = measures[measure]
-                better = estimate["low"] > 0 if more_is_better else estimate["high"] < 0
-                worse = estimate["high"] < 0 if more_is_better else estimate["low"] > 0
-                word = "better" if better else "worse" if worse else "no clear difference"
-                if estimate["subjects"] < FEWEST_SUBJECTS:
-                    word = "too few subjects to tell"
+                word = comparison(estimate, more_is_better=more_is_better)
                 cells.append({"estimate": estimate, "verdict": word, "measure": measure})
             yield {"ours": VISIT_NAMES[ours], "rival": VISIT_NAMES[rival], "cells": cells}
 

@@ -1,6 +1,6 @@
-"""Intervals by resampling subjects: two scans of one brain are not two pieces of evidence."""
+"""Intervals by resampling subjects, for figures that `intervals` and `auc` have no formula for."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -8,8 +8,6 @@ from numpy.typing import ArrayLike, NDArray
 from schemas.metrics import Estimate
 
 Rows = NDArray[np.intp]
-Statistic = Callable[[Rows], float]
-Statistics = Callable[[Rows], Mapping[str, float]]
 
 LEVEL = 0.95
 MIN_SHARE_OF_DRAWS = 0.5
@@ -32,35 +30,6 @@ def subject_draws(subjects: ArrayLike, *, draws: int, seed: int) -> list[Rows]:
     ]
 
 
-def bootstrap_intervals(
-    statistics: Statistics, subjects: ArrayLike, *, draws: int, seed: int
-) -> dict[str, Estimate]:
-    """Return value and 95 % percentile interval of several statistics over the same draws.
-
-    `statistics` maps row indices to named figures. A figure that is NaN on a draw (one class only,
-    a constant truth) leaves that draw out; a figure that is NaN on all rows, or on more than half
-    of the draws, is left out of the result. With one subject the interval collapses to the value.
-    """
-    names = np.asarray(subjects, dtype=str)
-    num_subjects = len(np.unique(names))
-    values = statistics(np.arange(len(names)))
-    if num_subjects > 1:
-        drawn = [statistics(rows) for rows in subject_draws(names, draws=draws, seed=seed)]
-    else:
-        drawn = [values]
-    estimates = {}
-    for key, value in values.items():
-        sample = np.array([figures[key] for figures in drawn], dtype=float)
-        sample = sample[np.isfinite(sample)]
-        if not np.isfinite(value) or len(sample) < MIN_SHARE_OF_DRAWS * len(drawn):
-            continue
-        low, high = np.quantile(sample, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-        estimates[key] = Estimate(
-            value=float(value), low=float(low), high=float(high), subjects=num_subjects
-        )
-    return estimates
-
-
 def subject_weights(subjects: ArrayLike, *, draws: int, seed: int) -> NDArray[np.float64]:
     """Return how often each scan is in each draw, (1 + draws, scan); the first row is all once.
 
@@ -78,8 +47,7 @@ def intervals_over_draws(
 ) -> dict[str, Estimate]:
     """Return value and 95 % interval of figures (1 + draws,) made with `subject_weights`.
 
-    As in `bootstrap_intervals`, a figure that is NaN on all rows or on more than half of the draws
-    is left out.
+    A figure that is NaN on all rows or on more than half of the draws is left out.
     """
     estimates = {}
     for key, values in figures.items():
@@ -92,45 +60,3 @@ def intervals_over_draws(
             value=float(values[0]), low=float(low), high=float(high), subjects=subjects
         )
     return estimates
-
-
-def bootstrap_interval(
-    values: ArrayLike | Statistic, subjects: ArrayLike, *, draws: int, seed: int
-) -> Estimate:
-    """Return value and 95 % interval of a mean over scans, or of any statistic of row indices.
-
-    Raises
-    ------
-    ValueError
-        If there is no row, or the statistic is undefined on the data (NaN).
-    """
-    statistic = _as_statistic(values)
-    num_rows = len(np.asarray(subjects))
-    if num_rows == 0:
-        raise ValueError("bootstrap_interval: expected at least one row, received none")
-    estimates = bootstrap_intervals(
-        lambda rows: {"value": statistic(rows)}, subjects, draws=draws, seed=seed
-    )
-    if not estimates:
-        raise ValueError(f"bootstrap_interval: the statistic is undefined on these {num_rows} rows")
-    return estimates["value"]
-
-
-def paired_difference(
-    first: ArrayLike | Statistic,
-    second: ArrayLike | Statistic,
-    subjects: ArrayLike,
-    *,
-    draws: int,
-    seed: int,
-) -> Estimate:
-    """Return first minus second, judged on the same draws of subjects."""
-    a, b = _as_statistic(first), _as_statistic(second)
-    return bootstrap_interval(lambda rows: a(rows) - b(rows), subjects, draws=draws, seed=seed)
-
-
-def _as_statistic(values: ArrayLike | Statistic) -> Statistic:
-    if callable(values):
-        return values
-    array = np.asarray(values, dtype=float)
-    return lambda rows: float(array[rows].mean())

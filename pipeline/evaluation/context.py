@@ -13,8 +13,9 @@ import pandas as pd
 
 from pipeline.cohort.phantom.anatomy import VOLUMES
 from pipeline.evaluation.brains import Tile
+from pipeline.evaluation.provenance import whose_weights
 from schemas.errors import ContractError
-from schemas.manifest import NUMERIC_COLUMNS
+from schemas.manifest import NUMERIC_COLUMNS, SELECTION
 from schemas.params import Params
 
 MODELS = ("ae", "ldm", "ldae")
@@ -77,6 +78,8 @@ class ReportContext:
     """Package to version and licence."""
     date: str = ""
     """Day of the report, ISO 8601."""
+    whose: tuple[str, ...] = ()
+    """A sentence for each model that others trained."""
 
 
 def load_context(
@@ -114,12 +117,13 @@ def load_context(
     quality = _read_table(qc)
     tiles, num_volumes, grid = _read_tiles(volumes, quality, params.report.mosaic_scans)
     logs = {name: _read_table(models / name / "log.csv") for name in MODELS} if models else {}
+    metrics = _read_study(evaluate and evaluate / "metrics.json")
     return ReportContext(
         params=params,
         manifest=table,
         phantom={*VOLUMES, "atrophy"} <= set(table.columns),
         qc=quality,
-        quarantine=_read_table(quarantine),
+        quarantine=_faulty(_read_table(quarantine)),
         tiles=tiles,
         num_volumes=num_volumes,
         grid=grid,
@@ -128,7 +132,8 @@ def load_context(
             for name, log in logs.items()
             if log is not None and len(log)
         },
-        evaluate=_read_study(evaluate and evaluate / "metrics.json"),
+        evaluate=metrics,
+        whose=whose_weights(models, metrics),
         per_scan=_read_parts(evaluate, "per_scan", ".parquet", _read_parquet),
         pictures=_read_parts(evaluate, "pictures", ".npz", _read_arrays),
         ae_quality=_read_ae_quality(evaluate and evaluate.parent / "ae" / "metrics.json"),
@@ -170,6 +175,13 @@ def _read_table(path: Path | None) -> pd.DataFrame | None:
         return pd.read_csv(path, dtype=str, encoding="utf-8")
     except (ValueError, OSError) as error:
         raise ContractError(f"{path}: not a readable CSV table ({error!s:.100})") from error
+
+
+def _faulty(quarantine: pd.DataFrame | None) -> pd.DataFrame | None:
+    """Leave out the rows of images that are no fault: other series, results, second choices."""
+    if quarantine is None or "stage" not in quarantine:
+        return quarantine
+    return quarantine[quarantine["stage"] != SELECTION].reset_index(drop=True)
 
 
 def _read_predictions(folder: Path | None) -> pd.DataFrame | None:

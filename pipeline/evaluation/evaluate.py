@@ -32,10 +32,13 @@ def evaluate_study(study: Study, out: Path) -> dict[str, Any]:
     ContractError
         If the split holds no scan of the stores.
     """
+    configs = {"ae": study.models.autoencoder.config, "ldae": study.models.ldae.config}
+    imported = {name: c["imported"] for name, c in configs.items() if "imported" in c}
     metrics: dict[str, Any] = {}
     for name, evaluate in PARTS.items():
         part = evaluate(study)
         metrics |= part.metrics if name == "reconstruction" else {name: part.metrics}
+        metrics |= {"imported": imported} if imported else {}
         write_parquet(out / "per_scan" / f"{name}.parquet", part.per_scan)
         _write_arrays(out / "pictures" / f"{name}.npz", dict(part.pictures))
         write_json(out / "metrics.json", metrics)

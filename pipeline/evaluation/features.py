@@ -7,6 +7,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 
+from pipeline.evaluation.pca_rivals import MATCHED, fit_full_pca, matched_components
 from pipeline.evaluation.ventricles import native_ml, ventricle_ml
 from pipeline.stores.latents import LatentStore
 from pipeline.stores.matching import check_same_latents
@@ -51,7 +52,8 @@ def collect_features(
 ) -> tuple[Features, pd.DataFrame]:
     """Return feature sets (scan, dim) and the manifest rows that they belong to.
 
-    `pca_latents` is fitted on the training split alone.
+    `pca_latents` is fitted on the training split alone, and so is `pca_latents_matched`, which has
+    y_sem's dimension and spectrum.
 
     Raises
     ------
@@ -69,6 +71,11 @@ def collect_features(
         if fit.sum() > 1:
             flat = mean.reshape(len(mean), -1)
             features["pca_latents"] = fit_pca(flat[fit]).transform(flat)
+            some = flat[fit]
+            if len(some) > MAX_PCA_SCANS:
+                some = some[np.linspace(0, len(some) - 1, MAX_PCA_SCANS).astype(int)]
+            full = fit_full_pca(some, features["y_sem"].shape[1]).transform(flat)
+            features[MATCHED] = matched_components(full, features["y_sem"], fit, seed=0)
         features["mean_latents"] = mean.mean(axis=(2, 3, 4))
     return features, table
 

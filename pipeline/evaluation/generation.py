@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.applications.generate import fit_prior, generate
+from pipeline.applications.models import Models
 from pipeline.evaluation.medicalnet import frechet_distance, load_medicalnet, medicalnet_features
 from pipeline.evaluation.ms_ssim import ms_ssim
 from pipeline.evaluation.neighbours import Neighbours
+from pipeline.evaluation.sample_tests import copies, kernel_width, mean_of_pairs, mmd
 from pipeline.evaluation.study import (
     MAX_LATENTS,
     Part,
@@ -47,7 +49,8 @@ def evaluate_generation(study: Study) -> Part:
         Neighbours.of(study, of_many_subjects(scans, len(scans))) for scans in (train, study.judged)
     )
     shape = models.latent_shape
-    codes = models.embed(study.z_0(spread(train, MAX_LATENTS)["scan_id"].astype(str)))
+    chosen = list(spread(train, MAX_LATENTS)["scan_id"].astype(str))
+    codes = models.embed(study.z_0(chosen), study.seen(chosen))
     prior = fit_prior(codes.cpu().numpy())
     seed, count = study.params.seed, params.count
     made = {
@@ -59,24 +62,31 @@ def evaluate_generation(study: Study) -> Part:
     real_train = _decoded(study, trained_on[: max(count, 2)], shape)
     net = None if params.medicalnet is None else load_medicalnet(params.medicalnet, models.device)
     rows = [pd.DataFrame(_nearest(known, judged)).assign(method="held-out scans")]
+    width = kernel_width(trained_on, judged)
     sets: dict[str, Any] = {
         "held_out": _diversity(real)
-        | {"mmd_latent": mmd(trained_on, judged), "brains": len(judged)}
+        | {"mmd_latent": mmd(trained_on, judged, width).model_dump(), "brains": len(judged)}
         | _nearest_summary(known, judged)
     }
+    unseen = known.distances(judged).min(axis=1)
+    planted = known.distances(_encoded(models, real_train)).min(axis=1)
     if net is not None:
         truth = medicalnet_features(net, real, models.device)
-        sets["held_out"] |= _in_features(truth, medicalnet_features(net, real_train, models.device))
+        seen = medicalnet_features(net, real_train, models.device)
+        feature_width = kernel_width(truth, seen)
+        sets["held_out"] |= _in_features(truth, seen, feature_width)
     for name, volumes in made.items():
-        latents = models.unstandardise(models.encode(volumes)).flatten(1).cpu().numpy()
+        latents = _encoded(models, volumes)
         rows.append(pd.DataFrame(_nearest(known, latents)).assign(method=name))
         sets[name] = _diversity(volumes) | {
-            "mmd_latent": mmd(judged, latents),
+            "mmd_latent": mmd(judged, latents, width).model_dump(),
             "brains": len(volumes),
+            "copies": copies(known.distances(latents).min(axis=1), unseen, planted),
         }
         sets[name] |= _nearest_summary(known, latents)
         if net is not None:
-            sets[name] |= _in_features(truth, medicalnet_features(net, volumes, models.device))
+            features = medicalnet_features(net, volumes, models.device)
+            sets[name] |= _in_features(truth, features, feature_width)
     pictures = {name: levels(volumes[:EXAMPLES].numpy()) for name, volumes in made.items()}
     metrics = {"brains": count, "medicalnet": net is not None, "sets": sets}
     return Part(
@@ -91,6 +101,14 @@ def _decoded(
 ) -> Float[Tensor, "N X Y Z"]:
     models = study.models
     return models.decode(models.standardise(torch.from_numpy(latents).reshape(-1, *shape)))
+
+
+def _encoded(models: Models, volumes: Float[Tensor, "N X Y Z"]) -> NDArray[np.float32]:
+    """Return the latents of volumes (n, latent), as they are stored."""
+    latents: NDArray[np.float32] = (
+        models.unstandardise(models.encode(volumes)).flatten(1).cpu().numpy()
+    )
+    return latents
 
 
 def _nearest(known: Neighbours, latents: NDArray[np.float32]) -> Iterator[dict[str, Any]]:
@@ -112,33 +130,17 @@ def _nearest_summary(known: Neighbours, latents: NDArray[np.float32]) -> dict[st
     }
 
 
-def _diversity(volumes: Float[Tensor, "N X Y Z"]) -> dict[str, float]:
-    """Return the mean likeness of pairs; real brains set the mark."""
+def _diversity(volumes: Float[Tensor, "N X Y Z"]) -> dict[str, Any]:
+    """Return the mean likeness of pairs, with an interval over brains; real ones set the mark."""
     pairs = list(combinations(range(len(volumes)), 2))
     chosen = np.unique(np.linspace(0, len(pairs) - 1, min(len(pairs), MAX_PAIRS)).astype(int))
-    values = []
+    likeness = np.full((len(volumes), len(volumes)), np.nan)
     for i in chosen:
         one, other = (volumes[number][None, None] for number in pairs[i])
-        values.append(ms_ssim(one, other, one > 0)[1])
-    return {"ms_ssim_between": float(np.mean(values))}
+        likeness[pairs[i]] = ms_ssim(one, other, one > 0)[1]
+    return {"ms_ssim_between": mean_of_pairs(likeness).model_dump()}
 
 
-def mmd(x: NDArray[np.floating], y: NDArray[np.floating]) -> float:
-    """Return the unbiased squared maximum mean discrepancy (Gretton et al. 2012, eq. 3).
-
-    Gaussian kernel; its width is the median distance between rows of x and y together. Around 0,
-    also below, where both come from one distribution.
-    """
-    both = np.concatenate([x, y]).astype(np.float64)
-    squares = (both**2).sum(axis=1)
-    distances = np.maximum(squares[:, None] + squares - 2 * both @ both.T, 0)
-    width = np.median(distances[np.triu_indices(len(both), 1)])
-    kernel = np.exp(-distances / max(width, 1e-12))
-    n, m = len(x), len(y)
-    within_x = (kernel[:n, :n].sum() - n) / (n * (n - 1))
-    within_y = (kernel[n:, n:].sum() - m) / (m * (m - 1))
-    return float(within_x + within_y - 2 * kernel[:n, n:].mean())
-
-
-def _in_features(truth: Floats, made: Floats) -> dict[str, float]:
-    return {"mmd_medicalnet": mmd(truth, made), "fid_medicalnet": frechet_distance(truth, made)}
+def _in_features(truth: Floats, made: Floats, width: float) -> dict[str, Any]:
+    discrepancy = mmd(truth, made, width).model_dump()
+    return {"mmd_medicalnet": discrepancy, "fid_medicalnet": frechet_distance(truth, made)}

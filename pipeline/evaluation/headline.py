@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.compute import counted
+from pipeline.evaluation.verdicts import chance_doubt
 from schemas.metrics import Estimate
 
 
@@ -67,6 +68,12 @@ def _probe_lines(metrics: dict[str, Any]) -> list[str]:
                 shown = [f"{s} {_interval(found[s])}" for s in beside]
                 if "y_sem" in found:
                     people = found["y_sem"]["subjects"]
+                    if found["y_sem"].get("interval_method") == "few":
+                        shown = ["too few subjects of a class to print it"]
+                    elif figure != "gap_closed":
+                        about = metrics["targets"][target]
+                        doubt = chance_doubt(sets["y_sem"], about, protocol)
+                        shown += [f"y_sem not shown to beat chance ({doubt})"] if doubt else []
                     lines.append(f"{target} {figure} ({people} {where}): {', '.join(shown)}")
     return lines + [f"not judged: {why}" for why in metrics.get("skipped", {}).values()]
 

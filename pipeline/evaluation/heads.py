@@ -10,9 +10,17 @@ from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 from sklearn.neural_network import MLPClassifier, MLPRegressor
-from sklearn.utils.class_weight import compute_sample_weight
 
-from pipeline.evaluation.linear import Kind, Space, fit_chance, fit_linear, grouped_folds
+from pipeline.evaluation.intervals import subject_shares
+from pipeline.evaluation.linear import (
+    Kind,
+    Space,
+    balanced,
+    fit_chance,
+    fit_linear,
+    grouped_folds,
+    subject_weight,
+)
 from schemas.evaluation import ProbeParams
 
 Floats = NDArray[np.float64]
@@ -42,12 +50,12 @@ Head = Callable[[NDArray[np.floating], Floats, NDArray[Any], Kind, ProbeParams],
 def chance_head(
     features: NDArray[np.floating],  # noqa: ARG001 (chance knows the labels alone)
     truth: Floats,
-    subjects: NDArray[Any],  # noqa: ARG001
+    subjects: NDArray[Any],
     kind: Kind,
     params: ProbeParams,  # noqa: ARG001
 ) -> Probe:
-    """Fit the majority class, or the mean."""
-    return fit_chance(truth, kind)
+    """Fit the majority class, or the median."""
+    return fit_chance(truth, kind, subjects)
 
 
 def linear_head(
@@ -59,6 +67,19 @@ def linear_head(
 ) -> Probe:
     """Fit a logistic or ridge layer, its strength picked by inner cross-validation."""
     return fit_linear(features, truth, subjects, kind, folds=params.inner_folds, seed=params.seed)
+
+
+def unscaled_head(
+    features: NDArray[np.floating],
+    truth: Floats,
+    subjects: NDArray[Any],
+    kind: Kind,
+    params: ProbeParams,
+) -> Probe:
+    """Fit the same layer on features that keep their own spreads: unwhitened components."""
+    return fit_linear(
+        features, truth, subjects, kind, folds=params.inner_folds, seed=params.seed, scaled=False
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,22 +113,30 @@ def knn_head(
     kind: Kind,
     params: ProbeParams,
 ) -> Probe:
-    """Fit k nearest neighbours (weighted by 1 / distance), k picked by inner cross-validation."""
+    """Fit k nearest neighbours (weighted by 1 / distance), k picked by inner cross-validation.
+
+    The neighbours are scans: here a subject with more visits has more of them.
+    """
     x = np.asarray(features, dtype=np.float64)
     loss: dict[int, list[float]] = {k: [] for k in K_GRID}
     folds = grouped_folds(truth, subjects, kind, folds=params.inner_folds, seed=params.seed)
     for fit, held_out in folds:
         for k in loss:
             if k <= len(fit):
-                guess = _neighbours(x[fit], truth[fit], kind, k).score(x[held_out])
-                loss[k].append(float(np.square(guess - truth[held_out]).mean()))
+                own = subjects[fit]
+                guess = _neighbours(x[fit], truth[fit], own, kind, k).score(x[held_out])
+                share = subject_shares(subjects[held_out])
+                squares = np.square(guess - truth[held_out])
+                loss[k].append(float(np.average(squares, weights=share)))
     judged = {k: np.mean(values) for k, values in loss.items() if values}
     k = min(judged, key=lambda k: judged[k]) if judged else min(3, len(x))
-    return _neighbours(x, truth, kind, k)
+    return _neighbours(x, truth, subjects, kind, k)
 
 
-def _neighbours(x: Floats, truth: Floats, kind: Kind, k: int) -> _Standardised:
-    space = Space.of(x)
+def _neighbours(
+    x: Floats, truth: Floats, subjects: NDArray[Any], kind: Kind, k: int
+) -> _Standardised:
+    space = Space.of(x, subject_weight(subjects))
     classify = kind == "classification"
     model = (KNeighborsClassifier if classify else KNeighborsRegressor)(k, weights="distance")
     return _Standardised(kind, space, model.fit(space.reduce(x), truth))
@@ -116,13 +145,14 @@ def _neighbours(x: Floats, truth: Floats, kind: Kind, k: int) -> _Standardised:
 def mlp_head(
     features: NDArray[np.floating],
     truth: Floats,
-    subjects: NDArray[Any],  # noqa: ARG001 (nothing is picked by folds)
+    subjects: NDArray[Any],
     kind: Kind,
     params: ProbeParams,
 ) -> Probe:
     """Fit a perceptron with one hidden layer of 16 units; classes weighted equally."""
     x = np.asarray(features, dtype=np.float64)
-    space = Space.of(x)
+    weight = subject_weight(subjects)
+    space = Space.of(x, weight)
     settings: dict[str, Any] = {
         "hidden_layer_sizes": (HIDDEN_UNITS,),
         "alpha": MLP_PENALTY,
@@ -133,11 +163,12 @@ def mlp_head(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         if kind == "classification":
-            weight = compute_sample_weight("balanced", truth)
+            weight = balanced(weight, truth)
             model = MLPClassifier(**settings).fit(space.reduce(x), truth, sample_weight=weight)
             return _Standardised(kind, space, model)
         shift, scale = float(truth.mean()), float(truth.std())
-        model = MLPRegressor(**settings).fit(space.reduce(x), (truth - shift) / scale)
+        wanted = (truth - shift) / scale
+        model = MLPRegressor(**settings).fit(space.reduce(x), wanted, sample_weight=weight)
     return _Standardised(kind, space, model, (shift, scale))
 
 

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from pipeline.applications.detail import blend
 from pipeline.applications.interpolate import interpolate
 from pipeline.applications.models import Models
-from pipeline.applications.sources import Source
+from pipeline.applications.sources import Source, seen_by
 from pipeline.cohort.subjects import many_subjects_first
 from pipeline.compute import Progress
-from pipeline.evaluation.bootstrap import bootstrap_interval, paired_difference
+from pipeline.evaluation.intervals import mean_interval, paired_difference
 from pipeline.evaluation.metrics import reconstruction_metrics
 from pipeline.evaluation.study import Part, Study, levels
 from pipeline.evaluation.ventricles import intensity_levels, ventricle_ml
@@ -82,7 +82,9 @@ def fill_in(
     alpha = visit.alpha
     latents = torch.cat([before.z_0, torch.lerp(before.z_0, after.z_0, alpha), after.z_0])
     first, latent_blend, last = models.decode(latents).numpy()
-    ldae = interpolate(models, before.z_0, after.z_0, [alpha]).volumes[0].numpy()
+    seen = seen_by(before, after)
+    outcome = interpolate(models, before.z_0, after.z_0, [alpha], volumes=seen)
+    ldae = outcome.volumes[0].numpy()
     both = {"ldae": ldae, "latent_blend": latent_blend}
     detail = blend(before.volume - first, after.volume - last, alpha)
     return {
@@ -158,15 +160,13 @@ def evaluate_interpolation(study: Study) -> Part:
                     pictures.setdefault(name, []).append(levels(volume))
             bar.advance()
     per_scan = pd.concat(tables, ignore_index=True)
-    metrics = {"visits": len(visits)} | summarise_interpolation(
-        per_scan, draws=study.params.bootstrap, seed=study.params.seed
-    )
+    metrics = {"visits": len(visits)} | summarise_interpolation(per_scan)
     stacked = {name: np.stack(values) for name, values in pictures.items()}
     return Part(metrics=metrics, per_scan=per_scan, pictures=stacked)
 
 
-def summarise_interpolation(per_scan: pd.DataFrame, *, draws: int, seed: int) -> dict[str, Any]:
-    """Return figures with subject-bootstrap intervals.
+def summarise_interpolation(per_scan: pd.DataFrame) -> dict[str, Any]:
+    """Return means over subjects with intervals.
 
     `all` and `by_gap` (`≤12 months` and so on): {target: {method: {measure: Estimate}}}.
     `ldae_minus` and `ldae_detail_minus`: {target: {method: {measure: Estimate}}}, paired by visit;
@@ -177,11 +177,8 @@ def summarise_interpolation(per_scan: pd.DataFrame, *, draws: int, seed: int) ->
         return {
             str(target): {
                 str(method): {
-                    measure: bootstrap_interval(
-                        group[measure].to_numpy(),
-                        group["subject_id"].to_numpy(),
-                        draws=draws,
-                        seed=seed,
+                    measure: mean_interval(
+                        group[measure].to_numpy(), group["subject_id"].to_numpy()
                     ).model_dump()
                     for measure in MEASURES
                 }
@@ -201,8 +198,6 @@ def summarise_interpolation(per_scan: pd.DataFrame, *, draws: int, seed: int) ->
                     wide[measure][ours].to_numpy(),
                     wide[measure][method].to_numpy(),
                     subjects,
-                    draws=draws,
-                    seed=seed,
                 ).model_dump()
                 for measure in MEASURES
             }

@@ -1,6 +1,6 @@
 """Does moving y_sem move the brain, and that brain alone? Measured scale by scale."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,15 +8,15 @@ import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy.stats import spearmanr
 from torch import Tensor
 
 from pipeline.applications.manipulate import manipulate
 from pipeline.applications.models import Models
 from pipeline.compute import Progress
-from pipeline.evaluation.bootstrap import bootstrap_interval
-from pipeline.evaluation.directions import SavedDirection, read_direction
+from pipeline.evaluation.directions import Direction, read_direction
+from pipeline.evaluation.intervals import mean_interval, median_interval, share_interval
 from pipeline.evaluation.neighbours import Neighbours
 from pipeline.evaluation.pca_direction import PcaDirection, fit_pca_direction
 from pipeline.evaluation.study import Part, Study, levels
@@ -26,6 +26,7 @@ from pipeline.evaluation.ventricles import (
     ventricle_territory,
 )
 from schemas.errors import ContractError
+from schemas.metrics import Estimate
 
 MEASURES = ("score", "pca_score", "ventricle_ml")
 """Place of the made volume, encoded anew, along the probe's direction in y_sem; along the same
@@ -38,7 +39,7 @@ class Judge:
     """What manipulated volumes are measured with."""
 
     models: Models
-    direction: SavedDirection
+    direction: Direction
     pca: PcaDirection | None = None
     neighbours: Neighbours | None = None
 
@@ -62,7 +63,9 @@ class Judge:
         made = volumes.numpy()
         table: dict[str, Any] = {
             "scale": list(scales),
-            "score": self.direction.position(self.models.embed(z_0).double().cpu().numpy()),
+            "score": self.direction.position(
+                self.models.embed(z_0, volumes).double().cpu().numpy()
+            ),
             "ventricle_ml": [ventricle_ml(v, affine, levels=own_levels) for v in made],
             "identity": [float(np.corrcoef(own[kept], v[kept])[0, 1]) for v in made],
         }
@@ -87,7 +90,12 @@ def evaluate_manipulation(study: Study) -> Part:
         return Part(metrics={"skipped": "no --directions of the probe stage were given"})
     ldae_digest = study.models.ldae.digest
     try:
-        direction = read_direction(study.directions, params.direction, ldae_digest=ldae_digest)
+        direction = read_direction(
+            study.directions,
+            params.direction,
+            ldae_digest=ldae_digest,
+            dim=study.models.ldae.net.encoder.dim,
+        )
     except ContractError as error:
         return Part(
             metrics={"skipped": f"{error}; set evaluate.manipulation.direction in params.yaml"}
@@ -106,7 +114,10 @@ def evaluate_manipulation(study: Study) -> Part:
         for scan_id, subject_id in zip(chosen["scan_id"], chosen["subject_id"], strict=True):
             source = study.source(str(scan_id))
             own = study.models.decode(source.z_0)[0].numpy()
-            made = {"ldae": manipulate(study.models, source.z_0, direction, params.scales).volumes}
+            outcome = manipulate(
+                study.models, source.z_0, direction, params.scales, volume=source.seen
+            )
+            made = {"ldae": outcome.volumes}
             if pca is not None:
                 mean = study.models.unstandardise(source.z_0)
                 moved = mean + pca.moves(params.scales).to(mean)
@@ -119,7 +130,7 @@ def evaluate_manipulation(study: Study) -> Part:
                 _keep_example(pictures, str(scan_id), own, made)
             bar.advance()
     per_scan = pd.concat(tables, ignore_index=True)
-    summary = summarise_dose(per_scan, draws=study.params.bootstrap, seed=study.params.seed)
+    summary = summarise_dose(per_scan)
     metrics = {
         "direction": direction.towards,
         "scales": list(params.scales),
@@ -130,9 +141,7 @@ def evaluate_manipulation(study: Study) -> Part:
     return Part(metrics=metrics, per_scan=per_scan, pictures=stacked)
 
 
-def summarise_dose(
-    responses: pd.DataFrame, *, draws: int = 1000, seed: int = 0
-) -> dict[str, dict[str, Any]]:
+def summarise_dose(responses: pd.DataFrame) -> dict[str, dict[str, Any]]:
     """Return, for each method and measure, what rising scales do, with intervals over subjects.
 
     `responses` has the columns of `Judge.measure`, subject_id and method.
@@ -148,12 +157,11 @@ def summarise_dose(
         subjects = [str(group["subject_id"].iloc[0]) for group in groups]
 
         def interval(
-            values: list[float], statistic: Any = np.mean, subjects: list[str] = subjects
+            values: list[float],
+            method: Callable[[ArrayLike, ArrayLike], Estimate] = mean_interval,
+            subjects: list[str] = subjects,
         ) -> dict[str, Any]:
-            array = np.asarray(values, dtype=float)
-            return bootstrap_interval(
-                lambda drawn: float(statistic(array[drawn])), subjects, draws=draws, seed=seed
-            ).model_dump()
+            return method(values, subjects).model_dump()
 
         found: dict[str, Any] = {}
         for measure in MEASURES:
@@ -162,14 +170,16 @@ def summarise_dose(
             pairs = [(g["scale"].to_numpy(float), g[measure].to_numpy(float)) for g in groups]
             correlations = [spearman(scale, values) for scale, values in pairs]
             found[measure] = {
-                "spearman": interval(correlations, np.median),
-                "rising": interval([float(rho > 0) for rho in correlations]),
+                "spearman": interval(correlations, median_interval),
+                "rising": interval([float(rho > 0) for rho in correlations], share_interval),
                 "per_scale": interval([slope(scale, values) for scale, values in pairs]),
             }
         if "identity" in rows:
             found["identity"] = interval([float(g["identity"].min()) for g in groups])
         if "same_subject" in rows and rows["same_subject"].notna().all():
-            found["same_subject"] = interval([float(g["same_subject"].mean()) for g in groups])
+            found["same_subject"] = interval(
+                [float(g["same_subject"].mean()) for g in groups], share_interval
+            )
         summary[str(method)] = found
     return summary
 

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from pipeline.diffusion.health import latent_health as latent_health
-from pipeline.evaluation.bootstrap import bootstrap_interval
+from pipeline.evaluation.intervals import mean_interval
 
 SSIM_WINDOW = 11
 SSIM_SIGMA = 1.5
@@ -76,7 +76,7 @@ def reconstruction_metrics(
     # One scan at a time: SSIM holds five maps, and a batch of them is what runs out of memory.
     for i in range(len(reference)):
         truth, guess = reference[i].float(), prediction[i].float().clamp(0, 1)
-        ssim = _ssim_map(truth[None], guess[None], window)[0, 0]
+        ssim = ssim_and_contrast(truth[None], guess[None], window)[0][0, 0]
         error = guess - truth
         brain_error = error[mask[i]]
         mse_brain = float(brain_error.square().mean())
@@ -93,12 +93,6 @@ def reconstruction_metrics(
     return pd.DataFrame(rows, columns=list(RECONSTRUCTION_METRICS))
 
 
-def _ssim_map(
-    reference: Float[Tensor, "B 1 X Y Z"], prediction: Float[Tensor, "B 1 X Y Z"], window: int
-) -> Float[Tensor, "B 1 x y z"]:
-    return ssim_and_contrast(reference, prediction, window)[0]
-
-
 def ssim_and_contrast(
     reference: Float[Tensor, "B 1 X Y Z"], prediction: Float[Tensor, "B 1 X Y Z"], window: int
 ) -> tuple[Float[Tensor, "B 1 x y z"], Float[Tensor, "B 1 x y z"]]:
@@ -106,18 +100,23 @@ def ssim_and_contrast(
 
     The Gaussian window is a product of one window an axis: applied as three matrices, it costs a
     tenth of the convolution with window³ weights and gives the same map.
+
+    Both factors are written as one less what the volumes differ by: 2 cov(x, y) is
+    var(x) + var(y) - var(x - y), and 2 mx my is mx² + my² - (mx - my)². So no value exceeds 1,
+    whatever a processor rounds, and float64 keeps variances, which are differences of nearly equal
+    numbers, to 1e-13. The maps are float64.
     """
-    maps = torch.cat(
-        [reference, prediction, reference**2, prediction**2, reference * prediction], dim=1
-    )
+    x, y = reference.double(), prediction.double()
+    maps = torch.cat([x, y, (x - y).square(), x.square() + y.square()], dim=1)
     for axis, side in enumerate(maps.shape[2:], start=2):
         maps = torch.tensordot(maps, _blur(side, window).to(maps), dims=([axis], [1]))
         maps = maps.movedim(-1, axis)
-    mu_x, mu_y, xx, yy, xy = torch.chunk(maps, 5, dim=1)
+    mu_x, mu_y, of_difference, of_both = torch.chunk(maps, 4, dim=1)
     c1, c2 = SSIM_K1**2, SSIM_K2**2
-    covariance = xy - mu_x * mu_y
-    contrast = (2 * covariance + c2) / (xx - mu_x**2 + yy - mu_y**2 + c2)
-    return (2 * mu_x * mu_y + c1) / (mu_x**2 + mu_y**2 + c1) * contrast, contrast
+    powers, apart = mu_x.square() + mu_y.square(), (mu_x - mu_y).square()
+    variances = (of_both - powers).clamp(min=0)
+    contrast = 1 - (of_difference - apart).clamp(min=0) / (variances + c2)
+    return (1 - apart / (powers + c1)) * contrast, contrast
 
 
 def _blur(side: int, window: int) -> Float[Tensor, "S T"]:
@@ -136,10 +135,8 @@ def _psnr(mse: float) -> float:
     return min(PSNR_CEILING_DB, -10 * float(np.log10(mse))) if mse > 0 else PSNR_CEILING_DB
 
 
-def summarise_reconstruction(
-    per_scan: pd.DataFrame, *, draws: int, seed: int
-) -> dict[str, dict[str, dict[str, Any]]]:
-    """Return {method: {metric: Estimate as a dict}} with subject-bootstrap intervals.
+def summarise_reconstruction(per_scan: pd.DataFrame) -> dict[str, dict[str, dict[str, Any]]]:
+    """Return {method: {metric: Estimate as a dict}}, means over subjects with intervals.
 
     `per_scan` has one row a scan and method: scan_id, subject_id, method, and any columns of
     RECONSTRUCTION_METRICS, and lpips. Methods keep the order in which they first appear.
@@ -148,9 +145,7 @@ def summarise_reconstruction(
     for method, rows in per_scan.groupby("method", sort=False):
         subjects = rows["subject_id"].to_numpy()
         table[str(method)] = {
-            metric: bootstrap_interval(
-                rows[metric].to_numpy(dtype=float), subjects, draws=draws, seed=seed
-            ).model_dump()
+            metric: mean_interval(rows[metric].to_numpy(dtype=float), subjects).model_dump()
             for metric in (*RECONSTRUCTION_METRICS, "lpips")
             if metric in rows and rows[metric].notna().all()
         }

@@ -1,6 +1,5 @@
 """Multi-scale SSIM (Wang et al. 2003), inside the brain and over the whole volume."""
 
-import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -28,16 +27,17 @@ def ms_ssim(
     """
     shape = tuple(reference.shape[2:])
     scales, window = num_scales(shape), ssim_window(shape)
-    a, b, inside = reference.float(), prediction.float().clamp(0, 1), mask.float()
-    weights = torch.tensor(WEIGHTS[:scales]) / sum(WEIGHTS[:scales])
-    brain, whole = torch.ones(()), torch.ones(())
-    for scale, weight in enumerate(weights):
+    # In float64, as the maps are: halved volumes too must differ by no more than the given ones.
+    a, b, inside = reference.double(), prediction.double().clamp(0, 1), mask.double()
+    total = sum(WEIGHTS[:scales])
+    brain = whole = 1.0
+    for scale, weight in enumerate(WEIGHTS[:scales]):
         ssim, cs = ssim_and_contrast(a, b, window)
         values = (ssim if scale == scales - 1 else cs)[0, 0].cpu()
         x, y, z = (slice(window // 2, side - window // 2) for side in a.shape[2:])
         chosen = inside[0, 0, x, y, z].cpu() >= 0.5
         if chosen.any():
-            brain = brain * values[chosen].mean().clamp(min=0) ** weight
-        whole = whole * values.mean().clamp(min=0) ** weight
+            brain *= max(float(values[chosen].mean()), 0.0) ** (weight / total)
+        whole *= max(float(values.mean()), 0.0) ** (weight / total)
         a, b, inside = (F.avg_pool3d(v, 2) for v in (a, b, inside))
-    return float(brain), float(whole)
+    return brain, whole

@@ -9,9 +9,10 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pipeline.evaluation.directions import direction_of
 from pipeline.evaluation.features import fit_pca
 from pipeline.evaluation.linear import LinearProbe
-from pipeline.evaluation.probes import FIT_SPLITS, direction_of
+from pipeline.evaluation.probes import FIT_SPLITS
 from pipeline.evaluation.study import MAX_LATENTS, Study, spread
 from pipeline.evaluation.targets import make_target
 

@@ -10,16 +10,15 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator, ScalarFormatter
 
 from pipeline.evaluation.style import Palette
-from schemas.metrics import FEWEST_SUBJECTS
+from schemas.metrics import Estimate
 
 Estimates = Mapping[str, Mapping[str, Any]]
 
 
 def _span(estimate: Mapping[str, Any]) -> tuple[float, float]:
-    """Return the ends of an interval; of too few subjects, the value alone."""
-    if estimate["subjects"] < FEWEST_SUBJECTS:
-        return estimate["value"], estimate["value"]
-    return estimate["low"], estimate["high"]
+    """Return the ends of an interval; where there is none, the value alone."""
+    value = float(estimate["value"])
+    return Estimate.model_validate(estimate).interval or (value, value)
 
 
 def steps_plot(

@@ -10,7 +10,8 @@ from pipeline.evaluation.context import ReportContext
 from pipeline.evaluation.figures import FEATURE_NAMES, feature_name, roc_and_scatter
 from pipeline.evaluation.gallery import FigureFolder
 from pipeline.evaluation.plots import calibration_plot
-from schemas.metrics import FEWEST_SUBJECTS
+from pipeline.evaluation.verdicts import chance_doubt
+from schemas.metrics import Estimate
 
 PROBE_COLUMNS = {
     "roc_auc": ("ROC-AUC", 3),
@@ -23,9 +24,12 @@ PROBE_COLUMNS = {
     "mcc": ("MCC", 3),
     "brier": ("Brier", 3),
     "calibration_error": ("Calibration error", 3),
+    "calibration_slope": ("slope", 2),
+    "calibration_intercept": ("in the large", 2),
     "mae": ("MAE", 2),
     "rmse": ("RMSE", 2),
     "r2": ("R²", 2),
+    "mae_gain": ("MAE less than chance’s", 2),
     "gap_closed": ("Gap closed", 2),
 }
 FEATURE_ORDER = (
@@ -39,7 +43,14 @@ FEATURE_ORDER = (
     "chance",
 )
 """y_sem first, then what to hold it against, then other feature sets."""
-FURTHER = ("accuracy", "mcc", "brier", "calibration_error")
+FURTHER = (
+    "accuracy",
+    "mcc",
+    "brier",
+    "calibration_error",
+    "calibration_slope",
+    "calibration_intercept",
+)
 """Metrics of a second table, so that the first fits a page."""
 CALIBRATED = ("y_sem", "pca_latents", "measured_volumes")
 """Feature sets whose calibration is drawn."""
@@ -57,25 +68,30 @@ def target_name(target: str) -> str:
 def doubt_of(direction: str, probe: Mapping[str, Any] | None) -> str | None:
     """Return why a direction may mean nothing: its probe is not shown to beat chance.
 
-    Judged where there are most subjects: by the interval of ROC-AUC against .5, or of R² against 0.
+    Judged where there are most subjects, by interval and permutation test together.
     """
     targets = {} if probe is None else probe["targets"]
     target = direction if direction in targets else direction.rpartition(":")[0]
     if probe is None or target not in targets:
         return None
-    kind = targets[target]["kind"]
-    metric, chance = ("roc_auc", 0.5) if kind == "classification" else ("r2", 0.0)
-    figures = [probe.get(protocol, {}).get(target, {}) for protocol in ("test", "cv")]
-    judged = [sets["y_sem"][metric] for sets in figures if metric in sets.get("y_sem", {})]
+    about = targets[target]
+    metric = "roc_auc" if about["kind"] == "classification" else "mae"
+    judged = {
+        protocol: probe[protocol][target]["y_sem"]
+        for protocol in ("test", "cv")
+        if metric in probe.get(protocol, {}).get(target, {}).get("y_sem", {})
+    }
     if not judged:
         return None
-    most = max(judged, key=lambda estimate: int(estimate["subjects"]))
-    if most["subjects"] >= FEWEST_SUBJECTS and most["low"] > chance:
+    protocol = max(judged, key=lambda name: int(judged[name][metric]["subjects"]))
+    doubt = chance_doubt(judged[protocol], about, protocol)
+    if doubt is None:
         return None
+    figure = Estimate.model_validate(judged[protocol][metric])
     return (
         f"The probe of {target} is not shown to beat chance ({PROBE_COLUMNS[metric][0]}"
-        f" {most['value']:.2f}, {counted(most['subjects'], 'subject')}), so this direction may mean"
-        " nothing."
+        f" {printed(figure)}, {counted(figure.subjects, 'subject')}: {doubt}), so this direction"
+        " may mean nothing."
     )
 
 
@@ -92,6 +108,22 @@ def probe_section(context: ReportContext, figures: FigureFolder) -> dict[str, An
         "skipped": list(probe.get("skipped", {}).values()),
         "remarks": list(probe.get("remarks", {}).values()),
     }
+
+
+def printed(figure: Estimate) -> str:
+    """Return a figure's value in a sentence."""
+    return "too few to print" if figure.interval_method == "few" else f"{figure.value:.2f}"
+
+
+def _verdict(
+    metrics: Mapping[str, Mapping[str, Any]], about: Mapping[str, Any], protocol: str
+) -> dict[str, Any]:
+    """Return why y_sem is not shown to beat chance, or which of its figures is."""
+    doubt: str | None = "not read"
+    if "y_sem" in metrics:
+        doubt = chance_doubt(metrics["y_sem"], about, protocol)
+    primary = "roc_auc" if about["kind"] == "classification" else "mae"
+    return {"doubt": doubt, "shown": [] if doubt else [primary]}
 
 
 def _protocol(
@@ -117,6 +149,7 @@ def _protocol(
                 },
                 "further": {k: PROBE_COLUMNS[k] for k in FURTHER if k in present},
                 "rows": [(name, feature_name(name, target), metrics[name]) for name in order],
+                **_verdict(metrics, about, protocol),
             }
         )
     picture = calibration = None

@@ -8,11 +8,12 @@ Two protocols, side by side:
     so val serves the probes as further training subjects.
 `cv`
     Grouped cross-validation over the subjects of val and test alone, whom no network was trained
-    on, stratified and repeated with other folds. More subjects are judged, so intervals are
-    tighter in small cohorts, but fewer are fitted on. Figures are those of all out-of-fold scores
-    together, the mean over repeats; ROC-AUC and PR-AUC compare within folds.
+    on, stratified and repeated with other folds. More subjects are judged, fewer are fitted on;
+    intervals take in that another cohort gives other fits. Figures are those of all out-of-fold
+    scores together, the mean over repeats; ROC-AUC and PR-AUC compare within folds.
 
-C, alpha and k are picked by inner cross-validation over subjects, within the fitting rows.
+C, alpha and k are picked by inner cross-validation over subjects, within the fitting rows. In fits
+and figures every subject weighs the same, by scans of equal weight.
 """
 
 from collections.abc import Mapping
@@ -23,15 +24,19 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from pipeline.compute import Progress
-from pipeline.evaluation.bootstrap import Rows, intervals_over_draws, subject_weights
+from pipeline.compute import Progress, few
+from pipeline.evaluation.bootstrap import Rows
+from pipeline.evaluation.directions import Direction, direction_of
 from pipeline.evaluation.heads import HEADS, Head, Probe
-from pipeline.evaluation.linear import LinearProbe, grouped_folds, many_fits
+from pipeline.evaluation.linear import LinearProbe, many_fits, repeated_folds
+from pipeline.evaluation.multiplicity import adjust
 from pipeline.evaluation.permutation import permutation_p
-from pipeline.evaluation.scores import classification_scores, regression_scores, without_ranks
+from pipeline.evaluation.probe_intervals import probe_differences, probe_estimates
+from pipeline.evaluation.scores import without_ranks
 from pipeline.evaluation.targets import Target, make_target, unlabelled
 from schemas.errors import ContractError
 from schemas.evaluation import ProbeParams
+from schemas.metrics import Estimate
 
 Floats = NDArray[np.float64]
 Metrics = dict[str, dict[str, dict[str, dict[str, Any]]]]
@@ -53,26 +58,6 @@ PREDICTION_COLUMNS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Direction:
-    """A unit vector in standardised y_sem space; along it the target rises.
-
-    n = (y_sem - mean) / std; n' = n + scale * spread * weight; y_sem' = n' * std + mean, so that a
-    scale counts standard deviations of the fitting scans. (As published: scale * sqrt(dim).)
-    """
-
-    weight: Floats
-    """(dim,), length 1."""
-    mean: Floats
-    """(dim,), of the fitting scans."""
-    std: Floats
-    """(dim,), of the fitting scans."""
-    spread: float
-    """Standard deviation of the fitting scans along `weight`, in standardised y_sem space."""
-    towards: str
-    """What lies in its direction; `--direction` takes it by this name."""
-
-
 @dataclass(slots=True)
 class ProbeResults:
     """What the probes found."""
@@ -83,6 +68,8 @@ class ProbeResults:
     """Protocol `cv`, same shape."""
     targets: dict[str, dict[str, Any]] = field(default_factory=dict)
     """What each target is: kind, positive and negative class, scans and subjects a protocol."""
+    differences: dict[str, Metrics] = field(default_factory=dict)
+    """Protocol to metrics of the same shape: y_sem minus each rival, paired."""
     skipped: dict[str, str] = field(default_factory=dict)
     """`target`, `target/<feature set>`, `target/cv` and the like not judged, and why."""
     predictions: pd.DataFrame = field(
@@ -101,6 +88,7 @@ class ProbeResults:
         return {
             "test": self.metrics,
             "cv": self.cv_metrics,
+            "differences": self.differences,
             "targets": self.targets,
             "skipped": self.skipped,
             "remarks": self.remarks,
@@ -128,9 +116,9 @@ def fit_probes(
     ----------
     feature_sets
         Name to features (scan, dim). `y_sem` also gives the directions. Judged beside them on the
-        same scans: `chance` (majority class, or mean of the fitting scans), `age_sex` (whichever of
-        age and sex is not the target itself), and `oracle` (the columns params.oracle, when all
-        are there).
+        same scans: `chance` (majority class, or median of the fitting subjects), `age_sex`
+        (whichever of age and sex is not the target itself), and `oracle` (the columns
+        params.oracle, when all are there).
     table
         Manifest rows aligned with the features: scan_id, subject_id, split and the label columns.
     params
@@ -145,8 +133,9 @@ def fit_probes(
         If features and table disagree in length, or a feature is NaN or infinite.
     """
     _check(feature_sets, table)
-    # Folds and draws must not depend on the order in which a store happens to keep its rows.
-    order = np.argsort(table["scan_id"].to_numpy(dtype=str), kind="stable")
+    # Folds and draws must not depend on the order in which a store happens to keep its rows;
+    # permuted labels go by the order of visits.
+    order = _in_order_of_visits(table)
     table = table.iloc[order].reset_index(drop=True)
     features = {name: np.asarray(values)[order] for name, values in feature_sets.items()}
     all_heads = dict(heads or {})
@@ -169,7 +158,18 @@ def fit_probes(
                 _judge_on_test(target, results)
                 bar.advance()
                 _judge_by_cv(target, results, bar)
+    adjust(results.targets, params)
     return results
+
+
+def _in_order_of_visits(table: pd.DataFrame) -> Rows:
+    """Return the rows by subject, then time, then scan."""
+    months = pd.to_numeric(
+        table.get("months_from_first", pd.Series(0.0, index=table.index)), errors="coerce"
+    ).to_numpy(dtype=np.float64)
+    keys = [table[name].to_numpy(dtype=str) for name in ("scan_id", "subject_id")]
+    rows: Rows = np.lexsort((keys[0], months, keys[1]))
+    return rows
 
 
 def _check(feature_sets: Mapping[str, NDArray[np.floating]], table: pd.DataFrame) -> None:
@@ -181,7 +181,7 @@ def _check(feature_sets: Mapping[str, NDArray[np.floating]], table: pd.DataFrame
             )
         bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
         if len(bad):
-            scans = ", ".join(table["scan_id"].iloc[bad[:5]])
+            scans = few(list(table["scan_id"].iloc[bad]))
             raise ContractError(f"features {name}: NaN or infinite for {scans}; run `embed` again")
 
 
@@ -200,7 +200,7 @@ def _judge_on_test(target: Target, results: ProbeResults) -> None:
     scores = {
         name: probe.score(target.features[name][test_rows])[None] for name, probe in fits.items()
     }
-    results.metrics[target.name] = _metrics(target, test_rows, scores)
+    _judge(target, test_rows, scores, "test", results)
     _describe(target, results)["test"] = {
         "fitted_on": target.size(fit_rows),
         "judged_on": target.size(test_rows),
@@ -212,6 +212,7 @@ def _judge_on_test(target: Target, results: ProbeResults) -> None:
         sets = results.metrics[target.name]
         results.metrics[target.name] = {s: without_ranks(f, classes) for s, f in sets.items()}
         results.skipped[f"{target.name}/roc_auc"] = reason
+        results.differences.get("test", {}).pop(target.name, None)
         return
     _add_p_value(target, "test", [(fit_rows, test_rows)], [fits], results)
 
@@ -220,7 +221,7 @@ def _judge_by_cv(target: Target, results: ProbeResults, bar: Progress) -> None:
     """Judge every scan of val and test once a repeat, by a probe that never saw its subject."""
     rows = target.rows_in(UNSEEN_SPLITS)
     where = "a fold of val and test"
-    repeats = [_splits(target, rows, repeat) for repeat in range(target.params.repeats)]
+    repeats = _repeats(target, rows)
     fitted_on = [fit for splits in repeats for fit, _ in splits]
     reason = next(filter(None, (target.unfit_reason(fit, where) for fit in fitted_on)), None)
     if not fitted_on:
@@ -242,7 +243,7 @@ def _judge_by_cv(target: Target, results: ProbeResults, bar: Progress) -> None:
             bar.advance()
     judged = (fold >= 0).all(axis=0)
     scores = {name: values[:, judged] for name, values in scores.items()}
-    results.cv_metrics[target.name] = _metrics(target, rows[judged], scores, fold[:, judged])
+    _judge(target, rows[judged], scores, "cv", results, fold[:, judged])
     _describe(target, results)["cv"] = {
         "folds": len(repeats[0]),
         "repeats": len(repeats),
@@ -252,15 +253,16 @@ def _judge_by_cv(target: Target, results: ProbeResults, bar: Progress) -> None:
     _add_p_value(target, "cv", repeats[0], first, results)
 
 
-def _splits(target: Target, rows: Rows, repeat: int) -> list[tuple[Rows, Rows]]:
-    folds = grouped_folds(
+def _repeats(target: Target, rows: Rows) -> list[list[tuple[Rows, Rows]]]:
+    repeats = repeated_folds(
         target.truth[rows],
         target.subjects[rows],
         target.kind,
         folds=target.params.folds,
-        seed=target.params.seed + repeat,
+        repeats=target.params.repeats,
+        seed=target.params.seed,
     )
-    return [(rows[fit], rows[held_out]) for fit, held_out in folds]
+    return [[(rows[fit], rows[held_out]) for fit, held_out in folds] for folds in repeats]
 
 
 def _add_p_value(
@@ -274,65 +276,59 @@ def _add_p_value(
     strengths = [p.strength for p in probes if isinstance(p, LinearProbe) and p.strength]
     if not target.params.permutations or len(strengths) < len(splits):
         return
-    _describe(target, results)[protocol]["permutation"] = {
-        "p": permutation_p(
-            target.features[DIRECTION_FEATURES],
-            target.truth,
-            target.subjects,
-            target.kind,
-            splits=splits,
-            strengths=strengths,
-            permutations=target.params.permutations,
-            seed=target.params.seed,
-        ),
-        "permutations": target.params.permutations,
-    }
+    p = permutation_p(
+        target.features[DIRECTION_FEATURES],
+        target.truth,
+        target.subjects,
+        target.kind,
+        splits=splits,
+        strengths=strengths,
+        permutations=target.params.permutations,
+        seed=target.params.seed,
+    )
+    if p is None:
+        results.skipped[f"{target.name}/{protocol}/permutation"] = (
+            f"{target.name}: too few subjects can exchange their labels for a permutation test"
+            f" ({'test' if protocol == 'test' else 'cross-validation'})"
+        )
+        return
+    about = {"p": p, "permutations": target.params.permutations}
+    _describe(target, results)[protocol]["permutation"] = about
 
 
-def _metrics(
-    target: Target, rows: Rows, scores: dict[str, Floats], fold: Rows | None = None
-) -> dict[str, dict[str, Any]]:
-    """Return {feature_set: {metric: Estimate as a dict}}; every set on the same draws.
+def _judge(
+    target: Target,
+    rows: Rows,
+    scores: dict[str, Floats],
+    protocol: str,
+    results: ProbeResults,
+    fold: Rows | None = None,
+) -> None:
+    """Add {feature_set: {metric: Estimate as a dict}}, and paired differences to y_sem.
 
     `scores` and `fold` are (repeat, scan); a figure is its mean over the repeats.
     """
-    truth, subjects = target.truth[rows], target.subjects[rows]
+    given: dict[str, Any] = {
+        "truth": target.truth[rows],
+        "scores": scores,
+        "subjects": target.subjects[rows],
+        "kind": target.kind,
+        "fold": fold,
+    }
     params = target.params
-    weights = subject_weights(subjects, draws=params.bootstrap, seed=params.seed)
-    found: dict[str, dict[str, Floats]] = {}
-    for name, repeats in scores.items():
-        each = [
-            classification_scores(truth, score, weights, None if fold is None else fold[repeat])
-            if target.kind == "classification"
-            else regression_scores(truth, score, weights)
-            for repeat, score in enumerate(repeats)
-        ]
-        found[name] = {metric: np.mean([one[metric] for one in each], axis=0) for metric in each[0]}
-    if target.kind == "regression" and "oracle" in found:
-        for name, figures in found.items():
-            if name not in ("chance", "oracle"):
-                figures["gap_closed"] = gap_closed(
-                    figures["mae"], found["chance"]["mae"], found["oracle"]["mae"]
-                )
-    count = len(np.unique(subjects))
+    found = probe_estimates(**given, draws=params.bootstrap, seed=params.seed)
+    kept = results.metrics if protocol == "test" else results.cv_metrics
+    kept[target.name] = _plain(found)
+    if DIRECTION_FEATURES in scores and len(np.unique(given["truth"])) > 1:
+        paired = probe_differences(**given, first=DIRECTION_FEATURES)
+        results.differences.setdefault(protocol, {})[target.name] = _plain(paired)
+
+
+def _plain(found: dict[str, dict[str, Estimate]]) -> dict[str, dict[str, dict[str, Any]]]:
     return {
-        name: {
-            metric: estimate.model_dump()
-            for metric, estimate in intervals_over_draws(figures, subjects=count).items()
-        }
+        name: {metric: one.model_dump() for metric, one in figures.items()}
         for name, figures in found.items()
     }
-
-
-def gap_closed(mae: Floats, guess_mae: Floats, oracle_mae: Floats) -> Floats:
-    """Return how much of the way from guessing the mean to the oracle an MAE goes (1 is all).
-
-    NaN where the oracle is no better than the guess.
-    """
-    gap = guess_mae - oracle_mae
-    closed = np.full(len(gap), np.nan)
-    np.divide(guess_mae - mae, gap, out=closed, where=gap > 0)
-    return closed
 
 
 def _describe(target: Target, results: ProbeResults) -> dict[str, Any]:
@@ -340,21 +336,6 @@ def _describe(target: Target, results: ProbeResults) -> dict[str, Any]:
     if target.classes is not None:
         entry |= {"negative": target.classes[0], "positive": target.classes[1]}
     return results.targets.setdefault(target.name, entry)
-
-
-def direction_of(
-    probe: LinearProbe, features: NDArray[np.floating], towards: str
-) -> Direction | None:
-    """Return the direction of a probe and the features (scan, dim) that it was fitted on.
-
-    None where all weights are zero.
-    """
-    length = float(np.linalg.norm(probe.coef))
-    if length == 0:
-        return None
-    weight = probe.coef / length
-    standardised = (np.asarray(features, dtype=np.float64) - probe.mean) / probe.std
-    return Direction(weight, probe.mean, probe.std, float(np.std(standardised @ weight)), towards)
 
 
 def _add_direction(

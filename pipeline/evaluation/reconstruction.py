@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pipeline.applications.models import Models
 from pipeline.compute import Progress
-from pipeline.evaluation.bootstrap import paired_difference
+from pipeline.evaluation.intervals import paired_difference
 from pipeline.evaluation.metrics import (
     latent_health,
     reconstruction_metrics,
@@ -31,10 +31,11 @@ VOXEL_METHODS = {"ldae": "voxel_dae", "ldae_y_sem_only": "voxel_dae_y_sem_only"}
 SHOWN = ("ae", "ldae", "ldae_y_sem_only", "voxel_dae")
 PAIRS = {
     "ldae_minus_ae": ("ldae", "ae"),
-    "ldae_minus_lddim": ("ldae", "lddim"),
     "own_minus_other_y_sem": ("ldae_y_sem_only", "ldae_other_y_sem"),
     "ldae_minus_voxel_dae": ("ldae", "voxel_dae"),
 }
+"""LDAE minus LDDIM is no measure of what y_sem adds: an exact inversion gives back the latent with
+any code, so that it is 0 by construction. Own minus other subjects' y_sem is one."""
 PAIRED_METRICS = ("ssim_brain", "mse_brain")
 EXAMPLES = 6
 OTHERS = 3
@@ -80,16 +81,15 @@ def evaluate_reconstruction(study: Study) -> Part:
                 bar.advance()
     main = pd.DataFrame(rows)
     steps = _other_steps(study, scans[: params.other_steps_scans])
-    draws = {"draws": params.bootstrap, "seed": params.seed}
     metrics = {
         "split": params.split,
         "scans": len(chosen),
         "sampler": params.sampler,
         "num_inference_steps": params.num_inference_steps,
-        "reconstruction": summarise_reconstruction(main, **draws),
+        "reconstruction": summarise_reconstruction(main),
         "inversion": latent_health(torch.cat(noises)),
-        "differences": _differences(main, **draws),
-        "steps": _summarise_steps(pd.concat([main, steps]), **draws),
+        "differences": _differences(main),
+        "steps": _summarise_steps(pd.concat([main, steps])),
     }
     if study.voxel_dae is not None:
         ways = {"ldae": study.models, "voxel_dae": study.voxel_dae}
@@ -109,22 +109,28 @@ def reconstruct_all(study: Study, batch: list[Scan]) -> tuple[Made, Float[Tensor
     others = [other for scan in batch for other in scan.other_ids]
     other_codes = None
     if others:
-        codes = models.embed(study.z_0(others))
+        codes = models.embed(study.z_0(others), study.seen(others))
         other_codes = codes.reshape(len(batch), -1, codes.shape[1])
-    made, x_T = _ldae_ways(models, z_0, _noise(study, models, batch), other_codes)
+    seen = study.seen(scan.scan_id for scan in batch)
+    made, x_T = _ldae_ways(models, z_0, seen, _noise(study, models, batch), other_codes)
     made = {"ae": models.decode(z_0), "lddim": _lddim(models, z_0)} | made
     if study.voxel_dae is not None:
         voxels = study.voxel_dae
         volumes = torch.cat([_reference(study.volumes, scan.scan_id)[None] for scan in batch])
-        ways, _ = _ldae_ways(voxels, voxels.encode(volumes), _noise(study, voxels, batch), None)
+        noise = _noise(study, voxels, batch)
+        ways, _ = _ldae_ways(voxels, voxels.encode(volumes), volumes, noise, None)
         made |= {VOXEL_METHODS[name]: volumes for name, volumes in ways.items()}
     return made, x_T
 
 
 def _ldae_ways(
-    models: Models, z_0: Tensor, noise: Tensor, other_codes: Tensor | None
+    models: Models,
+    z_0: Tensor,
+    seen: Tensor | None,
+    noise: Tensor,
+    other_codes: Tensor | None,
 ) -> tuple[Made, Tensor]:
-    codes = models.take_apart(z_0)
+    codes = models.take_apart(z_0, seen)
     starts = {"ldae": (codes.x_T, codes.y_sem), "ldae_y_sem_only": (noise, codes.y_sem)}
     if other_codes is not None:
         each = noise.repeat_interleave(other_codes.shape[1], 0)
@@ -176,7 +182,8 @@ def _other_steps(study: Study, scans: list[Scan]) -> pd.DataFrame:
         models = replace(study.models, num_inference_steps=steps)
         for batch in _batches(scans, study.params.batch_size):
             z_0 = study.z_0(scan.scan_id for scan in batch)
-            made, _ = _ldae_ways(models, z_0, _noise(study, models, batch), None)
+            seen = study.seen(scan.scan_id for scan in batch)
+            made, _ = _ldae_ways(models, z_0, seen, _noise(study, models, batch), None)
             made |= {"lddim": _lddim(models, z_0)}
             for i, scan in enumerate(batch):
                 reference = _reference(study.volumes, scan.scan_id)
@@ -184,7 +191,7 @@ def _other_steps(study: Study, scans: list[Scan]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _summarise_steps(per_scan: pd.DataFrame, *, draws: int, seed: int) -> dict[str, Any]:
+def _summarise_steps(per_scan: pd.DataFrame) -> dict[str, Any]:
     """Return {steps: {method: {metric: Estimate}}} over the scans judged at all of them."""
     counts = per_scan.groupby("scan_id")["num_inference_steps"].nunique()
     if counts.max() < 2:
@@ -193,7 +200,7 @@ def _summarise_steps(per_scan: pd.DataFrame, *, draws: int, seed: int) -> dict[s
     rows = per_scan[per_scan["scan_id"].isin(everywhere)]
     rows = rows[rows["method"].isin(["ldae", "ldae_y_sem_only", "lddim"])]
     return {
-        str(steps): summarise_reconstruction(group, draws=draws, seed=seed)
+        str(steps): summarise_reconstruction(group)
         for steps, group in rows.groupby("num_inference_steps")
     }
 
@@ -218,8 +225,8 @@ def _with_other_subjects(chosen: pd.DataFrame) -> Iterator[Scan]:
         yield Scan(scan_id, subject, tuple(others.values())[:OTHERS])
 
 
-def _differences(per_scan: pd.DataFrame, *, draws: int, seed: int) -> dict[str, Any]:
-    """Return {pair: {metric: Estimate}}, paired by scan, with subject-bootstrap intervals."""
+def _differences(per_scan: pd.DataFrame) -> dict[str, Any]:
+    """Return {pair: {metric: Estimate}}, paired by scan, with intervals over subjects."""
     found: dict[str, Any] = {}
     for metric in PAIRED_METRICS:
         wide = per_scan.pivot_table(
@@ -228,9 +235,7 @@ def _differences(per_scan: pd.DataFrame, *, draws: int, seed: int) -> dict[str, 
         subjects = wide.index.get_level_values("subject_id").to_numpy()
         for name, (a, b) in PAIRS.items():
             if {a, b} <= set(wide) and wide[[a, b]].notna().all().all():
-                estimate = paired_difference(
-                    wide[a].to_numpy(), wide[b].to_numpy(), subjects, draws=draws, seed=seed
-                )
+                estimate = paired_difference(wide[a].to_numpy(), wide[b].to_numpy(), subjects)
                 found.setdefault(name, {})[metric] = estimate.model_dump()
     return found
 

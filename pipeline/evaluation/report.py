@@ -26,7 +26,7 @@ from pipeline.evaluation.sections import (
     training_section,
 )
 from pipeline.evaluation.tables import write_tables
-from schemas.metrics import FEWEST_SUBJECTS
+from schemas.metrics import Estimate
 
 __all__ = ["ReportContext", "load_context", "render_report"]
 
@@ -61,6 +61,6 @@ def render_report(context: ReportContext, out: Path) -> None:
         lstrip_blocks=True,
     )
     environment.filters["number"] = number
-    environment.globals["fewest"] = FEWEST_SUBJECTS
+    environment.filters["interval"] = lambda figure: Estimate.model_validate(figure).interval
     page = environment.get_template("report.html.j2").render(context=context, **sections)
     write_atomic(out, page)

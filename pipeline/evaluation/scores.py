@@ -129,6 +129,17 @@ def regression_scores(
     }
 
 
+def gap_closed(mae: Floats, guess_mae: Floats, oracle_mae: Floats) -> Floats:
+    """Return how much of the way from guessing the median to the oracle an MAE goes (1 is all).
+
+    NaN where the oracle is no better than the guess.
+    """
+    gap = guess_mae - oracle_mae
+    closed = np.full(len(gap), np.nan)
+    np.divide(guess_mae - mae, gap, out=closed, where=gap > 0)
+    return closed
+
+
 def _weights(truth: Floats, weights: Floats | None) -> Floats:
     return np.ones((1, len(truth))) if weights is None else np.asarray(weights, dtype=np.float64)
 

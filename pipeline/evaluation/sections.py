@@ -42,7 +42,6 @@ METHOD_NAMES = {
 }
 DIFFERENCE_NAMES = {
     "ldae_minus_ae": "LDAE minus autoencoder",
-    "ldae_minus_lddim": "LDAE minus denoiser alone (what y_sem adds)",
     "ldae_minus_voxel_dae": "LDAE minus voxel-space diffusion autoencoder",
     "own_minus_other_y_sem": "own y_sem minus other subjects’, same random x_T",
 }
@@ -128,7 +127,7 @@ def _probe_card(
     few = subjects.get("test", 0) < FEW_SUBJECTS
     protocol = max(subjects, key=lambda name: subjects[name]) if few else "test"
     metrics = judged[protocol]
-    beside = {"chance": "mean guess" if metric == "mae" else "chance", "oracle": "oracle"}
+    beside = {"chance": "median guess" if metric == "mae" else "chance", "oracle": "oracle"}
     notes = [
         f"{name} {number(metrics[other][metric]['value'], PROBE_COLUMNS[metric][1])}"
         for other, name in beside.items()
@@ -158,6 +157,7 @@ def cohort_section(context: ReportContext, figures: FigureFolder) -> dict[str, A
         ages = pd.to_numeric(group.get("age_years", pd.Series(dtype=float)), errors="coerce")
         ages = ages.dropna()
         sexes = group.get("sex", pd.Series(dtype=str)).value_counts()
+        others = int(sexes.drop(["F", "M"], errors="ignore").sum())
         rows.append(
             {
                 "name": name,
@@ -165,7 +165,8 @@ def cohort_section(context: ReportContext, figures: FigureFolder) -> dict[str, A
                 "subjects": group["subject_id"].nunique(),
                 "age": f"{ages.mean():.1f} ± {ages.std(ddof=0):.1f}" if len(ages) else "–",
                 "range": f"{ages.min():.0f}–{ages.max():.0f}" if len(ages) else "–",
-                "sex": f"{sexes.get('F', 0)} / {sexes.get('M', 0)}",
+                "sex": f"{sexes.get('F', 0)} / {sexes.get('M', 0)}"
+                + (f" / {others} other" if others else ""),
                 "diagnoses": [int((diagnosis[group.index] == d).sum()) for d in diagnoses],
                 "unknown": int(diagnosis[group.index].isna().sum()),
             }

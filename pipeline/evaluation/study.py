@@ -79,6 +79,12 @@ class Study:
         """Return a scan with its latent and its preprocessed volume."""
         return source_from_store(scan_id, self.models, self.latents, self.volumes)
 
+    def seen(self, scan_ids: Iterable[str]) -> Float[Tensor, "B X Y Z"] | None:
+        """Return the volumes of scans, if the semantic encoder reads volumes."""
+        if not self.models.reads_volumes:
+            return None
+        return self.volumes.load_unit_interval(list(scan_ids))[:, 0]
+
     def z_0(self, scan_ids: Iterable[str]) -> Float[Tensor, "B C X Y Z"]:
         """Return the standardised posterior means of scans."""
         return self.models.standardise(self.latents.load(list(scan_ids)).mean)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from pipeline.compute import seed_from
 from pipeline.evaluation.heads import Head, Probe
-from pipeline.evaluation.linear import Kind
+from pipeline.evaluation.linear import Kind, balanced, subject_weight
 from pipeline.nets.semantic import DeviationEncoder, build_encoder
 from schemas.evaluation import ProbeParams
 
@@ -40,11 +40,14 @@ def supervised_head(config: dict[str, Any], device: torch.device) -> Head:
     def fit(
         features: NDArray[np.floating],
         truth: Floats,
-        subjects: NDArray[Any],  # noqa: ARG001 (nothing is picked by folds)
+        subjects: NDArray[Any],
         kind: Kind,
         params: ProbeParams,
     ) -> Probe:
-        return _train(np.asarray(features, np.float32), truth, kind, config, params, device)
+        weight = subject_weight(subjects)
+        weight = balanced(weight, truth) if kind == "classification" else weight
+        latents = np.asarray(features, np.float32)
+        return _train(latents, truth, weight, kind, config, params, device)
 
     return fit
 
@@ -74,6 +77,7 @@ class _SupervisedProbe:
 def _train(
     z_0: NDArray[np.float32],
     truth: Floats,
+    weight: Floats,
     kind: Kind,
     config: dict[str, Any],
     params: ProbeParams,
@@ -85,10 +89,7 @@ def _train(
     nn.init.zeros_(layer.bias)
     unit = (0.0, 1.0) if kind == "classification" else (float(truth.mean()), float(truth.std()))
     wanted = torch.from_numpy((truth - unit[0]) / unit[1]).float()
-    weights = None
-    if kind == "classification":
-        share = float(truth.mean())
-        weights = torch.where(wanted > 0.5, 0.5 / share, 0.5 / (1 - share))
+    weights = torch.from_numpy(weight).float()
     trained = [*encoder.parameters(), *layer.parameters()]
     optimiser = torch.optim.AdamW(trained, lr=params.supervised_lr, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
@@ -103,7 +104,7 @@ def _train(
         rows = torch.randperm(len(volumes), generator=generator)[:size]
         value = layer(encoder(volumes[rows].to(device)))[:, 0]
         optimiser.zero_grad()
-        loss = _loss(value, wanted[rows].to(device), None if weights is None else weights[rows])
+        loss = _loss(value, wanted[rows].to(device), weights[rows].to(device), kind)
         torch.autograd.backward(loss)
         optimiser.step()
         schedule.step()
@@ -112,12 +113,10 @@ def _train(
     return _SupervisedProbe(kind, encoder, layer, unit)
 
 
-def _loss(value: Tensor, wanted: Tensor, weights: Tensor | None) -> Float[Tensor, ""]:
-    if weights is None:
-        return nn.functional.mse_loss(value, wanted)
-    return nn.functional.binary_cross_entropy_with_logits(
-        value, wanted, weight=weights.to(value.device)
-    )
+def _loss(value: Tensor, wanted: Tensor, weights: Tensor, kind: Kind) -> Float[Tensor, ""]:
+    if kind == "regression":
+        return (weights * (value - wanted).square()).mean()
+    return nn.functional.binary_cross_entropy_with_logits(value, wanted, weight=weights)
 
 
 def _encoder(config: dict[str, Any], z_0: NDArray[np.float32], *, seed: int) -> DeviationEncoder:

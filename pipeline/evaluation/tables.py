@@ -8,13 +8,13 @@ import pandas as pd
 
 from pipeline.compute import write_atomic
 from pipeline.evaluation.context import ReportContext
-from schemas.metrics import FEWEST_SUBJECTS
+from schemas.metrics import Estimate
 
 Nested = Mapping[str, Any]
 
 
 def write_tables(context: ReportContext, folder: Path) -> None:
-    """Write `<table>.csv` (long: value, low, high, subjects) and `<table>.tex` (booktabs)."""
+    """Write `<table>.csv` (long: an Estimate a row) and `<table>.tex` (booktabs)."""
     for name, rows in _tables(context):
         table = pd.DataFrame(rows)
         if table.empty:
@@ -29,7 +29,8 @@ def write_tables(context: ReportContext, folder: Path) -> None:
 
 def latex(table: pd.DataFrame) -> str:
     """Return a wide booktabs table: a row a case, a column a measure, intervals in brackets."""
-    keys = [c for c in table.columns if c not in ("measure", "value", "low", "high", "subjects")]
+    figures = {"measure", *Estimate.model_fields}
+    keys = [c for c in table.columns if c not in figures]
     cells = table.assign(cell=[_cell(row) for row in table.to_dict("records")])
     measures = list(dict.fromkeys(table["measure"]))
     wide = cells.pivot_table(
@@ -42,9 +43,12 @@ def latex(table: pd.DataFrame) -> str:
 
 
 def _cell(row: Mapping[Any, Any]) -> str:
-    known = row["subjects"] >= FEWEST_SUBJECTS
-    interval = f" [{row['low']:.3g}, {row['high']:.3g}]" if known else ""
-    return f"{row['value']:.3g}{interval}"
+    figure = Estimate.model_validate({k: row[k] for k in Estimate.model_fields if row[k] == row[k]})
+    if figure.interval_method == "few":
+        return "--"
+    interval = figure.interval
+    ends = "" if interval is None else f" [{interval[0]:.3g}, {interval[1]:.3g}]"
+    return f"{figure.value:.3g}{ends}"
 
 
 def _tables(context: ReportContext) -> Iterator[tuple[str, list[dict[str, Any]]]]:
@@ -63,6 +67,8 @@ def _tables(context: ReportContext) -> Iterator[tuple[str, list[dict[str, Any]]]
     for protocol in ("test", "cv"):
         for target, sets in probe.get(protocol, {}).items():
             yield f"probe_{protocol}_{target}", list(rows_of(sets, ("features",)))
+        for target, rivals in probe.get("differences", {}).get(protocol, {}).items():
+            yield f"probe_{protocol}_{target}_differences", list(rows_of(rivals, ("rival",)))
 
 
 def rows_of(nested: Nested, keys: tuple[str, ...], **known: str) -> Iterator[dict[str, Any]]:
@@ -75,9 +81,9 @@ def rows_of(nested: Nested, keys: tuple[str, ...], **known: str) -> Iterator[dic
     for name, inner in nested.items():
         measure = f"{known['measure']} {name}" if "measure" in known else name
         if isinstance(inner, Mapping) and "value" in inner:
-            yield known | {"measure": measure} | dict(inner)
+            yield known | {"measure": measure} | Estimate.model_validate(dict(inner)).model_dump()
         elif isinstance(inner, Mapping):
             yield from rows_of(inner, (), **(known | {"measure": measure}))
         elif isinstance(inner, int | float):
-            figure = {"value": inner, "low": inner, "high": inner, "subjects": 1}
-            yield known | {"measure": measure} | figure
+            figure = Estimate(value=inner, subjects=1, interval_method="none")
+            yield known | {"measure": measure} | figure.model_dump()

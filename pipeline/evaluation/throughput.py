@@ -15,7 +15,7 @@ ROUNDS = 2
 
 def reconstruct(models: Models, volumes: Float[Tensor, "B X Y Z"]) -> Float[Tensor, "B X Y Z"]:
     """Return volumes taken apart and put together: encode, y_sem, inversion, sampling, decode."""
-    codes = models.take_apart(models.encode(volumes))
+    codes = models.take_apart(models.encode(volumes), volumes)
     return models.decode(models.sample(codes.y_sem, codes.x_T))
 
 

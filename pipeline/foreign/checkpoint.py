@@ -3,7 +3,9 @@
 import json
 import pickle
 import re
+import struct
 import warnings
+import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +22,13 @@ from schemas.errors import ContractError
 BLOCK_KEY = re.compile(r"^(.*?)(?:encoder|decoder)\.blocks\.\d+\.")
 DEFINITIONS = ("autoencoder_def", "autoencoder", "network_def", "network", "architecture")
 """Where configs of MONAI bundles, and our own, describe the network."""
+
+NO_CHECKPOINT = "not a checkpoint; expected .safetensors, .pt, .pth or .ckpt"
+TRIPPED = (
+    SafetensorError, RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError,
+    AssertionError, OSError, struct.error,
+)  # fmt: skip
+"""What readers raise over a file that is damaged or something else: text is read as a pickle."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,17 +82,37 @@ def _load(path: Path) -> Any:
             return load_file(path)
         with warnings.catch_warnings():  # a plain pickle's protocol
             warnings.simplefilter("ignore")
-            return torch.load(path, map_location="cpu", weights_only=True)
+            # Tensors stay in the file until they are used; a plain pickle has no such form.
+            return torch.load(
+                path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
+            )
     except pickle.UnpicklingError as error:
         named = re.search(r"GLOBAL ([\w.]+)", str(error))
+        if named is None and (fault := _no_container(path)):
+            raise ContractError(f"{path}: {fault}") from error
         what = f"it asks for {named[1]}" if named else "its pickle asks for more"
         raise ContractError(
-            f"{path}: holds code or objects beside tensors ({what}); not loaded. Save its"
-            " state_dict alone, best as .safetensors"
+            f"{path}: holds code or objects beside tensors ({what}); not loaded. Where it was made,"
+            " save its state_dict alone: torch.save(torch.load(FILE,"
+            " weights_only=False)['state_dict'], 'weights.pth')"
         ) from error
-    except (SafetensorError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+    except TRIPPED as error:
+        if path.suffix != ".safetensors" and (fault := _no_container(path)):
+            raise ContractError(f"{path}: {fault}") from error
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ContractError(f"{path}: no readable checkpoint ({reason:.100})") from error
+
+
+def _no_container(path: Path) -> str | None:
+    """Return why a file is neither a zip archive nor a pickle of protocol 2 or later, or None."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(2)
+    except OSError:
+        return None  # the system's own reason tells more
+    if zipfile.is_zipfile(path) or (start[:1] == b"\x80" and start[1:] <= b"\x05"):
+        return None
+    return "no readable checkpoint (a zip archive cut short)" if start == b"PK" else NO_CHECKPOINT
 
 
 def _flat(values: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:

@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipeline.artefact import load_strict, write_artefact
-from pipeline.compute import digest_file, digest_of
+from pipeline.artefact import check_model_folder, load_strict, write_artefact
+from pipeline.compute import digest_file, digest_of, few
 from pipeline.evaluation.metrics import reconstruction_metrics
 from pipeline.foreign.architecture import architecture_of
 from pipeline.foreign.checkpoint import Checkpoint, read_checkpoint
-from pipeline.foreign.layout import Projection, is_old, rename
+from pipeline.foreign.layout import Projection, is_maisi, is_old, rename, unwrapped
 from pipeline.imaging.template import grid_affine, load_template
 from pipeline.nets.autoencoder import Autoencoder
 from schemas.errors import ContractError
@@ -25,6 +25,8 @@ OWN_PREFIX = "net."
 FIELD_MM = (192.0, 240.0, 192.0)
 """Field of view of the published grid, 128×160×128 at 1.5 mm."""
 POOR_SSIM = 0.8
+MAISI_INTENSITY = {"intensity": "percentiles", "intensity_percentiles": [0.0, 99.5]}
+"""How volumes of MAISI are scaled; here inside the brain."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,24 +52,34 @@ def import_autoencoder(
     zooms: float | None = None,
     shape: tuple[int, int, int] | None = None,
     assumed_grid: dict[str, Any] | None = None,
+    boxes: tuple[int, int, int] | None = None,
+    intensity: dict[str, Any] | None = None,
 ) -> Imported:
     """Write a checkpoint of AutoencoderKL as a frozen autoencoder, every tensor accounted for.
 
     `zooms` (mm) and `shape` (voxels) are the grid that it was trained on; by default those of its
-    config, else `assumed_grid`, else 1.5 mm and a field of view of 192×240×192 mm.
+    config, else `assumed_grid`, else 1.5 mm and a field of view of 192×240×192 mm. `boxes` (voxels)
+    are what volumes are encoded in; None encodes them whole. `intensity` are the parameters of
+    preprocessing that scale intensities as in its training, where they are known.
 
     Raises
     ------
     ContractError
         If the file holds code, or a tensor is missing, left over or of another shape.
     """
+    check_model_folder(out)
     checkpoint = read_checkpoint(path, config=config, prefix=prefix)
     tensors, said = _present_names(checkpoint, projection)
     remarks = [said] if said else []
     try:
+        maisi = is_maisi(tensors)
         architecture, assumed = architecture_of(
-            tensors, checkpoint.definition, norm_groups=norm_groups
+            unwrapped(tensors) if maisi else tensors,
+            checkpoint.definition,
+            norm_groups=norm_groups,
         )
+        if maisi:
+            architecture["maisi"] = True
         net = Autoencoder(**architecture)
     except (ContractError, ValueError, TypeError, KeyError) as error:
         raise ContractError(f"{path}: {str(error).strip(chr(34))}") from error
@@ -76,6 +88,12 @@ def import_autoencoder(
     net.requires_grad_(False).eval().to(device)
     grid = _grid(net, checkpoint.grid or assumed_grid, zooms, shape)
     proof = prove(net, grid, device=device)
+    if boxes is not None:
+        net.boxes = _boxes(net, boxes)
+        said, figures = _in_boxes(net, grid, device=device)
+        remarks.append(said)
+        proof |= figures
+    intensity = intensity or (MAISI_INTENSITY if maisi else None)
     if proof["ssim_brain"] < POOR_SSIM:
         remarks.append(
             f"SSIM {proof['ssim_brain']:.3f} on the template is poor: another voxel size, intensity"
@@ -91,7 +109,9 @@ def import_autoencoder(
             "architecture": architecture,
             "grid": grid,
             "portable": True,
-            "imported": source | {"layout": "old" if is_old(checkpoint.tensors) else "present"},
+            **({"boxes": list(boxes)} if boxes else {}),
+            **({"intensity": intensity} if intensity else {}),
+            "imported": source | {"layout": _layout(checkpoint.tensors)},
             "metrics": proof,
         },
         metrics=proof | {"parameters": sum(p.numel() for p in net.parameters())},
@@ -108,7 +128,7 @@ def _present_names(checkpoint: Checkpoint, projection: Projection) -> tuple[dict
         )
     broken = [k for k, v in tensors.items() if v.is_floating_point() and not v.isfinite().all()]
     if broken:
-        raise ContractError(f"{checkpoint.path}: {', '.join(broken[:5])}: not finite")
+        raise ContractError(f"{checkpoint.path}: {few(broken)}: not finite")
     return {k: v.float() if v.is_floating_point() else v for k, v in tensors.items()}, said
 
 
@@ -135,13 +155,55 @@ def _grid(
 @torch.inference_mode()
 def prove(net: Autoencoder, grid: dict[str, Any], *, device: torch.device) -> dict[str, float]:
     """Return how well the MNI template on a grid comes back (metrics.RECONSTRUCTION_METRICS)."""
-    zooms = abs(float(grid["affine"][0][0]))
-    volume, brain = load_template(GridParams(shape=tuple(grid["shape"]), zooms=zooms))
-    reference = torch.from_numpy(volume * brain)[None, None]
+    reference, brain = _template(grid)
     mean, _ = net.encode(reference.to(device))
     made = net.decode(mean).float().cpu()
-    figures = reconstruction_metrics(reference, made, torch.from_numpy(brain.copy())[None, None])
+    figures = reconstruction_metrics(reference, made, brain)
     return {str(name): float(value) for name, value in figures.iloc[0].items()}
+
+
+def _layout(tensors: dict[str, Tensor]) -> str:
+    if is_maisi(tensors):
+        return "maisi"
+    return "old" if is_old(tensors) else "present"
+
+
+def _boxes(net: Autoencoder, boxes: tuple[int, int, int]) -> tuple[int, ...]:
+    try:
+        net.latent_shape(boxes)
+    except ValueError as error:
+        raise ContractError(f"--boxes: {error}") from error
+    return boxes
+
+
+@torch.inference_mode()
+def _in_boxes(
+    net: Autoencoder, grid: dict[str, Any], *, device: torch.device
+) -> tuple[str, dict[str, float]]:
+    """Return in words and figures how far latents and volumes of boxes are from the whole's."""
+    volume = _template(grid)[0].to(device)
+    boxes, net.boxes = net.boxes, None
+    whole, _ = net.encode(volume)
+    whole_volume = net.decode(whole)
+    net.boxes = boxes
+    mean, _ = net.encode(volume)
+    figures = {
+        "boxes_latent_error": float((mean - whole).norm() / whole.norm()),
+        "boxes_volume_rmse": float((net.decode(mean) - whole_volume).square().mean().sqrt()),
+    }
+    words = (
+        f"in boxes of {'×'.join(map(str, boxes or ()))} voxels: latents of the template differ from"
+        f" the whole's by {figures['boxes_latent_error']:.2%} (root mean square, relative), volumes"
+        f" by {figures['boxes_volume_rmse']:.4f}"
+    )
+    return words, figures
+
+
+def _template(grid: dict[str, Any]) -> tuple[Tensor, Tensor]:
+    """Return the MNI template's brain on a grid and where it is, each (1, 1, X, Y, Z)."""
+    zooms = abs(float(grid["affine"][0][0]))
+    volume, brain = load_template(GridParams(shape=tuple(grid["shape"]), zooms=zooms))
+    return torch.from_numpy(volume * brain)[None, None], torch.from_numpy(brain.copy())[None, None]
 
 
 def _card(

@@ -22,17 +22,34 @@ RENAMES = (
     (re.compile(r"(decoder\.blocks\.\d+)\.conv\.conv\."), r"\1.postconv.conv."),
 )
 OLD_PROJECTION = re.compile(r"(.*blocks\.\d+)\.proj_attn\.weight$")
+MAISI_STEM = "encoder.blocks.0.conv.conv.weight"
+"""MAISI wraps convolutions once more than MONAI's AutoencoderKL does."""
+MAISI_WRAPPED = re.compile(r"\.conv\.conv\.(weight|bias)$")
 INITIAL_SLACK = 1.001
 """Rounding of a checkpoint in half precision."""
 
 
 def is_old(tensors: dict[str, Tensor]) -> bool:
     """Whether any key has a name of monai-generative."""
+    if is_maisi(tensors):
+        return False
     return any(pattern.search(key) for key in tensors for pattern, _ in RENAMES)
+
+
+def is_maisi(tensors: dict[str, Tensor]) -> bool:
+    """Whether the network is MONAI's AutoencoderKlMaisi."""
+    return MAISI_STEM in tensors
+
+
+def unwrapped(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors of an AutoencoderKlMaisi as AutoencoderKL would call them."""
+    return {MAISI_WRAPPED.sub(r".conv.\1", key): tensor for key, tensor in tensors.items()}
 
 
 def rename(tensors: dict[str, Tensor], projection: Projection) -> tuple[dict[str, Tensor], str]:
     """Return the tensors under MONAI's present names, and in words what became of `proj_attn`."""
+    if is_maisi(tensors):
+        return dict(tensors), ""
     blocks = [m[1] for key in tensors if (m := OLD_PROJECTION.match(key))]
     applied, words = _decide(tensors, blocks, projection)
     renamed: dict[str, Tensor] = {}

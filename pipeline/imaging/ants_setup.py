@@ -1,12 +1,20 @@
 """ANTs as a deterministic, single-threaded library, and its images from arrays."""
 
+import contextlib
+import logging
 import os
+import sys
+import tempfile
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.imaging.header import Affine, zooms_of
+from pipeline.imaging.header import SHEAR_TOLERANCE, Affine, shear_of, zooms_of
+from schemas.errors import ScanError
+
+log = logging.getLogger(__name__)
 
 RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 SEED = 20251
@@ -28,8 +36,66 @@ def load_ants() -> Any:
     return ants
 
 
+@contextlib.contextmanager
+def ants_speech(step: str) -> Iterator[None]:
+    """Keep what ANTs prints from C++ off the terminal; its last words explain a failure.
+
+    Of trial transforms that it throws away itself it prints lines such as "bad det": they go to
+    the debug log.
+
+    Raises
+    ------
+    ScanError
+        If ANTs fails over the images; `step` says at what.
+    """
+    with tempfile.TemporaryFile() as heard:
+        failure: Exception | None = None
+        with _descriptors_to(heard.fileno()):
+            try:
+                yield
+            except RuntimeError as error:
+                failure = error
+        heard.seek(0)
+        text = heard.read(1 << 16).decode(errors="replace")
+        lines = [line.strip() for line in text.splitlines() if line.strip()]
+        if lines:
+            log.debug("ANTs, %s: %s", step, " | ".join(dict.fromkeys(lines)))
+        if failure is not None:
+            words = [*str(failure).splitlines()[:1], *lines[-1:]]
+            detail = "; ".join(dict.fromkeys(word[:160] for word in words if word.strip()))
+            raise ScanError(f"{step} failed in ANTs: {detail}") from failure
+
+
+@contextlib.contextmanager
+def _descriptors_to(target: int) -> Iterator[None]:
+    """Let both output descriptors of the process lead elsewhere; C++ writes past sys.stdout."""
+    saved: dict[int, int] = {}
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):
+            stream.flush()
+    try:
+        for descriptor in (1, 2):
+            # A daemon may have closed them.
+            with contextlib.suppress(OSError):
+                saved[descriptor] = os.dup(descriptor)
+                os.dup2(target, descriptor)
+        yield
+    finally:
+        for descriptor, copy in saved.items():
+            os.dup2(copy, descriptor)
+            os.close(copy)
+
+
 def ants_image(data: npt.NDArray[Any], affine: Affine) -> Any:
-    """Return an ANTs image (LPS world) of a volume with a RAS affine."""
+    """Return an ANTs image (LPS world) of a volume with a RAS affine.
+
+    Raises
+    ------
+    ValueError
+        If the axes are not at right angles: ITK would place the voxels elsewhere.
+    """
+    if shear_of(affine) > SHEAR_TOLERANCE:
+        raise ValueError("sheared affine: resample to axes at right angles first")
     lps = RAS_TO_LPS @ affine
     zooms = zooms_of(lps)
     return load_ants().from_numpy(

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from pipeline.imaging.ants_setup import ants_image, load_ants
+from pipeline.imaging.ants_setup import ants_image, ants_speech, load_ants
 from pipeline.imaging.header import Affine, zooms_of
 
 ITERATIONS = (50, 50, 50, 50)
@@ -63,13 +63,15 @@ def correct_bias(
     floor = 0.01 * float(data[mask].mean())
     inside = mask[coarse]
     values = np.where(inside, np.maximum(data[coarse], floor), 0)
-    field = load_ants().n4_bias_field_correction(
-        ants_image(values, coarse_affine),
-        mask=ants_image(inside, coarse_affine),
-        shrink_factor=1,
-        convergence={"iters": list(ITERATIONS), "tol": TOLERANCE},
-        return_bias_field=True,
-    )
+    image, mask_image = ants_image(values, coarse_affine), ants_image(inside, coarse_affine)
+    with ants_speech("bias correction"):
+        field = load_ants().n4_bias_field_correction(
+            image,
+            mask=mask_image,
+            shrink_factor=1,
+            convergence={"iters": list(ITERATIONS), "tol": TOLERANCE},
+            return_bias_field=True,
+        )
     log_field = np.log(np.clip(field.numpy(), *FIELD_RANGE)).astype(np.float32)
     log_field -= log_field[inside].mean()
     found = BiasField(log_field, coarse_affine)

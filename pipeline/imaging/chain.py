@@ -28,19 +28,21 @@ from pipeline.imaging.geometry import (
 )
 from pipeline.imaging.header import Affine, check_field_of_view, zooms_of
 from pipeline.imaging.pose import upright_mask
-from pipeline.imaging.qc import judge, measure
+from pipeline.imaging.qc import is_other_contrast, is_poor, judge, measure
 from pipeline.imaging.read import read_scan
-from pipeline.imaging.register import POOR_NCC, Registration, register
+from pipeline.imaging.register import Registration, find_poses, register
 from pipeline.imaging.template import grid_affine
 from schemas.errors import ScanError
-from schemas.params import PreprocessParams
+from schemas.params import PreprocessParams, QcParams
 
-METHOD_VERSION = 4
+METHOD_VERSION = 5
 """Raised when the chain's results change; part of every scan's fingerprint."""
 SECOND_OPINION_DICE = 0.94
 """Overlap with the template below which a brain mask is doubted."""
 USUAL_BRAIN_ML = (950.0, 2000.0)
 """Brain volume (ml) beyond which a brain mask is doubted."""
+USUAL = QcParams()
+"""Thresholds of doubt: not those of the study, on which a volume's content does not depend."""
 CROP_MARGIN = 4.0
 """Border kept around the brain (mm)."""
 UPRIGHT = "deepbet, upright"
@@ -114,8 +116,8 @@ def preprocess_scan(path: Path, params: PreprocessParams) -> PreprocessedScan:
 
     Where the outcome is doubtful, a second opinion on the brain mask is taken and the better one
     kept: deepbet for a scan that came stripped (remains of the neck); otherwise deepbet on the head
-    turned upright, then HD-BET where it is installed. Deterministic: equal file and params give
-    equal bytes on one machine.
+    turned upright by quarter turns, then by any rotation, then HD-BET where it is installed.
+    Deterministic: equal file and params give equal bytes on one machine.
 
     Raises
     ------
@@ -131,19 +133,23 @@ def preprocess_scan(path: Path, params: PreprocessParams) -> PreprocessedScan:
     opinions = _second_opinions(head, mask, method) if params.brain_mask == "auto" else []
     # The head turned upright is found by a search of its own; one such search is enough.
     searched = any(name == UPRIGHT for name, _ in opinions)
-    result = _align(head, mask, params, clock, wide=not searched)
+    result = _align(head, mask, params, clock)
+    if not searched:
+        result = _searched(result, head, mask, params, clock)
     for name, find_mask in opinions:
-        if not _doubtful(result.numbers):
+        if not _doubtful(result.numbers) or _is_other_contrast(result.numbers):
             break
         other = _aligned_otherwise(head, find_mask, params, clock)
-        if other is not None and other.numbers["dice"] > result.numbers["dice"]:
+        if other is not None and _rank(other) > _rank(result):
             result, method = other, name
     # No other mask was better: the search that was left out for them.
-    if method == "deepbet" and searched and result.numbers["ncc"] < POOR_NCC:
-        result = _align(head, mask, params, clock)
+    if method == "deepbet" and searched:
+        result = _searched(result, head, mask, params, clock)
     with clock.step("resample"):
         volume, intensity_range = scale_intensities(
-            result.values, result.inside, params.intensity_percentiles
+            result.values,
+            result.inside,
+            params.intensity_percentiles if params.intensity == "percentiles" else None,
         )
     rigid = params.registration == "rigid"
     verdict = judge(result.numbers, head.notes, params.qc, rigid=rigid)
@@ -173,11 +179,11 @@ def _align(
     clock: _Clock,
     start: Affine | None = None,
     *,
-    wide: bool = True,
+    search: bool = False,
 ) -> _Result:
     """Correct, register (from `start`) and resample the brain inside a mask, and measure it.
 
-    `wide` lets rotations all around be searched where the registration is poor.
+    With `search`, rotations all around are tried too.
     """
     margin = np.ceil(CROP_MARGIN / zooms_of(head.affine)).astype(np.int64)
     box = bounding_box(mask, margin)
@@ -193,7 +199,7 @@ def _align(
             affine,
             kind=params.registration,
             zooms=params.registration_zooms,
-            poor_ncc=POOR_NCC if wide else None,
+            search=search,
             start=start,
         )
     with clock.step("resample"):
@@ -214,22 +220,52 @@ def _align(
     return _Result(values, on_grid, transform, bias, numbers)
 
 
+def _searched(
+    result: _Result, head: _Head, mask: Mask, params: PreprocessParams, clock: _Clock
+) -> _Result:
+    """Return the better of a result and, where that lies wrong, of a search all around."""
+    numbers = result.numbers
+    if not is_poor(numbers, USUAL) or _is_other_contrast(numbers):
+        return result
+    return _align(head, mask, params, clock, search=True)
+
+
+def _rank(result: _Result) -> tuple[bool, float]:
+    """Order results: tissues where the template has them, then the overlap."""
+    return not is_other_contrast(result.numbers, USUAL), result.numbers["dice"]
+
+
 def _doubtful(numbers: dict[str, float]) -> bool:
     low, high = USUAL_BRAIN_ML
     return (
         numbers["dice"] < SECOND_OPINION_DICE
-        or numbers["ncc"] < POOR_NCC
+        or is_poor(numbers, USUAL)
         or not low <= numbers["brain_ml"] <= high
     )
+
+
+def _is_other_contrast(numbers: dict[str, float]) -> bool:
+    """Tell whether mask and pose are right and the contrast is not that of a T1w.
+
+    No other mask would help, and looking for one costs minutes.
+    """
+    lies_well = numbers["dice"] >= SECOND_OPINION_DICE and numbers["turned"] <= USUAL.turned_warn
+    return lies_well and is_other_contrast(numbers, USUAL)
 
 
 def _second_opinions(head: _Head, mask: Mask, method: str) -> list[tuple[str, Opinion]]:
     """Return other ways to a brain mask and their names, the cheapest first."""
     if method != "deepbet":
         return [(f"{method}, then deepbet", lambda: (deepbet_mask(head.data) & mask, None))]
-    opinions: list[tuple[str, Opinion]] = [
-        (UPRIGHT, lambda: upright_mask(head.data, mask, head.affine))
-    ]
+    poses = find_poses(head.data, mask, head.affine)
+
+    def upright() -> tuple[Mask, Affine | None]:
+        pose = next(poses, None)
+        if pose is None:
+            raise ScanError("no further pose")
+        return upright_mask(head.data, mask, head.affine, pose)
+
+    opinions: list[tuple[str, Opinion]] = [(UPRIGHT, upright), (UPRIGHT, upright)]
     if hdbet_is_installed():
         opinions.append(("hd-bet", lambda: (hdbet_mask(head.data, zooms_of(head.affine)), None)))
     return opinions
@@ -242,22 +278,34 @@ def _aligned_otherwise(
     try:
         with clock.step("strip"):
             mask, start = find_mask()
-        return _align(head, mask, params, clock, start) if mask.any() else None
+        if not mask.any():
+            return None
+        result = _align(head, mask, params, clock, start)
+        # A start was searched for already.
+        return result if start is not None else _searched(result, head, mask, params, clock)
     except ScanError:
         return None
 
 
 def scale_intensities(
-    values: npt.NDArray[np.float32], inside: Mask, percentiles: tuple[float, float]
+    values: npt.NDArray[np.float32], inside: Mask, percentiles: tuple[float, float] | None
 ) -> tuple[npt.NDArray[np.uint8], tuple[float, float]]:
     """Map two percentiles of the brain to 1 and 255, clip beyond, 0 outside.
+
+    Without percentiles level / 255 is the share of the way from the volume's lowest value (air, 0,
+    included) to its highest. Level 0 is kept for what is outside.
 
     Raises
     ------
     ScanError
         If the brain has no contrast.
     """
-    low, high = (float(v) for v in np.percentile(values[inside], percentiles))
+    brain = values[inside]
+    if percentiles is None:
+        lowest, high = min(0.0, float(brain.min())), float(brain.max())
+        low = lowest + (high - lowest) / 255  # becomes level 1
+    else:
+        low, high = (float(v) for v in np.percentile(brain, percentiles))
     if not high > low:
         raise ScanError("the brain has no contrast")
     levels = np.clip((values - low) / (high - low), 0, 1)

@@ -11,8 +11,18 @@ MAX_NONFINITE = 0.05
 """Largest share of NaN or infinite voxels that is set to the background and noted."""
 NAN_AROUND = 0.9
 """Share of NaN on the faces of a volume from which on NaN stands for the background."""
-MIN_LEVELS = 16
-"""Fewest distinct intensities: below, the image is a mask or a label map."""
+MIN_LEVELS = 6
+"""Fewest distinct intensities: below, no tissue can be told from another."""
+FEW_LEVELS = 64
+"""Distinct intensities below which an image is worth a warning."""
+MAX_LEVELS = 4096
+"""Most distinct intensities of an image that may be a label map."""
+FLAT = 0.85
+"""Share of voxels equal to their neighbour from which on an image is a label map.
+
+Manual label maps of 140 regions have .88 to .90, their five tissues .92; heads rounded to 6 levels
+at most .81, to 16 levels .54, to 40 levels .34.
+"""
 MIN_FOREGROUND = 0.01
 """Smallest share of voxels that differ from the background."""
 MIN_MASKED = 0.1
@@ -65,8 +75,7 @@ def clean_voxels(
             f"only {foreground.size} voxels differ from the background; expected a head"
         )
     sample = foreground[:: max(1, foreground.size // 1_000_000)]
-    if np.unique(sample).size < MIN_LEVELS:
-        raise ScanError("fewer than 16 distinct intensities: a mask or label map, expected a T1w")
+    notes += _level_notes(data, sample, background)
     low, high = (float(v) for v in np.percentile(sample, (0.1, 99.9)))
     if high <= low:
         raise ScanError("intensities without contrast; expected a T1w head")
@@ -80,6 +89,45 @@ def clean_voxels(
     np.clip(data, low, ceiling, out=data)
     data -= np.float32(low)
     return data, notes
+
+
+def _level_notes(
+    data: npt.NDArray[np.float32], sample: npt.NDArray[np.float32], background: float
+) -> list[str]:
+    """Return a note where a head has few grey levels; refuse masks and label maps.
+
+    Raises
+    ------
+    ScanError
+        If the image is none of intensities, or of too few.
+    """
+    levels, counts = np.unique(sample, return_counts=True)
+    num_levels = levels.size
+    if num_levels <= 2 or (
+        num_levels <= MAX_LEVELS and _flat_share(data, background, levels[counts.argmax()]) > FLAT
+    ):
+        raise ScanError(
+            f"{num_levels} distinct intensities in flat regions: a mask or label map,"
+            " expected a T1w; give the scan that it was made from"
+        )
+    if num_levels < MIN_LEVELS:
+        raise ScanError(
+            f"only {num_levels} grey levels, expected {MIN_LEVELS} or more; convert the scan again,"
+            " without rounding its intensities"
+        )
+    if num_levels < FEW_LEVELS:
+        return [f"only {num_levels} grey levels: rounded when it was stored?"]
+    return []
+
+
+def _flat_share(data: npt.NDArray[np.float32], background: float, commonest: np.float32) -> float:
+    """Return the share of foreground voxels that equal the next along the first axis.
+
+    The commonest foreground value is left out: it may be a second background.
+    """
+    here, there = data[:-1], data[1:]
+    kept = np.isfinite(here) & (here != background) & (here != commonest) & (there != background)
+    return float((here == there)[kept].mean()) if kept.any() else 0.0
 
 
 def _is_nan_around(data: npt.NDArray[np.float32]) -> bool:

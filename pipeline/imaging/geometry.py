@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from pipeline.imaging.header import Affine, zooms_of
+from pipeline.imaging.header import SHEAR_TOLERANCE, Affine, shear_of, zooms_of
 
 FWHM_TO_SIGMA = 1 / 2.3548
 Box = tuple[slice, slice, slice]
@@ -54,6 +54,41 @@ def sample(
         data, matrix[:3, :3], matrix[:3, 3], output_shape=shape, order=order, output=np.float32
     )
     return out
+
+
+def straight_grid(affine: Affine, shape: Shape) -> tuple[Affine, Shape]:
+    """Return the grid with axes at right angles that holds a sheared one: affine and shape.
+
+    Voxel sizes stay, the axes are the nearest rotation (or reflection) of those given. A grid whose
+    axes are square already is returned as it is.
+    """
+    if shear_of(affine) <= SHEAR_TOLERANCE:
+        return affine, shape
+    zooms = zooms_of(affine)
+    left, _, right = np.linalg.svd(affine[:3, :3] / zooms)
+    grid = np.eye(4)
+    grid[:3, :3] = (left @ right) * zooms
+    corners = np.stack(np.meshgrid(*((0, n - 1) for n in shape), indexing="ij"), axis=-1)
+    along = corners.reshape(-1, 3) @ (np.linalg.inv(grid[:3, :3]) @ affine[:3, :3]).T
+    grid[:3, 3] = affine[:3, 3] + grid[:3, :3] @ along.min(axis=0)
+    sizes = np.ceil(along.max(axis=0) - along.min(axis=0) - 1e-6).astype(int) + 1
+    return grid, (int(sizes[0]), int(sizes[1]), int(sizes[2]))
+
+
+def straighten(
+    data: npt.NDArray[np.float32], affine: Affine
+) -> tuple[npt.NDArray[np.float32], Affine]:
+    """Resample a sheared volume (X, Y, Z) to axes at right angles; world positions stay.
+
+    Cubic, so that one more interpolation costs little detail. Where all neighbours are exactly 0
+    stays 0: the surroundings of a stripped brain remain its background.
+    """
+    shape: Any = data.shape
+    grid, size = straight_grid(affine, shape)
+    straight = sample(data, affine, grid, size, order=3)
+    np.clip(straight, 0, float(data.max()), out=straight)
+    straight[sample(data, affine, grid, size) == 0] = 0
+    return straight, grid
 
 
 def smooth_for(

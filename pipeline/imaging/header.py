@@ -12,12 +12,21 @@ Affine = npt.NDArray[np.float64]
 
 ZOOMS_RANGE = (0.3, 6.0)
 """Plausible voxel sizes of a T1-weighted head (mm)."""
+MAX_SLICE = 10.0
+"""Thickest slices that are read (mm): one axis may be coarser than ZOOMS_RANGE, with a warning."""
+MAX_ODD_ZOOMS = (0.05, 30.0)
+"""Voxel sizes (mm) that some image may have; beyond, the header is wrong."""
 FOV_RANGE = (100.0, 500.0)
 """Plausible extent of a T1-weighted head (mm)."""
 MAX_SHEAR = 0.2
 """Largest cosine between two axes; beyond, the header is not one of a scanner."""
+SHEAR_TOLERANCE = 1e-3
+"""Cosine between two axes from which a scan is resampled: 0.1 mm at the rim of the brain."""
+SAME_SIZE = 0.01
+"""Relative difference up to which two voxel sizes are the same but for rounding."""
 UNIT_TO_MM = {1: 1000.0, 3: 0.001}
 """NIfTI unit codes other than mm: metre, micrometre."""
+UNIT_NAMES = {1: "metres", 3: "micrometres"}
 
 
 @dataclass(frozen=True)
@@ -33,21 +42,55 @@ def zooms_of(affine: Affine) -> npt.NDArray[np.float64]:
     return np.asarray(np.linalg.norm(affine[:3, :3], axis=0))
 
 
+def shear_of(affine: Affine) -> float:
+    """Return the largest cosine between two axes of a (4, 4) affine; 0 where all are square."""
+    directions = affine[:3, :3] / zooms_of(affine)
+    return float(np.abs(directions.T @ directions - np.eye(3)).max())
+
+
 def affine_fault(affine: Affine) -> str | None:
-    """Return what makes an affine unusable, or None."""
+    """Return what makes an affine unusable and the remedy, or None."""
     if not np.isfinite(affine).all():
-        return "affine with NaN or infinite entries"
+        return "affine with NaN or infinite entries; repair the header"
     zooms = zooms_of(affine)
     if (zooms < 1e-9).any() or abs(np.linalg.det(affine[:3, :3] / zooms)) < 1e-3:
-        return "singular affine"
+        return "singular affine; repair the header"
+    fault = _size_fault(zooms)
+    if fault is None and shear_of(affine) > MAX_SHEAR:
+        return "sheared affine (axes not at right angles); repair the header"
+    return fault
+
+
+def _size_fault(zooms: npt.NDArray[np.float64]) -> str | None:
     low, high = ZOOMS_RANGE
     # Headers hold float32: a bound itself may come out a little beyond it.
-    if (zooms < low * 0.999).any() or (zooms > high * 1.001).any():
-        return f"voxel size {_mm(zooms)} mm, expected {low:g} to {high:g} mm"
-    cosines = (affine[:3, :3] / zooms).T @ (affine[:3, :3] / zooms) - np.eye(3)
-    if np.abs(cosines).max() > MAX_SHEAR:
-        return "sheared affine (axes not at right angles)"
-    return None
+    fine, coarse = zooms < low * 0.999, zooms > high * 1.001
+    if not fine.any() and (not coarse.any() or _is_one_thick_axis(zooms)):
+        return None
+    odd_low, odd_high = MAX_ODD_ZOOMS
+    found = f"voxel size {_mm(zooms)} mm, expected {low:g} to {high:g} mm"
+    if (zooms < odd_low).any() or (zooms > odd_high).any():
+        return f"{found}; repair the header"
+    if fine.any():
+        return f"{found}; resample the scan to 0.5 mm or more, or repair the header if it is wrong"
+    return (
+        f"{found} (slices up to {MAX_SLICE:g} mm); too coarse for a brain volume: take another"
+        " T1w of this person, or repair the header if it is wrong"
+    )
+
+
+def _is_one_thick_axis(zooms: npt.NDArray[np.float64]) -> bool:
+    """Tell whether the voxels are those of thick slices: one axis between the two bounds."""
+    high = ZOOMS_RANGE[1] * 1.001
+    return int((zooms > high).sum()) == 1 and bool(zooms.max() <= MAX_SLICE * 1.001)
+
+
+def slice_notes(affine: Affine) -> tuple[str, ...]:
+    """Return a note where slices are so thick that little anatomy is left between them."""
+    zooms = zooms_of(affine)
+    if zooms.max() <= ZOOMS_RANGE[1] * 1.001:
+        return ()
+    return (f"slices of {zooms.max():.3g} mm: what lies between them is interpolated",)
 
 
 def check_shape(shape: tuple[int, ...]) -> tuple[int, int, int]:
@@ -86,8 +129,10 @@ def check_field_of_view(shape: tuple[int, ...], affine: Affine) -> None:
 def nifti_geometry(header: nib.Nifti1Header) -> Geometry:
     """Choose between sform, qform and none; convert units to mm; say what was odd.
 
-    The sform wins where it is usable (as in nibabel), then the qform. Without either code the
-    orientation is a guess (voxel axes as left, anterior, superior) and is noted as such.
+    The sform wins where it is usable (as in nibabel), then the qform. An sform that shears and
+    scales the voxels comes from a co-registration of 12 parameters: its millimetres are those of
+    another head, so a usable qform is taken instead. Without either code the orientation is a guess
+    (voxel axes as left, anterior, superior) and is noted as such.
 
     Raises
     ------
@@ -99,30 +144,57 @@ def nifti_geometry(header: nib.Nifti1Header) -> Geometry:
     if (sizes < 0).any():
         notes.append("negative voxel sizes in the header: taken as positive")
         header["pixdim"][1:4] = np.abs(sizes)
-    sform, qform = _form(header, "sform"), _form(header, "qform")
-    chosen, fault = None, None
-    for name, affine in (("sform", sform), ("qform", qform)):
-        if affine is None:
-            continue
-        affine, unit_note = _to_mm(affine, header)
-        problem = affine_fault(affine)
-        if problem:
-            fault = f"{name}: {problem}"
-            notes.append(f"{fault}; ignored")
-        elif chosen is None:
-            chosen = affine
-            notes += unit_note
-    if sform is None and qform is None:
-        base = header.get_base_affine()
-        chosen, unit_note = _to_mm(base, header)
-        fault = affine_fault(chosen)
-        notes += [*unit_note, "no sform or qform: orientation unknown, taken as LAS"]
-        chosen = None if fault else chosen
-    if chosen is None:
-        raise ScanError(f"{fault}; repair the header")
-    if sform is not None and qform is not None and len(notes) == 0:
-        notes += _disagreement(sform, qform)
-    return Geometry(np.asarray(chosen, dtype=np.float64), tuple(notes))
+    stored = {name: _form(header, name) for name in ("sform", "qform")}
+    forms = {name: _to_mm(affine, header) for name, affine in stored.items() if affine is not None}
+    if not forms:
+        affine, unit_note = _to_mm(header.get_base_affine(), header)
+        fault = affine_fault(affine)
+        if fault:
+            raise ScanError(fault)
+        guess = "no sform or qform: orientation unknown, taken as LAS"
+        return _with_notes(affine, [*notes, *unit_note, guess])
+    faults = {name: affine_fault(affine) for name, (affine, _) in forms.items()}
+    usable = {name: affine for name, (affine, _) in forms.items() if faults[name] is None}
+    if not usable:
+        name = list(forms)[-1]
+        raise ScanError(f"{name}: {faults[name]}")
+    notes += [f"{name}: {fault.split(';')[0]}; ignored" for name, fault in faults.items() if fault]
+    name = next(iter(usable))
+    if len(usable) == 2 and _is_coregistered(usable["sform"], usable["qform"]):
+        name = "qform"
+        notes.append(
+            "sform shears and scales the voxels (a co-registration of 12 parameters?): qform taken"
+        )
+    notes += forms[name][1]
+    if not notes and len(usable) == 2:
+        notes += _disagreement(usable["sform"], usable["qform"])
+    elif not notes and name == "sform":
+        notes += _other_sizes(usable["sform"], header)
+    return _with_notes(usable[name], notes)
+
+
+def _with_notes(affine: Affine, notes: list[str]) -> Geometry:
+    return Geometry(np.asarray(affine, dtype=np.float64), (*notes, *slice_notes(affine)))
+
+
+def _is_coregistered(sform: Affine, qform: Affine) -> bool:
+    """Tell whether an sform has 12 parameters: sheared, and not in the scan's own millimetres."""
+    scaled = not np.allclose(zooms_of(sform), zooms_of(qform), rtol=SAME_SIZE)
+    same_hand = np.linalg.det(sform[:3, :3]) * np.linalg.det(qform[:3, :3]) > 0
+    return scaled and bool(same_hand) and shear_of(sform) > SHEAR_TOLERANCE
+
+
+def _other_sizes(sform: Affine, header: nib.Nifti1Header) -> list[str]:
+    """Return a note where a lone sform scales the voxels that pixdim describes."""
+    sizes = np.abs(np.asarray(header["pixdim"][1:4], dtype=np.float64))
+    # Sizes of 1 are what writers leave that never set them.
+    unset = bool((sizes == 1).all())
+    if unset or _size_fault(sizes) or np.allclose(zooms_of(sform), sizes, rtol=0.05):
+        return []
+    return [
+        f"sform gives voxels of {_mm(zooms_of(sform))} mm, pixdim {_mm(sizes)} mm: sform taken;"
+        " volumes in ml may be wrong"
+    ]
 
 
 def _form(header: nib.Nifti1Header, name: str) -> Affine | None:
@@ -137,22 +209,31 @@ def _form(header: nib.Nifti1Header, name: str) -> Affine | None:
 
 
 def _to_mm(affine: Affine, header: nib.Nifti1Header) -> tuple[Affine, list[str]]:
-    """Scale an affine whose unit code is not mm, if that makes the voxel sizes plausible."""
-    factor = UNIT_TO_MM.get(int(header["xyzt_units"]) % 8)
-    if factor is None or not np.isfinite(affine).all():
+    """Scale an affine that is not in mm, if that makes the voxel sizes plausible.
+
+    No voxel of a head in mm has the size of one in metres or micrometres, so a header that names
+    another unit, or none, is converted too.
+    """
+    if not np.isfinite(affine).all():
         return affine, []
-    scaled = affine.copy()
-    scaled[:3] *= factor
-    unit = "metres" if factor > 1 else "micrometres"
-    if affine_fault(scaled) is None:
-        return scaled, [f"header in {unit}: converted to mm"]
-    return affine, [f"header says {unit}, voxel sizes look like mm: taken as mm"]
+    code = int(header["xyzt_units"]) % 8
+    codes = [code] if code in UNIT_TO_MM else []
+    if affine_fault(affine):
+        codes += [other for other in UNIT_TO_MM if other not in codes]
+    for unit in codes:
+        scaled = affine.copy()
+        scaled[:3] *= UNIT_TO_MM[unit]
+        if affine_fault(scaled) is None:
+            said = "header in" if unit == code else "voxel sizes look like"
+            return scaled, [f"{said} {UNIT_NAMES[unit]}: converted to mm"]
+    if code in UNIT_TO_MM:
+        name = UNIT_NAMES[code]
+        return affine, [f"header says {name}, voxel sizes look like mm: taken as mm"]
+    return affine, []
 
 
 def _disagreement(sform: Affine, qform: Affine) -> list[str]:
     """Return a note where two usable forms put the voxels in different places."""
-    if affine_fault(sform) or affine_fault(qform):
-        return []
     axes = "".join(nib.aff2axcodes(sform)), "".join(nib.aff2axcodes(qform))
     if axes[0] != axes[1]:
         return [f"sform says {axes[0]}, qform says {axes[1]}: sform taken; check left and right"]

@@ -6,7 +6,6 @@ import numpy.typing as npt
 from pipeline.imaging.brain import deepbet_mask
 from pipeline.imaging.geometry import sample
 from pipeline.imaging.header import Affine, zooms_of
-from pipeline.imaging.register import find_pose
 from pipeline.imaging.template import GRID_CENTRE
 
 UPRIGHT_FOV = (200.0, 260.0, 260.0)
@@ -18,19 +17,20 @@ UPRIGHT_ZOOMS = (1.0, 2.0)
 
 
 def upright_mask(
-    data: npt.NDArray[np.float32], mask: npt.NDArray[np.bool_], affine: Affine
+    data: npt.NDArray[np.float32], mask: npt.NDArray[np.bool_], affine: Affine, pose: Affine
 ) -> tuple[npt.NDArray[np.bool_], Affine]:
     """Return deepbet's mask of a head after turning it as the template lies, and that turn.
 
-    deepbet knows heads in the usual pose: turned by 60 degrees it takes the neck for brain. The
-    rotation is searched with the doubtful `mask`, which is good enough for that.
+    deepbet knows heads in the usual pose: turned by 60 degrees it takes the neck for brain. `pose`
+    (native world to MNI152 world, mm) was searched with the doubtful `mask`, which is good enough
+    for that.
 
     Raises
     ------
     ScanError
         If deepbet finds no brain in the upright copy either.
     """
-    turn = _rotation_about(mask, affine, find_pose(data, mask, affine))
+    turn = _rotation_about(mask, affine, pose)
     zooms = float(np.clip(zooms_of(affine).min(), *UPRIGHT_ZOOMS))
     size = np.round(np.asarray(UPRIGHT_FOV) / zooms).astype(int)
     grid = np.diag([zooms, zooms, zooms, 1.0])

@@ -1,5 +1,6 @@
 """Cheap numbers per scan, and the verdict that documented thresholds give."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -8,16 +9,30 @@ import numpy.typing as npt
 
 from pipeline.imaging.geometry import bounding_box
 from pipeline.imaging.header import Affine, zooms_of
-from pipeline.imaging.register import correlation
-from pipeline.imaging.template import grid_affine, load_template
+from pipeline.imaging.register import correlation, overlap
+from pipeline.imaging.template import grid_affine, load_template, load_tissues
 from schemas.params import GridParams, QcParams
 
 Status = Literal["pass", "warn", "fail"]
 Mask = npt.NDArray[np.bool_]
-NUMBERS = ("brain_ml", "ncc", "dice", "scaling", "coverage", "turned", "snr", "foreground")
+NUMBERS = (
+    "brain_ml",
+    "ncc",
+    "dice",
+    "white_grey",
+    "grey_fluid",
+    "scaling",
+    "coverage",
+    "turned",
+    "snr",
+    "foreground",
+)
 """The numbers of every scan, in the order of the QC table."""
-ADDED_LATER = ("turned",)
+CONTRASTS = ("white_grey", "grey_fluid")
+ADDED_LATER = ("turned", *CONTRASTS)
 """Numbers that tables and records of earlier versions do not have."""
+MIN_TISSUE = 30
+"""Fewest voxels of a tissue on the grid from which its brightness is taken."""
 
 
 @dataclass(frozen=True)
@@ -55,19 +70,19 @@ def measure(
     -------
     dict
         brain_ml (ml, native); ncc, correlation with the template inside its mask; dice of brain
-        and template masks; scaling, the determinant of the affine; coverage, the share of the
-        template brain inside the field of view; turned, how far the head lies from the pose of the
-        template (degrees); snr, brain median over noise; foreground, the share of the grid that is
-        brain.
+        and template masks; white_grey and grey_fluid, by how many standard deviations of the brain
+        one tissue is brighter than the next (absent where the grid is too coarse); scaling, the
+        determinant of the affine; coverage, the share of the template brain inside the field of
+        view; turned, how far the head lies from the pose of the template (degrees); snr, brain
+        median over noise; foreground, the share of the grid that is brain.
     """
     template, template_mask = load_template(grid)
     voxel_ml = float(np.prod(zooms_of(native_affine))) / 1000
-    sizes = float(mask.sum()), float(template_mask.sum())
-    most = 2 * min(sizes) if rigid else sum(sizes)
     return {
         "brain_ml": float(native_mask.sum()) * voxel_ml,
         "ncc": correlation(volume, template, template_mask),
-        "dice": 2 * float((mask & template_mask).sum()) / max(1.0, most),
+        "dice": overlap(mask, template_mask, rigid=rigid),
+        **_contrasts(volume, mask, grid),
         "scaling": float(np.linalg.det(native_to_mni[:3, :3])),
         "coverage": _coverage(native.shape, native_affine, native_to_mni, grid),
         "turned": _turned(native_to_mni),
@@ -89,8 +104,9 @@ def judge(
         failures.append(f"brain of {brain_ml:.0f} ml, expected {low:.0f} to {high:.0f}")
     elif not warn_low <= brain_ml <= warn_high:
         warnings.append(f"brain of {brain_ml:.0f} ml, usual is {warn_low:.0f} to {warn_high:.0f}")
+    ncc_warn = _usual_ncc(numbers, params)
     for name, fail, warn, text in (
-        ("ncc", params.ncc_fail, params.ncc_warn, "correlation with the template"),
+        ("ncc", params.ncc_fail, ncc_warn, "correlation with the template"),
         ("dice", params.dice_fail, params.dice_warn, "overlap with the template brain"),
         ("coverage", params.coverage_fail, params.coverage_warn, "brain in the field of view"),
     ):
@@ -98,6 +114,8 @@ def judge(
             failures.append(f"{text} {numbers[name]:.2f}, expected at least {fail:.2f}")
         elif numbers[name] < warn:
             warnings.append(f"{text} {numbers[name]:.2f}, usual is {warn:.2f} or more")
+    for fault, is_failure in _contrast_faults(numbers, params):
+        (failures if is_failure else warnings).append(fault)
     low, high = params.scaling_warn
     if not rigid and not low <= numbers["scaling"] <= high:
         warnings.append(f"scaled by {numbers['scaling']:.2f}, usual is {low:.2f} to {high:.2f}")
@@ -109,6 +127,68 @@ def judge(
         )
     status: Status = "fail" if failures else "warn" if warnings else "pass"
     return Verdict(status, (*failures, *warnings))
+
+
+def is_poor(numbers: dict[str, float], params: QcParams) -> bool:
+    """Tell whether the correlation with the template is too low for this scan."""
+    return numbers["ncc"] < _usual_ncc(numbers, params)
+
+
+def _usual_ncc(numbers: dict[str, float], params: QcParams) -> float:
+    """Return the correlation below which a scan is suspicious.
+
+    Large ventricles lower the correlation of elders alone. Brains in a wrong pose correlate by as
+    much, and a phantom that lay upside down overlapped by .946: so the contrast of the tissues
+    where the template has them, and the pose, must be right too.
+    """
+    is_sound = (
+        numbers["dice"] >= params.dice_atrophy
+        and numbers.get("turned", 0.0) <= params.turned_warn
+        and numbers.get("white_grey", -1.0) >= params.white_grey_warn
+        and numbers.get("grey_fluid", -1.0) >= params.grey_fluid_warn
+    )
+    return min(params.ncc_warn, params.ncc_warn_atrophy) if is_sound else params.ncc_warn
+
+
+def is_other_contrast(numbers: dict[str, float], params: QcParams) -> bool:
+    """Tell whether the tissues are not in the order of a T1w: fluid, grey, white."""
+    return any(is_failure for _, is_failure in _contrast_faults(numbers, params))
+
+
+def _contrast_faults(numbers: dict[str, float], params: QcParams) -> Iterator[tuple[str, bool]]:
+    """Yield what speaks against a T1w, and whether it fails the scan."""
+    for name, fail, warn, order in (
+        ("white_grey", params.white_grey_fail, params.white_grey_warn, "white matter over grey"),
+        ("grey_fluid", params.grey_fluid_fail, params.grey_fluid_warn, "grey matter over fluid"),
+    ):
+        # Records of earlier versions and coarse grids have none.
+        value = numbers.get(name)
+        if value is None or not value < warn:
+            continue
+        limit = f"expected at least {fail:.2f}" if value < fail else f"usual is {warn:.2f} or more"
+        text = f"contrast of {order} {value:.2f}, {limit}: a T2w, FLAIR, T1 map or inversion image?"
+        yield text, value < fail
+
+
+def _contrasts(volume: npt.NDArray[np.float32], mask: Mask, grid: GridParams) -> dict[str, float]:
+    """Return by how many SD of the brain white matter is brighter than grey, and grey than fluid.
+
+    Medians where the template surely has that tissue. An affine fit leaves fluid in the cortex of
+    elders, which would make grey matter dark and a FLAIR look like a T1w: against white matter,
+    only grey voxels count that are nearer to it than to fluid.
+    """
+    tissues = {name: volume[mask & where] for name, where in load_tissues(grid).items()}
+    if min(values.size for values in tissues.values()) < MIN_TISSUE:
+        return {}
+    low, high = np.percentile(volume[mask], (0.5, 99.5))
+    spread = float(np.clip(volume[mask], low, high).std())
+    if not spread > 0:
+        return dict.fromkeys(CONTRASTS, 0.0)
+    fluid, grey, white = (float(np.median(tissues[name])) for name in ("fluid", "grey", "white"))
+    cortex = tissues["grey"]
+    solid = cortex[np.abs(cortex - white) < np.abs(cortex - fluid)]
+    solid_grey = float(np.median(solid)) if solid.size >= MIN_TISSUE else grey
+    return {"white_grey": (white - solid_grey) / spread, "grey_fluid": (grey - fluid) / spread}
 
 
 def _coverage(

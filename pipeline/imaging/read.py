@@ -12,7 +12,17 @@ from isal import igzip, isal_zlib
 
 from pipeline.compute import other_half
 from pipeline.imaging.clean import clean_voxels
-from pipeline.imaging.header import Affine, Geometry, affine_fault, check_shape, nifti_geometry
+from pipeline.imaging.geometry import straighten
+from pipeline.imaging.header import (
+    SHEAR_TOLERANCE,
+    Affine,
+    Geometry,
+    affine_fault,
+    check_shape,
+    nifti_geometry,
+    shear_of,
+    slice_notes,
+)
 from schemas.errors import ScanError
 
 SUFFIXES = (".nii", ".nii.gz", ".mgz", ".mgh", ".hdr", ".img")
@@ -32,12 +42,12 @@ READ_ERRORS: tuple[type[Exception], ...] = (
 
 @dataclass(frozen=True)
 class Scan:
-    """One image as stored: voxels, geometry, and what was odd about them."""
+    """One image as stored, but for a shear: voxels, geometry, and what was odd about them."""
 
     data: npt.NDArray[np.float32]
     """(X, Y, Z), arbitrary units, finite, 0 is the lowest intensity."""
     affine: Affine
-    """(4, 4), voxel to world (mm)."""
+    """(4, 4), voxel to world (mm), axes at right angles."""
     notes: tuple[str, ...]
     """Oddities that were mended or passed over."""
 
@@ -57,6 +67,8 @@ class _Layout:
 
 def read_scan(path: Path, *, max_bytes: int) -> Scan:
     """Return a NIfTI-1/2, MGH/MGZ or Analyze image as finite float32 voxels with its affine.
+
+    A sheared scan is resampled to axes at right angles: ITK has no others, and neither has a qform.
 
     Raises
     ------
@@ -80,7 +92,11 @@ def read_scan(path: Path, *, max_bytes: int) -> Scan:
         )
     raw = _read_voxels(layout, voxels, size).reshape(shape, order="F")
     data, notes = clean_voxels(raw, layout.slope, layout.inter)
-    return Scan(data, layout.geometry.affine, (*layout.geometry.notes, *notes))
+    affine, shear = layout.geometry.affine, shear_of(layout.geometry.affine)
+    if shear > SHEAR_TOLERANCE:
+        data, affine = straighten(data, affine)
+        notes.append(f"header sheared by {shear:.2g}: resampled to axes at right angles")
+    return Scan(data, affine, (*layout.geometry.notes, *notes))
 
 
 def check_header(path: Path) -> None:
@@ -108,6 +124,8 @@ def _layout(path: Path) -> _Layout:
         return _nifti_layout(path) if suffix in {".nii", ".nii.gz"} else _other_layout(path)
     except ScanError:
         raise
+    except PermissionError as error:
+        raise ScanError(f"cannot be read ({error.strerror})") from error
     except Exception as error:
         # Whatever a parser trips over is this scan's fault.
         raise ScanError(f"unreadable header: {_first_line(error)}") from error
@@ -156,10 +174,11 @@ def _other_layout(path: Path) -> _Layout:
     else:
         fault = affine_fault(np.asarray(image.affine, dtype=np.float64))
         if fault:
-            raise ScanError(f"{fault}; repair the header")
+            raise ScanError(fault)
         known = isinstance(image, nib.MGHImage) and bool(header["goodRASFlag"])
         notes = () if known else ("no orientation in the header: left and right unknown",)
-        geometry = Geometry(np.asarray(image.affine, dtype=np.float64), notes)
+        affine = np.asarray(image.affine, dtype=np.float64)
+        geometry = Geometry(affine, (*notes, *slice_notes(affine)))
     dtype = _numeric_dtype(header)
     slope, inter = _scaling(float(proxy.slope), float(proxy.inter))
     voxel_file = partner if partner and path.suffix.lower() == ".hdr" else path
@@ -213,6 +232,8 @@ def _read_range(path: Path, offset: int, count: int, *, exact: bool) -> bytes:
                 stream.read(1 << 20)
     except ScanError:
         raise
+    except PermissionError as error:
+        raise ScanError(f"cannot be read ({error.strerror})") from error
     except EOFError as error:
         raise ScanError("truncated gzip: the file ends early; copy it again") from error
     except READ_ERRORS as error:

@@ -2,7 +2,7 @@
 
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -10,10 +10,11 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.imaging.ants_setup import RAS_TO_LPS, ants_image, load_ants
+from pipeline.imaging.ants_setup import RAS_TO_LPS, ants_image, ants_speech, load_ants
 from pipeline.imaging.geometry import isotropic_grid, resample_masked, sample
 from pipeline.imaging.header import Affine
 from pipeline.imaging.template import grid_affine, load_template
+from pipeline.imaging.turns import ranked_turns
 from schemas.params import GridParams
 
 Kind = Literal["rigid", "affine", "syn"]
@@ -21,8 +22,12 @@ MARGIN = 12.0
 """Empty border around the brain during registration (mm)."""
 SEARCH_ZOOMS = 4.0
 """Voxel size of the wide search (mm)."""
-POOR_NCC = 0.40
-"""Correlation with the template below which rotations all around are searched."""
+TURN_ZOOMS = 8.0
+"""Voxel size at which quarter turns are ranked (mm)."""
+REFINED_TURNS = 3
+"""Quarter turns that are registered, the likeliest first."""
+SURE_NCC = 0.5
+"""Correlation of a rigid registration from which on no further pose is tried."""
 STAGE = {"rigid": "Rigid", "affine": "Affine"}
 
 
@@ -35,7 +40,7 @@ class Registration:
     ncc: float
     """Correlation with the template inside its mask."""
     wide_search: bool
-    """Whether the first try was poor and the wide search was used."""
+    """Whether a pose of the wide search was better than the first try."""
     displacement: npt.NDArray[np.float32] | None
     """(X, Y, Z, 3): added (mm) to MNI152 points before `native_to_mni` is undone; `syn` only."""
     displacement_affine: Affine | None
@@ -52,6 +57,13 @@ def correlation(
     return float(a @ b) / norm if norm > 0 else 0.0
 
 
+def overlap(one: npt.NDArray[np.bool_], other: npt.NDArray[np.bool_], *, rigid: bool) -> float:
+    """Return the Dice of two masks; under `rigid`, as a share of the best for their sizes."""
+    sizes = float(one.sum()), float(other.sum())
+    most = 2 * min(sizes) if rigid else sum(sizes)
+    return 2 * float((one & other).sum()) / max(1.0, most)
+
+
 def template_grid(zooms: float) -> GridParams:
     """Return a grid of the given voxel size (mm) with the usual field of view."""
     x, y, z = (int(np.ceil(extent / zooms)) for extent in (192, 240, 192))
@@ -65,23 +77,21 @@ def register(
     *,
     kind: Kind,
     zooms: float,
-    poor_ncc: float | None,
+    search: bool,
     start: Affine | None = None,
 ) -> Registration:
     """Estimate the transform of a brain to the template on copies of `zooms` (mm).
 
-    It starts from `start` (native world to MNI152 world), else from the centres of mass. Where the
-    result correlates with the template by less than `poor_ncc` (None: however little), rotations
-    all around are searched first, and the better of the two results is kept.
+    It starts from `start` (native world to MNI152 world), else from the centres of mass. With
+    `search`, rotations all around are tried too, and what correlates best is kept.
     """
     grid = template_grid(zooms)
     brain, brain_affine = _coarse_brain(data, mask, affine, zooms)
     linear: Literal["rigid", "affine"] = "rigid" if kind == "rigid" else "affine"
     best, ncc = _attempt(brain, brain_affine, grid, linear, initial=start)
     wide = False
-    if poor_ncc is not None and ncc < poor_ncc:
-        found = _wide_search(data, mask, affine)
-        other, other_ncc = _attempt(brain, brain_affine, grid, linear, initial=found)
+    for pose in find_poses(data, mask, affine) if search else ():
+        other, other_ncc = _attempt(brain, brain_affine, grid, linear, initial=pose)
         if other_ncc > ncc:
             best, ncc, wide = other, other_ncc, True
     field = field_affine = None
@@ -90,17 +100,31 @@ def register(
     return Registration(best, ncc, wide, field, field_affine)
 
 
-def find_pose(data: npt.NDArray[np.float32], mask: npt.NDArray[np.bool_], affine: Affine) -> Affine:
-    """Return roughly how a head lies: (4, 4), native world to MNI152 world (mm).
+def find_poses(
+    data: npt.NDArray[np.float32], mask: npt.NDArray[np.bool_], affine: Affine
+) -> Iterator[Affine]:
+    """Yield how a head may lie: (4, 4), native world to MNI152 world (mm), the likeliest first.
 
-    Rotations all around are searched; a mask that holds more than the brain will do, but not a bias
-    field estimated in it.
+    First the best of the 24 poses that a header with mixed-up axes leads to, the likeliest of them
+    refined until one fits well. If none does, then the best of rotations all around: with a mask
+    that holds more than the brain, the correlations of the two cannot be compared. Such a mask will
+    do, but not a bias field estimated in it.
     """
-    start = _wide_search(data, mask, affine)
     brain, brain_affine = _coarse_brain(data, mask, affine, SEARCH_ZOOMS)
     grid = template_grid(SEARCH_ZOOMS)
-    tries = [_attempt(brain, brain_affine, grid, "rigid", initial=i) for i in (start, None)]
-    return max(tries, key=lambda found: found[1])[0]
+    turns = ranked_turns(brain, brain_affine, template_grid(TURN_ZOOMS))
+    best, ncc = np.eye(4), -1.0
+    for _, start in turns[:REFINED_TURNS]:
+        found, found_ncc = _attempt(brain, brain_affine, grid, "rigid", initial=start)
+        if found_ncc > ncc:
+            best, ncc = found, found_ncc
+        if ncc >= SURE_NCC:
+            break
+    yield best
+    if ncc < SURE_NCC:
+        around = _all_around(brain, brain_affine, grid)
+        tries = [_attempt(brain, brain_affine, grid, "rigid", initial=i) for i in (around, None)]
+        yield max(tries, key=lambda found: found[1])[0]
 
 
 def _coarse_brain(
@@ -138,40 +162,40 @@ def _linear(
     folder = Path(tempfile.mkdtemp(prefix="register-"))
     try:
         start = None if initial is None else [_write_transform(initial, folder / "start.mat")]
-        result = load_ants().registration(
-            fixed=ants_image(template, grid_affine(grid)),
-            moving=ants_image(brain, affine),
-            type_of_transform=STAGE[kind],
-            initial_transform=start,
-            outprefix=f"{folder}/linear_",
-            aff_metric="mattes",
-            aff_iterations=(500, 200, 100),
-            aff_shrink_factors=(4, 2, 1),
-            aff_smoothing_sigmas=(2, 1, 0),
-            aff_random_sampling_rate=0.25,
-        )
+        fixed, moving = ants_image(template, grid_affine(grid)), ants_image(brain, affine)
+        with ants_speech("registration"):
+            result = load_ants().registration(
+                fixed=fixed,
+                moving=moving,
+                type_of_transform=STAGE[kind],
+                initial_transform=start,
+                outprefix=f"{folder}/linear_",
+                aff_metric="mattes",
+                aff_iterations=(500, 200, 100),
+                aff_shrink_factors=(4, 2, 1),
+                aff_smoothing_sigmas=(2, 1, 0),
+                aff_random_sampling_rate=0.25,
+            )
         return _read_transforms(result["fwdtransforms"])
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _wide_search(
-    data: npt.NDArray[np.float32], mask: npt.NDArray[np.bool_], affine: Affine
-) -> Affine:
+def _all_around(brain: npt.NDArray[np.float32], affine: Affine, grid: GridParams) -> Affine:
     """Search rotations all around at a coarse scale; returns native world to MNI152 world."""
     ants = load_ants()
-    grid = template_grid(SEARCH_ZOOMS)
     template, _ = load_template(grid)
-    brain, brain_affine = _coarse_brain(data, mask, affine, SEARCH_ZOOMS)
+    fixed, moving = ants_image(template, grid_affine(grid)), ants_image(brain, affine)
     folder = Path(tempfile.mkdtemp(prefix="search-"))
     try:
-        path = ants.affine_initializer(
-            ants_image(template, grid_affine(grid)),
-            ants_image(brain, brain_affine),
-            search_factor=30,
-            radian_fraction=0.5,
-            txfn=str(folder / "search.mat"),
-        )
+        with ants_speech("search of the pose"):
+            path = ants.affine_initializer(
+                fixed,
+                moving,
+                search_factor=30,
+                radian_fraction=0.5,
+                txfn=str(folder / "search.mat"),
+            )
         return _read_transforms([path])
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -187,14 +211,16 @@ def _nonlinear(
     aligned = sample(brain, affine, np.linalg.inv(native_to_mni) @ target, grid.shape)
     folder = Path(tempfile.mkdtemp(prefix="syn-"))
     try:
-        result = ants.registration(
-            fixed=ants_image(template, target),
-            moving=ants_image(aligned, target),
-            type_of_transform="SyNOnly",
-            initial_transform="identity",
-            outprefix=f"{folder}/syn_",
-            reg_iterations=(40, 20, 10),
-        )
+        fixed, moving = ants_image(template, target), ants_image(aligned, target)
+        with ants_speech("registration"):
+            result = ants.registration(
+                fixed=fixed,
+                moving=moving,
+                type_of_transform="SyNOnly",
+                initial_transform="identity",
+                outprefix=f"{folder}/syn_",
+                reg_iterations=(40, 20, 10),
+            )
         warp = next(p for p in result["fwdtransforms"] if p.endswith(".nii.gz"))
         field = ants.image_read(warp).numpy().astype(np.float32)
     finally:

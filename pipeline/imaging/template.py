@@ -1,6 +1,7 @@
 """The MNI152 brain (nilearn's ICBM152 2009a, symmetric, skull-stripped) and the target grid."""
 
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -9,6 +10,8 @@ from pipeline.imaging.geometry import sample, smooth_for
 from pipeline.imaging.header import Affine
 from schemas.params import GridParams
 
+SURE_TISSUE = {"fluid": 0.7, "grey": 0.9, "white": 0.9}
+"""Share of a tissue in a template voxel from which on it stands for that tissue."""
 GRID_CENTRE = (0.0, -17.0, 5.0)
 """Middle of the template brain's bounding box (MNI152 world, mm)."""
 
@@ -43,3 +46,22 @@ def load_template(grid: GridParams) -> tuple[npt.NDArray[np.float32], npt.NDArra
     volume.setflags(write=False)
     inside.setflags(write=False)
     return volume, inside
+
+
+@lru_cache(maxsize=4)
+def load_tissues(grid: GridParams) -> dict[str, npt.NDArray[np.bool_]]:
+    """Return where the template surely holds fluid, grey and white matter, each (X, Y, Z)."""
+    from nilearn.datasets import load_mni152_gm_template, load_mni152_wm_template
+
+    target = grid_affine(grid)
+
+    def on_grid(image: Any) -> npt.NDArray[np.float32]:
+        affine = np.asarray(image.affine)
+        data = smooth_for(image.get_fdata(dtype=np.float32), affine, grid.zooms)
+        return sample(data, affine, target, grid.shape)
+
+    grey = on_grid(load_mni152_gm_template(resolution=1))
+    white = on_grid(load_mni152_wm_template(resolution=1))
+    shares = {"fluid": 1 - grey - white, "grey": grey, "white": white}
+    _, brain = load_template(grid)
+    return {name: brain & (shares[name] > sure) for name, sure in SURE_TISSUE.items()}

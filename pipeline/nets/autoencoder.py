@@ -10,6 +10,8 @@ from monai.networks.utils import pixelshuffle, pixelunshuffle
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from pipeline.nets.boxes import in_boxes
+
 INITIAL_LOGVAR = -4.0
 """Posterior log-variance at the start. MONAI starts at 0: noise as large as the signal, through
 which nothing passes for hundreds of steps."""
@@ -52,6 +54,10 @@ class Autoencoder(nn.Module):
     normalisation sees the share of background, and a brain that fills more of its grid than those
     trained on came back a fifth too dark (benchmarks/results/boxes.md).
 
+    With `boxes` volumes are encoded and decoded in overlapping boxes of that many voxels, which
+    takes their memory instead of the volume's; see `nets/boxes.py`. `maisi` makes MONAI's
+    AutoencoderKlMaisi, without its split convolutions.
+
     With `checkpointing`, activations inside a block are computed again in the backward pass: a
     step takes about a third longer and a fraction of the memory.
     """
@@ -71,19 +77,22 @@ class Autoencoder(nn.Module):
         combined_qkv: bool = False,
         norm_eps: float = 1e-6,
         transposed_upsampling: bool = False,
+        maisi: bool = False,
         checkpointing: bool = False,
     ) -> None:
         super().__init__()
         self.patch = patch
         self.factor = patch * 2 ** (len(channels) - 1)
         self.box: tuple[int, ...] | None = None
+        self.boxes: tuple[int, ...] | None = None
         self.latent_channels = latent_channels
         self.checkpointing = checkpointing
-        self.net = AutoencoderKL(
+        self.net = _network(
+            channels,
+            maisi=maisi,
             spatial_dims=3,
             in_channels=patch**3,
             out_channels=patch**3,
-            channels=channels,
             latent_channels=latent_channels,
             num_res_blocks=(num_res_blocks,) * len(channels)
             if isinstance(num_res_blocks, int)
@@ -117,7 +126,15 @@ class Autoencoder(nn.Module):
         self, volume: Float[Tensor, "B 1 X Y Z"]
     ) -> tuple[Float[Tensor, "B C x y z"], Float[Tensor, "B C x y z"]]:
         """Return the posterior's mean and log-variance (MONAI itself returns sigma)."""
-        margins = self._margins([n // self.factor for n in volume.shape[2:]])
+        if self.boxes is not None:
+            mean, logvar = in_boxes(self._both, volume, self.boxes).chunk(2, dim=1)
+            return mean, logvar
+        return self._encode(volume, self._margins([n // self.factor for n in volume.shape[2:]]))
+
+    def _both(self, volume: Tensor) -> Tensor:
+        return torch.cat(self._encode(volume, [(0, 0)] * 3), dim=1)
+
+    def _encode(self, volume: Tensor, margins: Margins) -> tuple[Tensor, Tensor]:
         surrounded = _surround(volume, margins, self.factor, volume.new_zeros(()))
         folded = pixelunshuffle(surrounded, 3, self.patch)
         features = _inside(self._through(self.net.encoder.blocks, folded), margins, 1)
@@ -127,7 +144,12 @@ class Autoencoder(nn.Module):
 
     def decode(self, latent: Float[Tensor, "B C x y z"]) -> Float[Tensor, "B 1 X Y Z"]:
         """Return the volume, not clipped."""
-        margins = self._margins(latent.shape[2:])
+        if self.boxes is not None:
+            sides = tuple(n // self.factor for n in self.boxes)
+            return in_boxes(lambda part: self._decode(part, [(0, 0)] * 3), latent, sides)
+        return self._decode(latent, self._margins(latent.shape[2:]))
+
+    def _decode(self, latent: Tensor, margins: Margins) -> Tensor:
         surrounded = _surround(latent, margins, 1, _corners(latent))
         folded = self._through(self.net.decoder.blocks, self.net.post_quant_conv(surrounded))
         volume = pixelshuffle(folded, 3, self.patch)
@@ -148,6 +170,15 @@ class Autoencoder(nn.Module):
             else:
                 x = block(x)
         return x
+
+
+def _network(channels: tuple[int, ...], *, maisi: bool, **arguments: Any) -> AutoencoderKL:
+    """Return MONAI's network; that of MAISI lives among its applications."""
+    if not maisi:
+        return AutoencoderKL(channels=channels, **arguments)
+    from monai.apps.generation.maisi.networks.autoencoderkl_maisi import AutoencoderKlMaisi
+
+    return AutoencoderKlMaisi(num_channels=channels, num_splits=1, save_mem=False, **arguments)
 
 
 def _surround(x: Tensor, margins: Margins, unit: int, air: Tensor) -> Tensor:

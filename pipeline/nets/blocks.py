@@ -162,10 +162,14 @@ class ResBlock(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """Single-head self-attention over all positions, residual, zero-initialised."""
+    """Self-attention over all positions, residual, zero-initialised.
 
-    def __init__(self, channels: int) -> None:
+    With several heads the outputs of `qkv` are grouped by head; q, k and v lie side by side in one.
+    """
+
+    def __init__(self, channels: int, *, heads: int = 1) -> None:
         super().__init__()
+        self.heads = heads
         self.norm = group_norm(channels)
         self.qkv = nn.Linear(channels, 3 * channels)
         self.out = zero_init(nn.Linear(channels, channels))
@@ -173,7 +177,8 @@ class SelfAttention(nn.Module):
     def forward(self, x: Float[Tensor, "B C X Y Z"]) -> Float[Tensor, "B C X Y Z"]:
         """Return x plus what attention adds."""
         tokens = self.norm(x).flatten(2).transpose(1, 2)
-        q, k, v = self.qkv(tokens).unsqueeze(1).chunk(3, dim=-1)
-        h = self.out(F.scaled_dot_product_attention(q, k, v).squeeze(1))
+        q, k, v = self.qkv(tokens).unflatten(-1, (self.heads, -1)).transpose(1, 2).chunk(3, dim=-1)
+        attended = F.scaled_dot_product_attention(q, k, v)
+        h = self.out(attended.transpose(1, 2).flatten(2))
         out: Tensor = x + h.transpose(1, 2).reshape(x.shape)
         return out

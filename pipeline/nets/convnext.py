@@ -51,10 +51,17 @@ class _Block(nn.Module):
 
 
 class ConvNext(nn.Module):
-    """Grey images to one vector each."""
+    """Grey images to one vector each.
 
-    def __init__(self, *, channels: tuple[int, ...], depths: tuple[int, ...]) -> None:
+    Images are padded to what the strides divide, unless `pad` is off: then, as in torchvision,
+    what is left over at the far edges is not seen.
+    """
+
+    def __init__(
+        self, *, channels: tuple[int, ...], depths: tuple[int, ...], pad: bool = True
+    ) -> None:
         super().__init__()
+        self.pad = pad
         layers: list[nn.Module] = []
         for level, (width, depth) in enumerate(zip(channels, depths, strict=True)):
             if level == 0:
@@ -72,12 +79,17 @@ class ConvNext(nn.Module):
                 nn.init.zeros_(module.bias)
 
     def forward(self, image: Float[Tensor, "B 1 X Y"]) -> Float[Tensor, "B W"]:
-        """Return the features of images, padded to what the strides divide."""
-        stride = 4 * 2 ** (len(self.features) // 2 - 1)
+        """Return the features of images."""
         x, y = image.shape[2:]
-        padded = F.pad(image, [0, -y % stride, 0, -x % stride])
-        out: Tensor = self.norm(self.features(padded).mean((2, 3), keepdim=True)).flatten(1)
+        if self.pad:
+            image = F.pad(image, [0, -y % self.stride, 0, -x % self.stride])
+        out: Tensor = self.norm(self.features(image).mean((2, 3), keepdim=True)).flatten(1)
         return out
+
+    @property
+    def stride(self) -> int:
+        """Return the side of the smallest image that the network reads (pixels)."""
+        return int(4 * 2 ** (len(self.features) // 2 - 1))
 
 
 def from_torchvision(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -36,6 +36,7 @@ class UnetConfig:
     attention_levels: tuple[int, ...]
     dropout: float = 0.0
     pooling: Literal["isotropic", "anisotropic"] = "isotropic"
+    attention_heads: int = 1
 
     @property
     def stride(self) -> Stride:
@@ -103,7 +104,8 @@ class _Stage(nn.Module):
     ) -> None:
         super().__init__()
         self.block = _conditioned(in_channels, out_channels, config, semantic=semantic)
-        self.attention = SelfAttention(out_channels) if attention else nn.Identity()
+        heads = config.attention_heads
+        self.attention = SelfAttention(out_channels, heads=heads) if attention else nn.Identity()
 
     def forward(self, x: Tensor, emb: Tensor, y_emb: Tensor | None = None) -> Tensor:
         out: Tensor = self.attention(self.block(x, emb, y_emb))

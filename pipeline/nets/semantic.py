@@ -1,12 +1,10 @@
 """Semantic encoders: a latent, or a volume, in; y_sem out.
 
-One interface: `reads` says which of the two, `dim` is the length of y_sem, `mixes_batch` whether
-training statistics are those of the whole batch, `fit_input` and `fit_output` set what the training
-scans have in common.
+One interface, `encoders.SemanticEncoder`, and several networks behind it.
 """
 
 from collections.abc import Iterable
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -15,26 +13,9 @@ from torch import Tensor, nn
 
 from pipeline.nets.blocks import Conv3d, Resample, ResBlock, group_norm
 from pipeline.nets.convnext import ConvNext
+from pipeline.nets.encoders import SemanticEncoder
 from pipeline.nets.modes import Modes
-
-
-class SemanticEncoder(nn.Module):
-    """What every semantic encoder has."""
-
-    reads: Literal["latent", "volume"] = "latent"
-    mixes_batch = False
-
-    def __init__(self, dim: int) -> None:
-        super().__init__()
-        self.dim = dim
-
-    def fit_input(self, centre: Float[Tensor, "C X Y Z"], spread: Float[Tensor, "C X Y Z"]) -> None:
-        """Set the mean of standardised training latents and the unit of deviations from it."""
-
-    @torch.no_grad()
-    def fit_output(self, batches: Iterable[Tensor]) -> None:  # noqa: ARG002 (none here)
-        """Set the statistics that standardise y_sem, where it is. Leaves evaluation mode."""
-        self.eval()
+from pipeline.nets.published import PublishedEncoder
 
 
 class DeviationEncoder(SemanticEncoder):
@@ -222,9 +203,10 @@ class LatentSlicesEncoder(DeviationEncoder):
 
 
 class VolumeSlicesEncoder(SemanticEncoder):
-    """The published encoder (Lozupone et al. 2025): a 2D ConvNeXt over axial slices of the volume.
+    """The published idea (Lozupone et al. 2025): a 2D ConvNeXt over axial slices of the volume.
 
-    Grey slices, no standardisation of y_sem. `num_slices` of them, evenly spread.
+    Grey slices, no standardisation of y_sem. `num_slices` of them, evenly spread. The published
+    layers themselves are in `published.py`.
     """
 
     reads = "volume"
@@ -265,6 +247,7 @@ ENCODERS: dict[str, type[SemanticEncoder]] = {
     "latent": LatentEncoder,
     "latent-2.5d": LatentSlicesEncoder,
     "slices": VolumeSlicesEncoder,
+    "published": PublishedEncoder,
 }
 
 

@@ -1,6 +1,8 @@
 """latents.zarr → semantics.zarr: y_sem of every scan."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -10,6 +12,8 @@ from zarr.codecs import Crc32cCodec, ZstdCodec
 from pipeline import __version__
 from pipeline.compute import progress
 from pipeline.frozen import FrozenLdae
+from pipeline.nets.published import PublishedEncoder
+from pipeline.precompute.changed import tell_other_ldae
 from pipeline.stores.builder import ArraySpec, StoreBuilder, lock_store
 from pipeline.stores.latents import LatentStore
 from pipeline.stores.matching import check_same_scans, semantic_fingerprint
@@ -63,32 +67,63 @@ def embed_latents(
     with lock_store(out):
         if is_current(out, attributes):
             return len(latents)
+        tell_other_ldae(out, ldae.digest)
         refuse_hurt(latents)
         if volumes is not None:
             check_same_scans(latents, volumes)
+            check_volumes(ldae, volumes)
         builder = StoreBuilder(out, attributes, [spec], unit_rows=ROWS_PER_CHUNK)
         pending = builder.pending()
         for unit in progress(pending, total=len(pending), label="embed"):
             ids = source.scan_ids[unit.start : unit.stop]
             loaded = latents.load(ids, device=device)
             y_sem = []
-            for start in range(0, len(ids), params.batch_size):
-                rows = slice(start, start + params.batch_size)
+            starts = range(0, len(ids), params.batch_size)
+            batches = [slice(start, start + params.batch_size) for start in starts]
+            readers = _readers(volumes, [ids[rows] for rows in batches], device)
+            for rows, reader in zip(batches, readers, strict=True):
                 z_0 = ldae.net.diffusion.standardise(loaded.mean[rows].float())
                 with torch.inference_mode():
-                    y_sem.append(ldae.net.embed(z_0, _reader(volumes, ids[rows], device)))
+                    y_sem.append(ldae.net.embed(z_0, reader))
             builder.write(unit, {"y_sem": torch.cat(y_sem).cpu().numpy()})
         builder.finish()
     return len(latents)
 
 
-def _reader(
-    volumes: VolumeStore | None, scan_ids: Sequence[str], device: torch.device
-) -> Callable[[], Tensor] | None:
-    """Return what reads the volumes of these scans, should the encoder ask for them."""
+def _readers(
+    volumes: VolumeStore | None, batches: Sequence[Sequence[str]], device: torch.device
+) -> Iterator[Callable[[], Tensor] | None]:
+    """Yield what gives the volumes of each batch to the encoder; the next is read meanwhile."""
     if volumes is None:
-        return None
-    return lambda: volumes.load_unit_interval(scan_ids).to(device)
+        yield from (None for _ in batches)
+        return
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        following = pool.submit(volumes.load_unit_interval, batches[0])
+        for number in range(len(batches)):
+            current = following
+            if number + 1 < len(batches):
+                following = pool.submit(volumes.load_unit_interval, batches[number + 1])
+            yield partial(_result, current, device)
+
+
+def _result(volumes: Future[Tensor], device: torch.device) -> Tensor:
+    return volumes.result().to(device)
+
+
+def check_volumes(ldae: FrozenLdae, volumes: VolumeStore) -> None:
+    """Refuse volumes that the semantic encoder cannot read.
+
+    Raises
+    ------
+    ContractError
+        Naming the store.
+    """
+    encoder = ldae.net.encoder
+    if isinstance(encoder, PublishedEncoder):
+        try:
+            encoder.check_grid(tuple(volumes.attributes.grid["shape"]))
+        except ValueError as error:
+            raise ContractError(f"{volumes.path}: {error}; preprocess to its grid") from error
 
 
 def check_same_autoencoder(latents: LatentStore, ldae: FrozenLdae) -> None:
@@ -99,7 +134,10 @@ def check_same_autoencoder(latents: LatentStore, ldae: FrozenLdae) -> None:
             " encode with that one, or train on this store"
         )
     if latents.latent_shape != tuple(ldae.config["latent_shape"]):
+        grid = "×".join(map(str, ldae.config["grid"]["shape"]))
+        made = f"preprocess to {grid} voxels and encode"
+        remedy = made if "imported" in ldae.config else "train on this store"
         raise ContractError(
             f"{latents.path}: latents of {latents.latent_shape}, the LDAE was trained on"
-            f" {tuple(ldae.config['latent_shape'])}; train on this store"
+            f" {tuple(ldae.config['latent_shape'])}; {remedy}"
         )

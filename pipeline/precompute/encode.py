@@ -1,16 +1,16 @@
 """volumes.zarr → latents.zarr: the frozen autoencoder over every scan, once."""
 
+import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
 from pipeline import __version__
-from pipeline.frozen import FrozenAutoencoder
+from pipeline.frozen import FrozenAutoencoder, grid_words, intensity_rule
 from pipeline.precompute.fill import Work, begin
 from pipeline.precompute.previous import find_previous, open_previous, refuse_change, refuse_loss
 from pipeline.precompute.spread import Site, fill
@@ -22,8 +22,10 @@ from pipeline.stores.units import Made
 from pipeline.stores.verify import missing_chunks, verify_store
 from pipeline.stores.volumes import VolumeStore
 from schemas.errors import ContractError
-from schemas.params import EncodeParams
+from schemas.params import EncodeParams, PreprocessParams
 from schemas.stores import StoreAttributes
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,8 +152,8 @@ def latent_shape(volumes: VolumeStore, autoencoder: FrozenAutoencoder) -> tuple[
         )
     if any(grid[key] != trained[key] for key in ("shape", "affine")):
         raise ContractError(
-            f"{volumes.path}: grid {_grid_words(grid)}, the autoencoder was trained on"
-            f" {_grid_words(trained)}; preprocess to that grid or train an autoencoder on this one"
+            f"{volumes.path}: grid {grid_words(grid)}, the autoencoder was trained on"
+            f" {grid_words(trained)}; preprocess to that grid or train an autoencoder on this one"
         )
     try:
         return autoencoder.net.latent_shape(tuple(volume.shape[1:]))
@@ -159,10 +161,20 @@ def latent_shape(volumes: VolumeStore, autoencoder: FrozenAutoencoder) -> tuple[
         raise ContractError(f"{volumes.path}: {error}") from error
 
 
-def _grid_words(grid: dict[str, Any]) -> str:
-    zooms = [sum(row[axis] ** 2 for row in grid["affine"][:3]) ** 0.5 for axis in range(3)]
-    shape = "×".join(str(n) for n in grid["shape"])
-    return f"{shape} of {'×'.join(f'{zoom:g}' for zoom in zooms)} mm"
+def check_intensity(volumes: VolumeStore, autoencoder: FrozenAutoencoder) -> None:
+    """Warn where intensities were scaled otherwise than the autoencoder expects."""
+    rule = intensity_rule(autoencoder.config)
+    recorded = volumes.attributes.params.get("preprocess", {})
+    made = PreprocessParams.model_validate(recorded)
+    wrong = {name: getattr(made, name) for name in rule if getattr(made, name) != rule[name]}
+    if recorded and wrong:
+        log.warning(
+            "%s: intensities scaled with preprocess.%s, the autoencoder was trained with %s; expect"
+            " a worse reconstruction, or preprocess again",
+            volumes.path,
+            ", ".join(f"{name} {value}" for name, value in wrong.items()),
+            ", ".join(f"{name} {value}" for name, value in rule.items()),
+        )
 
 
 def plan_latents(

@@ -12,21 +12,25 @@ from typing import Any
 import pandas as pd
 
 from pipeline import __version__
-from pipeline.compute import digest_of, progress, write_atomic
+from pipeline.cohort.candidates import Candidate
+from pipeline.compute import counted, digest_of, progress, write_atomic
+from pipeline.precompute.changed import tell_other_preprocessing
+from pipeline.precompute.next_image import Trials, with_notes
 from pipeline.precompute.overrides import BY_HAND, Override
 from pipeline.precompute.staging import Record, Staging
-from pipeline.precompute.tasks import Task, content_params, fingerprint, run_all
+from pipeline.precompute.tasks import Task, content_params, fingerprint, recorded_params, run_all
 from pipeline.stores.builder import check_target, lock_store
 from pipeline.stores.reading import is_current
 from pipeline.stores.verify import verify_store
 from pipeline.stores.volumes import VolumeRow, VolumeStore, open_volumes, write_volumes
 from schemas.errors import ContractError
-from schemas.manifest import QUARANTINE_COLUMNS
+from schemas.manifest import QUARANTINE_COLUMNS, SELECTION
 from schemas.params import PreprocessParams
 from schemas.stores import StoreAttributes
 
 log = logging.getLogger(__name__)
 
+PASSED = ("pass", "warn")
 STEPS = ("read", "strip", "bias", "register", "resample", "qc")
 
 
@@ -58,6 +62,7 @@ def preprocess_cohort(
     workers: int,
     scheduler: str | None = None,
     overrides: Mapping[str, Override] | None = None,
+    candidates: Mapping[str, list[Candidate]] | None = None,
 ) -> PreprocessSummary:
     """Preprocess every scan of a manifest; one bad scan never stops the others.
 
@@ -66,7 +71,8 @@ def preprocess_cohort(
     earlier complete store are copied where source, parameters and method are the same, and done
     again where they are damaged; a store that has all it should is read but not written.
     `overrides` (scan_id → verdict by hand) stand above the thresholds; a scan without a volume
-    stays out.
+    stays out. Where an image is refused, the next of `candidates` (scan_id → images) is tried under
+    the same scan id, unless the scan is set to `fail`; the QC table has the path and the reason.
 
     Raises
     ------
@@ -77,22 +83,38 @@ def preprocess_cohort(
     # A folder given as relative must mean the same in every worker process.
     out = out.absolute()
     by_hand = overrides or {}
-    tasks = _tasks(manifest, params, manifest_dir)
+    trials = Trials(
+        candidates or {},
+        params,
+        lambda task, record: _judge(task, record, params),
+        settled={scan_id for scan_id, verdict in by_hand.items() if verdict.status == "fail"},
+    )
+    following = with_notes(_tasks(manifest, params, manifest_dir), trials.candidates)
+    scan_ids, reused = [task.scan_id for task in following], 0
     with lock_store(out):
         check_target(out, "volumes")
         staging, ledger = Staging(out), _Ledger(out)
-        records = _known(tasks, staging, ledger, params, by_hand)
-        todo = [task for task in tasks if task.scan_id not in records]
-        reused = len(tasks) - len(todo)
-        if reused:
-            log.info("%d of %d scans were done before", reused, len(tasks))
-        runs = run_all(todo, params, out, workers=workers, scheduler=scheduler)
-        for record in progress(runs, total=len(todo), label="Preprocess"):
-            records[record["scan_id"]] = record
-            if "error" in record:
-                log.warning("%s: %s", record["scan_id"], record["error"])
-        table = _qc_table(tasks, records, params, by_hand)
-        good = [task for task in tasks if table.loc[task.scan_id, "status"] in {"pass", "warn"}]
+        while following:
+            records = _known(following, staging, ledger, trials, by_hand)
+            todo = [task for task in following if task.scan_id not in records]
+            # An id may be made of a file's name; a warning names what the user has.
+            files = {task.scan_id: f"{task.scan_id} ({task.path})" for task in todo}
+            if records and not trials.tried:
+                reused = len(records)
+                log.info("%d of %d scans were done before", reused, len(following))
+            if todo and not trials.tried and ledger.store is not None and not ledger.is_of(params):
+                tell_other_preprocessing(ledger.store, params)
+            runs = run_all(todo, params, out, workers=workers, scheduler=scheduler)
+            for record in progress(runs, total=len(todo), label="Preprocess"):
+                records[record["scan_id"]] = record
+                if "error" in record:
+                    log.warning("%s: %s", files[record["scan_id"]], record["error"])
+            following = trials.next_round(following, records)
+            if following:
+                log.info("%s: the next image is tried", counted(len(following), "scan"))
+        tasks = [trials.outcome(scan_id)[0] for scan_id in scan_ids]
+        table = _qc_table(trials, scan_ids, params, by_hand)
+        good = [task for task in tasks if table.loc[task.scan_id, "status"] in PASSED]
         refused = _quarantine(table, prior_quarantine)
         write_table(table.reset_index(), qc_csv)
         write_table(refused, quarantine_csv)
@@ -101,13 +123,13 @@ def preprocess_cohort(
         attributes = _attributes(good, params)
         if ledger.hurt or not is_current(out, attributes):
             write_volumes(out, attributes, _rows(good, staging, ledger))
-        ledger.write([records[task.scan_id] for task in tasks])
+        ledger.write([record for scan_id in scan_ids for _, record in trials.tried[scan_id]])
         staging.remove()
     counts = table["status"].value_counts()
     return PreprocessSummary(
         passed=int(counts.get("pass", 0)),
         warned=int(counts.get("warn", 0)),
-        quarantined=len(refused),
+        quarantined=int((refused["stage"] != SELECTION).sum()),
         reused=reused,
         seconds=time.monotonic() - started,
     )
@@ -148,6 +170,11 @@ class _Ledger:
         kept = [record for record in records if not record.get("transient")]
         write_atomic(self.path, "[\n" + ",\n".join(json.dumps(r) for r in kept) + "\n]\n")
 
+    def is_of(self, params: PreprocessParams) -> bool:
+        """Tell whether the store's volumes were made with these parameters and this method."""
+        assert self.store is not None
+        return self.store.attributes.digests.get("preprocessing") == _digest(params)
+
     def holds(self, task: Task) -> bool:
         """Tell whether the store has this scan's volume, undamaged."""
         return task.fingerprint in self.rows
@@ -175,32 +202,41 @@ def _known(
     tasks: list[Task],
     staging: Staging,
     ledger: _Ledger,
-    params: PreprocessParams,
+    trials: Trials,
     overrides: Mapping[str, Override],
 ) -> dict[str, Record]:
-    """Return the records of scans that need no work."""
+    """Return the records of images that need no work.
+
+    A volume is needed of an image that passes, and of a scan's first one that a verdict by hand
+    lets pass, unless a further image of the scan passed before.
+    """
     records: dict[str, Record] = {}
     for task in tasks:
         record = staging.read_record(task.scan_id, task.fingerprint)
         if record is None:
             record = ledger.records.get((task.scan_id, task.fingerprint))
             if record is not None and not ledger.holds(task):
-                judged = _judge(record, params)
-                kept = _overridden(judged, overrides.get(task.scan_id))[0] in {"pass", "warn"}
-                record = None if kept else record
+                judged = trials.judge(task, record)
+                by_hand = _overridden(judged, overrides.get(task.scan_id))[0] in PASSED
+                first = by_hand and task.scan_id not in trials.tried
+                needed = judged[0] in PASSED or (
+                    first and not trials.has_passing(task, ledger.records, ledger.rows)
+                )
+                record = None if needed else record
         if record is not None:
             records[task.scan_id] = record
     return records
 
 
-def _judge(record: Record, params: PreprocessParams) -> tuple[str, str]:
+def _judge(task: Task, record: Record, params: PreprocessParams) -> tuple[str, str]:
     """Return status and reasons of a record under today's thresholds."""
     from pipeline.imaging.qc import judge
 
     if "error" in record:
         return "error", str(record["error"])
     rigid = params.registration == "rigid"
-    verdict = judge(record["qc"], tuple(record["notes"]), params.qc, rigid=rigid)
+    notes = (*filter(None, [task.note]), *record["notes"])
+    verdict = judge(record["qc"], notes, params.qc, rigid=rigid)
     return verdict.status, "; ".join(verdict.reasons)
 
 
@@ -213,18 +249,18 @@ def _overridden(judged: tuple[str, str], override: Override | None) -> tuple[str
 
 
 def _qc_table(
-    tasks: list[Task],
-    records: dict[str, Record],
-    params: PreprocessParams,
-    overrides: Mapping[str, Override],
+    trials: Trials, scan_ids: list[str], params: PreprocessParams, overrides: Mapping[str, Override]
 ) -> pd.DataFrame:
     """Return one row a scan, indexed by scan_id."""
     from pipeline.imaging.qc import NUMBERS
 
     rows: list[dict[str, Any]] = []
-    for task in tasks:
-        record = records[task.scan_id]
-        judged, override = _judge(record, params), overrides.get(task.scan_id)
+    for scan_id in scan_ids:
+        task, record, others = trials.outcome(scan_id)
+        judged, override = _judge(task, record, params), overrides.get(scan_id)
+        if others:
+            reasons = "; ".join(filter(None, (judged[1], others)))
+            judged = ("warn" if judged[0] == "pass" else judged[0], reasons)
         status, reasons = _overridden(judged, override)
         if override is not None and judged[0] == "error" and override.status != "fail":
             log.warning("%s: set to %s, but it has no volume", task.scan_id, override.status)
@@ -250,16 +286,20 @@ def _quarantine(table: pd.DataFrame, prior: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([prior.reindex(columns=list(QUARANTINE_COLUMNS)), new], ignore_index=True)
 
 
-def _attributes(tasks: list[Task], params: PreprocessParams) -> StoreAttributes:
+def _digest(params: PreprocessParams) -> str:
     from pipeline.imaging.chain import METHOD_VERSION
+
+    return digest_of([content_params(params), METHOD_VERSION])
+
+
+def _attributes(tasks: list[Task], params: PreprocessParams) -> StoreAttributes:
     from pipeline.imaging.template import grid_affine
 
-    content = content_params(params)
     return StoreAttributes(
         kind="volumes",
         made_by=f"ldae-pipeline {__version__}",
-        params={"preprocess": params.model_dump(mode="json")},
-        digests={"preprocessing": digest_of([content, METHOD_VERSION])},
+        params={"preprocess": recorded_params(params)},
+        digests={"preprocessing": _digest(params)},
         grid={
             "shape": list(params.grid.shape),
             "affine": grid_affine(params.grid).tolist(),

@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from pipeline.cohort.records import read_table
+from pipeline.compute import few
 from pipeline.imaging.qc import ADDED_LATER, NUMBERS
 from pipeline.precompute.overrides import BY_HAND, Override
 from schemas.errors import ContractError
@@ -78,7 +79,7 @@ def summary_lines(
         yield ""
         yield "reasons (scans)"
         for reason, scans in reasons.items():
-            yield f"  {len(scans):5d}  {reason}  ({_few(scans, 3)})"
+            yield f"  {len(scans):5d}  {reason}  ({few(scans, 3)})"
     yield ""
     shown = min(count, len(table))
     yield f"worst {shown} by each number (limits: preprocess.qc of params.yaml)"
@@ -112,8 +113,3 @@ def _pending(table: pd.DataFrame, scan_id: str) -> str:
         return ", but it has no volume"
     by_hand = table["reasons"][scan_id].startswith(BY_HAND)
     return "" if by_hand else ", not applied yet: run `pipeline preprocess` or `dvc repro`"
-
-
-def _few(names: list[str], count: int) -> str:
-    more = len(names) - count
-    return ", ".join(names[:count]) + (f" and {more} more" if more > 0 else "")

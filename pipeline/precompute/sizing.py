@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from pipeline.compute import available_memory, native_bf16
 from pipeline.frozen import FrozenAutoencoder
+from pipeline.nets.autoencoder import Autoencoder
 from pipeline.stores.latents import MEMORY_SHARE
 from schemas.section import Precision
 
@@ -31,6 +32,8 @@ def scan_bytes(autoencoder: FrozenAutoencoder, grid: tuple[int, ...]) -> int:
     From the shapes alone: nothing is computed.
     """
     net = copy.deepcopy(autoencoder.net).to("meta")
+    if isinstance(net, Autoencoder) and net.boxes is not None:
+        grid, net.boxes, net.box = net.boxes, None, None  # one box at a time
     widest = 0
 
     def look(_: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:

@@ -39,11 +39,24 @@ class Task:
     path: str
     source_digest: str
     fingerprint: str
+    note: str = ""
+    """What the cohort stage says about the image; a warning of its QC."""
 
 
 def content_params(params: PreprocessParams) -> dict[str, Any]:
-    """Return the parameters that decide a volume's content: all but the QC thresholds."""
-    return params.model_dump(mode="json", exclude={"qc", "max_bytes"})
+    """Return the parameters that decide a volume's content: all but the QC thresholds.
+
+    Of the intensities, only those that are used. What was made before there was a choice keeps its
+    fingerprint.
+    """
+    unused = {"intensity"} if params.intensity == "percentiles" else {"intensity_percentiles"}
+    return params.model_dump(mode="json", exclude={"qc", "max_bytes", *unused})
+
+
+def recorded_params(params: PreprocessParams) -> dict[str, Any]:
+    """Return all parameters as stores keep them: as before where nothing was chosen."""
+    usual = {"intensity"} if params.intensity == "percentiles" else set()
+    return params.model_dump(mode="json", exclude=usual)
 
 
 def fingerprint(source_digest: str, params: PreprocessParams) -> str:

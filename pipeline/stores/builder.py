@@ -20,7 +20,7 @@ from typing import Any, get_args
 import numpy as np
 import zarr
 
-from pipeline.compute import digest_file, digest_of, write_json
+from pipeline.compute import digest_file, digest_of, few, write_json
 from pipeline.stores.units import (
     MARKS,
     PLAN,
@@ -256,7 +256,7 @@ class StoreBuilder:
         for name, values in content.items():
             if values.dtype.kind == "f" and not np.isfinite(values).all():
                 bad = np.flatnonzero(~np.isfinite(values).reshape(len(values), -1).all(axis=1))
-                names = ", ".join(self.attributes.scan_ids[rows[i]] for i in bad[:5])
+                names = few([self.attributes.scan_ids[rows[i]] for i in bad])
                 raise ContractError(f"{self.out}: {name} is NaN or infinite for {names}")
             array = self.group[name]
             assert isinstance(array, zarr.Array)

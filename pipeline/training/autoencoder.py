@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from pipeline.artefact import finished_metrics, write_artefact
+from pipeline.artefact import check_model_folder, finished_metrics, write_artefact
 from pipeline.cohort.subjects import many_subjects_first, subjects_of
 from pipeline.compute import digest_file, digest_of, seed_from
 from pipeline.frozen import FrozenAutoencoder
@@ -24,6 +24,7 @@ from pipeline.training.fit import discard_checkpoints, fit
 from pipeline.training.held_volumes import HeldVolumes
 from pipeline.training.latent_channels import narrowed, widened
 from pipeline.training.module import StepModule
+from pipeline.training.plan import Plan
 from pipeline.training.processes import processes
 from pipeline.training.ssim import ssim_map
 from pipeline.training.terms import Adversary, perceptual_distance
@@ -173,11 +174,21 @@ def train_autoencoder(
     made_from = [perceptual]
     made_from += [start.digest] if start is not None else []
     # Paths say nothing elsewhere; digests of what lies there do.
-    plan = params.model_dump(
+    shown = params.model_dump(
         mode="json", exclude={"log_to": True, "start_from": True, "perceptual": {"weights"}}
     )
-    fingerprint = digest_of([plan, made_from, volumes.digest, scan_ids])
-    finished = finished_metrics(out, kind="ae", fingerprint=fingerprint)
+    plan = Plan(
+        digest_of([shown, made_from, volumes.digest, scan_ids]),
+        shown,
+        {
+            "volumes": volumes.digest,
+            "split": digest_of(scan_ids),
+            "perceptual weights": perceptual,
+            "start": start.digest if start is not None else None,
+        },
+    )
+    check_model_folder(out)
+    finished = finished_metrics(out, kind="ae", fingerprint=plan.fingerprint)
     if finished is not None:
         return finished
     train_rows = [volumes.row_of[s] for s in scan_ids["train"] if s in volumes.row_of]
@@ -201,13 +212,13 @@ def train_autoencoder(
     if weights is None and params.perceptual.weight:
         log.info("perceptual term: off, no train_ae.perceptual.weights was given")
     module = AutoencoderModule(net, params, volumes, train_rows, val_rows)
-    fit(module, out, fingerprint=fingerprint, device=device)
+    fit(module, out, plan=plan, device=device)
     metrics = final_metrics(module)
     config = {
-        "fingerprint": fingerprint,
+        **plan.record(),
         "architecture": architecture,
         "grid": grid,
-        "params": plan,
+        "params": shown,
         "perceptual_sha256": perceptual,
         "started_from": start.digest if start is not None else None,
         "train_scans": len(train_rows),

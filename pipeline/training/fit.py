@@ -1,8 +1,8 @@
 """Run a StepModule with Lightning: checkpoints, exact resume, progress, log file."""
 
-import json
 import logging
 import shutil
+import signal
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -12,35 +12,34 @@ from typing import Any
 import lightning
 import pandas as pd
 import torch
-from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from torch.utils.data import DataLoader
 
-from pipeline.compute import Progress, native_bf16, takes_bf16, write_atomic, write_json
+from pipeline.compute import Progress, native_bf16, takes_bf16, write_atomic
 from pipeline.stores.builder import lock_store
 from pipeline.training.batches import StepStream
 from pipeline.training.checkpoints import WholeCheckpoints
-from pipeline.training.interrupts import StopsBetweenSteps
+from pipeline.training.interrupts import StoppedError, StopsBetweenSteps
 from pipeline.training.module import StepModule
 from pipeline.training.pictures import Decode, Pictures
-from pipeline.training.processes import join, processes, wait
+from pipeline.training.plan import CHECKPOINT, Plan, keep_own
+from pipeline.training.processes import join, lightnings_environment, processes, wait
 from pipeline.training.sinks import Curves, open_sinks
 
 log = logging.getLogger(__name__)
 
 LOG_FILE = "log.csv"
-CHECKPOINT = "last.ckpt"
 
 
 def fit(
     module: StepModule,
     out: Path,
     *,
-    fingerprint: str,
+    plan: Plan,
     device: torch.device,
     decode: Decode | None = None,
 ) -> None:
-    """Train to the last step, resuming from a checkpoint of the same fingerprint.
+    """Train to the last step, resuming from a checkpoint of the same plan.
 
     Checkpoints live beside `out` until `discard_checkpoints`: a run that ends before its model is
     written trains no step again. `out/log.csv` holds the curves. On return the module carries the
@@ -52,12 +51,15 @@ def fit(
         If another process trains into the same folder.
     TrainingError
         If the loss is not finite or a checkpoint cannot be written; the last good one stays.
+    KeyboardInterrupt, SystemExit
+        After Ctrl-C, and after SIGTERM or SIGUSR1 (exit code 128 + the signal's number); the step
+        under way was ended and is kept.
     """
     device, first = join(device), processes().rank == 0
     with lock_store(out) if first else nullcontext(), _quiet_lightning():
         work = _work_of(out)
         if first:
-            _discard_others(work, fingerprint)
+            keep_own(work, out, plan)
         wait()
         checkpoint = work / CHECKPOINT if (work / CHECKPOINT).is_file() else None
         start = _taken_up(module, checkpoint) if checkpoint is not None else 0
@@ -69,25 +71,8 @@ def fit(
             if first:
                 sinks = open_sinks(module.params.log_to, out)
                 callbacks += [_Bar(start), Pictures(out, decode, sinks), Curves(sinks)]
-            micro = module.params.accumulate
-            if processes().size == 1:
-                callbacks.append(StopsBetweenSteps(work / CHECKPOINT, interval=_interval(module)))
-            trainer = _trainer(module, work, device, callbacks)
-            try:
-                trainer.fit(
-                    module,
-                    DataLoader(
-                        StepStream(start * micro, module.params.steps * micro), batch_size=None
-                    ),
-                    DataLoader(StepStream(0, 1), batch_size=None),
-                    ckpt_path=checkpoint,
-                    weights_only=True,
-                )
-            except SystemExit:
-                # Lightning's way to end after Ctrl-C, which the command line says in its own words.
-                if trainer.interrupted:
-                    raise KeyboardInterrupt from None
-                raise
+            callbacks.append(StopsBetweenSteps(work / CHECKPOINT, interval=_interval(module)))
+            _run(module, work, device, callbacks, checkpoint, start)
         else:
             module.to(device)
             module.on_fit_start()
@@ -96,6 +81,42 @@ def fit(
         wait()
         if first:
             write_atomic(out / LOG_FILE, merged_rows(module.rows).to_csv(index=False))
+
+
+def _run(
+    module: StepModule,
+    work: Path,
+    device: torch.device,
+    callbacks: list[Callback],
+    checkpoint: Path | None,
+    start: int,
+) -> None:
+    micro, trainer = module.params.accumulate, _trainer(module, work, device, callbacks)
+    try:
+        trainer.fit(
+            module,
+            DataLoader(StepStream(start * micro, module.params.steps * micro), batch_size=None),
+            DataLoader(StepStream(0, 1), batch_size=None),
+            ckpt_path=checkpoint,
+            weights_only=True,
+        )
+    except StoppedError as stopped:
+        if stopped.signal == signal.SIGINT:
+            raise KeyboardInterrupt from None
+        log.log(
+            logging.WARNING if processes().rank == 0 else logging.DEBUG,
+            "%s: stopped by %s after step %d of %d, which is kept; run the same command to go on",
+            work,
+            stopped.signal.name,
+            stopped.step,
+            module.params.steps,
+        )
+        raise SystemExit(128 + stopped.signal) from None
+    except SystemExit:
+        # Lightning's way to end after Ctrl-C, which the command line says in its own words.
+        if trainer.interrupted:
+            raise KeyboardInterrupt from None
+        raise
 
 
 def discard_checkpoints(out: Path) -> None:
@@ -131,14 +152,6 @@ def merged_rows(rows: list[dict[str, float]]) -> pd.DataFrame:
     return table.groupby("step", as_index=False).last() if len(table) else table
 
 
-def _discard_others(work: Path, fingerprint: str) -> None:
-    """Remove the checkpoints of a run with another fingerprint."""
-    plan = work / "plan.json"
-    if not plan.is_file() or json.loads(plan.read_text()).get("fingerprint") != fingerprint:
-        shutil.rmtree(work, ignore_errors=True)
-        write_json(plan, {"fingerprint": fingerprint})
-
-
 def _interval(module: StepModule) -> int:
     """Return the steps between validations."""
     return min(module.params.checkpoint_every, module.params.steps)
@@ -149,9 +162,6 @@ def _trainer(
 ) -> lightning.Trainer:
     params, own = module.params, processes()
     devices: Any = [device.index or 0] if device.type == "cuda" else 1
-    plugins: list[Any] = [WholeCheckpoints()]
-    if own.size == 1:
-        plugins.append(LightningEnvironment())
     # After each validation, so that a resumed run has the whole curve.
     checkpoints = ModelCheckpoint(
         dirpath=work,
@@ -164,7 +174,8 @@ def _trainer(
         devices=devices if own.size == 1 else own.local_size,
         num_nodes=own.nodes,
         strategy="auto" if own.size == 1 else "ddp",
-        plugins=plugins,
+        plugins=[WholeCheckpoints(), lightnings_environment()],
+        default_root_dir=work,  # where nobody else's checkpoint lies
         precision="bf16-mixed" if takes_bf16(params.precision, device) else "32-true",
         max_steps=params.steps,
         accumulate_grad_batches=params.accumulate,

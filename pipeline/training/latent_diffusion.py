@@ -7,12 +7,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from pipeline.artefact import finished_metrics, write_artefact
+from pipeline.artefact import check_model_folder, finished_metrics, write_artefact
 from pipeline.cohort.subjects import many_subjects_first, subjects_of
 from pipeline.compute import available_memory, digest_of
 from pipeline.frozen import FrozenAutoencoder, FrozenDiffusion
 from pipeline.ldae import Ldae, build_diffusion, build_ldae, encoder_config, unet_config
-from pipeline.nets.semantic import DeviationEncoder, SemanticEncoder, VolumeSlicesEncoder
+from pipeline.nets.encoders import SemanticEncoder
+from pipeline.nets.published import PublishedEncoder
+from pipeline.nets.semantic import DeviationEncoder, VolumeSlicesEncoder
 from pipeline.stores.latents import MEMORY_SHARE, LatentStore
 from pipeline.stores.matching import check_same_scans
 from pipeline.stores.streaming import StreamedLatents
@@ -25,6 +27,7 @@ from pipeline.training.folds import subject_folds
 from pipeline.training.imagenet import load_imagenet
 from pipeline.training.latent_modules import DenoiserModule, SemanticModule
 from pipeline.training.pictures import decoder_of
+from pipeline.training.plan import Plan
 from pipeline.training.processes import join, processes, wait
 from pipeline.training.scan_volumes import ScanVolumes
 from pipeline.training.standardisation import AnyLatents, fit_deviations, fit_standardisation
@@ -56,8 +59,9 @@ def train_denoiser(
     """
     device = join(device)
     _check_autoencoder(store, autoencoder)
-    fingerprint = digest_of([params.model_dump(), store.digest, scan_ids])
-    finished = finished_metrics(out, kind="ldm", fingerprint=fingerprint)
+    plan = _plan(params, [params.model_dump(), store.digest, scan_ids], store, scan_ids)
+    check_model_folder(out)
+    finished = finished_metrics(out, kind="ldm", fingerprint=plan.fingerprint)
     wait()
     if finished is not None:
         return finished
@@ -75,10 +79,10 @@ def train_denoiser(
     diffusion.standardise.fit(*statistics)
     module = DenoiserModule(diffusion.denoiser, params, diffusion, latents, params.posterior)
     decode = decoder_of(autoencoder, diffusion.standardise)
-    fit(module, out, fingerprint=fingerprint, device=device, decode=decode)
+    fit(module, out, plan=plan, device=device, decode=decode)
     metrics = final_metrics(module)
     diffusion.denoiser.load_state_dict(module.averaged.state_dict())
-    config = {"fingerprint": fingerprint}
+    config = plan.record()
     config |= _config(architecture, params, store, latents, metrics)
     card = _card("Latent diffusion model (stage 1)", config)
     tensors = diffusion.state_dict()
@@ -102,7 +106,7 @@ def train_ldae(
 ) -> dict[str, Any]:
     """Train stage 2 on a frozen denoiser and write both; return the metrics.
 
-    `volumes` are for the `slices` encoder alone; the autoencoder only decodes pictures.
+    `volumes` are for encoders that read them; the autoencoder only decodes pictures.
 
     Raises
     ------
@@ -113,17 +117,27 @@ def train_ldae(
     device = join(device)
     _check_autoencoder(store, autoencoder)
     _check_denoiser(store, frozen)
-    if params.encoder.kind != "slices":
+    if not params.encoder.reads_volumes:
         volumes = None
     elif volumes is None:
-        raise ParamsError("train_ldae.encoder.kind slices reads volumes; give them with --volumes")
+        raise ParamsError(
+            f"train_ldae.encoder.kind {params.encoder.kind} reads volumes; give them with --volumes"
+        )
     else:
         check_same_scans(store, volumes)
     known = [params.model_dump(), store.digest, frozen.digest, scan_ids]
     if volumes is not None:
         known.append(volumes.digest)
-    fingerprint = digest_of(known)
-    finished = finished_metrics(out, kind="ldae", fingerprint=fingerprint)
+    plan = _plan(
+        params,
+        known,
+        store,
+        scan_ids,
+        denoiser=frozen.digest,
+        volumes=volumes.digest if volumes is not None else None,
+    )
+    check_model_folder(out)
+    finished = finished_metrics(out, kind="ldae", fingerprint=plan.fingerprint)
     wait()
     if finished is not None:
         return finished
@@ -148,12 +162,12 @@ def train_ldae(
     posterior = frozen.config["posterior"]
     module = SemanticModule(net, params, ldae.diffusion, latents, posterior, volumes=sources)
     decode = decoder_of(autoencoder, ldae.diffusion.standardise)
-    fit(module, out, fingerprint=fingerprint, device=device, decode=decode)
+    fit(module, out, plan=plan, device=device, decode=decode)
     module.to(device)
     module.fit_averaged_codes()
     metrics = final_metrics(module) | module.inversion_health()
     module.to("cpu")
-    config = {"fingerprint": fingerprint}
+    config = plan.record()
     config |= _config(architecture, params, store, latents, metrics)
     config["posterior"] = posterior
     card = _card("Latent diffusion autoencoder (stages 1 and 2)", config)
@@ -169,7 +183,7 @@ def train_ldae(
 def _prepare_encoder(ldae: Ldae, train: AnyLatents, params: TrainLdaeParams) -> None:
     """Set what the encoder knows before training: statistics of latents, or ImageNet weights."""
     encoder: SemanticEncoder = ldae.encoder
-    if isinstance(encoder, VolumeSlicesEncoder):
+    if isinstance(encoder, VolumeSlicesEncoder | PublishedEncoder):
         load_imagenet(encoder.backbone, params.encoder.weights)
         return
     centre, spread = fit_deviations(train)
@@ -182,6 +196,17 @@ def _prepare_encoder(ldae: Ldae, train: AnyLatents, params: TrainLdaeParams) -> 
         assert ldae.estimator.modes is not None
         ldae.estimator.modes.load_state_dict(encoder.modes.state_dict())
         ldae.estimator.spread.copy_(encoder.spread)
+
+
+def _plan(
+    params: OptimParams,
+    known: list[Any],
+    store: LatentStore,
+    scan_ids: dict[str, list[str]],
+    **inputs: str | None,
+) -> Plan:
+    inputs = {"latents": store.digest, "split": digest_of(scan_ids), **inputs}
+    return Plan(digest_of(known), params.model_dump(mode="json"), inputs)
 
 
 def _check_autoencoder(store: LatentStore, autoencoder: FrozenAutoencoder | None) -> None:

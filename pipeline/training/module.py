@@ -17,6 +17,9 @@ from schemas.section import OptimParams
 LOG_EVERY = 10
 """Steps averaged into one row of the log."""
 
+STOP = "stop"
+"""Travels with the losses, so that processes agree on the step after which they stop."""
+
 ADAM_BETAS = (0.9, 0.99)
 """Short runs: the second moment must forget the first steps within a hundred."""
 
@@ -40,6 +43,10 @@ class StepModule(lightning.LightningModule):
         self.rows: list[dict[str, float]] = []
         self.best: dict[str, Tensor] | None = None
         """Averaged weights of the best validation, kept where training may end early."""
+        self.asked_to_stop = 0
+        """The signal that asked this process to stop."""
+        self.told_to_stop = False
+        """Whether any process had been asked to when the last step was taken."""
         self._pending: list[dict[str, float]] = []
         self._seconds_before = 0.0
         self._started = time.monotonic()
@@ -98,7 +105,8 @@ class StepModule(lightning.LightningModule):
         # All at once: each number by itself would wait for the GPU.
         numbers = torch.stack([value.detach().float() for value in losses.values()]).tolist()
         values = dict(zip(losses, numbers, strict=True))
-        values = mean_over_processes(values, self.device)
+        values = mean_over_processes(values | {STOP: bool(self.asked_to_stop)}, self.device)
+        self.told_to_stop = values.pop(STOP) > 0
         if not math.isfinite(values["loss"]):
             raise _not_finite(step, "loss", values["loss"])
         self._pending.append(values)

@@ -11,7 +11,10 @@ from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
+from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +38,18 @@ def processes() -> Processes:
     if "TORCHELASTIC_RUN_ID" in found:
         names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
         return Processes(*(int(found[name]) for name in names))
-    # A batch script itself has the variables of its job, but not those of a step.
-    if "SLURM_STEP_ID" in found and SLURMEnvironment.detect():
-        slurm = SLURMEnvironment()
-        size, nodes = slurm.world_size(), int(found.get("SLURM_NNODES", 1))
-        return Processes(slurm.global_rank(), size, slurm.local_rank(), size // nodes)
+    # A batch script itself has the variables of its job, but not those of a step. Not asked of
+    # Lightning, which advises everybody to use srun where it is installed.
+    if "SLURM_STEP_ID" in found and "SLURM_PROCID" in found:
+        size, nodes = _of_step("NUM_TASKS", "SLURM_NTASKS"), _of_step("NUM_NODES", "SLURM_NNODES")
+        rank, local = int(found["SLURM_PROCID"]), int(found.get("SLURM_LOCALID", 0))
+        return Processes(rank, size, local, max(size // nodes, 1)) if size > 1 else Processes()
     return Processes()
+
+
+def _of_step(name: str, of_job: str) -> int:
+    """Return a count of the SLURM step, or where it has none that of its job."""
+    return int(os.environ.get(f"SLURM_STEP_{name}", os.environ.get(of_job, 1)))
 
 
 def join(device: torch.device) -> torch.device:
@@ -53,13 +62,37 @@ def join(device: torch.device) -> torch.device:
         torch.cuda.set_device(device)
     if not dist.is_initialized():
         if "TORCHELASTIC_RUN_ID" not in os.environ:
-            slurm = SLURMEnvironment()
-            os.environ["MASTER_ADDR"] = slurm.main_address
-            os.environ["MASTER_PORT"] = str(slurm.main_port)
+            os.environ |= _meeting_point(own)
         backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
         dist.init_process_group(backend, rank=own.rank, world_size=own.size)
         atexit.register(dist.destroy_process_group)
     return device
+
+
+def _meeting_point(own: Processes) -> dict[str, str]:
+    """Return what torchrun would have set, for the tasks of a SLURM step."""
+    found = os.environ
+    nodes = found.get("SLURM_STEP_NODELIST") or found.get("SLURM_NODELIST") or "127.0.0.1"
+    # One port a job and step, above those of services.
+    numbers = [int(found.get(f"SLURM_{name}", 0)) for name in ("JOB_ID", "STEP_ID")]
+    address = {
+        "MASTER_ADDR": SLURMEnvironment.resolve_root_node_address(nodes),
+        "MASTER_PORT": str(15000 + (numbers[0] + 7 * numbers[1]) % 10000),
+    }
+    return {name: found.get(name, value) for name, value in address.items()} | {
+        "RANK": str(own.rank),
+        "WORLD_SIZE": str(own.size),
+        "LOCAL_RANK": str(own.local_rank),
+        "GROUP_RANK": str(own.rank // own.local_size),
+    }
+
+
+def lightnings_environment() -> ClusterEnvironment:
+    """Return how Lightning is to see the processes: never as a SLURM job of its own.
+
+    It would restore any `hpc_ckpt_N.ckpt` that it finds, and have the job queued again on SIGUSR1.
+    """
+    return LightningEnvironment() if processes().size == 1 else TorchElasticEnvironment()
 
 
 def wait() -> None:
@@ -75,3 +108,8 @@ def mean_over_processes(values: Mapping[str, float], device: torch.device) -> di
     figures = torch.tensor(list(values.values()), dtype=torch.float64).to(device)
     dist.all_reduce(figures)
     return dict(zip(values, (figures / dist.get_world_size()).tolist(), strict=True))
+
+
+def any_process(asked: int, device: torch.device) -> bool:
+    """Tell every process whether any of them was asked to stop."""
+    return mean_over_processes({"asked": bool(asked)}, device)["asked"] > 0

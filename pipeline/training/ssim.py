@@ -17,15 +17,18 @@ def ssim_map(
 
     Gaussian window of 7 voxels, sigma 1.5, zeros beyond the grid. MONAI's own convolves with the
     dense window, which costs as much as the network; this one is separable. In float32 under
-    autocast too: where tissue is flat, variances are differences of nearly equal numbers.
+    autocast too, and written as one less what the volumes differ by (2 cov(x, y) is
+    var(x) + var(y) - var(x - y)): where tissue is flat, variances are differences of nearly equal
+    numbers, and their rounding would else make equal volumes unlike, or more than alike.
     """
     x, y = x.float(), y.float()
     with torch.autocast(x.device.type, enabled=False):
-        blurred = _blur(torch.cat([x, y, x * x, y * y, x * y], dim=1))
-    mx, my, xx, yy, xy = torch.chunk(blurred, 5, dim=1)
-    luminance = (2 * mx * my + C1) / (mx * mx + my * my + C1)
-    similarity: Tensor = (2 * (xy - mx * my) + C2) / (xx - mx * mx + yy - my * my + C2)
-    return luminance * similarity
+        blurred = _blur(torch.cat([x, y, (x - y).square(), x.square() + y.square()], dim=1))
+    mx, my, of_difference, of_both = torch.chunk(blurred, 4, dim=1)
+    powers, apart = mx.square() + my.square(), (mx - my).square()
+    variances = (of_both - powers).clamp(min=0)
+    similarity: Tensor = 1 - (of_difference - apart).clamp(min=0) / (variances + C2)
+    return (1 - apart / (powers + C1)) * similarity
 
 
 def _blur(maps: Float[Tensor, "B C X Y Z"]) -> Float[Tensor, "B C X Y Z"]:

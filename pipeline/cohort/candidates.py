@@ -1,0 +1,88 @@
+"""candidates.csv: the images of a scan in the order in which they are tried, and what is odd."""
+
+import io
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from pipeline.cohort.records import Record, read_table
+from pipeline.compute import write_atomic
+from schemas.errors import ContractError
+from schemas.manifest import CANDIDATE_COLUMNS
+
+FILE = "candidates.csv"
+"""Its name; it lies beside the manifest."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cohort:
+    """What `pipeline cohort` finds."""
+
+    manifest: pd.DataFrame
+    """One row a scan (schemas.manifest)."""
+    refused: pd.DataFrame
+    """One row an image that is not taken, with the reason."""
+    candidates: pd.DataFrame
+    """Further images of a scan, and what is odd about each."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One image of a scan."""
+
+    path: str
+    note: str
+    """What is odd about it; empty for nothing."""
+
+
+def candidate_table(records: Iterable[Record]) -> pd.DataFrame:
+    """Return the images, by absolute paths, of records that have several or something odd."""
+    rows = []
+    for record in records:
+        if record.notes or record.others:
+            images = [(record.path, "; ".join(record.notes)), *record.others]
+            rows += [(record.scan_id, str(path.absolute()), note) for path, note in images]
+    return pd.DataFrame(rows, columns=list(CANDIDATE_COLUMNS), dtype=object)
+
+
+def write_candidates(candidates: pd.DataFrame, path: Path) -> None:
+    """Write the table; paths below its folder become relative. Without rows there is no file."""
+    if candidates.empty:
+        path.unlink(missing_ok=True)
+        return
+    table, folder = candidates.copy(), path.parent.resolve()
+    table["path"] = [
+        str(p.relative_to(folder)) if p.is_relative_to(folder) else str(p)
+        for p in map(Path, table["path"])
+    ]
+    text = io.StringIO()
+    table.to_csv(text, index=False, lineterminator="\n")
+    write_atomic(path, text.getvalue())
+
+
+def read_candidates(path: Path) -> dict[str, list[Candidate]]:
+    """Return scan_id → images in the order in which they are tried; {} where there is no file.
+
+    Raises
+    ------
+    ContractError
+        If a column is missing.
+    """
+    if not path.is_file():
+        return {}
+    table = read_table(path)
+    missing = [name for name in CANDIDATE_COLUMNS if name not in table]
+    if missing:
+        raise ContractError(f"{path}: no column {', '.join(missing)}; run `pipeline cohort` again")
+    return candidates_of(table, path.parent)
+
+
+def candidates_of(table: pd.DataFrame, folder: Path) -> dict[str, list[Candidate]]:
+    """Return scan_id → images of a table whose paths may be relative to a folder."""
+    found: dict[str, list[Candidate]] = {}
+    filled = table.dropna(subset=["scan_id", "path"]).fillna({"note": ""})
+    for scan_id, path, note in filled[list(CANDIDATE_COLUMNS)].itertuples(index=False):
+        found.setdefault(scan_id, []).append(Candidate(str(folder.absolute() / path), note))
+    return found

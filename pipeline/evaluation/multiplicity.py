@@ -1,0 +1,43 @@
+"""Several targets are several chances of a lucky p: one is primary, the others share by Holm."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from schemas.evaluation import ProbeParams
+
+
+def primary_target(params: ProbeParams) -> str | None:
+    """Return the target whose p stands as it is: the one named, or the first there is."""
+    names = [*params.classification, *params.regression]
+    return params.primary if params.primary in names else next(iter(names), None)
+
+
+def holm(p_values: Mapping[str, float]) -> dict[str, float]:
+    """Return p-values such that below 0.05 at most one in twenty families holds a false one.
+
+    Holm 1979, Scandinavian Journal of Statistics 6: the k-th smallest of m is multiplied by
+    m - k + 1, and none is less than one before it.
+    """
+    adjusted, least = {}, 0.0
+    for rank, name in enumerate(sorted(p_values, key=lambda name: p_values[name])):
+        least = max(least, min(1.0, (len(p_values) - rank) * p_values[name]))
+        adjusted[name] = least
+    return adjusted
+
+
+def adjust(targets: Mapping[str, dict[str, Any]], params: ProbeParams) -> None:
+    """Add `primary` to each target, and `p_holm` to the permutation test of all others.
+
+    Each protocol is a family of its own.
+    """
+    primary = primary_target(params)
+    for name, about in targets.items():
+        about["primary"] = name == primary
+    for protocol in ("test", "cv"):
+        tests = {
+            name: about[protocol]["permutation"]
+            for name, about in targets.items()
+            if name != primary and "permutation" in about.get(protocol, {})
+        }
+        for name, p in holm({name: test["p"] for name, test in tests.items()}).items():
+            tests[name]["p_holm"] = p

@@ -1,0 +1,30 @@
+"""How messages name files: as seen from the working folder."""
+
+import re
+from pathlib import Path
+
+_BACK = re.compile(r"(?P<before>[^\s:'\"(]*?)(?P<name>[^/\s:'\"(]+)/\.\./")
+
+
+def from_here(text: str) -> str:
+    """Return a message whose paths are relative to the working folder, without `x/..`.
+
+    Paths outside it stay absolute. A link is not stepped back over: its `..` is another folder.
+    """
+    try:
+        here = str(Path.cwd())
+    except FileNotFoundError:  # the folder was removed meanwhile
+        return text
+    before = ""
+    while before != text:
+        before, text = text, _BACK.sub(_stepped_back, text)
+    if here == "/":
+        return text
+    return re.sub(rf"(?<![\w/.~-]){re.escape(here)}/(?=\S)", "", text)
+
+
+def _stepped_back(found: re.Match[str]) -> str:
+    before, name = found["before"], found["name"]
+    if name == ".." or Path(before + name).is_symlink():
+        return found[0]
+    return before
