@@ -4,8 +4,8 @@ python -m benchmarks.autoencoder_by_source --study my-study --out benchmarks/res
 
 Takes the study's manifest (its `site` names the source) and volumes, leaves out every person of
 recipes/bundled_ae/scans.csv, judges the rest as `pipeline evaluate --what ae` does, and writes
-autoencoder-by-source.md and .csv. A source counts as trained on if any of its people is in
-that list, whoever is left of it.
+autoencoder-by-source.md and .csv; without --study, the .md anew from the .csv. A source counts as
+trained on if any of its people is in that list, whoever is left of it.
 """
 
 import argparse
@@ -19,14 +19,12 @@ import torch
 from pipeline.bundled import bundled_autoencoder
 from pipeline.cohort.manifest import read_manifest
 from pipeline.evaluation.ae_quality import AeJudge, evaluate_autoencoder
-from pipeline.evaluation.bootstrap import bootstrap_interval
+from pipeline.evaluation.intervals import mean_interval
 from pipeline.frozen import load_autoencoder, on_grid
 from pipeline.stores.volumes import VolumeStore, open_volumes
 from schemas.evaluation import EvaluateParams
-from schemas.metrics import FEWEST_SUBJECTS
 
 TRAINED_ON = Path(__file__).parents[1] / "recipes" / "bundled_ae" / "scans.csv"
-DRAWS, SEED = 1000, 0
 
 
 def trained_scans(table: Path = TRAINED_ON) -> set[str]:
@@ -73,13 +71,13 @@ def judge(unseen: pd.DataFrame, volumes: VolumeStore) -> pd.DataFrame:
 
 
 def cell(rows: pd.DataFrame, column: str, digits: int) -> str:
-    """Return a mean with its 95 % interval over people; fewer than five have no interval."""
-    found = bootstrap_interval(
-        rows[column].to_numpy(float), rows["subject_id"].to_numpy(), draws=DRAWS, seed=SEED
-    )
-    if found.subjects < FEWEST_SUBJECTS:
-        return f"{found.value:.{digits}f}"
-    return f"{found.value:.{digits}f} [{found.low:.{digits}f}, {found.high:.{digits}f}]"
+    """Return the mean over people with its 95 % interval; fewer than five have no interval."""
+    found = mean_interval(rows[column].to_numpy(float), rows["subject_id"].to_numpy())
+    mean = f"{found.value:.{digits}f}"
+    if found.interval is None:
+        return mean
+    low, high = found.interval
+    return f"{mean} [{low:.{digits}f}, {high:.{digits}f}]"
 
 
 def table(per_scan: pd.DataFrame) -> str:
@@ -108,24 +106,29 @@ def table(per_scan: pd.DataFrame) -> str:
     return "\n".join(lines) + "\n"
 
 
-def main() -> None:
-    """Judge and write both files."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--study", type=Path, required=True, help="with data/volumes.zarr")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the results")
-    options = parser.parse_args()
-    volumes = open_volumes(options.study / "data" / "volumes.zarr")
-    manifest = read_manifest(options.study / "data" / "cohort" / "manifest.csv")
+def written(study: Path, csv: Path) -> pd.DataFrame:
+    """Judge the scans of a study, write them to `csv`, and return them."""
+    volumes = open_volumes(study / "data" / "volumes.zarr")
+    manifest = read_manifest(study / "data" / "cohort" / "manifest.csv")
     per_scan = judge(unseen_scans(manifest, trained_scans()), volumes)
     columns = ["scan_id", "subject_id", "source", "trained_on", "voxel_mm", "age_years"]
     figures = ["ssim_brain", "psnr_brain", "mse_brain", "ssim_whole", "ventricle_error"]
-    csv = per_scan[columns + figures].round(4)
-    csv.to_csv(options.out / "autoencoder-by-source.csv", index=False)
-    zooms = abs(volumes.attributes.grid["affine"][0][0])
+    per_scan[columns + figures].round(4).to_csv(csv, index=False)
+    return per_scan
+
+
+def main() -> None:
+    """Judge, where a study is given, and write both files."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--study", type=Path, help="with data/volumes.zarr; else the csv is read")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the results")
+    options = parser.parse_args()
+    csv = options.out / "autoencoder-by-source.csv"
+    per_scan = written(options.study, csv) if options.study else pd.read_csv(csv)
     text = (
         f"# The bundled autoencoder by source\n\n{per_scan['subject_id'].nunique()} people"
-        f" ({len(per_scan)} scans) that it was not trained on, {zooms:g} mm, posterior mean"
-        " decoded. 95 % bootstrap over people; fewer than five have no interval.\n\n"
+        f" ({len(per_scan)} scans) that it was not trained on, 3 mm, posterior mean decoded."
+        " Means over people with 95 % intervals; fewer than five have none.\n\n"
     )
     (options.out / "autoencoder-by-source.md").write_text(text + table(per_scan))
     print(table(per_scan))
