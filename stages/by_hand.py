@@ -37,6 +37,8 @@ READS: dict[str, tuple[str, ...]] = {
     "info": (),
     "export_ae": (),
     "import_ae": (),
+    "import_ldae": (),
+    "docs": (),
     "bench": (),
 }
 """Sections of parameters that a command reads; `init` and `report`, not listed, read all."""

@@ -118,7 +118,7 @@ def test_every_part_is_judged_and_written(tmp_path, study):
     main = tables["reconstruction"].query("num_inference_steps == 4")
     assert main.groupby("method")["scan_id"].nunique().to_dict() == dict.fromkeys(METHODS, 5)
     assert set(metrics["reconstruction"]) == set(METHODS)
-    pairs = {"ldae_minus_ae", "ldae_minus_lddim", "own_minus_other_y_sem"}
+    pairs = {"ldae_minus_ae", "own_minus_other_y_sem"}
     assert set(metrics["differences"]) == pairs
     assert set(metrics["steps"]) == {"2", "4"}
     assert set(metrics["steps"]["2"]) == {"ldae", "ldae_y_sem_only", "lddim"}
@@ -338,7 +338,7 @@ def test_medicalnet_weights_are_loaded_strictly(tmp_path):
     with pytest.raises(ContractError, match="weights do not fit the architecture"):
         load_medicalnet(tmp_path / "odd.pth", CPU)
     (tmp_path / "text.pth").write_text("no weights")
-    with pytest.raises(ContractError, match=r"text\.pth: (no readable|holds code)"):
+    with pytest.raises(ContractError, match=r"text\.pth: not a checkpoint"):
         load_medicalnet(tmp_path / "text.pth", CPU)
 
 

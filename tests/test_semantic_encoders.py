@@ -11,7 +11,8 @@ from safetensors.torch import save_file
 import pipeline.training.latent_diffusion as stages
 from pipeline.frozen import load_diffusion, load_ldae
 from pipeline.nets.convnext import ConvNext
-from pipeline.nets.semantic import LatentEncoder, VolumeSlicesEncoder, build_encoder
+from pipeline.nets.published import PublishedEncoder
+from pipeline.nets.semantic import LatentEncoder, build_encoder
 from pipeline.precompute.embed import embed_latents
 from pipeline.stores.latents import open_latents
 from pipeline.stores.reading import OpenStore
@@ -179,7 +180,7 @@ def test_published_encoder_has_the_size_of_convnext_small():
             **published.model_dump(include={"kind", "channels", "depths", "dim", "num_heads"}),
             num_slices=128,
         )
-    assert isinstance(encoder, VolumeSlicesEncoder)
+    assert isinstance(encoder, PublishedEncoder)
     backbone = sum(p.numel() for p in encoder.backbone.parameters())
     assert backbone == 50_223_688 - 769_000 - 2 * 96 * 16
 

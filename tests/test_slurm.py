@@ -48,7 +48,7 @@ def test_example_is_the_default() -> None:
     [
         ("job: 3", "job: .*known keys: jobs, processes"),
         ("jobs: none", "jobs: "),
-        ("- a", "valid dictionary"),
+        ("- a", "expected keys with values"),
         ("a: [", "no valid YAML"),
     ],
 )
