@@ -20,11 +20,11 @@ from pipeline.evaluation.directions import (
     Readout,
     find_direction,
     read_direction,
-    readouts_of,
     write_directions,
 )
 from pipeline.evaluation.probes import fit_probes
 from pipeline.evaluation.provenance import whose_weights
+from pipeline.evaluation.readouts import readouts_of
 from pipeline.foreign.published_import import Choices, Files, import_ldae
 from pipeline.frozen import load_autoencoder, load_diffusion, load_ldae
 from pipeline.imaging.chain import scale_intensities
