@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.special import expit
 
 from pipeline.compute import counted, write_json
-from pipeline.evaluation.bootstrap import Rows, intervals_over_draws, subject_weights
+from pipeline.evaluation.bootstrap import Rows
 from pipeline.evaluation.directions import (
     FILE,
     Direction,
@@ -20,8 +20,9 @@ from pipeline.evaluation.directions import (
     subject_mark,
 )
 from pipeline.evaluation.features import Features
+from pipeline.evaluation.probe_intervals import probe_estimates
 from pipeline.evaluation.probes import DIRECTION_FEATURES, PREDICTION_COLUMNS, ProbeResults
-from pipeline.evaluation.scores import classification_scores, regression_scores, without_ranks
+from pipeline.evaluation.scores import without_ranks
 from pipeline.evaluation.targets import Target, make_target
 from schemas.errors import ContractError
 from schemas.evaluation import ProbeParams
@@ -192,12 +193,15 @@ def _judge(
 
 
 def _metrics(target: Target, score: Floats, params: ProbeParams) -> dict[str, Any]:
-    weights = subject_weights(target.subjects, draws=params.bootstrap, seed=params.seed)
-    scores = classification_scores if target.kind == "classification" else regression_scores
-    draws = intervals_over_draws(
-        scores(target.truth, score, weights), subjects=len(np.unique(target.subjects))
+    found = probe_estimates(
+        target.truth,
+        {DIRECTION_FEATURES: score[None]},
+        target.subjects,
+        target.kind,
+        draws=params.bootstrap,
+        seed=params.seed,
     )
-    return {metric: estimate.model_dump() for metric, estimate in draws.items()}
+    return {metric: one.model_dump() for metric, one in found[DIRECTION_FEATURES].items()}
 
 
 def write_known_spread(path: Path, scores: pd.DataFrame, out: Path) -> list[str]:
