@@ -112,7 +112,7 @@ def written(study: Path, csv: Path) -> pd.DataFrame:
     manifest = read_manifest(study / "data" / "cohort" / "manifest.csv")
     per_scan = judge(unseen_scans(manifest, trained_scans()), volumes)
     columns = ["scan_id", "subject_id", "source", "trained_on", "voxel_mm", "age_years"]
-    figures = ["ssim_brain", "psnr_brain", "mse_brain", "ssim_whole", "ventricle_error"]
+    figures = ["ssim_brain", "psnr_brain", "mse_brain", "ssim_whole"]
     per_scan[columns + figures].round(4).to_csv(csv, index=False)
     return per_scan
 
