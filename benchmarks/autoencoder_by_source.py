@@ -16,11 +16,11 @@ import numpy as np
 import pandas as pd
 import torch
 
-from pipeline.bundled import bundled_autoencoder
 from pipeline.cohort.manifest import read_manifest
-from pipeline.evaluation.ae_quality import AeJudge, evaluate_autoencoder
-from pipeline.evaluation.intervals import mean_interval
-from pipeline.frozen import load_autoencoder, on_grid
+from pipeline.evaluation.autoencoder import AeJudge, evaluate_autoencoder
+from pipeline.metrics.intervals import mean_interval
+from pipeline.models.bundled import bundled_autoencoder
+from pipeline.models.frozen import load_autoencoder, on_grid
 from pipeline.stores.volumes import VolumeStore, open_volumes
 from schemas.evaluation import EvaluateParams
 

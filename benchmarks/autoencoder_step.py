@@ -17,9 +17,9 @@ import torch
 from torch import nn
 
 from benchmarks.harness import machine
-from pipeline.compute import takes_bf16
 from pipeline.nets.autoencoder import Autoencoder
 from pipeline.nets.lpips import Lpips
+from pipeline.runtime.devices import takes_bf16
 from pipeline.stores.volumes import VolumeStore
 from pipeline.training.autoencoder import AutoencoderModule
 from schemas.autoencoder import TrainAeParams

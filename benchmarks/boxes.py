@@ -13,9 +13,9 @@ import numpy as np
 import pandas as pd
 import torch
 
-from pipeline.bundled import bundled_autoencoder
-from pipeline.evaluation.metrics import reconstruction_metrics
-from pipeline.frozen import load_autoencoder
+from pipeline.metrics.reconstruction import reconstruction_metrics
+from pipeline.models.bundled import bundled_autoencoder
+from pipeline.models.frozen import load_autoencoder
 from pipeline.nets.autoencoder import Autoencoder
 from pipeline.stores.volumes import open_volumes
 

@@ -23,9 +23,9 @@ from monai.data import NumpyReader
 from monai.transforms import LoadImage
 
 from benchmarks.harness import at_hand, exhaust, machine, race, table
-from pipeline.artefact import write_artefact
-from pipeline.evaluation.metrics import reconstruction_metrics
-from pipeline.frozen import FrozenAutoencoder, for_volumes, load_autoencoder
+from pipeline.metrics.reconstruction import reconstruction_metrics
+from pipeline.models.artefact import write_artefact
+from pipeline.models.frozen import FrozenAutoencoder, for_volumes, load_autoencoder
 from pipeline.nets.autoencoder import Autoencoder
 from pipeline.precompute.encode import encode_volumes
 from pipeline.stores.builder import StoreBuilder

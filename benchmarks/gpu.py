@@ -13,7 +13,7 @@ from benchmarks.autoencoder_step import build
 from benchmarks.harness import at_hand, exhaust, race
 from benchmarks.registry import Measurement, Row, compare
 from benchmarks.train_steps import DECAY, LATENT, our_step, published_encoder, stage_2_step
-from pipeline.ldae import build_ldae, encoder_config, unet_config
+from pipeline.models.ldae import build_ldae, encoder_config, unet_config
 from pipeline.nets.denoiser import Denoiser, UnetConfig
 from pipeline.stores.latents import Latents
 from pipeline.training.module import ADAM_BETAS, moving_average

@@ -16,8 +16,8 @@ from benchmarks.gpu import matmul_rate, operations, paper, peak_gb
 from benchmarks.harness import at_hand, race
 from benchmarks.registry import Measurement, Row, compare
 from benchmarks.voxel_dae import NARROW, OURS, machines, size_of
-from pipeline.evaluation.throughput import reconstruct
-from pipeline.frozen import FrozenAutoencoder
+from pipeline.evaluation.reconstruction_speed import reconstruct
+from pipeline.models.frozen import FrozenAutoencoder
 
 SCANS = 192
 """So many that starting and ending, a quarter of a second, count little."""

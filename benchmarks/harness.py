@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from pipeline.compute import available_cpus, native_bf16
+from pipeline.runtime.devices import available_cpus, native_bf16
 
 
 @dataclass

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import norm
 
-from pipeline.evaluation.auc import auc_limits, averaged, difference_limits, rank
-from pipeline.evaluation.intervals import mean_limits, refit_inflation, subject_means
-from pipeline.evaluation.linear import fit_chance, fit_linear
+from pipeline.metrics.auc_intervals import auc_limits, averaged, difference_limits, rank
+from pipeline.metrics.intervals import mean_limits, refit_inflation, subject_means
+from pipeline.probes.linear import fit_chance, fit_linear
 
 Floats = NDArray[np.float64]
 Scores = Literal["normal", "unequal", "exponential"]

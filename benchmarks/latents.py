@@ -22,8 +22,8 @@ from benchmarks.encode import (
 from benchmarks.harness import at_hand, exhaust, race
 from benchmarks.registry import Measurement, Row, compare
 from benchmarks.scale import LATENT, write_latents
-from pipeline.bundled import bundled_autoencoder
-from pipeline.frozen import load_autoencoder, on_grid
+from pipeline.models.bundled import bundled_autoencoder
+from pipeline.models.frozen import load_autoencoder, on_grid
 from pipeline.stores.latents import open_latents
 
 SCANS = 32

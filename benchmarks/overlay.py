@@ -16,8 +16,8 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 
-from pipeline.applications.native import brain_of, overlay, read_native, resolution, to_native
-from pipeline.applications.sources import native_space_of, unit_interval
+from pipeline.applications.inputs import native_space_of, unit_interval
+from pipeline.applications.native_space import brain_of, overlay, read_native, resolution, to_native
 from pipeline.imaging.chain import preprocess_scan
 from pipeline.imaging.header import zooms_of
 from pipeline.imaging.template import grid_affine

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.harness import machine
-from pipeline.ldae import build_diffusion, build_ldae, encoder_config, unet_config
+from pipeline.models.ldae import build_diffusion, build_ldae, encoder_config, unet_config
 from pipeline.stores.latents import Latents
 from pipeline.training.fit import fit
 from pipeline.training.latent_modules import DenoiserModule, LatentModule, SemanticModule

@@ -16,7 +16,8 @@ import torch
 
 from benchmarks.harness import machine
 from benchmarks.registry import Row, all_rows
-from pipeline.compute import available_cpus, native_bf16, write_json
+from pipeline.runtime.devices import available_cpus, native_bf16
+from pipeline.runtime.files import write_json
 from schemas.errors import ParamsError
 
 log = logging.getLogger("pipeline.bench")

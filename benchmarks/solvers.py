@@ -13,7 +13,7 @@ import torch
 
 from benchmarks.harness import machine
 from pipeline.diffusion.samplers import invert, sample
-from pipeline.frozen import load_ldae
+from pipeline.models.frozen import load_ldae
 from pipeline.stores.latents import open_latents
 
 WAYS = (("ddim", 100), ("ddim", 20), ("dpm_data", 20), ("dpm", 20), ("dpm", 10))

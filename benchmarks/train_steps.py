@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from benchmarks.harness import machine, race, table
-from pipeline.compute import native_bf16
 from pipeline.diffusion.losses import noise_loss, pdae_weight, shift_coefficient
 from pipeline.diffusion.schedule import per_sample
-from pipeline.ldae import Ldae, build_ldae
+from pipeline.models.ldae import Ldae, build_ldae
 from pipeline.nets.semantic import SemanticEncoder, build_encoder
+from pipeline.runtime.devices import native_bf16
 from pipeline.training.module import ADAM_BETAS, moving_average
 
 LATENT = (3, 16, 20, 16)

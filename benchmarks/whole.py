@@ -7,7 +7,7 @@ import torch
 from benchmarks.harness import at_hand, race
 from benchmarks.registry import Measurement, Row, compare
 from benchmarks.voxel_dae import NARROW, OURS, SAME, machines, size_of
-from pipeline.evaluation.throughput import reconstruct
+from pipeline.evaluation.reconstruction_speed import reconstruct
 from schemas.params import Params
 
 STEPS = 4

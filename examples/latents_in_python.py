@@ -11,10 +11,10 @@ import numpy as np
 import pandas as pd
 import torch
 
-from pipeline.applications.models import Models, load_models
 from pipeline.applications.reconstruct import reconstruct
 from pipeline.applications.vary import vary
-from pipeline.compute import resolve_device
+from pipeline.models.inference import Models, load_models
+from pipeline.runtime.devices import resolve_device
 from pipeline.stores.latents import LatentStore, open_latents
 from pipeline.stores.volumes import VolumeStore, open_volumes
 from schemas.evaluation import EvaluateParams

@@ -37,3 +37,16 @@ OVERRIDE_COLUMNS = ("scan_id", "status", "reason")
 
 OVERRIDE_STATUSES = ("pass", "warn", "fail")
 """A scan set to `fail` is quarantined; the others stay."""
+
+
+VOLUMES = (
+    "brain_mm3",
+    "gray_matter_mm3",
+    "white_matter_mm3",
+    "ventricle_mm3",
+    "sulcal_csf_mm3",
+    "medial_temporal_mm3",
+    "frontal_gray_mm3",
+    "lesion_mm3",
+)
+"""True volumes of a scan; `lesion_mm3` is the reach of dark white matter at full strength."""

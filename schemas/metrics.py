@@ -55,3 +55,7 @@ class Estimate(BaseModel):
         if self.interval is None:
             return f"{self.value:.3f}"
         return f"{self.value:.3f} [{self.interval[0]:.3f}, {self.interval[1]:.3f}]"
+
+
+MIN_SUBJECTS = 2
+"""Fewest subjects of each class (classification), or in all (regression), to fit on."""

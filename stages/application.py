@@ -12,11 +12,11 @@ import typer
 from stages.settings import Settings
 
 if TYPE_CHECKING:
-    from pipeline.applications.batch import Opener
-    from pipeline.applications.models import Models
-    from pipeline.applications.outcome import Outcome
-    from pipeline.applications.sources import Source
-    from pipeline.applications.writing import Writer
+    from pipeline.applications.generated_volumes import Outcome
+    from pipeline.applications.inputs import Source
+    from pipeline.applications.output_files import Writer
+    from pipeline.applications.runner import Opener
+    from pipeline.models.inference import Models
 
 INPUT_PANEL = "Scans"
 SAMPLER_PANEL = "Sampler"
@@ -133,7 +133,7 @@ class Bench:
         `detail` adds each scan's own to what is made of it. `options` are what `apply` depends on
         beside the scan: scans made with them are kept.
         """
-        from pipeline.applications.batch import run_batch
+        from pipeline.applications.runner import run_batch
 
         failed = run_batch(names, self.opener, self.writer, apply, options=options, detail=detail)
         typer.echo(f"{self.writer.out}: {len(names) - len(failed)} of {len(names)} scans")
@@ -165,8 +165,8 @@ class Request:
 
         Scans that are nowhere are refused before anything slow happens.
         """
-        from pipeline.applications.names import check_names
-        from pipeline.artefact import check_artefact
+        from pipeline.applications.scan_names import check_names
+        from pipeline.models.artefact import check_artefact
         from pipeline.stores.latents import open_latents
         from pipeline.stores.volumes import open_volumes
         from stages.by_hand import refuse_grid, refuse_other
@@ -182,9 +182,9 @@ class Request:
         check_names(names, latents)
         check_artefact(given["ldae"], kind="ldae")
 
-        from pipeline.applications.batch import Opener
-        from pipeline.applications.models import load_models
-        from pipeline.applications.writing import Writer
+        from pipeline.applications.output_files import Writer
+        from pipeline.applications.runner import Opener
+        from pipeline.models.inference import load_models
         from stages.by_hand import chosen_autoencoder
 
         asked = {"sampler": given["sampler"], "num_inference_steps": given["steps"]}
@@ -260,7 +260,7 @@ def scan_names(
     ParamsError
         If there is none, or the list is missing or an input is no image file.
     """
-    from pipeline.applications.names import is_image
+    from pipeline.applications.scan_names import is_image
     from pipeline.cohort.folder import SUFFIXES
     from schemas.errors import ParamsError
 

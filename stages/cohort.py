@@ -45,8 +45,8 @@ def cohort(
     from pipeline.cohort.candidates import FILE, write_candidates
     from pipeline.cohort.ingest import build_cohort
     from pipeline.cohort.manifest import write_manifest
-    from pipeline.compute import counted
-    from pipeline.stores.builder import writing_to
+    from pipeline.runtime.files import writing_to
+    from pipeline.runtime.progress import counted
     from schemas.errors import ParamsError
     from schemas.manifest import SELECTION
 

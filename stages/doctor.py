@@ -20,7 +20,7 @@ def doctor(
     from rich.console import Console
     from rich.table import Table
 
-    from pipeline.health import check_machine
+    from pipeline.runtime.machine_check import check_machine
 
     colours = {"ok": "green", "warn": "yellow", "fail": "red"}
     table = Table(box=None)

@@ -23,7 +23,7 @@ def embed(
 
     Example: pipeline embed --latents data/latents.zarr --ldae models/ldae --out data/semantics.zarr
     """
-    from pipeline.frozen import load_ldae
+    from pipeline.models.frozen import load_ldae
     from pipeline.precompute.embed import embed_latents
     from pipeline.stores.latents import open_latents
     from pipeline.stores.volumes import open_volumes

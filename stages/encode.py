@@ -8,7 +8,7 @@ import typer
 from stages.settings import Settings
 
 if TYPE_CHECKING:
-    from pipeline.frozen import FrozenAutoencoder
+    from pipeline.models.frozen import FrozenAutoencoder
 
 
 def encode(
@@ -32,7 +32,7 @@ def encode(
 
     Example: pipeline encode --input nifti/ --out latents.zarr
     """
-    from pipeline.frozen import for_volumes, intensity_rule, load_autoencoder
+    from pipeline.models.frozen import for_volumes, intensity_rule, load_autoencoder
     from pipeline.precompute.encode import check_intensity, check_out, encode_volumes
     from pipeline.precompute.volumes_of import volumes_of
     from pipeline.stores.volumes import open_volumes

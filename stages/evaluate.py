@@ -55,13 +55,13 @@ def evaluate(
     if latents is None or ldae is None:
         raise ParamsError("evaluate: --latents and --ldae are needed, or --what ae")
 
-    from pipeline.applications.models import load_models, load_voxel_models
-    from pipeline.applications.sources import check_latents
+    from pipeline.applications.inputs import check_latents
     from pipeline.cohort.manifest import read_manifest
     from pipeline.evaluation.evaluate import evaluate_study
-    from pipeline.evaluation.headline import read_headline
     from pipeline.evaluation.study import Study
-    from pipeline.perceptual import load_lpips
+    from pipeline.models.inference import load_models, load_voxel_models
+    from pipeline.models.pretrained import load_lpips
+    from pipeline.report.headline import read_headline
     from pipeline.stores.latents import open_latents
     from pipeline.stores.matching import check_same_scans
     from pipeline.stores.volumes import open_volumes

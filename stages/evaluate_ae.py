@@ -12,9 +12,9 @@ def judge_autoencoder(
 ) -> None:
     """Write metrics.json, per_scan.parquet and the error map; echo the figures most looked for."""
     from pipeline.cohort.manifest import read_manifest
-    from pipeline.evaluation.ae_quality import AeJudge, evaluate_autoencoder
-    from pipeline.frozen import load_autoencoder, on_grid
-    from pipeline.perceptual import load_lpips
+    from pipeline.evaluation.autoencoder import AeJudge, evaluate_autoencoder
+    from pipeline.models.frozen import load_autoencoder, on_grid
+    from pipeline.models.pretrained import load_lpips
     from pipeline.stores.volumes import open_volumes
     from schemas.metrics import Estimate
 

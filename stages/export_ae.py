@@ -29,12 +29,12 @@ def export_ae(
     Example: pipeline export-ae --ae models/ae --out ae-bundle
     """
     if kind == "monai":
-        from pipeline.monai_bundle import export_monai_bundle
+        from pipeline.models.conversion.monai_export import export_monai_bundle
 
         export_monai_bundle(ae, out)
         typer.echo(f"{out}: python -m monai.bundle run --config_file configs/inference.json there")
         return
-    from pipeline.bundled import export_bundled
+    from pipeline.models.bundled import export_bundled
 
     size = export_bundled(ae, out, card=card.read_text() if card else None)
     typer.echo(f"{out}: {size / 1e6:.2f} MB in float16")

@@ -57,8 +57,8 @@ def import_ae(
     """
     import torch
 
-    from pipeline.foreign.importing import import_autoencoder
-    from pipeline.frozen import load_autoencoder
+    from pipeline.models.conversion.monai_import import import_autoencoder
+    from pipeline.models.frozen import load_autoencoder
     from pipeline.precompute.sizing import scan_bytes
 
     imported = import_autoencoder(

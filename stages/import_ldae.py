@@ -59,8 +59,8 @@ def import_ldae(
     Example: pipeline import-ldae --decoder decoder.pth --encoder encoder.pth --ae models/ae
     --probe disease_classifier.ckpt --mean semantic_mean.pt --std semantic_std.pt --out models/ldae
     """
-    from pipeline.foreign.published_import import Choices, Files
-    from pipeline.foreign.published_import import import_ldae as take_in
+    from pipeline.models.conversion.published_import import Choices, Files
+    from pipeline.models.conversion.published_import import import_ldae as take_in
 
     imported = take_in(
         Files(decoder=decoder, encoder=encoder, probe=probe, mean=mean, std=std),

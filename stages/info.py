@@ -26,8 +26,8 @@ def info(
     """
     import json
 
-    from pipeline.artefact import CONFIG, read_config
-    from pipeline.evaluation.headline import read_headline
+    from pipeline.models.artefact import CONFIG, read_config
+    from pipeline.report.headline import read_headline
     from schemas.errors import ContractError
 
     path = path.parent if path.name == "report.html" else path

@@ -26,7 +26,7 @@ def init(
 
     Example: pipeline init my-study --input bids/ --preset small
     """
-    from pipeline.compute import counted
+    from pipeline.runtime.progress import counted
     from schemas.errors import ParamsError
     from stages.params_file import load_params
     from stages.scaffold import is_study, label_hint, scaffold

@@ -45,13 +45,13 @@ def interpolate(
     Example: pipeline interpolate --a sub-001_ses-1 --b sub-001_ses-2 --months 12
     --manifest data/cohort/manifest.csv --latents data/latents.zarr --out made
     """
-    from pipeline.applications.visits import places_between
+    from pipeline.applications.time_points import places_between
 
     places = places_between(
         a, b, alpha=alpha, months=months, manifest=manifest, extrapolate=extrapolate
     )
     bench = request.open(a, b, variant="detail" if detail else "")
-    from pipeline.applications.batch import run_pair
+    from pipeline.applications.runner import run_pair
 
     path, made = run_pair(a, b, bench.opener, bench.writer, places, detail=detail)
     kept = "" if made else ", made already and kept"

@@ -55,8 +55,8 @@ def manipulate(
     names = request.scan_names()
     given = _given(scale, published_scale)
     variant = f"along-{re.sub('[^A-Za-z0-9]+', '-', direction)}"
-    from pipeline.artefact import check_artefact
-    from pipeline.evaluation.directions import find_direction
+    from pipeline.models.artefact import check_artefact
+    from pipeline.probes.direction import find_direction
 
     folder = request.options["ldae"]
     ldae = check_artefact(folder, kind="ldae")
@@ -85,7 +85,7 @@ def manipulate(
 
 def _given(scale: str | None, published_scale: str | None) -> tuple[float, ...]:
     """Return the numbers of whichever option was given."""
-    from pipeline.applications.ranges import parse_numbers
+    from pipeline.applications.number_ranges import parse_numbers
     from schemas.errors import ParamsError
 
     if published_scale is None:

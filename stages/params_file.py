@@ -11,7 +11,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from pipeline.compute import write_atomic
+from pipeline.runtime.files import write_atomic
 from schemas.changes import flattened
 from schemas.errors import ParamsError, in_plain_words
 from schemas.params import Params

@@ -43,16 +43,16 @@ def probe(
         _apply(settings, apply, manifest=manifest, semantics=semantics, out=out)
         return
     from pipeline.cohort.manifest import read_manifest
-    from pipeline.compute import write_json, write_parquet
-    from pipeline.evaluation.directions import write_directions
-    from pipeline.evaluation.encoder_baselines import encoder_baselines
-    from pipeline.evaluation.features import collect_features, volume_features
-    from pipeline.evaluation.headline import read_headline
-    from pipeline.evaluation.heads import Head
-    from pipeline.evaluation.pca_rivals import unwhitened
-    from pipeline.evaluation.probes import FIT_SPLITS, fit_probes
-    from pipeline.evaluation.readouts import readouts_of
-    from pipeline.evaluation.rivals import read_rivals
+    from pipeline.probes.direction import write_directions
+    from pipeline.probes.encoder_baselines import encoder_baselines
+    from pipeline.probes.estimators import Head
+    from pipeline.probes.features import collect_features, volume_features
+    from pipeline.probes.pca_rivals import unwhitened
+    from pipeline.probes.protocols import FIT_SPLITS, fit_probes
+    from pipeline.probes.readouts import readouts_of
+    from pipeline.probes.rivals import read_rivals
+    from pipeline.report.headline import read_headline
+    from pipeline.runtime.files import write_json, write_parquet
     from pipeline.stores.latents import open_latents
     from pipeline.stores.matching import check_same_scans
     from pipeline.stores.reading import OpenStore
@@ -98,10 +98,11 @@ def probe(
 def _apply(settings: Settings, path: Path, *, manifest: Path, semantics: Path, out: Path) -> None:
     """Judge the probes of a directions.json on new scans."""
     from pipeline.cohort.manifest import read_manifest
-    from pipeline.compute import counted, write_atomic, write_json, write_parquet
-    from pipeline.evaluation.applied import apply_probes, write_known_spread
-    from pipeline.evaluation.features import semantic_table
-    from pipeline.evaluation.headline import read_headline
+    from pipeline.probes.applied import apply_probes, write_known_spread
+    from pipeline.probes.features import semantic_table
+    from pipeline.report.headline import read_headline
+    from pipeline.runtime.files import write_atomic, write_json, write_parquet
+    from pipeline.runtime.progress import counted
     from pipeline.stores.reading import OpenStore
 
     store = OpenStore(semantics, kind="semantics")

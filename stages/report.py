@@ -25,9 +25,9 @@ def report(
     Example: pipeline report --manifest data/cohort/manifest.csv --evaluate reports/evaluate
     --probe reports/probe --out reports/report.html
     """
-    from pipeline.evaluation.context import load_context
-    from pipeline.evaluation.headline import read_headline
-    from pipeline.evaluation.report import render_report
+    from pipeline.report.context import load_context
+    from pipeline.report.headline import read_headline
+    from pipeline.report.render import render_report
 
     context = load_context(
         params=settings.params(),

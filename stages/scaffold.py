@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from ruamel.yaml import YAML
 
-from pipeline.compute import few, write_atomic
-from pipeline.stores.builder import writing_to
+from pipeline.runtime.files import write_atomic, writing_to
+from pipeline.runtime.progress import few
 from schemas.errors import ContractError, ParamsError
 from schemas.manifest import OVERRIDE_COLUMNS
 from schemas.params import Params

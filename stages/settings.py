@@ -101,13 +101,13 @@ class Settings:
 
     def device(self) -> "torch.device":
         """Return the device asked for."""
-        from pipeline.compute import resolve_device
+        from pipeline.runtime.devices import resolve_device
 
         return resolve_device(self.device_name)
 
     def devices(self) -> "list[torch.device]":
         """Return the devices asked for, where a command can use several."""
-        from pipeline.compute import resolve_devices
+        from pipeline.runtime.devices import resolve_devices
 
         return resolve_devices(self.device_name)
 
@@ -121,7 +121,7 @@ class Settings:
 
     def num_workers(self) -> int:
         """Return the number of worker processes."""
-        from pipeline.compute import available_cpus
+        from pipeline.runtime.devices import available_cpus
 
         return self.workers or available_cpus()
 

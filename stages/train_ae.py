@@ -20,7 +20,7 @@ def train_ae(
     Example: pipeline train-ae --manifest data/cohort/manifest.csv --volumes data/volumes.zarr
     --out models/ae
     """
-    from pipeline.bundled import adopt_autoencoder, bundled_autoencoder, load_start
+    from pipeline.models.bundled import adopt_autoencoder, bundled_autoencoder, load_start
     from pipeline.stores.volumes import open_volumes
     from stages.by_hand import refuse_set
 

@@ -34,7 +34,7 @@ def train_ldae(
     Example: pipeline train-ldae --latents data/latents.zarr --out models/ldae
     """
     from pipeline.cohort.scan_splits import split_of_store
-    from pipeline.frozen import load_autoencoder, load_diffusion
+    from pipeline.models.frozen import load_autoencoder, load_diffusion
     from pipeline.stores.latents import open_latents
     from pipeline.stores.volumes import open_volumes
     from pipeline.training.latent_diffusion import train_denoiser

@@ -27,7 +27,7 @@ def train_ldm(
     --out models/ldm
     """
     from pipeline.cohort.scan_splits import split_of_store
-    from pipeline.frozen import load_autoencoder
+    from pipeline.models.frozen import load_autoencoder
     from pipeline.stores.latents import open_latents
     from pipeline.training.latent_diffusion import train_denoiser
 

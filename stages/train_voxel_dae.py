@@ -24,7 +24,7 @@ def train_voxel_dae(
     --manifest data/cohort/manifest.csv --out models/voxel-dae
     """
     from pipeline.cohort.scan_splits import split_of_store
-    from pipeline.frozen import load_diffusion
+    from pipeline.models.frozen import load_diffusion
     from pipeline.training.latent_diffusion import train_denoiser, train_ldae
     from pipeline.training.voxels import VoxelsAsLatents
 

@@ -59,7 +59,7 @@ def _repair(settings: Settings, store: Path, volumes: Path | None, ae: Path | No
             "--repair: needs --volumes, those that made this latent store; other stores are made"
             " again by `pipeline preprocess` or `pipeline embed`"
         )
-    from pipeline.frozen import for_volumes, load_autoencoder
+    from pipeline.models.frozen import for_volumes, load_autoencoder
     from pipeline.precompute.repair import repair_latents
     from pipeline.stores.volumes import open_volumes
     from stages.by_hand import chosen_autoencoder

@@ -8,7 +8,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.compute import write_atomic
+from pipeline.runtime.files import write_atomic
 from schemas.errors import ContractError
 
 DVC_HEADER = "# What DVC need not look at; lines of your own may stand before and after these."

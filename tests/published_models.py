@@ -10,9 +10,9 @@ import torch
 from monai.networks.nets.autoencoderkl import AutoencoderKL
 from scipy.ndimage import gaussian_filter
 
-from pipeline.foreign.importing import import_autoencoder
-from pipeline.foreign.published_import import Choices, Files, import_ldae
-from pipeline.frozen import load_autoencoder, load_ldae
+from pipeline.models.conversion.monai_import import import_autoencoder
+from pipeline.models.conversion.published_import import Choices, Files, import_ldae
+from pipeline.models.frozen import load_autoencoder, load_ldae
 from pipeline.precompute.embed import embed_latents
 from pipeline.precompute.encode import encode_volumes
 from pipeline.stores.latents import open_latents

@@ -11,12 +11,12 @@ from monai.metrics.regression import MultiScaleSSIMMetric
 from scipy.ndimage import gaussian_filter
 from typer.testing import CliRunner
 
-from pipeline.artefact import read_artefact
-from pipeline.evaluation.ae_quality import AeJudge, image_figures
-from pipeline.evaluation.latent_statistics import LatentStatistics
-from pipeline.evaluation.ms_ssim import ms_ssim, num_scales
-from pipeline.evaluation.report import load_context, render_report
-from pipeline.frozen import load_autoencoder
+from pipeline.evaluation.autoencoder import AeJudge, image_figures
+from pipeline.metrics.ms_ssim import ms_ssim, num_scales
+from pipeline.metrics.posterior_statistics import LatentStatistics
+from pipeline.models.artefact import read_artefact
+from pipeline.models.frozen import load_autoencoder
+from pipeline.report.render import load_context, render_report
 from schemas.params import Params
 from stages.cli import app
 from tests.conftest import make_volumes, smooth_volume, subjects

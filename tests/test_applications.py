@@ -17,18 +17,9 @@ from typer.testing import CliRunner
 
 import pipeline.stores.volumes as volume_module
 import pipeline.training.latent_diffusion as training
-from pipeline.applications.batch import Opener, run_batch, run_pair
-from pipeline.applications.detail import with_own_detail
 from pipeline.applications.generate import fit_prior, generate, prior_of
-from pipeline.applications.interpolate import interpolate, slerp
-from pipeline.applications.manipulate import manipulate, move
-from pipeline.applications.models import Models, load_models
-from pipeline.applications.names import check_names, stem_of
-from pipeline.applications.native import brain_of, overlay, resolution, to_native
-from pipeline.applications.outcome import numbered
-from pipeline.applications.ranges import parse_numbers
-from pipeline.applications.reconstruct import reconstruct
-from pipeline.applications.sources import (
+from pipeline.applications.generated_volumes import numbered
+from pipeline.applications.inputs import (
     NativeSpace,
     check_latents,
     identity_of_file,
@@ -36,17 +27,26 @@ from pipeline.applications.sources import (
     source_from_file,
     source_from_store,
 )
+from pipeline.applications.interpolate import interpolate, slerp
+from pipeline.applications.manipulate import manipulate, move
+from pipeline.applications.native_space import brain_of, overlay, resolution, to_native
+from pipeline.applications.number_ranges import parse_numbers
+from pipeline.applications.output_files import Writer
+from pipeline.applications.reconstruct import reconstruct
+from pipeline.applications.residual import with_own_detail
+from pipeline.applications.runner import Opener, run_batch, run_pair
+from pipeline.applications.scan_names import check_names, stem_of
+from pipeline.applications.time_points import Places, alphas_of_months
 from pipeline.applications.vary import vary
-from pipeline.applications.visits import Places, alphas_of_months
-from pipeline.applications.writing import Writer
-from pipeline.artefact import CONFIG, finished_metrics
-from pipeline.evaluation.directions import Direction, read_direction, write_directions
-from pipeline.frozen import load_autoencoder, load_diffusion, load_ldae
 from pipeline.imaging.bias import BiasField
 from pipeline.imaging.chain import scale_intensities
 from pipeline.imaging.geometry import resample_masked
 from pipeline.imaging.template import grid_affine
+from pipeline.models.artefact import CONFIG, finished_metrics
+from pipeline.models.frozen import load_autoencoder, load_diffusion, load_ldae
+from pipeline.models.inference import Models, load_models
 from pipeline.precompute.embed import check_same_autoencoder, embed_latents
+from pipeline.probes.direction import Direction, read_direction, write_directions
 from pipeline.stores.latents import open_latents
 from pipeline.stores.matching import check_same_latents, check_same_scans
 from pipeline.stores.reading import OpenStore
@@ -494,7 +494,7 @@ def test_a_pair_made_already_is_kept(tmp_path, opener, models):
 
 
 def test_an_image_made_already_is_kept_until_it_changes(tmp_path, models, opener, monkeypatch):
-    import pipeline.applications.batch as batch
+    import pipeline.applications.runner as batch
 
     path = tmp_path / "head.nii.gz"
     path.write_bytes(b"one")
@@ -601,7 +601,7 @@ def test_a_single_scan_shows_progress_by_sampler_steps(
     monkeypatch, caplog, opener, models, tmp_path
 ):
     """Minutes on a processor; with several scans, the scans are counted."""
-    monkeypatch.setattr("pipeline.compute.Progress.seconds_between_lines", -1.0)
+    monkeypatch.setattr("pipeline.runtime.progress.Progress.seconds_between_lines", -1.0)
     watched = dataclasses.replace(models, watched=True)
     writer = Writer(out=tmp_path, command="reconstruct", space="mni", models=watched)
     with caplog.at_level("INFO"):
@@ -617,7 +617,7 @@ def test_the_record_says_how_native_output_overlays_its_file(tmp_path, monkeypat
     noise = np.random.default_rng(0).normal(300, 60, scan.native_shape).astype(np.float32)
     nib.save(nib.Nifti1Image(gaussian_filter(noise, 1), scan.native_affine), path)
     monkeypatch.setattr("pipeline.imaging.chain.preprocess_scan", lambda path, params: scan)
-    monkeypatch.setattr("pipeline.applications.batch.preprocessing_for", lambda *a, **k: a[1])
+    monkeypatch.setattr("pipeline.applications.runner.preprocessing_for", lambda *a, **k: a[1])
     writer = Writer(out=tmp_path, command="reconstruct", space="native", models=models)
     assert not run_batch([str(path)], opener, writer, lambda s: reconstruct(models, s.z_0))
     (output,) = json.loads(writer.document("head").read_text())["outputs"]

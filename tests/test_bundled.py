@@ -8,11 +8,11 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-import pipeline.bundled as bundled
-from pipeline.artefact import read_artefact
-from pipeline.frozen import load_autoencoder, on_grid
+import pipeline.models.bundled as bundled
 from pipeline.imaging.template import load_template
-from pipeline.monai_bundle import export_monai_bundle
+from pipeline.models.artefact import read_artefact
+from pipeline.models.conversion.monai_export import export_monai_bundle
+from pipeline.models.frozen import load_autoencoder, on_grid
 from pipeline.stores.latents import open_latents
 from schemas.errors import ContractError, ParamsError
 from schemas.params import GridParams

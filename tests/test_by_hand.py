@@ -11,9 +11,9 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-import pipeline.bundled as bundled
+import pipeline.models.bundled as bundled
 import pipeline.precompute.volumes_of as module
-from pipeline.frozen import load_autoencoder
+from pipeline.models.frozen import load_autoencoder
 from pipeline.stores.latents import open_latents
 from pipeline.stores.volumes import open_volumes, write_volumes
 from schemas.errors import ContractError, ParamsError

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from pipeline.compute import few
+from pipeline.runtime.progress import few
 from schemas.errors import ParamsError
 from schemas.params import Params
 from stages.cli import STAGES, TOOLS, app, main

@@ -19,7 +19,7 @@ from benchmarks.interval_coverage import (
     difference_coverage,
     mae_coverage,
 )
-from pipeline.evaluation.auc import auc_interval, rank
+from pipeline.metrics.auc_intervals import auc_interval, rank
 
 pytestmark = pytest.mark.slow
 

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.compute import resolve_devices
-from pipeline.frozen import load_autoencoder
+from pipeline.models.frozen import load_autoencoder
 from pipeline.precompute.encode import encode_volumes
 from pipeline.precompute.encoder import Encoder
+from pipeline.runtime.devices import resolve_devices
 from pipeline.stores.latents import open_latents
 from schemas.errors import ContractError, ParamsError
 from schemas.params import EncodeParams

@@ -4,7 +4,7 @@ import pytest
 import torch
 from distributed import LocalCluster
 
-from pipeline.frozen import load_autoencoder
+from pipeline.models.frozen import load_autoencoder
 from pipeline.precompute import tasks
 from pipeline.precompute.encode import encode_volumes
 from pipeline.stores.latents import open_latents

@@ -10,7 +10,7 @@ import time
 import pytest
 import torch
 
-from pipeline.frozen import load_autoencoder
+from pipeline.models.frozen import load_autoencoder
 from pipeline.precompute import fill
 from pipeline.precompute.encode import encode_volumes
 from pipeline.stores.verify import verify_store

@@ -12,9 +12,9 @@ import pytest
 import torch
 import zarr
 
-from pipeline.frozen import load_autoencoder
+from pipeline.models.frozen import load_autoencoder
 from pipeline.precompute.encode import encode_volumes
-from pipeline.stores.builder import lock_store
+from pipeline.runtime.files import lock_store
 from pipeline.stores.latents import open_latents
 from pipeline.stores.volumes import open_volumes
 from schemas.errors import ContractError

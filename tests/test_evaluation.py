@@ -11,19 +11,10 @@ from monai.networks.nets.resnet import resnet10
 from typer.testing import CliRunner
 
 import pipeline.training.latent_diffusion as stages
-from pipeline.applications.models import load_models, load_voxel_models
 from pipeline.evaluation import reconstruction
-from pipeline.evaluation.directions import Direction, write_directions
 from pipeline.evaluation.evaluate import evaluate_study
-from pipeline.evaluation.headline import read_headline
 from pipeline.evaluation.manipulation import evaluate_manipulation
-from pipeline.evaluation.medicalnet import (
-    frechet_distance,
-    load_medicalnet,
-    medicalnet_features,
-)
-from pipeline.evaluation.metrics import summarise_reconstruction
-from pipeline.evaluation.neighbours import Neighbours
+from pipeline.evaluation.nearest_latents import Neighbours
 from pipeline.evaluation.pca_direction import fit_pca_direction
 from pipeline.evaluation.reconstruction import (
     METHODS,
@@ -31,12 +22,18 @@ from pipeline.evaluation.reconstruction import (
     evaluate_reconstruction,
     reconstruct_all,
 )
-from pipeline.evaluation.sample_tests import copies, jackknifed, kernel_width, mean_of_pairs, mmd
+from pipeline.evaluation.reconstruction_speed import ROUNDS
 from pipeline.evaluation.study import Study, of_many_subjects
-from pipeline.evaluation.throughput import ROUNDS
-from pipeline.frozen import load_diffusion, load_ldae
+from pipeline.metrics.distribution_distances import frechet_distance
+from pipeline.metrics.reconstruction import summarise_reconstruction
+from pipeline.metrics.sample_tests import copies, jackknifed, kernel_width, mean_of_pairs, mmd
+from pipeline.models.frozen import load_diffusion, load_ldae
+from pipeline.models.inference import load_models, load_voxel_models
+from pipeline.models.pretrained import load_medicalnet, medicalnet_features
 from pipeline.nets.lpips import Lpips
 from pipeline.precompute.embed import embed_latents
+from pipeline.probes.direction import Direction, write_directions
+from pipeline.report.headline import read_headline
 from pipeline.stores.latents import open_latents
 from pipeline.stores.reading import OpenStore
 from pipeline.training.voxels import VoxelsAsLatents
@@ -217,7 +214,7 @@ def test_the_nearest_latent_of_a_scan_is_its_own(study):
 
 def test_the_nearest_is_searched_among_all(study, monkeypatch):
     """Blocks bound the memory, not the search."""
-    monkeypatch.setattr("pipeline.evaluation.neighbours.MAX_LATENTS", 3)
+    monkeypatch.setattr("pipeline.evaluation.nearest_latents.MAX_LATENTS", 3)
     known = Neighbours.of(study, study.scans)
     own = known.latents.astype(np.float32)
     assert known.nearest(own) == list(known.subjects)

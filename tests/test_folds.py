@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.evaluation.linear import grouped_folds, repeated_folds
+from pipeline.probes.linear import grouped_folds, repeated_folds
 
 
 def test_folds_keep_subjects_whole_and_classes_on_both_sides() -> None:

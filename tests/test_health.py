@@ -5,7 +5,7 @@ from importlib import metadata
 
 from typer.testing import CliRunner
 
-from pipeline import health
+from pipeline.runtime import machine_check as health
 from stages.cli import app
 
 

@@ -13,11 +13,11 @@ from scipy.ndimage import affine_transform
 from scipy.spatial.transform import Rotation
 
 from pipeline.cohort.phantom.cohort import make_phantom_cohort
-from pipeline.compute import torch_threads
 from pipeline.imaging.chain import PreprocessedScan, preprocess_scan
 from pipeline.imaging.header import shear_of
 from pipeline.imaging.template import grid_affine
 from pipeline.imaging.turns import quarter_turns
+from pipeline.runtime.devices import torch_threads
 from schemas.errors import ScanError
 from schemas.params import PhantomParams, PreprocessParams
 from tests.conftest import MadeOnce

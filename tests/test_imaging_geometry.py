@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
+from pipeline.figures.contact_sheet import draw_mosaic, scan_strip
 from pipeline.imaging.brain import stripped_mask
 from pipeline.imaging.chain import scale_intensities
 from pipeline.imaging.geometry import (
@@ -16,7 +17,6 @@ from pipeline.imaging.geometry import (
     sample,
     smooth_for,
 )
-from pipeline.imaging.mosaic import draw_mosaic, scan_strip
 from pipeline.imaging.qc import _turned, judge
 from pipeline.imaging.register import correlation
 from pipeline.imaging.template import GRID_CENTRE, grid_affine, load_template

@@ -10,8 +10,8 @@ from monai.networks.nets.autoencoderkl import AutoencoderKL
 from safetensors.torch import save_file
 from typer.testing import CliRunner
 
-from pipeline.foreign.importing import import_autoencoder
-from pipeline.frozen import load_autoencoder
+from pipeline.models.conversion.monai_import import import_autoencoder
+from pipeline.models.frozen import load_autoencoder
 from schemas.errors import ContractError
 from stages.cli import app
 

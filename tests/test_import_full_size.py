@@ -16,9 +16,9 @@ import torch
 from monai.networks.nets.autoencoderkl import AutoencoderKL
 
 from pipeline.diffusion.schedule import alpha_sigma
-from pipeline.foreign.importing import import_autoencoder
-from pipeline.foreign.published_import import Choices, Files, import_ldae
-from pipeline.frozen import load_ldae
+from pipeline.models.conversion.monai_import import import_autoencoder
+from pipeline.models.conversion.published_import import Choices, Files, import_ldae
+from pipeline.models.frozen import load_ldae
 from tests import published_layout as layout
 from tests.tiny_study import ROOT
 

@@ -10,9 +10,9 @@ from safetensors import safe_open
 from safetensors.torch import save
 
 from pipeline.diffusion.samplers import invert, sample
-from pipeline.foreign.published_import import Choices, Files, import_ldae
-from pipeline.frozen import load_diffusion, load_ldae
-from pipeline.weights_file import write_weights
+from pipeline.models.conversion.published_import import Choices, Files, import_ldae
+from pipeline.models.frozen import load_diffusion, load_ldae
+from pipeline.models.weights_file import write_weights
 from schemas.errors import ContractError, ParamsError
 from tests import published_layout as layout
 from tests.published_models import make_autoencoder, write_probe
@@ -465,7 +465,7 @@ def test_an_import_over_another_replaces_it_whole(tmp_path, files, ae):
 def test_a_large_model_is_read_in_place(tmp_path, files, ae, monkeypatch):
     folder = imported(files, ae, tmp_path / "ldae")
     expected = load_ldae(folder, device=CPU).net
-    monkeypatch.setattr("pipeline.artefact.MAPPED_FROM", 1)
+    monkeypatch.setattr("pipeline.models.artefact.MAPPED_FROM", 1)
     mapped = load_ldae(folder, device=CPU).net
     torch.testing.assert_close(mapped.state_dict(), expected.state_dict(), atol=0, rtol=0)
     torch.testing.assert_close(

@@ -8,22 +8,17 @@ import pytest
 from scipy.special import expit
 from sklearn.metrics import roc_auc_score
 
-from pipeline.evaluation.auc import auc_difference, auc_interval, auc_limits, rank
-from pipeline.evaluation.calibration import calibration_line
-from pipeline.evaluation.intervals import (
-    mean_interval,
-    median_interval,
-    share_interval,
-    subject_means,
-)
-from pipeline.evaluation.linear import fit_chance, fit_linear
-from pipeline.evaluation.multiplicity import adjust, holm
-from pipeline.evaluation.pca_rivals import matched_components, spectrum, unwhitened
-from pipeline.evaluation.permutation import arrangements, permuted
-from pipeline.evaluation.probe_intervals import probe_differences, probe_estimates
-from pipeline.evaluation.rivals import read_rivals
-from pipeline.evaluation.scores import classification_scores
-from pipeline.evaluation.verdicts import chance_doubt, comparison
+from pipeline.metrics.auc_intervals import auc_difference, auc_interval, auc_limits, rank
+from pipeline.metrics.calibration import calibration_line
+from pipeline.metrics.intervals import mean_interval, median_interval, share_interval, subject_means
+from pipeline.metrics.prediction_scores import classification_scores
+from pipeline.metrics.verdicts import chance_doubt, comparison
+from pipeline.probes.linear import fit_chance, fit_linear
+from pipeline.probes.multiplicity import adjust, holm
+from pipeline.probes.pca_rivals import matched_components, spectrum, unwhitened
+from pipeline.probes.permutation_test import arrangements, permuted
+from pipeline.probes.probe_intervals import probe_differences, probe_estimates
+from pipeline.probes.rivals import read_rivals
 from schemas.evaluation import ProbeParams
 from schemas.metrics import FEWEST_SUBJECTS, Estimate
 

@@ -8,9 +8,9 @@ import torch
 from monai.apps.generation.maisi.networks.autoencoderkl_maisi import AutoencoderKlMaisi
 from typer.testing import CliRunner
 
-from pipeline.foreign.importing import import_autoencoder
-from pipeline.frozen import intensity_rule, load_autoencoder
-from pipeline.monai_bundle import export_monai_bundle
+from pipeline.models.conversion.monai_export import export_monai_bundle
+from pipeline.models.conversion.monai_import import import_autoencoder
+from pipeline.models.frozen import intensity_rule, load_autoencoder
 from pipeline.precompute.encode import encode_volumes
 from pipeline.precompute.sizing import scan_bytes
 from pipeline.stores.latents import open_latents
@@ -144,7 +144,7 @@ def test_boxes_that_the_factor_does_not_divide_are_refused(tmp_path, weights):
 
 
 def test_a_store_is_encoded_with_a_maisi_autoencoder(tmp_path, imported):
-    from pipeline.frozen import for_volumes
+    from pipeline.models.frozen import for_volumes
 
     store = make_volumes(tmp_path / "v.zarr", subjects(2))
     frozen = for_volumes(load_autoencoder(imported, device=CPU), store.attributes.grid)

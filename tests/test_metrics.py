@@ -7,17 +7,16 @@ import torch
 from monai.metrics.regression import SSIMMetric
 from scipy.ndimage import correlate1d
 
-from pipeline.evaluation.bootstrap import subject_draws
-from pipeline.evaluation.intervals import mean_interval, paired_difference
-from pipeline.evaluation.metrics import (
+from pipeline.metrics.bootstrap import subject_draws
+from pipeline.metrics.gaussianity import latent_health
+from pipeline.metrics.intervals import mean_interval, paired_difference
+from pipeline.metrics.ms_ssim import ms_ssim
+from pipeline.metrics.reconstruction import (
     RECONSTRUCTION_METRICS,
-    latent_health,
     reconstruction_metrics,
-    ssim_and_contrast,
-    ssim_window,
     summarise_reconstruction,
 )
-from pipeline.evaluation.ms_ssim import ms_ssim
+from pipeline.metrics.ssim import ssim_and_contrast, ssim_window
 
 
 def naive_ssim_map(x: np.ndarray, y: np.ndarray, window: int) -> np.ndarray:

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipeline.artefact import CARD, CONFIG, WEIGHTS, check_model_folder
-from pipeline.bundled import adopt_autoencoder, export_bundled
-from pipeline.foreign.checkpoint import load_tensors
-from pipeline.foreign.importing import import_autoencoder
-from pipeline.monai_bundle import export_monai_bundle
+from pipeline.models.artefact import CARD, CONFIG, WEIGHTS, check_model_folder
+from pipeline.models.bundled import adopt_autoencoder, export_bundled
+from pipeline.models.conversion.checkpoint import load_tensors
+from pipeline.models.conversion.monai_export import export_monai_bundle
+from pipeline.models.conversion.monai_import import import_autoencoder
 from schemas.errors import ContractError
 
 CPU = torch.device("cpu")
@@ -53,7 +53,7 @@ def test_models_and_what_trainings_left_are_written_over(
 
 
 def test_every_import_and_export_refuses_a_users_folder(tmp_path: Path) -> None:
-    from pipeline.foreign.published_import import import_ldae
+    from pipeline.models.conversion.published_import import import_ldae
 
     (tmp_path / CARD).write_text("# My scans")
     source = tmp_path / "x.pt"

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.foreign.importing import import_autoencoder
-from pipeline.frozen import load_autoencoder
-from pipeline.monai_bundle import export_monai_bundle
+from pipeline.models.conversion.monai_export import export_monai_bundle
+from pipeline.models.conversion.monai_import import import_autoencoder
+from pipeline.models.frozen import load_autoencoder
 from tests.conftest import SHAPE, smooth_volume
 
 CPU = torch.device("cpu")

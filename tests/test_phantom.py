@@ -20,12 +20,13 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from pipeline.cohort.phantom import cohort
-from pipeline.cohort.phantom.anatomy import CAUSES, VOLUMES
+from pipeline.cohort.phantom.anatomy import CAUSES
 from pipeline.cohort.phantom.atlas import Atlas, build_atlas, open_atlas, write_atlas
 from pipeline.cohort.phantom.cohort import TRUTH_COLUMNS, make_phantom_cohort
 from pipeline.cohort.phantom.grid import BRAIN, Grid, exponential, jacobian, sample
 from pipeline.cohort.phantom.scanner import make_shape, scan, true_volumes
 from pipeline.cohort.phantom.subjects import Visit, make_subject, make_visits
+from schemas.manifest import VOLUMES
 from schemas.params import PhantomParams
 from tests.conftest import MadeOnce
 

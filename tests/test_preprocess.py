@@ -13,7 +13,7 @@ from pipeline.imaging import chain
 from pipeline.imaging.chain import PreprocessedScan
 from pipeline.precompute.preprocess import PreprocessSummary, preprocess_cohort
 from pipeline.precompute.staging import Staging
-from pipeline.stores.builder import lock_store
+from pipeline.runtime.files import lock_store
 from pipeline.stores.verify import verify_store
 from pipeline.stores.volumes import open_volumes
 from schemas.errors import ContractError, ScanError

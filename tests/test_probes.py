@@ -12,17 +12,11 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from pipeline.evaluation.bootstrap import subject_draws, subject_weights
-from pipeline.evaluation.linear import (
-    C_GRID,
-    LARGE,
-    Kind,
-    fit_linear,
-    many_fits,
-)
-from pipeline.evaluation.probes import PREDICTION_COLUMNS, ProbeResults, fit_probes
-from pipeline.evaluation.scores import classification_scores, rank_areas, regression_scores
-from pipeline.evaluation.supervised import random_encoder_codes, supervised_head
+from pipeline.metrics.bootstrap import subject_draws, subject_weights
+from pipeline.metrics.prediction_scores import classification_scores, rank_areas, regression_scores
+from pipeline.probes.linear import C_GRID, LARGE, Kind, fit_linear, many_fits
+from pipeline.probes.protocols import PREDICTION_COLUMNS, ProbeResults, fit_probes
+from pipeline.probes.supervised_encoder import random_encoder_codes, supervised_head
 from schemas.errors import ContractError
 from schemas.evaluation import ProbeParams
 from tests.conftest import MadeOnce

@@ -4,8 +4,8 @@ import logging
 
 import pytest
 
-import pipeline.compute as compute
-from pipeline.compute import Progress
+import pipeline.runtime.progress as compute
+from pipeline.runtime.progress import Progress
 
 
 @pytest.fixture

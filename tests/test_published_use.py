@@ -11,26 +11,21 @@ from sklearn.metrics import roc_auc_score
 from typer.testing import CliRunner
 
 import pipeline.training.latent_diffusion as stages
-from pipeline.applications.models import load_models
-from pipeline.applications.sources import source_from_store
+from pipeline.applications.inputs import source_from_store
 from pipeline.diffusion.samplers import invert, sample
 from pipeline.diffusion.schedule import alpha_sigma
-from pipeline.evaluation.applied import apply_probes, write_known_spread
-from pipeline.evaluation.directions import (
-    Readout,
-    find_direction,
-    read_direction,
-    write_directions,
-)
-from pipeline.evaluation.probes import fit_probes
-from pipeline.evaluation.provenance import whose_weights
-from pipeline.evaluation.readouts import readouts_of
-from pipeline.foreign.published_import import Choices, Files, import_ldae
-from pipeline.frozen import load_autoencoder, load_diffusion, load_ldae
 from pipeline.imaging.chain import scale_intensities
+from pipeline.models.conversion.published_import import Choices, Files, import_ldae
+from pipeline.models.frozen import load_autoencoder, load_diffusion, load_ldae
+from pipeline.models.inference import load_models
 from pipeline.nets.published import PublishedEncoder, sinusoids
 from pipeline.precompute.embed import embed_latents
 from pipeline.precompute.tasks import content_params, recorded_params
+from pipeline.probes.applied import apply_probes, write_known_spread
+from pipeline.probes.direction import Readout, find_direction, read_direction, write_directions
+from pipeline.probes.protocols import fit_probes
+from pipeline.probes.readouts import readouts_of
+from pipeline.report.provenance import whose_weights
 from pipeline.stores.latents import open_latents
 from pipeline.stores.reading import OpenStore
 from pipeline.stores.volumes import open_volumes

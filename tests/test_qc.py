@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
+from pipeline.figures.contact_sheet import draw_sheet
 from pipeline.imaging import chain
-from pipeline.imaging.mosaic import draw_sheet
 from pipeline.precompute import sheets
 from pipeline.precompute.overrides import Override, read_overrides, write_overrides
 from pipeline.precompute.preprocess import PreprocessSummary, preprocess_cohort

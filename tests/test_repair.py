@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.compute import torch_threads
-from pipeline.frozen import load_autoencoder
+from pipeline.models.frozen import load_autoencoder
 from pipeline.precompute.encode import encode_volumes
 from pipeline.precompute.repair import repair_latents
+from pipeline.runtime.devices import torch_threads
 from pipeline.stores.builder import StoreBuilder
 from pipeline.stores.latents import open_latents
 from pipeline.stores.reading import RecordError

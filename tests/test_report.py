@@ -16,20 +16,21 @@ import pytest
 from jinja2 import Environment, PackageLoader
 from matplotlib.figure import Figure
 
-from pipeline.cohort.phantom.anatomy import VOLUMES
-from pipeline.evaluation.application_sections import VISIT_MEASURES, verdicts
-from pipeline.evaluation.brains import brain_box, middle, plane_slice, slice_sprite
-from pipeline.evaluation.figures import FEATURE_NAMES, roc_and_scatter
 from pipeline.evaluation.interpolation import summarise_interpolation
 from pipeline.evaluation.manipulation import summarise_dose
-from pipeline.evaluation.metrics import RECONSTRUCTION_METRICS, summarise_reconstruction
-from pipeline.evaluation.probe_sections import doubt_of
-from pipeline.evaluation.probes import fit_probes
-from pipeline.evaluation.report import load_context, render_report
-from pipeline.evaluation.sections import headline_section, number
-from pipeline.evaluation.style import DARK, LIGHT, darkened, figure_bytes, figure_style
+from pipeline.figures.brain_slices import brain_box, middle, plane_slice, slice_sprite
+from pipeline.figures.probe_plots import FEATURE_NAMES, roc_and_scatter
+from pipeline.figures.style import DARK, LIGHT, darkened, figure_bytes, figure_style
+from pipeline.metrics.reconstruction import RECONSTRUCTION_METRICS, summarise_reconstruction
+from pipeline.probes.protocols import fit_probes
+from pipeline.report.render import load_context, render_report
+from pipeline.report.sections.applications import VISIT_MEASURES, verdicts
+from pipeline.report.sections.cohort import headline_section
+from pipeline.report.sections.probes import doubt_of
+from pipeline.report.sections.wording import number
 from pipeline.stores.volumes import VolumeRow, write_volumes
 from schemas.errors import ContractError
+from schemas.manifest import VOLUMES
 from schemas.metrics import FEWEST_SUBJECTS, Estimate
 from schemas.params import Params
 from schemas.stores import StoreAttributes

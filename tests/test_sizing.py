@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.frozen import load_autoencoder
+from pipeline.models.frozen import load_autoencoder
 from pipeline.precompute import sizing
 from pipeline.precompute.sizing import find_batch_size, find_precision, scan_bytes
 

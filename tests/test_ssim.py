@@ -4,7 +4,7 @@ import pytest
 import torch
 from monai.metrics.regression import compute_ssim_and_cs
 
-from pipeline.training.ssim import RADIUS, SIGMA, ssim_map
+from pipeline.metrics.ssim_map import RADIUS, SIGMA, ssim_map
 
 SHAPE = (2, 1, 11, 13, 12)
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import pipeline.training.latent_diffusion as stages
-from pipeline.artefact import read_artefact
+from pipeline.models.artefact import read_artefact
 from pipeline.stores.latents import open_latents
 from pipeline.training.processes import Processes, processes
 from schemas.diffusion import TrainLdmParams

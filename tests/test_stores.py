@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import zarr
 
-from pipeline.stores.builder import StoreBuilder, lock_store
+from pipeline.runtime.files import lock_store
+from pipeline.stores.builder import StoreBuilder
 from pipeline.stores.latents import open_latents
 from pipeline.stores.reading import OpenStore, is_current
 from pipeline.stores.verify import verify_store

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from pipeline.compute import available_memory
+from pipeline.runtime.devices import available_memory
 from pipeline.stores.latents import Latents, open_latents
 from pipeline.stores.streaming import StreamedLatents
 from pipeline.training import batches, latent_diffusion

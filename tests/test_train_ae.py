@@ -6,11 +6,11 @@ import pandas as pd
 import pytest
 import torch
 
-from pipeline.artefact import read_artefact
-from pipeline.frozen import architecture, load_autoencoder
+from pipeline.models.artefact import read_artefact
+from pipeline.models.frozen import architecture, load_autoencoder
+from pipeline.models.pretrained import load_lpips
 from pipeline.nets.autoencoder import Autoencoder
 from pipeline.nets.lpips import Lpips
-from pipeline.perceptual import load_lpips
 from pipeline.training.autoencoder import AutoencoderModule, train_autoencoder
 from pipeline.training.batches import step_generator
 from pipeline.training.latent_channels import narrowed

@@ -9,15 +9,15 @@ import pandas as pd
 import pytest
 import torch
 
-import pipeline.compute as compute_module
+import pipeline.runtime.progress as compute_module
 import pipeline.training.fit as fit_module
 import pipeline.training.latent_diffusion as stages
-from pipeline.artefact import read_artefact
 from pipeline.cohort.subjects import scans_of_others
-from pipeline.compute import digest_of
 from pipeline.diffusion.losses import noise_loss, shift_coefficient, velocity
 from pipeline.diffusion.schedule import per_sample
-from pipeline.frozen import load_autoencoder, load_diffusion, load_ldae
+from pipeline.models.artefact import read_artefact
+from pipeline.models.frozen import load_autoencoder, load_diffusion, load_ldae
+from pipeline.runtime.digests import digest_of
 from pipeline.stores.latents import Latents, open_latents
 from pipeline.training.autoencoder import AutoencoderModule, train_autoencoder
 from pipeline.training.batches import batch_rows

@@ -18,9 +18,9 @@ from torch import nn
 from typer.testing import CliRunner
 
 import pipeline.training.latent_diffusion as stages
-from pipeline.artefact import read_artefact
-from pipeline.frozen import load_autoencoder, load_diffusion
-from pipeline.ldae import build_diffusion, unet_config
+from pipeline.models.artefact import read_artefact
+from pipeline.models.frozen import load_autoencoder, load_diffusion
+from pipeline.models.ldae import build_diffusion, unet_config
 from pipeline.stores import latents
 from pipeline.stores.latents import open_latents
 from pipeline.training.latent_modules import DenoiserModule

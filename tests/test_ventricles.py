@@ -12,13 +12,13 @@ from pipeline.cohort.phantom.atlas import Atlas
 from pipeline.cohort.phantom.grid import BRAIN_1MM, Grid, sample
 from pipeline.cohort.phantom.scanner import make_shape, tissue_signal, true_volumes
 from pipeline.cohort.phantom.subjects import make_subject, make_visits
-from pipeline.evaluation.ventricles import (
+from pipeline.imaging.template import grid_affine
+from pipeline.metrics.ventricles import (
     intensity_levels,
     native_ml,
     ventricle_ml,
     ventricle_territory,
 )
-from pipeline.imaging.template import grid_affine
 from schemas.params import GridParams, PhantomParams, PreprocessParams
 from tests.real_data import real_more
 from tests.test_phantom import atlas  # noqa: F401 (fixture)

@@ -28,7 +28,7 @@ PATIENCE_S = 2.0
 PRELOAD = (
     "matplotlib.pyplot",
     "pipeline.evaluation.evaluate",
-    "pipeline.evaluation.report",
+    "pipeline.report.render",
     "pipeline.precompute.encode",
     "pipeline.training.latent_diffusion",
 )

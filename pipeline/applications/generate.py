@@ -9,10 +9,10 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.applications.models import Models
-from pipeline.applications.outcome import Outcome
+from pipeline.applications.generated_volumes import Outcome
 from pipeline.cohort.manifest import read_manifest
-from pipeline.compute import digest_of, seed_from
+from pipeline.models.inference import Models
+from pipeline.runtime.digests import digest_of, seed_from
 from pipeline.stores.reading import OpenStore
 from schemas.errors import ContractError
 

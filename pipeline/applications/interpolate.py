@@ -6,10 +6,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pipeline.applications.models import Models
-from pipeline.applications.outcome import Outcome, numbered
-from pipeline.applications.visits import check_alphas
-from pipeline.evaluation.metrics import latent_health
+from pipeline.applications.generated_volumes import Outcome, numbered
+from pipeline.applications.time_points import check_alphas
+from pipeline.metrics.gaussianity import latent_health
+from pipeline.models.inference import Models
 
 SMALL_ANGLE = 1e-4
 """Angle (radians) below which the arc is its chord."""

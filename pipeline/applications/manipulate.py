@@ -7,10 +7,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pipeline.applications.models import Models
-from pipeline.applications.outcome import Outcome, numbered
-from pipeline.evaluation.directions import Direction
-from pipeline.evaluation.metrics import latent_health
+from pipeline.applications.generated_volumes import Outcome, numbered
+from pipeline.metrics.gaussianity import latent_health
+from pipeline.models.inference import Models
+from pipeline.probes.direction import Direction
 
 
 def manipulate(

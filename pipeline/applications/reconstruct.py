@@ -3,9 +3,9 @@
 from jaxtyping import Float
 from torch import Tensor
 
-from pipeline.applications.models import Models
-from pipeline.applications.outcome import Outcome
-from pipeline.evaluation.metrics import latent_health
+from pipeline.applications.generated_volumes import Outcome
+from pipeline.metrics.gaussianity import latent_health
+from pipeline.models.inference import Models
 
 
 def reconstruct(

@@ -4,8 +4,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pipeline.applications.models import Models
-from pipeline.applications.outcome import Outcome
+from pipeline.applications.generated_volumes import Outcome
+from pipeline.models.inference import Models
 
 
 def vary(

@@ -9,7 +9,7 @@ import pandas as pd
 from pipeline.cohort.labels import UNKNOWN, ages_of, classes_of, sexes_of
 from pipeline.cohort.records import Record
 from pipeline.cohort.visits import log, months_from_first, months_of_visit
-from pipeline.compute import few
+from pipeline.runtime.progress import few
 from schemas.errors import ContractError
 
 DEFAULT_NAMES = {

@@ -22,7 +22,10 @@ from pipeline.cohort.headers import Headers, Series, read_headers
 from pipeline.cohort.names import Labels
 from pipeline.cohort.records import Record, walk
 from pipeline.cohort.series import Selection, notes_of, select, why_later
-from pipeline.compute import available_cpus, counted, digest_of, progress, write_atomic
+from pipeline.runtime.devices import available_cpus
+from pipeline.runtime.digests import digest_of
+from pipeline.runtime.files import write_atomic
+from pipeline.runtime.progress import counted, progress
 from schemas.errors import ContractError, ScanError
 from schemas.manifest import SELECTION
 

@@ -12,7 +12,8 @@ from pipeline.cohort.kinds import FOREIGN, READ, image_format, not_t1w, stem_of
 from pipeline.cohort.names import Labels
 from pipeline.cohort.owners import Owner, owners_of
 from pipeline.cohort.records import Record, bids_label, entities, walk
-from pipeline.compute import counted, other_half
+from pipeline.runtime.digests import other_half
+from pipeline.runtime.progress import counted
 from schemas.manifest import SELECTION
 
 log = logging.getLogger(__name__)

@@ -21,7 +21,9 @@ from pipeline.cohort.personal import leave_out_personal
 from pipeline.cohort.records import Record, tidy_path, walk
 from pipeline.cohort.sources import collect
 from pipeline.cohort.split import lopsided, split_subjects, splits_given
-from pipeline.compute import available_cpus, digest_image, progress
+from pipeline.runtime.devices import available_cpus
+from pipeline.runtime.digests import digest_image
+from pipeline.runtime.progress import progress
 from schemas.errors import ContractError, ParamsError
 from schemas.manifest import MANIFEST_COLUMNS, QUARANTINE_COLUMNS, SELECTION
 from schemas.params import CohortParams

@@ -7,7 +7,8 @@ import pandas as pd
 
 from pipeline.cohort.labels import UNKNOWN
 from pipeline.cohort.records import read_table
-from pipeline.compute import few, write_atomic
+from pipeline.runtime.files import write_atomic
+from pipeline.runtime.progress import few
 from schemas.errors import ContractError
 from schemas.manifest import MANIFEST_COLUMNS, NUMERIC_COLUMNS, SPLITS
 

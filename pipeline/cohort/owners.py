@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pipeline.cohort.kinds import T1_WORD, stem_of
 from pipeline.cohort.visits import DATE, months_of_visit
-from pipeline.compute import counted, few
+from pipeline.runtime.progress import counted, few
 
 log = logging.getLogger(__name__)
 

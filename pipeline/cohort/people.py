@@ -15,7 +15,7 @@ from pipeline.cohort.names import Labels, find_column, pairs, plain, whole_numbe
 from pipeline.cohort.records import Record, labels_of, prefixed, read_table
 from pipeline.cohort.sidecars import decoded, read_sidecar
 from pipeline.cohort.visits import SESSION_NAMES, months_of_visit
-from pipeline.compute import few
+from pipeline.runtime.progress import few
 from schemas.errors import ContractError
 
 log = logging.getLogger(__name__)

@@ -7,8 +7,9 @@ from pathlib import Path
 import pandas as pd
 
 from pipeline.cohort.candidates import Cohort
-from pipeline.compute import available_cpus, counted
 from pipeline.imaging.read import check_header
+from pipeline.runtime.devices import available_cpus
+from pipeline.runtime.progress import counted
 from schemas.errors import ScanError
 from schemas.manifest import MANIFEST_COLUMNS, SELECTION
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from pipeline.compute import seed_from
+from pipeline.runtime.digests import seed_from
 from schemas.errors import ContractError
 from schemas.manifest import Split
 from schemas.params import SplitParams

@@ -13,7 +13,7 @@ from pipeline.cohort.personal import names_a_person
 from pipeline.cohort.records import Record, labels_of, read_table
 from pipeline.cohort.sidecars import decoded, read_sidecar
 from pipeline.cohort.visits import SESSION_NAMES
-from pipeline.compute import few
+from pipeline.runtime.progress import few
 from schemas.errors import ContractError
 
 log = logging.getLogger(__name__)

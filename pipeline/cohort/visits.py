@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline.cohort.names import plain
-from pipeline.compute import few
+from pipeline.runtime.progress import few
 
 log = logging.getLogger(__name__)
 

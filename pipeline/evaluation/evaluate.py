@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.compute import write_json, write_parquet
 from pipeline.evaluation.generation import evaluate_generation
 from pipeline.evaluation.interpolation import evaluate_interpolation
 from pipeline.evaluation.manipulation import evaluate_manipulation
 from pipeline.evaluation.reconstruction import evaluate_reconstruction
 from pipeline.evaluation.study import Part, Study
+from pipeline.runtime.files import write_json, write_parquet
 
 PARTS: dict[str, Callable[[Study], Part]] = {
     "reconstruction": evaluate_reconstruction,

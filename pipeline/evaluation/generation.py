@@ -12,11 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.applications.generate import fit_prior, generate
-from pipeline.applications.models import Models
-from pipeline.evaluation.medicalnet import frechet_distance, load_medicalnet, medicalnet_features
-from pipeline.evaluation.ms_ssim import ms_ssim
-from pipeline.evaluation.neighbours import Neighbours
-from pipeline.evaluation.sample_tests import copies, kernel_width, mean_of_pairs, mmd
+from pipeline.evaluation.nearest_latents import Neighbours
 from pipeline.evaluation.study import (
     MAX_LATENTS,
     Part,
@@ -25,12 +21,18 @@ from pipeline.evaluation.study import (
     of_many_subjects,
     spread,
 )
+from pipeline.metrics.distribution_distances import frechet_distance
+from pipeline.metrics.ms_ssim import ms_ssim
+from pipeline.metrics.sample_tests import copies, kernel_width, mean_of_pairs, mmd
+from pipeline.models.inference import Models
+from pipeline.models.pretrained import load_medicalnet, medicalnet_features
+
+Floats = NDArray[np.float64]
+
 
 MAX_PAIRS = 28
 """Pairs of brains whose likeness is judged."""
 EXAMPLES = 6
-
-Floats = NDArray[np.float64]
 
 
 def evaluate_generation(study: Study) -> Part:

@@ -9,16 +9,16 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from pipeline.applications.detail import blend
+from pipeline.applications.inputs import Source, seen_by
 from pipeline.applications.interpolate import interpolate
-from pipeline.applications.models import Models
-from pipeline.applications.sources import Source, seen_by
+from pipeline.applications.residual import blend
 from pipeline.cohort.subjects import many_subjects_first
-from pipeline.compute import Progress
-from pipeline.evaluation.intervals import mean_interval, paired_difference
-from pipeline.evaluation.metrics import reconstruction_metrics
 from pipeline.evaluation.study import Part, Study, levels
-from pipeline.evaluation.ventricles import intensity_levels, ventricle_ml
+from pipeline.metrics.intervals import mean_interval, paired_difference
+from pipeline.metrics.reconstruction import reconstruction_metrics
+from pipeline.metrics.ventricles import intensity_levels, ventricle_ml
+from pipeline.models.inference import Models
+from pipeline.runtime.progress import Progress
 
 METHODS = ("ldae", "ldae_detail", "latent_blend", "blend", "nearest")
 """LDAE interpolation; the same plus the two scans' detail that the autoencoder cannot hold; the

@@ -13,18 +13,14 @@ from scipy.stats import spearmanr
 from torch import Tensor
 
 from pipeline.applications.manipulate import manipulate
-from pipeline.applications.models import Models
-from pipeline.compute import Progress
-from pipeline.evaluation.directions import Direction, read_direction
-from pipeline.evaluation.intervals import mean_interval, median_interval, share_interval
-from pipeline.evaluation.neighbours import Neighbours
+from pipeline.evaluation.nearest_latents import Neighbours
 from pipeline.evaluation.pca_direction import PcaDirection, fit_pca_direction
 from pipeline.evaluation.study import Part, Study, levels
-from pipeline.evaluation.ventricles import (
-    intensity_levels,
-    ventricle_ml,
-    ventricle_territory,
-)
+from pipeline.metrics.intervals import mean_interval, median_interval, share_interval
+from pipeline.metrics.ventricles import intensity_levels, ventricle_ml, ventricle_territory
+from pipeline.models.inference import Models
+from pipeline.probes.direction import Direction, read_direction
+from pipeline.runtime.progress import Progress
 from schemas.errors import ContractError
 from schemas.metrics import Estimate
 

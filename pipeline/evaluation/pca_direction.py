@@ -9,12 +9,12 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.evaluation.directions import direction_of
-from pipeline.evaluation.features import fit_pca
-from pipeline.evaluation.linear import LinearProbe
-from pipeline.evaluation.probes import FIT_SPLITS
 from pipeline.evaluation.study import MAX_LATENTS, Study, spread
-from pipeline.evaluation.targets import make_target
+from pipeline.probes.direction import direction_of
+from pipeline.probes.features import fit_pca
+from pipeline.probes.linear import LinearProbe
+from pipeline.probes.protocols import FIT_SPLITS
+from pipeline.probes.targets import make_target
 
 Floats = NDArray[np.float64]
 FEATURES = "pca_latents"

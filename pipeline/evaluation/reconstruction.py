@@ -10,17 +10,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pipeline.applications.models import Models
-from pipeline.compute import Progress
-from pipeline.evaluation.intervals import paired_difference
-from pipeline.evaluation.metrics import (
-    latent_health,
-    reconstruction_metrics,
-    summarise_reconstruction,
-)
+from pipeline.evaluation.reconstruction_speed import measure_throughput
 from pipeline.evaluation.study import Part, Study, levels, of_many_subjects
-from pipeline.evaluation.throughput import measure_throughput
+from pipeline.metrics.gaussianity import latent_health
+from pipeline.metrics.intervals import paired_difference
+from pipeline.metrics.reconstruction import reconstruction_metrics, summarise_reconstruction
+from pipeline.models.inference import Models
 from pipeline.nets.lpips import Lpips, lpips_of_volumes
+from pipeline.runtime.progress import Progress
 from pipeline.stores.volumes import VolumeStore
 
 METHODS = ("ae", "ldae", "lddim", "ldae_y_sem_only", "ldae_other_y_sem")

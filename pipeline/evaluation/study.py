@@ -11,9 +11,9 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.applications.models import Models
-from pipeline.applications.sources import Source, source_from_store
+from pipeline.applications.inputs import Source, source_from_store
 from pipeline.cohort.subjects import many_subjects_first
+from pipeline.models.inference import Models
 from pipeline.nets.lpips import Lpips
 from pipeline.stores.latents import LatentStore
 from pipeline.stores.volumes import VolumeStore

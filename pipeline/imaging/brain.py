@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from pipeline.compute import torch_threads
+from pipeline.runtime.devices import torch_threads
 from schemas.errors import ParamsError, ScanError
 
 STRIPPED_MAX_ML = 2300.0

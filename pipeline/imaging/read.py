@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 from isal import igzip, isal_zlib
 
-from pipeline.compute import other_half
 from pipeline.imaging.clean import clean_voxels
 from pipeline.imaging.geometry import straighten
 from pipeline.imaging.header import (
@@ -23,6 +22,7 @@ from pipeline.imaging.header import (
     shear_of,
     slice_notes,
 )
+from pipeline.runtime.digests import other_half
 from schemas.errors import ScanError
 
 SUFFIXES = (".nii", ".nii.gz", ".mgz", ".mgh", ".hdr", ".img")

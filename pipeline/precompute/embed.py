@@ -10,11 +10,12 @@ from torch import Tensor
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from pipeline import __version__
-from pipeline.compute import progress
-from pipeline.frozen import FrozenLdae
+from pipeline.models.frozen import FrozenLdae
 from pipeline.nets.published import PublishedEncoder
 from pipeline.precompute.changed import tell_other_ldae
-from pipeline.stores.builder import ArraySpec, StoreBuilder, lock_store
+from pipeline.runtime.files import lock_store
+from pipeline.runtime.progress import progress
+from pipeline.stores.builder import ArraySpec, StoreBuilder
 from pipeline.stores.latents import LatentStore
 from pipeline.stores.matching import check_same_scans, semantic_fingerprint
 from pipeline.stores.reading import is_current

@@ -10,11 +10,12 @@ import numpy as np
 import torch
 
 from pipeline import __version__
-from pipeline.frozen import FrozenAutoencoder, grid_words, intensity_rule
+from pipeline.models.frozen import FrozenAutoencoder, grid_words, intensity_rule
 from pipeline.precompute.fill import Work, begin
 from pipeline.precompute.previous import find_previous, open_previous, refuse_change, refuse_loss
 from pipeline.precompute.spread import Site, fill
-from pipeline.stores.builder import check_target, lock_store, real_path
+from pipeline.runtime.files import lock_store, real_path
+from pipeline.stores.builder import check_target
 from pipeline.stores.latents import LatentStore
 from pipeline.stores.matching import latent_fingerprint
 from pipeline.stores.reading import is_current

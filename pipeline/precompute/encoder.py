@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pipeline.frozen import FrozenAutoencoder
+from pipeline.models.frozen import FrozenAutoencoder
 from pipeline.stores.latents import LOGVAR_RANGE
 from schemas.errors import ContractError
 

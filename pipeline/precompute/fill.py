@@ -10,9 +10,9 @@ import numpy as np
 import torch
 import zarr
 
-from pipeline.compute import torch_threads
-from pipeline.frozen import FrozenAutoencoder
+from pipeline.models.frozen import FrozenAutoencoder
 from pipeline.precompute.encoder import Encoder
+from pipeline.runtime.devices import torch_threads
 from pipeline.stores.builder import StoreBuilder
 from pipeline.stores.latents import latent_arrays
 from pipeline.stores.units import Made, take_rows

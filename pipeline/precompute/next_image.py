@@ -5,9 +5,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pipeline.cohort.candidates import Candidate
-from pipeline.compute import digest_image
 from pipeline.precompute.staging import Record
 from pipeline.precompute.tasks import Task, fingerprint
+from pipeline.runtime.digests import digest_image
 from schemas.params import PreprocessParams
 
 Verdict = tuple[str, str]

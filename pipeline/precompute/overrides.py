@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from pipeline.cohort.records import read_table
-from pipeline.compute import write_atomic
+from pipeline.runtime.files import write_atomic
 from schemas.errors import ContractError
 from schemas.manifest import OVERRIDE_COLUMNS, OVERRIDE_STATUSES
 

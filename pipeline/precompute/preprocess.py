@@ -13,13 +13,15 @@ import pandas as pd
 
 from pipeline import __version__
 from pipeline.cohort.candidates import Candidate
-from pipeline.compute import counted, digest_of, progress, write_atomic
 from pipeline.precompute.changed import tell_other_preprocessing
 from pipeline.precompute.next_image import Trials, with_notes
 from pipeline.precompute.overrides import BY_HAND, Override
 from pipeline.precompute.staging import Record, Staging
 from pipeline.precompute.tasks import Task, content_params, fingerprint, recorded_params, run_all
-from pipeline.stores.builder import check_target, lock_store
+from pipeline.runtime.digests import digest_of
+from pipeline.runtime.files import lock_store, write_atomic
+from pipeline.runtime.progress import counted, progress
+from pipeline.stores.builder import check_target
 from pipeline.stores.reading import is_current
 from pipeline.stores.verify import verify_store
 from pipeline.stores.volumes import VolumeRow, VolumeStore, open_volumes, write_volumes

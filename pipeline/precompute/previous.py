@@ -4,7 +4,8 @@ import logging
 from pathlib import Path
 
 from pipeline.precompute.fill import Previous
-from pipeline.stores.builder import check_target, writing_to
+from pipeline.runtime.files import writing_to
+from pipeline.stores.builder import check_target
 from pipeline.stores.latents import LatentStore
 from pipeline.stores.units import STORE, Made, former_rows, formers, recover_swap
 from pipeline.stores.verify import verify_store

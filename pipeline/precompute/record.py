@@ -12,10 +12,10 @@ import numpy as np
 import zarr
 
 from pipeline import __version__
-from pipeline.compute import write_atomic
-from pipeline.frozen import FrozenAutoencoder
+from pipeline.models.frozen import FrozenAutoencoder
 from pipeline.precompute.encode import plan_latents
-from pipeline.stores.builder import StoreBuilder, writing_to
+from pipeline.runtime.files import write_atomic, writing_to
+from pipeline.stores.builder import StoreBuilder
 from pipeline.stores.latents import latent_arrays
 from pipeline.stores.units import Made, content_digest
 from pipeline.stores.volumes import VolumeStore

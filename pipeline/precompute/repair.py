@@ -7,14 +7,14 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from pipeline.compute import write_atomic
-from pipeline.frozen import FrozenAutoencoder
+from pipeline.models.frozen import FrozenAutoencoder
 from pipeline.precompute.encode import encode_volumes, latent_shape, plan_latents
 from pipeline.precompute.fill import Previous, Work, begin
 from pipeline.precompute.previous import what_is_lost
 from pipeline.precompute.record import DEFAULT_MADE, restore_record
 from pipeline.precompute.spread import Site, fill
-from pipeline.stores.builder import StoreBuilder, lock_store, writing_to
+from pipeline.runtime.files import lock_store, write_atomic, writing_to
+from pipeline.stores.builder import StoreBuilder
 from pipeline.stores.latents import LatentStore, latent_arrays
 from pipeline.stores.reading import RecordError, hurt_metadata, read_record
 from pipeline.stores.verify import verify_store

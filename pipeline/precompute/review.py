@@ -7,9 +7,9 @@ from pathlib import Path
 import pandas as pd
 
 from pipeline.cohort.records import read_table
-from pipeline.compute import few
 from pipeline.imaging.qc import ADDED_LATER, NUMBERS
 from pipeline.precompute.overrides import BY_HAND, Override
+from pipeline.runtime.progress import few
 from schemas.errors import ContractError
 from schemas.params import QcParams
 

@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pipeline.compute import progress
+from pipeline.figures.contact_sheet import draw_sheet
 from pipeline.imaging.brain import content_mask
 from pipeline.imaging.geometry import bounding_box, to_ras
 from pipeline.imaging.header import zooms_of
-from pipeline.imaging.mosaic import draw_sheet
 from pipeline.imaging.read import read_scan
 from pipeline.imaging.template import load_template
+from pipeline.runtime.progress import progress
 from pipeline.stores.volumes import VolumeStore
 from schemas.errors import ScanError
 from schemas.params import GridParams

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pipeline.compute import available_memory, native_bf16
-from pipeline.frozen import FrozenAutoencoder
+from pipeline.models.frozen import FrozenAutoencoder
 from pipeline.nets.autoencoder import Autoencoder
+from pipeline.runtime.devices import available_memory, native_bf16
 from pipeline.stores.latents import MEMORY_SHARE
 from schemas.section import Precision
 

@@ -19,11 +19,13 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from pipeline.compute import Progress, resolve_device, torch_threads, write_atomic
-from pipeline.frozen import FrozenAutoencoder, load_autoencoder
+from pipeline.models.frozen import FrozenAutoencoder, load_autoencoder
 from pipeline.precompute.fill import Work, fill_units
 from pipeline.precompute.sizing import find_batch_size, find_precision
 from pipeline.precompute.tasks import dask_client
+from pipeline.runtime.devices import resolve_device, torch_threads
+from pipeline.runtime.files import write_atomic
+from pipeline.runtime.progress import Progress
 from pipeline.stores.latents import LatentStore
 from pipeline.stores.volumes import VolumeStore
 from schemas.errors import ContractError, PipelineError

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.compute import write_atomic, write_json
+from pipeline.runtime.files import write_atomic, write_json
 from pipeline.stores.volumes import VolumeRow
 
 Record = dict[str, Any]

@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.compute import digest_image, digest_of
 from pipeline.precompute.forks import FORKS, ONE_THREAD, start_fork_server
 from pipeline.precompute.slurm import read_slurm, slurm_cluster
 from pipeline.precompute.staging import Record, Staging
+from pipeline.runtime.digests import digest_image, digest_of
 from pipeline.stores.volumes import BIAS_GRID, VolumeRow
 from schemas.errors import ContractError, ScanError
 from schemas.params import PreprocessParams

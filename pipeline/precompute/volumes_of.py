@@ -12,10 +12,10 @@ import numpy as np
 from pipeline.cohort.candidates import candidates_of
 from pipeline.cohort.ingest import build_cohort, detect_source
 from pipeline.cohort.manifest import write_manifest
-from pipeline.frozen import FrozenAutoencoder, for_volumes, grid_words
 from pipeline.imaging.template import grid_affine
+from pipeline.models.frozen import FrozenAutoencoder, for_volumes, grid_words
 from pipeline.precompute.preprocess import preprocess_cohort
-from pipeline.stores.builder import real_path, writing_to
+from pipeline.runtime.files import real_path, writing_to
 from schemas.errors import ContractError
 from schemas.params import GridParams, Params
 

@@ -7,12 +7,9 @@ plan left behind may be set aside for its rows (`StoreBuilder.former`). Readers 
 that is not complete.
 """
 
-import fcntl
 import json
 import shutil
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
@@ -20,7 +17,9 @@ from typing import Any, get_args
 import numpy as np
 import zarr
 
-from pipeline.compute import digest_file, digest_of, few, write_json
+from pipeline.runtime.digests import digest_file, digest_of
+from pipeline.runtime.files import real_path, write_json, writing_to
+from pipeline.runtime.progress import few
 from pipeline.stores.units import (
     MARKS,
     PLAN,
@@ -39,8 +38,6 @@ from pipeline.stores.units import (
 from schemas.errors import ContractError
 from schemas.stores import StoreAttributes, StoreKind
 
-LOCK_ATTEMPTS = 5
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArraySpec:
@@ -54,56 +51,6 @@ class ArraySpec:
     rows_per_shard: int | None = None
     fill_value: float = 0
     compressors: Sequence[Any] = field(default_factory=tuple)
-
-
-@contextmanager
-def lock_store(out: Path) -> Iterator[None]:
-    """Hold the exclusive lock of a store or model folder for the duration of the block.
-
-    Raises
-    ------
-    ContractError
-        If another process is writing the same store.
-    """
-    out = real_path(out)
-    path = out.with_name(f".{out.name}.lock")
-    with writing_to(out):
-        out.parent.mkdir(parents=True, exist_ok=True)
-        lock = path.open("a")
-    with lock as file:
-        for attempt in range(LOCK_ATTEMPTS):
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError as error:
-                # A command that only looks holds the lock for a moment.
-                if attempt + 1 == LOCK_ATTEMPTS:
-                    raise ContractError(
-                        f"{out}: another process is writing it; wait for it or stop it"
-                    ) from error
-                time.sleep(0.1)
-        yield
-
-
-def real_path(out: Path) -> Path:
-    """Return where a store really is: what is built beside a link could not be swapped in."""
-    return out.resolve() if out.is_symlink() or out.name in {"", ".."} else out
-
-
-@contextmanager
-def writing_to(out: Path) -> Iterator[None]:
-    """Turn what the operating system refuses (disk full, read-only) into one clear line."""
-    try:
-        yield
-    except (FileExistsError, NotADirectoryError) as error:
-        raise ContractError(
-            f"{error.filename}: a file is where a folder is wanted; choose another place"
-        ) from error
-    except OSError as error:
-        raise ContractError(
-            f"{out}: cannot be written ({error.strerror or error}); what is finished is kept, make"
-            " room or choose another place, and run the same command again"
-        ) from error
 
 
 def check_target(out: Path, kind: StoreKind) -> None:

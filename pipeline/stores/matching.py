@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from pipeline.compute import digest_of
+from pipeline.runtime.digests import digest_of
 from pipeline.stores.latents import LatentStore
 from pipeline.stores.reading import OpenStore
 from pipeline.stores.volumes import VolumeStore

@@ -12,7 +12,7 @@ import numpy as np
 import zarr
 from pydantic import ValidationError
 
-from pipeline.compute import digest_file, digest_of
+from pipeline.runtime.digests import digest_file, digest_of
 from pipeline.stores.units import made_of
 from schemas.errors import ContractError
 from schemas.stores import SCHEMA_VERSION, StoreAttributes, StoreKind

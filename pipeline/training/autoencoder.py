@@ -10,13 +10,14 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from pipeline.artefact import check_model_folder, finished_metrics, write_artefact
 from pipeline.cohort.subjects import many_subjects_first, subjects_of
-from pipeline.compute import digest_file, digest_of, seed_from
-from pipeline.frozen import FrozenAutoencoder
-from pipeline.frozen import architecture as architecture_of
+from pipeline.metrics.ssim_map import ssim_map
+from pipeline.models.artefact import check_model_folder, finished_metrics, write_artefact
+from pipeline.models.frozen import FrozenAutoencoder
+from pipeline.models.frozen import architecture as architecture_of
+from pipeline.models.pretrained import load_lpips
 from pipeline.nets.autoencoder import Autoencoder
-from pipeline.perceptual import load_lpips
+from pipeline.runtime.digests import digest_file, digest_of, seed_from
 from pipeline.stores.volumes import VolumeStore
 from pipeline.training.augment import augment
 from pipeline.training.batches import batch_rows, step_generator
@@ -26,7 +27,6 @@ from pipeline.training.latent_channels import narrowed, widened
 from pipeline.training.module import StepModule
 from pipeline.training.plan import Plan
 from pipeline.training.processes import processes
-from pipeline.training.ssim import ssim_map
 from pipeline.training.terms import Adversary, perceptual_distance
 from schemas.autoencoder import TrainAeParams
 from schemas.errors import ContractError

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
-from pipeline.compute import seed_from
+from pipeline.runtime.digests import seed_from
 
 
 class StepStream(IterableDataset[int]):

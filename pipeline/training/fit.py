@@ -15,8 +15,9 @@ import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from torch.utils.data import DataLoader
 
-from pipeline.compute import Progress, native_bf16, takes_bf16, write_atomic
-from pipeline.stores.builder import lock_store
+from pipeline.runtime.devices import native_bf16, takes_bf16
+from pipeline.runtime.files import lock_store, write_atomic
+from pipeline.runtime.progress import Progress
 from pipeline.training.batches import StepStream
 from pipeline.training.checkpoints import WholeCheckpoints
 from pipeline.training.interrupts import StoppedError, StopsBetweenSteps

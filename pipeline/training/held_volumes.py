@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pipeline.compute import available_memory
+from pipeline.runtime.devices import available_memory
 from pipeline.stores.latents import MEMORY_SHARE
 from pipeline.stores.volumes import VolumeStore
 

@@ -7,14 +7,16 @@ from typing import Any
 import torch
 from torch import nn
 
-from pipeline.artefact import check_model_folder, finished_metrics, write_artefact
 from pipeline.cohort.subjects import many_subjects_first, subjects_of
-from pipeline.compute import available_memory, digest_of
-from pipeline.frozen import FrozenAutoencoder, FrozenDiffusion
-from pipeline.ldae import Ldae, build_diffusion, build_ldae, encoder_config, unet_config
+from pipeline.models.artefact import check_model_folder, finished_metrics, write_artefact
+from pipeline.models.frozen import FrozenAutoencoder, FrozenDiffusion
+from pipeline.models.ldae import Ldae, build_diffusion, build_ldae, encoder_config, unet_config
+from pipeline.models.pretrained import load_imagenet
 from pipeline.nets.encoders import SemanticEncoder
 from pipeline.nets.published import PublishedEncoder
 from pipeline.nets.semantic import DeviationEncoder, VolumeSlicesEncoder
+from pipeline.runtime.devices import available_memory
+from pipeline.runtime.digests import digest_of
 from pipeline.stores.latents import MEMORY_SHARE, LatentStore
 from pipeline.stores.matching import check_same_scans
 from pipeline.stores.streaming import StreamedLatents
@@ -24,7 +26,6 @@ from pipeline.training.autoencoder import final_metrics
 from pipeline.training.batches import WINDOW_CHUNKS
 from pipeline.training.fit import discard_checkpoints, fit
 from pipeline.training.folds import subject_folds
-from pipeline.training.imagenet import load_imagenet
 from pipeline.training.latent_modules import DenoiserModule, SemanticModule
 from pipeline.training.pictures import decoder_of
 from pipeline.training.plan import Plan

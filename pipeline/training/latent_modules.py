@@ -12,8 +12,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pipeline.cohort.subjects import scans_of_others, subjects_of
-from pipeline.compute import seed_from
-from pipeline.diffusion.health import latent_health
 from pipeline.diffusion.losses import (
     min_snr_weight,
     noise_loss,
@@ -23,8 +21,10 @@ from pipeline.diffusion.losses import (
 )
 from pipeline.diffusion.samplers import invert, sample
 from pipeline.diffusion.schedule import per_sample
-from pipeline.ldae import LatentDiffusion, Ldae
+from pipeline.metrics.gaussianity import latent_health
+from pipeline.models.ldae import LatentDiffusion, Ldae
 from pipeline.nets.denoiser import Trunk
+from pipeline.runtime.digests import seed_from
 from pipeline.training.batches import batch_rows, step_generator
 from pipeline.training.module import StepModule
 from pipeline.training.scan_volumes import ScanVolumes

@@ -10,9 +10,10 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
-from pipeline.compute import takes_bf16, write_atomic
-from pipeline.frozen import FrozenAutoencoder
-from pipeline.ldae import Standardise
+from pipeline.models.frozen import FrozenAutoencoder
+from pipeline.models.ldae import Standardise
+from pipeline.runtime.devices import takes_bf16
+from pipeline.runtime.files import write_atomic
 from pipeline.training.sinks import Sink
 
 Decode = Callable[[Tensor], Tensor]

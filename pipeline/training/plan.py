@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from pipeline.artefact import CONFIG, read_config
-from pipeline.compute import write_json
+from pipeline.models.artefact import CONFIG, read_config
+from pipeline.runtime.files import write_json
 from schemas.changes import changes, listed
 from schemas.errors import ContractError
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pipeline.frozen import VOXELS
+from pipeline.models.frozen import VOXELS
 from pipeline.nets.autoencoder import EXACT_LOGVAR
 from pipeline.stores.latents import Latents, LatentStore
 from pipeline.stores.reading import OpenStore

@@ -17,22 +17,12 @@ from jaxtyping import Float
 from scipy import fft, ndimage
 
 from pipeline.cohort.phantom.grid import BRAIN, BRAIN_1MM, AnyMaps, Maps, Point, sample
+from schemas.manifest import VOLUMES
 
 TISSUES = ("wm", "gm", "csf", "detail", "lesion")
 """Channels of the brain maps that make the intensities."""
 CAUSES = ("ventricle", "medial_temporal", "cortex", "age", "sex")
 """Causes of anatomical change, each with its velocity field."""
-VOLUMES = (
-    "brain_mm3",
-    "gray_matter_mm3",
-    "white_matter_mm3",
-    "ventricle_mm3",
-    "sulcal_csf_mm3",
-    "medial_temporal_mm3",
-    "frontal_gray_mm3",
-    "lesion_mm3",
-)
-"""True volumes of a scan; `lesion_mm3` is the reach of dark white matter at full strength."""
 
 Array = Float[np.ndarray, "X Y Z"]
 """On the 1 mm grid of the template, or on any."""

@@ -15,11 +15,13 @@ import nibabel as nib
 import numpy as np
 import torch
 
-from pipeline.cohort.phantom.anatomy import VOLUMES
 from pipeline.cohort.phantom.atlas import Atlas, build_atlas, open_atlas, write_atlas
 from pipeline.cohort.phantom.scanner import Affine, make_shape, scan, true_volumes
 from pipeline.cohort.phantom.subjects import Subject, Visit, make_subject, make_visits
-from pipeline.compute import digest_file, digest_of, progress, write_atomic, write_json
+from pipeline.runtime.digests import digest_file, digest_of
+from pipeline.runtime.files import write_atomic, write_json
+from pipeline.runtime.progress import progress
+from schemas.manifest import VOLUMES
 from schemas.params import PhantomParams
 
 RECIPE = 2

@@ -8,7 +8,7 @@ from jaxtyping import Float, Int16
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
-from pipeline.cohort.phantom.anatomy import TISSUES, VOLUMES
+from pipeline.cohort.phantom.anatomy import TISSUES
 from pipeline.cohort.phantom.atlas import Atlas
 from pipeline.cohort.phantom.grid import (
     BRAIN,
@@ -22,7 +22,8 @@ from pipeline.cohort.phantom.grid import (
     sample,
 )
 from pipeline.cohort.phantom.subjects import Visit
-from pipeline.compute import seed_from
+from pipeline.runtime.digests import seed_from
+from schemas.manifest import VOLUMES
 
 Affine = Float[np.ndarray, "4 4"]
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.compute import seed_from
+from pipeline.runtime.digests import seed_from
 from schemas.params import PhantomParams
 
 DIAGNOSES = ("CN",) * 8 + ("MCI",) * 5 + ("AD",) * 7

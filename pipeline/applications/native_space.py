@@ -1,0 +1,98 @@
+"""From the MNI152 grid back to where a scan was acquired."""
+
+import math
+import sys
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from pipeline.applications.inputs import NativeSpace
+from pipeline.imaging.geometry import resample_masked, sample, smooth_for
+from pipeline.imaging.header import zooms_of
+from pipeline.imaging.read import read_scan
+from pipeline.imaging.register import correlation
+
+BRAIN_LEVEL = 0.1
+"""Intensity (0 to 1) above which a voxel is surely brain; darker ones only inside of such."""
+
+FWHM_OF_SIGMA = 2 * math.sqrt(2 * math.log(2))
+"""Full width at half maximum of a Gaussian of sigma 1."""
+
+
+def brain_of(
+    volume: NDArray[np.float32], known: NDArray[np.bool_] | None = None
+) -> NDArray[np.bool_]:
+    """Return the brain of a made volume (X, Y, Z): its largest bright piece with holes filled.
+
+    `known` is the brain mask of the scan that it was made from; it is added, since dark rims of
+    fluid belong to the brain too.
+    """
+    pieces, count = ndimage.label(volume > BRAIN_LEVEL)
+    mask = np.zeros(volume.shape, bool) if known is None else known.copy()
+    if count:
+        largest = 1 + int(np.argmax(np.bincount(pieces.ravel())[1:]))
+        mask |= ndimage.binary_fill_holes(pieces == largest)
+    return mask
+
+
+def to_native(
+    volume: NDArray[np.float32],
+    mask: NDArray[np.bool_],
+    native: NativeSpace,
+    grid_affine: NDArray[np.float64],
+) -> NDArray[np.float32]:
+    """Return a volume (X, Y, Z) in [0, 1] on the grid of the scan's file, in its intensities.
+
+    Intensities are those of the file where its bias field is known, else of the bias-corrected
+    scan; 0 outside the brain.
+    """
+    if not mask.any():
+        return np.zeros(native.native_shape, np.float32)
+    grid, shape = native.native_to_mni @ native.native_affine, native.native_shape
+    inside = resample_masked(volume, mask, grid_affine, grid, shape)[1]
+    # The brain is continued beyond its rim, so that cubic splines do not ring there.
+    nearest = ndimage.distance_transform_edt(~mask, return_distances=False, return_indices=True)
+    smooth = smooth_for(volume[tuple(nearest)], grid_affine, float(zooms_of(grid).mean()))
+    values = np.clip(sample(smooth, grid_affine, grid, shape, order=3), 0, 1)
+    low, high = native.intensity_range
+    # Level 1 of 255 is the lowest of the brain, 255 the highest.
+    share = (255 * values - 1) / 254
+    intensities = low + share * (high - low)
+    if native.bias is not None:
+        intensities *= native.bias.on(native.native_affine, shape)
+    return np.where(inside, intensities, 0).astype(np.float32)
+
+
+def overlay(
+    made: NDArray[np.float32], image: NDArray[np.float32], sigma: NDArray[np.float64] | None = None
+) -> float:
+    """Return the correlation of a volume in native space with its file, where it is not 0.
+
+    With `sigma` (voxels, one an axis) of both after a Gaussian, within the same voxels: how well
+    they lie on each other, whatever detail and noise the file has that the volume cannot hold.
+    """
+    inside = made != 0
+    if sigma is not None:
+        made, image = (_within(volume, inside, sigma) for volume in (made, image))
+    return correlation(made, image, inside)
+
+
+def resolution(zooms: float, native_affine: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the sigma (native voxels) of a Gaussian as wide at half its height as `zooms` mm."""
+    return np.asarray(zooms / FWHM_OF_SIGMA / zooms_of(native_affine), np.float64)
+
+
+def _within(
+    volume: NDArray[np.float32], inside: NDArray[np.bool_], sigma: NDArray[np.float64]
+) -> NDArray[np.float32]:
+    """Smooth the inside by itself: what lies outside has no weight."""
+    weight = ndimage.gaussian_filter(inside.astype(np.float32), sigma)
+    smooth = ndimage.gaussian_filter(np.where(inside, volume, 0).astype(np.float32), sigma)
+    return np.asarray(smooth / np.maximum(weight, np.finfo(np.float32).tiny), np.float32)
+
+
+def read_native(path: Path) -> NDArray[np.float32]:
+    """Return the voxels (X, Y, Z) of a file that was found good before."""
+    return read_scan(path, max_bytes=sys.maxsize).data

@@ -1,0 +1,1 @@
+"""Drawing: arrays and tables in, a matplotlib Figure or PNG bytes out."""

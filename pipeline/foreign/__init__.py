@@ -1,1 +1,0 @@
-"""Autoencoders made elsewhere: read without running their code, rename, load strictly, prove."""

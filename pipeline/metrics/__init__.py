@@ -1,0 +1,1 @@
+"""Numbers from arrays: similarity, error, intervals, distances, ventricle volume."""

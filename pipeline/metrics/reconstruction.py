@@ -1,0 +1,103 @@
+"""Error and similarity of a reconstruction and its reference, inside the brain and over the volume."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from pipeline.metrics.gaussianity import latent_health as latent_health
+from pipeline.metrics.intervals import mean_interval
+from pipeline.metrics.ssim import ssim_and_contrast, ssim_window
+
+PSNR_CEILING_DB = 100.0
+
+RECONSTRUCTION_METRICS = (
+    "ssim_brain",
+    "ssim_whole",
+    "psnr_brain",
+    "mse_brain",
+    "mae_brain",
+    "mse_whole",
+)
+"""Columns of `reconstruction_metrics`; psnr in dB, mse and mae on intensities in [0, 1]."""
+
+
+def reconstruction_metrics(
+    reference: Float[Tensor, "B 1 X Y Z"],
+    prediction: Float[Tensor, "B 1 X Y Z"],
+    mask: Bool[Tensor, "B 1 X Y Z"],
+) -> pd.DataFrame:
+    """Return one row a scan with the columns of RECONSTRUCTION_METRICS.
+
+    Intensities are in [0, 1]; predictions are clipped to that range first, as they are when
+    written. SSIM (Wang et al. 2004) is 3D with a Gaussian window of 11 voxels, sigma 1.5 and data
+    range 1; it equals MONAI's. Window and sigma shrink together on grids with a side below 22
+    voxels.
+
+    The map has a value only where the whole window lies inside the grid: its voxel i belongs
+    to voxel i + window // 2 of the volume. `ssim_whole` is the mean of that map, MONAI's own
+    figure. `ssim_brain` is its mean over the mask cropped by window // 2 on each side, so a mask
+    voxel nearer to the border than that is left out. PSNR is at most 100 dB.
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ, a side is below 3 voxels, or a mask is empty after the crop.
+    """
+    if not reference.shape == prediction.shape == mask.shape:
+        raise ValueError(
+            f"reference {tuple(reference.shape)}, prediction {tuple(prediction.shape)} and mask "
+            f"{tuple(mask.shape)}: expected one shape"
+        )
+    spatial = tuple(reference.shape[2:])
+    if min(spatial) < 3:
+        raise ValueError(f"grid {spatial}: SSIM needs at least 3 voxels a side")
+    window = ssim_window(spatial)
+    x, y, z = (slice(window // 2, side - window // 2) for side in spatial)
+    inside = mask[:, 0, x, y, z]
+    for row in torch.nonzero(~inside.flatten(1).any(dim=1)).flatten().tolist():
+        raise ValueError(f"scan {row} of the batch: mask is empty away from the grid's border")
+
+    rows = []
+    # One scan at a time: SSIM holds five maps, and a batch of them is what runs out of memory.
+    for i in range(len(reference)):
+        truth, guess = reference[i].float(), prediction[i].float().clamp(0, 1)
+        ssim = ssim_and_contrast(truth[None], guess[None], window)[0][0, 0]
+        error = guess - truth
+        brain_error = error[mask[i]]
+        mse_brain = float(brain_error.square().mean())
+        rows.append(
+            {
+                "ssim_brain": float(ssim[inside[i]].mean()),
+                "ssim_whole": float(ssim.mean()),
+                "psnr_brain": _psnr(mse_brain),
+                "mse_brain": mse_brain,
+                "mae_brain": float(brain_error.abs().mean()),
+                "mse_whole": float(error.square().mean()),
+            }
+        )
+    return pd.DataFrame(rows, columns=list(RECONSTRUCTION_METRICS))
+
+
+def _psnr(mse: float) -> float:
+    return min(PSNR_CEILING_DB, -10 * float(np.log10(mse))) if mse > 0 else PSNR_CEILING_DB
+
+
+def summarise_reconstruction(per_scan: pd.DataFrame) -> dict[str, dict[str, dict[str, Any]]]:
+    """Return {method: {metric: Estimate as a dict}}, means over subjects with intervals.
+
+    `per_scan` has one row a scan and method: scan_id, subject_id, method, and any columns of
+    RECONSTRUCTION_METRICS, and lpips. Methods keep the order in which they first appear.
+    """
+    table: dict[str, dict[str, dict[str, Any]]] = {}
+    for method, rows in per_scan.groupby("method", sort=False):
+        subjects = rows["subject_id"].to_numpy()
+        table[str(method)] = {
+            metric: mean_interval(rows[metric].to_numpy(dtype=float), subjects).model_dump()
+            for metric in (*RECONSTRUCTION_METRICS, "lpips")
+            if metric in rows and rows[metric].notna().all()
+        }
+    return table

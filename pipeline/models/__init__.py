@@ -1,0 +1,1 @@
+"""Networks on disk and in use: autoencoder, latent diffusion, LDAE."""

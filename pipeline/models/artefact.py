@@ -1,0 +1,204 @@
+"""Frozen models on disk: safetensors, a JSON config with digests, and a model card.
+
+Nothing here is ever unpickled, and loading is strict: a missing, extra or misshapen tensor is an
+error.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, load_file
+from torch import Tensor, nn
+
+from pipeline import __version__
+from pipeline.models.weights_file import write_weights
+from pipeline.runtime.digests import digest_file
+from pipeline.runtime.files import write_atomic, write_json
+from pipeline.runtime.progress import few
+from schemas.errors import ContractError
+
+WEIGHTS = "model.safetensors"
+CONFIG = "config.json"
+CARD = "README.md"
+METRICS = "metrics.json"
+PARTS = frozenset((WEIGHTS, METRICS, "log.csv", "pictures", "tensorboard", "dvclive"))
+"""What a training leaves in its folder before the config."""
+MAPPED_FROM = 512_000_000
+"""Weights files of so many bytes stay on the disk and are read in place as they are used."""
+
+
+@dataclass(frozen=True, slots=True)
+class Artefact:
+    """A model read from disk."""
+
+    path: Path
+    config: dict[str, Any]
+    tensors: dict[str, Tensor]
+    mapped: bool = False
+    """The tensors are the file's own pages: to be taken over, not copied."""
+
+    @property
+    def digest(self) -> str:
+        """sha256 of the weights file."""
+        return str(self.config["weights_sha256"])
+
+
+def check_model_folder(out: Path) -> None:
+    """Refuse to write a model among files that are no model's.
+
+    A folder that does not exist or is empty will do, so will a model's, and what a training that
+    was stopped left there.
+
+    Raises
+    ------
+    ContractError
+        Naming what the folder holds.
+    """
+    try:
+        names = {path.name for path in out.iterdir() if not path.name.startswith(".")}
+    except OSError:  # not there; or no folder, which the writing tells
+        return
+    # Weights come before the card: with them it is that of a model half written.
+    own = {CARD, CONFIG} if WEIGHTS in names else set()
+    if CONFIG in names:
+        try:
+            if "weights_sha256" in read_config(out / CONFIG):
+                return
+            own = set()  # of another maker
+        except ContractError:
+            pass  # damaged, and to be written anew
+    others = sorted(names - PARTS - own)
+    if others:
+        raise ContractError(
+            f"{out}: holds other files than a model's ({few(others, 3)}); choose an empty or a new"
+            " folder for --out"
+        )
+
+
+def write_artefact(
+    path: Path,
+    *,
+    kind: str,
+    tensors: Mapping[str, Tensor],
+    config: dict[str, Any],
+    metrics: dict[str, Any],
+    card: str,
+    convert: Callable[[Tensor], Tensor] = lambda tensor: tensor,
+) -> str:
+    """Write a model folder and return the digest of its weights. The config comes last.
+
+    `convert` is applied to one tensor after another as they are written.
+    """
+    digest = write_weights(path / WEIGHTS, tensors, convert=convert)
+    write_atomic(path / CARD, card)
+    write_json(path / METRICS, metrics)
+    write_json(
+        path / CONFIG,
+        {"kind": kind, "made_by": f"ldae-pipeline {__version__}", "weights_sha256": digest}
+        | config,
+    )
+    return digest
+
+
+def finished_metrics(path: Path, *, kind: str, fingerprint: str) -> dict[str, Any] | None:
+    """Return the metrics of a model that a run with this fingerprint finished, or None."""
+    try:
+        config = read_config(path / CONFIG)
+        metrics: dict[str, Any] = json.loads((path / METRICS).read_text())
+    except (ContractError, OSError, ValueError):
+        return None
+    same = config.get("kind") == kind and config.get("fingerprint") == fingerprint
+    return metrics if same else None
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Read a model's config.json.
+
+    Raises
+    ------
+    ContractError
+        If it is no JSON object.
+    """
+    try:
+        return dict(json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError) as error:
+        raise ContractError(f"{path}: no model's {CONFIG}; restore the folder") from error
+
+
+def check_artefact(path: Path, *, kind: str) -> dict[str, Any]:
+    """Return the config of a model folder without reading its weights.
+
+    Raises
+    ------
+    ContractError
+        If the folder is missing or incomplete, or of another kind.
+    """
+    try:
+        config = read_config(path / CONFIG)
+        (path / WEIGHTS).stat()
+    except (ContractError, OSError) as error:
+        raise ContractError(
+            f"{path}: expected a model folder of kind {kind} ({CONFIG}, {WEIGHTS}); train one with"
+            f" `pipeline train-{kind}`, or give that of a study: --{kind} STUDY/models/{kind}"
+        ) from error
+    if config.get("kind") != kind:
+        raise ContractError(f"{path}: a model of kind {config.get('kind')!r}, expected {kind!r}")
+    return config
+
+
+def read_artefact(path: Path, *, kind: str) -> Artefact:
+    """Read a model folder.
+
+    Raises
+    ------
+    ContractError
+        If the folder is missing or incomplete, of another kind, or its weights are damaged.
+    """
+    config, weights = check_artefact(path, kind=kind), path / WEIGHTS
+    mapped = weights.stat().st_size >= MAPPED_FROM
+    data = b"" if mapped else weights.read_bytes()
+    found = digest_file(weights) if mapped else hashlib.sha256(data).hexdigest()
+    if found != config.get("weights_sha256"):
+        raise ContractError(f"{weights}: damaged, its sha256 differs from {CONFIG}; restore it")
+    try:
+        return Artefact(path, config, load_file(weights) if mapped else load(data), mapped=mapped)
+    except SafetensorError as error:
+        raise ContractError(f"{weights}: no safetensors file ({error})") from error
+
+
+def load_strict(
+    module: nn.Module, tensors: Mapping[str, Tensor], *, source: Path, take: bool = False
+) -> None:
+    """Load every tensor into the module, float16 included.
+
+    With `take` the module's own tensors (which may be on the device `meta`) give way to these;
+    only those of another type are copied.
+
+    Raises
+    ------
+    ContractError
+        Naming the keys that are missing, unexpected or of another shape.
+    """
+    expected = module.state_dict()
+    problems = [f"missing {k}" for k in expected.keys() - tensors.keys()]
+    problems += [f"unexpected {k}" for k in tensors.keys() - expected.keys()]
+    problems += [
+        f"{k}: {tuple(tensors[k].shape)}, expected {tuple(v.shape)}"
+        for k, v in expected.items()
+        if k in tensors and tensors[k].shape != v.shape
+    ]
+    if problems:
+        shown = few(sorted(problems), separator="; ")
+        raise ContractError(
+            f"{source}: {len(problems)} weights do not fit the architecture: {shown}"
+        )
+    with torch.no_grad():
+        module.load_state_dict(
+            {k: tensors[k].to(v.dtype) for k, v in expected.items()}, strict=True, assign=take
+        )

@@ -1,0 +1,1 @@
+"""Autoencoders of other software: read, rename, load strictly, export."""

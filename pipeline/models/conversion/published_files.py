@@ -1,0 +1,130 @@
+"""The files that the published LDAE comes in: which holds what, and whose weights are taken."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from torch import Tensor
+
+from pipeline.models.conversion.checkpoint import load_tensors
+from pipeline.models.conversion.published_layout import BRANCH, STEM
+from pipeline.runtime.digests import digest_file
+from schemas.errors import ContractError
+
+Weights = Literal["ema", "raw"]
+"""Which of a training checkpoint's: the running average, or the last step's."""
+ROLES = {"denoiser": ("decoder", "unet"), "encoder": ("encoder",)}
+"""What is looked for, and the prefixes that a training checkpoint gives it."""
+WRAPPER = "state_dict."
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The tensors of one network, by the names that its own code gave them."""
+
+    path: Path
+    tensors: Mapping[str, Tensor]
+    training: bool
+    """They were picked from a training checkpoint."""
+
+    def source(self) -> dict[str, str]:
+        """Return the file's name and digest."""
+        return {"file": self.path.name, "sha256": digest_file(self.path)}
+
+
+def read_decoder(path: Path, weights: Weights) -> Part:
+    """Return denoiser and, where it is there, gradient branch.
+
+    Raises
+    ------
+    ContractError
+        If the file is damaged, holds code, or something else.
+    """
+    part = _part(path, "denoiser", weights)
+    if STEM not in part.tensors and not any(k.startswith("input_blocks.") for k in part.tensors):
+        raise ContractError(
+            f"{path}: no decoder of the published LDAE ({STEM}), but {_what(part.tensors)}"
+        )
+    return part
+
+
+def read_encoder(path: Path, weights: Weights) -> Part:
+    """Return the semantic encoder.
+
+    Raises
+    ------
+    ContractError
+        If the file is damaged, holds code, or something else.
+    """
+    part = _part(path, "encoder", weights)
+    if not any(key.startswith(("soft_attention.", "cross_attention.")) for key in part.tensors):
+        raise ContractError(
+            f"{path}: no semantic encoder of the published LDAE (soft_attention.…), but"
+            f" {_what(part.tensors)}"
+        )
+    return part
+
+
+def holds_encoder(path: Path) -> bool:
+    """Tell whether a training checkpoint holds a semantic encoder beside its denoiser."""
+    keys = [key.removeprefix(WRAPPER) for key in load_tensors(path)]
+    return any(key.startswith(("encoder.soft", "ema_encoder.soft")) for key in keys)
+
+
+def _part(path: Path, role: str, weights: Weights) -> Part:
+    if path.is_dir():
+        raise ContractError(f"{path}: a folder; expected a file, .pth, .ckpt or .safetensors")
+    every = {key.removeprefix(WRAPPER): tensor for key, tensor in load_tensors(path).items()}
+    known = [f"{average}{name}." for names in ROLES.values() for name in names
+             for average in ("ema_", "")]  # fmt: skip
+    there = [prefix for prefix in known if any(key.startswith(prefix) for key in every)]
+    if not there or STEM in every:
+        return Part(path, every, training=False)
+    average = "ema_" if weights == "ema" else ""
+    asked = [f"{average}{name}." for name in ROLES[role]]
+    prefix = next((p for p in asked if p in there), None)
+    if prefix is None:
+        found = ", ".join(there)
+        other = "" if average else "ema_"
+        option = ""
+        if any(f"{other}{name}." in there for name in ROLES[role]):
+            option = f"; --weights {'raw' if average else 'ema'} takes those"
+        raise ContractError(f"{path}: nothing of {' or '.join(asked)} in it, but {found}{option}")
+    picked = {k.removeprefix(prefix): v for k, v in every.items() if k.startswith(prefix)}
+    return Part(path, picked, training=True)
+
+
+def _what(tensors: Mapping[str, Tensor]) -> str:
+    """Return in words what a file holds instead."""
+    signs = {
+        STEM: "a decoder (were --decoder and --encoder swapped?)",
+        "soft_attention.linear.weight": "a semantic encoder (were --decoder and --encoder"
+        " swapped?)",
+        "features.0.0.weight": "a ConvNeXt classifier as torchvision has it; it is where training"
+        " starts (train_ldae.encoder.weights), no trained encoder",
+        "encoder.conv_in.weight": "an autoencoder; see import-ae",
+        "encoder.blocks.0.conv.weight": "an autoencoder; see import-ae",
+        "conv_in.conv.weight": "a diffusion model of MONAI",
+    }
+    found = next((words for key, words in signs.items() if key in tensors), None)
+    if found is None and any(key.startswith(BRANCH) for key in tensors):
+        found = "a gradient branch alone"
+    return found or (", ".join(list(tensors)[:3]) or "no tensor at all")
+
+
+def check_finite(part: Part, tensors: Mapping[str, Tensor]) -> None:
+    """Refuse weights that are no numbers.
+
+    Raises
+    ------
+    ContractError
+        Naming them.
+    """
+    broken = [
+        key
+        for key, value in tensors.items()
+        if value.is_floating_point() and not value.isfinite().all()
+    ]
+    if broken:
+        raise ContractError(f"{part.path}: {', '.join(broken[:5])}: not finite")

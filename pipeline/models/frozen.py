@@ -1,0 +1,220 @@
+"""Load frozen models for use: weights from their artefact, gradients off, evaluation mode."""
+
+import copy
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from pipeline.diffusion.schedule import Schedule
+from pipeline.models.artefact import CONFIG, Artefact, load_strict, read_artefact
+from pipeline.models.ldae import LatentDiffusion, Ldae, build_diffusion, build_ldae
+from pipeline.nets.autoencoder import Autoencoder, Voxels
+from pipeline.runtime.digests import digest_of
+from schemas.errors import ContractError
+
+log = logging.getLogger(__name__)
+
+VOXELS = "voxels"
+"""Stands where the autoencoder's digest would, for models of volumes themselves."""
+
+
+@dataclass(frozen=True, slots=True)
+class FrozenAutoencoder:
+    """A trained autoencoder and where it came from."""
+
+    net: Autoencoder | Voxels
+    digest: str
+    grid: dict[str, Any]
+    config: dict[str, Any]
+    path: Path
+
+
+def load_autoencoder(path: Path, *, device: torch.device) -> FrozenAutoencoder:
+    """Load a frozen autoencoder.
+
+    Raises
+    ------
+    ContractError
+        If the folder holds no autoencoder or its weights do not fit.
+    """
+    artefact = read_artefact(path, kind="ae")
+    config = artefact.config
+    with _described_by(artefact, "grid"):
+        net = Autoencoder(**architecture(config))
+        net.box = _box(config, config["grid"])
+        net.boxes = tuple(config["boxes"]) if config.get("boxes") else None
+    load_strict(net, artefact.tensors, source=path)
+    net.requires_grad_(False).eval().to(device)
+    digest = artefact.digest if net.boxes is None else digest_of([artefact.digest, net.boxes])
+    return FrozenAutoencoder(net, digest, config["grid"], config, path)
+
+
+def on_grid(autoencoder: FrozenAutoencoder, grid: dict[str, Any]) -> FrozenAutoencoder:
+    """Return the autoencoder for volumes on another grid than it was trained on.
+
+    It is convolutional, so the shape is free; smaller volumes go through amid the air that it was
+    trained with. Another voxel size it has never seen, and says so.
+
+    Raises
+    ------
+    ContractError
+        If an axis is no multiple of the downsampling factor.
+    """
+    try:
+        autoencoder.net.latent_shape(tuple(grid["shape"]))
+    except ValueError as error:
+        raise ContractError(f"{autoencoder.path}: {error}; set preprocess.grid.shape") from error
+    net = copy.copy(autoencoder.net)
+    if isinstance(net, Autoencoder):
+        net.box = _box(autoencoder.config, grid)
+    if not _same_zooms(trained := trained_grid(autoencoder.config), grid):
+        log.warning(
+            "%s: trained on voxels of %s mm, used on %s mm; expect a worse reconstruction",
+            autoencoder.path,
+            "×".join(f"{zoom:g}" for zoom in _zooms(trained)),
+            "×".join(f"{zoom:g}" for zoom in _zooms(grid)),
+        )
+    return replace(autoencoder, grid=grid, net=net)
+
+
+def for_volumes(autoencoder: FrozenAutoencoder, grid: dict[str, Any]) -> FrozenAutoencoder:
+    """Return the autoencoder for volumes on this grid if it says that it suits any, else as it is.
+
+    Raises
+    ------
+    ContractError
+        As `on_grid` does.
+    """
+    return on_grid(autoencoder, grid) if autoencoder.config.get("portable") else autoencoder
+
+
+def intensity_rule(config: dict[str, Any]) -> dict[str, Any]:
+    """Return the parameters of preprocessing that scale intensities as the autoencoder expects.
+
+    Empty where its config does not tell.
+    """
+    rule = dict(config.get("intensity") or {})
+    if "intensity_percentiles" in rule:
+        low, high = rule["intensity_percentiles"]
+        rule["intensity_percentiles"] = (float(low), float(high))
+    return rule
+
+
+def trained_grid(config: dict[str, Any]) -> dict[str, Any]:
+    """Return the grid that an adopted autoencoder, or any other, was trained on."""
+    grid: dict[str, Any] = config.get("trained_grid", config["grid"])
+    return grid
+
+
+def _box(config: dict[str, Any], grid: dict[str, Any]) -> tuple[int, ...] | None:
+    """Return the shape that the autoencoder was trained on, if its voxels are those of the grid."""
+    trained = trained_grid(config)
+    return tuple(trained["shape"]) if _same_zooms(trained, grid) else None
+
+
+def _same_zooms(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    return all(abs(a - b) <= 0.01 for a, b in zip(_zooms(one), _zooms(other), strict=True))
+
+
+def _zooms(grid: dict[str, Any]) -> list[float]:
+    return [sum(float(row[axis]) ** 2 for row in grid["affine"][:3]) ** 0.5 for axis in range(3)]
+
+
+def grid_words(grid: dict[str, Any]) -> str:
+    """Return a grid in words: 56×64×56 of 3×3×3 mm."""
+    shape = "×".join(str(n) for n in grid["shape"])
+    return f"{shape} of {'×'.join(f'{zoom:g}' for zoom in _zooms(grid))} mm"
+
+
+def voxels_as_latents(grid: dict[str, Any], path: Path) -> FrozenAutoencoder:
+    """Return what stands in for the autoencoder where volumes are their own latents."""
+    return FrozenAutoencoder(Voxels(), VOXELS, grid, {}, path)
+
+
+def architecture(config: dict[str, Any]) -> dict[str, Any]:
+    """Return the network's arguments from an artefact's config, lists as tuples."""
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in config["architecture"].items()}
+
+
+@contextmanager
+def _described_by(artefact: Artefact, *needed: str) -> Iterator[None]:
+    """Refuse a config that lacks what is needed, or that no network can be built from."""
+    try:
+        for name in needed:
+            artefact.config[name]
+        yield
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        reason = f"no {error}" if isinstance(error, KeyError) else str(error).splitlines()[0]
+        raise ContractError(
+            f"{artefact.path / CONFIG}: describes no model of this version ({reason}); restore it,"
+            " or train the model again"
+        ) from error
+
+
+def _place(artefact: Artefact) -> torch.device:
+    """Return where a network is built: nowhere if it takes over the tensors of its file."""
+    return torch.device("meta" if artefact.mapped else "cpu")
+
+
+def _load(net: nn.Module, diffusion: LatentDiffusion, artefact: Artefact) -> None:
+    load_strict(net, artefact.tensors, source=artefact.path, take=artefact.mapped)
+    if artefact.mapped:  # the schedule is computed, not stored
+        diffusion.schedule = Schedule(**artefact.config["diffusion"])
+
+
+@dataclass(frozen=True, slots=True)
+class FrozenDiffusion:
+    """A trained stage 1 and where it came from."""
+
+    diffusion: LatentDiffusion
+    digest: str
+    config: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class FrozenLdae:
+    """A trained LDAE and where it came from."""
+
+    net: Ldae
+    digest: str
+    config: dict[str, Any]
+
+
+def load_diffusion(path: Path, *, device: torch.device) -> FrozenDiffusion:
+    """Load a frozen stage 1 (denoiser, schedule, latent statistics).
+
+    Raises
+    ------
+    ContractError
+        If the folder holds no such model or its weights do not fit.
+    """
+    artefact = read_artefact(path, kind="ldm")
+    needed = ("autoencoder_digest", "grid", "latent_shape", "posterior")
+    with _described_by(artefact, *needed), _place(artefact):
+        diffusion = build_diffusion(artefact.config)
+    _load(diffusion, diffusion, artefact)
+    diffusion.requires_grad_(False).eval().to(device)
+    return FrozenDiffusion(diffusion, artefact.digest, artefact.config)
+
+
+def load_ldae(path: Path, *, device: torch.device) -> FrozenLdae:
+    """Load a frozen LDAE (stage 1, semantic encoder, gradient estimator).
+
+    Raises
+    ------
+    ContractError
+        If the folder holds no such model or its weights do not fit.
+    """
+    artefact = read_artefact(path, kind="ldae")
+    needed = ("autoencoder_digest", "grid", "latent_shape")
+    with _described_by(artefact, *needed), _place(artefact):
+        net = build_ldae(artefact.config)
+    _load(net, net.diffusion, artefact)
+    net.requires_grad_(False).eval().to(device)
+    return FrozenLdae(net, artefact.digest, artefact.config)

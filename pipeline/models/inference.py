@@ -1,0 +1,258 @@
+"""Autoencoder and LDAE as one machine: take latents apart into codes, make volumes of codes."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from pipeline import __version__
+from pipeline.diffusion.samplers import Model, Sampler, invert, sample
+from pipeline.models.frozen import (
+    VOXELS,
+    FrozenAutoencoder,
+    FrozenLdae,
+    load_autoencoder,
+    load_ldae,
+    on_grid,
+    voxels_as_latents,
+)
+from pipeline.runtime.digests import seed_from
+from pipeline.runtime.progress import Progress
+from schemas.errors import ContractError, ParamsError
+from schemas.evaluation import EvaluateParams
+
+
+@dataclass(frozen=True, slots=True)
+class Codes:
+    """What a scan is taken apart into."""
+
+    y_sem: Float[Tensor, "B D"]
+    x_T: Float[Tensor, "B C X Y Z"]  # noqa: N815 (as in the paper)
+    """The inverted noise: what y_sem leaves out."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Models:
+    """The frozen models that belong together, and how the sampler is run."""
+
+    autoencoder: FrozenAutoencoder
+    ldae: FrozenLdae
+    device: torch.device
+    sampler: Sampler
+    num_inference_steps: int
+    batch_size: int
+    """Volumes made at a time."""
+    clip_x0: float | None = None
+    """Bound of the predicted z_0 in each step."""
+    stop_percent: float = 0.0
+    """Share of the timesteps, those next to the data, in which G is left out."""
+    watched: bool = False
+    """Show progress, sampler step by sampler step."""
+
+    @property
+    def latent_shape(self) -> tuple[int, ...]:
+        """(channel, x, y, z)."""
+        return self.autoencoder.net.latent_shape(tuple(self.autoencoder.grid["shape"]))
+
+    def standardise(self, mean: Float[Tensor, "B C X Y Z"]) -> Float[Tensor, "B C X Y Z"]:
+        """Return z_0 of posterior means, on the device."""
+        z_0: Tensor = self.ldae.net.diffusion.standardise(mean.to(self.device).float())
+        return z_0
+
+    def unstandardise(self, z_0: Float[Tensor, "B C X Y Z"]) -> Float[Tensor, "B C X Y Z"]:
+        """Return posterior means, as the latent store has them."""
+        mean: Tensor = self.ldae.net.diffusion.standardise.inverse(z_0)
+        return mean
+
+    @property
+    def reads_volumes(self) -> bool:
+        """Whether y_sem is read off volumes, not off latents."""
+        return self.ldae.net.encoder.reads == "volume"
+
+    @torch.inference_mode()
+    def embed(
+        self, z_0: Float[Tensor, "B C x y z"], volumes: Float[Tensor, "B X Y Z"] | None = None
+    ) -> Float[Tensor, "B D"]:
+        """Return y_sem. An encoder that reads volumes is given these, else the decoded ones."""
+        size = self.batch_size
+        parts = torch.split(z_0, size)
+        own = [None] * len(parts) if volumes is None else list(torch.split(volumes, size))
+        return torch.cat(
+            [
+                self.ldae.net.embed(part, partial(self._seen, part, seen))
+                for part, seen in zip(parts, own, strict=True)
+            ]
+        )
+
+    def _seen(
+        self, z_0: Float[Tensor, "B C x y z"], volumes: Float[Tensor, "B X Y Z"] | None
+    ) -> Float[Tensor, "B 1 X Y Z"]:
+        seen = self.decode(z_0) if volumes is None else volumes
+        return seen[:, None].to(self.device)
+
+    @torch.inference_mode()
+    def take_apart(
+        self, z_0: Float[Tensor, "B C x y z"], volumes: Float[Tensor, "B X Y Z"] | None = None
+    ) -> Codes:
+        """Return y_sem, of the volumes where it is read off those, and the inverted x_T."""
+        y_sem = self.embed(z_0, volumes)
+        return Codes(y_sem, self.invert(y_sem, z_0))
+
+    @torch.inference_mode()
+    def invert(
+        self, y_sem: Float[Tensor, "B D"] | None, z_0: Float[Tensor, "B C X Y Z"]
+    ) -> Float[Tensor, "B C X Y Z"]:
+        """Return x_T that `sample` turns into z_0; without y_sem, of the denoiser alone."""
+        with self._counted(self._model(y_sem), "x_T by inversion", batches=1) as model:
+            return invert(
+                model,
+                z_0,
+                self.ldae.net.diffusion.schedule,
+                sampler=self.sampler,
+                num_inference_steps=self.num_inference_steps,
+                clip_x0=self.clip_x0,
+            )
+
+    def _model(self, y_sem: Float[Tensor, "B D"] | None) -> Model:
+        return self.ldae.net.model(y_sem, stop_percent=self.stop_percent)
+
+    @torch.inference_mode()
+    def sample(
+        self, y_sem: Float[Tensor, "B D"] | None, x_T: Float[Tensor, "B C X Y Z"]
+    ) -> Float[Tensor, "B C X Y Z"]:
+        """Return z_0 of codes; without y_sem, of the denoiser alone."""
+        made: list[Tensor] = []
+        current: list[Model] = []
+        batches = [
+            slice(start, start + self.batch_size) for start in range(0, len(x_T), self.batch_size)
+        ]
+        with self._counted(
+            lambda x, t: current[-1](x, t), "sampling", batches=len(batches)
+        ) as model:
+            for rows in batches:
+                current.append(self._model(None if y_sem is None else y_sem[rows]))
+                z_0 = sample(
+                    model,
+                    x_T[rows],
+                    self.ldae.net.diffusion.schedule,
+                    sampler=self.sampler,
+                    num_inference_steps=self.num_inference_steps,
+                    clip_x0=self.clip_x0,
+                )
+                made.append(z_0)
+        return torch.cat(made)
+
+    @contextmanager
+    def _counted(self, model: Model, label: str, *, batches: int) -> Iterator[Model]:
+        """Show progress of the block, in which `model` is evaluated once a sampler step."""
+        if not self.watched:
+            yield model
+            return
+        with Progress(label, total=batches * self.num_inference_steps) as bar:
+
+            def counting(x: Tensor, t: Tensor) -> Tensor:
+                noise = model(x, t)
+                bar.advance()
+                return noise
+
+            yield counting
+
+    @torch.inference_mode()
+    def decode(self, z_0: Float[Tensor, "B C x y z"]) -> Float[Tensor, "B X Y Z"]:
+        """Return volumes in [0, 1], on the host."""
+        volumes = [
+            self.autoencoder.net.decode(self.unstandardise(part)).float().clamp(0, 1).cpu()
+            for part in torch.split(z_0, self.batch_size)
+        ]
+        return torch.cat(volumes)[:, 0]
+
+    @torch.inference_mode()
+    def encode(self, volumes: Float[Tensor, "B X Y Z"]) -> Float[Tensor, "B C x y z"]:
+        """Return z_0 of volumes in [0, 1], rounded as the latent store keeps it."""
+        parts = torch.split(volumes.to(self.device)[:, None].float(), self.batch_size)
+        mean = torch.cat([self.autoencoder.net.encode(part)[0] for part in parts])
+        return self.standardise(mean.half())
+
+    def random_noise(self, *names: object) -> Float[Tensor, "1 C X Y Z"]:
+        """Return noise that depends on the names alone, on any device alike."""
+        generator = torch.Generator().manual_seed(seed_from("x_T", *names))
+        return torch.randn((1, *self.latent_shape), generator=generator).to(self.device)
+
+    def record(self) -> dict[str, Any]:
+        """Return what decides the outcome, for the JSON beside it."""
+        imported = self.ldae.config.get("imported")
+        return {
+            **({"imported": imported} if imported else {}),
+            "made_by": f"ldae-pipeline {__version__}",
+            "models": {"autoencoder": self.autoencoder.digest, "ldae": self.ldae.digest},
+            "sampler": self.sampler,
+            "num_inference_steps": self.num_inference_steps,
+            "clip_x0": self.clip_x0,
+            "stop_percent": self.stop_percent,
+        }
+
+
+def load_models(ae: Path, ldae: Path, params: EvaluateParams, *, device: torch.device) -> Models:
+    """Load an autoencoder and the LDAE that was trained on its latents; how to sample is in params.
+
+    Raises
+    ------
+    ContractError
+        If a folder holds no such model, or the two do not belong together.
+    ParamsError
+        If the number of steps is out of range.
+    """
+    autoencoder, frozen = load_autoencoder(ae, device=device), load_ldae(ldae, device=device)
+    if frozen.config["autoencoder_digest"] != autoencoder.digest:
+        raise ContractError(
+            f"{ldae}: trained on latents of another autoencoder than {ae}; give that one as --ae"
+        )
+    return _models(on_grid(autoencoder, frozen.config["grid"]), frozen, params, device)
+
+
+def load_voxel_models(
+    voxel_dae: Path, grid: dict[str, Any], params: EvaluateParams, *, device: torch.device
+) -> Models:
+    """Load a voxel-space diffusion autoencoder (`pipeline train-voxel-dae`) of volumes on a grid.
+
+    Raises
+    ------
+    ContractError
+        If the folder holds no such model, or it was trained on another grid.
+    ParamsError
+        If the number of steps is out of range.
+    """
+    ldae = load_ldae(voxel_dae, device=device)
+    if ldae.config["autoencoder_digest"] != VOXELS:
+        raise ContractError(f"{voxel_dae}: an LDAE of latents; give the model of train-voxel-dae")
+    if tuple(ldae.config["latent_shape"]) != (1, *grid["shape"]):
+        raise ContractError(
+            f"{voxel_dae}: trained on volumes of {ldae.config['latent_shape'][1:]}, these are of"
+            f" {list(grid['shape'])}; run `pipeline train-voxel-dae` on this store"
+        )
+    return _models(voxels_as_latents(grid, voxel_dae), ldae, params, device)
+
+
+def _models(
+    autoencoder: FrozenAutoencoder, ldae: FrozenLdae, params: EvaluateParams, device: torch.device
+) -> Models:
+    last = ldae.net.diffusion.schedule.num_train_timesteps - 1
+    for steps in (params.num_inference_steps, *params.other_steps):
+        if not 1 <= steps <= last:
+            raise ParamsError(f"{steps} sampler steps: expected 1 to {last}")
+    return Models(
+        autoencoder=autoencoder,
+        ldae=ldae,
+        device=device,
+        sampler=params.sampler,
+        num_inference_steps=params.num_inference_steps,
+        batch_size=params.batch_size,
+        clip_x0=params.clip_x0,
+        stop_percent=params.stop_percent,
+    )

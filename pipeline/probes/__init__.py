@@ -1,0 +1,1 @@
+"""Labels predicted from frozen features, beside rivals, on unseen subjects."""

@@ -1,0 +1,222 @@
+"""A probe that was fitted before, or elsewhere, applied to new scans: no number is fitted here."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.special import expit
+
+from pipeline.metrics.bootstrap import Rows
+from pipeline.metrics.prediction_scores import without_ranks
+from pipeline.probes.direction import FILE, Direction, Readout, read_direction, subject_mark
+from pipeline.probes.features import Features
+from pipeline.probes.probe_intervals import probe_estimates
+from pipeline.probes.protocols import DIRECTION_FEATURES, PREDICTION_COLUMNS, ProbeResults
+from pipeline.probes.targets import Target, make_target
+from pipeline.runtime.files import write_json
+from pipeline.runtime.progress import counted
+from schemas.errors import ContractError
+from schemas.evaluation import ProbeParams
+
+Floats = NDArray[np.float64]
+FEWEST_FOR_SPREAD = 10
+"""Subjects from which on their spread along a direction stands in for one that is not known."""
+SCORE_COLUMNS = ("scan_id", "subject_id", "target", "towards", "position", "score")
+
+
+@dataclass(frozen=True, slots=True)
+class SavedProbe:
+    """A probe of directions.json."""
+
+    target: str
+    direction: Direction
+    readout: Readout
+
+    def score(self, y_sem: NDArray[np.floating]) -> Floats:
+        """Return the probability of the positive class, or the value, of codes (scan, dim)."""
+        place = self.direction.position(y_sem) * self.direction.spread
+        value = self.readout.slope * place + self.readout.intercept
+        return np.asarray(expit(value) if self.readout.kind == "classification" else value)
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What applying found."""
+
+    results: ProbeResults
+    scores: pd.DataFrame
+    """One row a scan and probe: SCORE_COLUMNS, labelled or not."""
+
+
+def read_probes(path: Path, *, ldae_digest: str, dim: int) -> tuple[list[SavedProbe], set[str]]:
+    """Return the probes of a directions.json, and the marks of subjects they were fitted on.
+
+    Raises
+    ------
+    ContractError
+        If the file is none, holds no probe, or is of another LDAE.
+    """
+    try:
+        content = json.loads(path.read_text())
+        entries = dict(content["directions"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ContractError(
+            f"{path}: expected directions.json of `pipeline probe` or `pipeline import-ldae`"
+        ) from error
+    probes = []
+    for target, entry in entries.items():
+        direction = read_direction(path, target, ldae_digest=ldae_digest, dim=dim)
+        if "probe" in entry:
+            probes.append(SavedProbe(target, direction, _readout(entry["probe"], path, target)))
+    if not probes:
+        raise ContractError(
+            f"{path}: no probe in it that could be applied; run `pipeline probe` again, files of"
+            " earlier versions hold directions alone"
+        )
+    return probes, set(content.get("fitted_subjects", ()))
+
+
+def _readout(entry: Any, path: Path, target: str) -> Readout:
+    try:
+        classes = entry["classes"]
+        return Readout(
+            kind=entry["kind"],
+            slope=float(entry["slope"]),
+            intercept=float(entry["intercept"]),
+            classes=None if classes is None else (str(classes[0]), str(classes[1])),
+        )
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise ContractError(
+            f"{path}: the probe of {target} is incomplete; run `pipeline probe`"
+        ) from error
+
+
+def apply_probes(
+    path: Path,
+    y_sem: NDArray[np.floating],
+    table: pd.DataFrame,
+    params: ProbeParams,
+    *,
+    ldae_digest: str,
+) -> Applied:
+    """Return scores of every scan, and metrics with intervals where labels are.
+
+    Scans of subjects that a probe was fitted on get a score and are not judged. Classes are called
+    as params.classification calls them, where it names the target.
+
+    Parameters
+    ----------
+    path
+        directions.json of `probe` or of `import-ldae`.
+    y_sem
+        (scan, dim), aligned with `table`: scan_id, subject_id, split and label columns.
+
+    Raises
+    ------
+    ContractError
+        If the file is none, holds no probe, or is of another LDAE.
+    """
+    probes, fitted = read_probes(path, ldae_digest=ldae_digest, dim=y_sem.shape[1])
+    seen = table["subject_id"].astype(str).map(subject_mark).isin(fitted).to_numpy()
+    results, scores = ProbeResults(), []
+    for probe in probes:
+        score = probe.score(y_sem)
+        scores.append(
+            table[["scan_id", "subject_id"]].assign(
+                target=probe.target,
+                towards=probe.direction.towards,
+                position=probe.direction.position(y_sem),
+                score=score,
+            )
+        )
+        new = np.flatnonzero(~seen)
+        if len(new):
+            _judge(probe, score[new], table.iloc[new].reset_index(drop=True), params, results)
+        else:
+            results.skipped[probe.target] = (
+                f"{probe.target}: the probe was fitted on every subject, so none is new"
+            )
+        if seen.any():
+            results.remarks[probe.target] = (
+                f"{probe.target}: {counted(int(seen.sum()), 'scan')} of subjects that the probe was"
+                " fitted on are not judged"
+            )
+    return Applied(results, pd.concat(scores, ignore_index=True)[list(SCORE_COLUMNS)])
+
+
+def _judge(
+    probe: SavedProbe,
+    score: Floats,
+    table: pd.DataFrame,
+    params: ProbeParams,
+    results: ProbeResults,
+) -> None:
+    name, classes = probe.target, probe.readout.classes
+    if classes is not None:
+        classes = params.classification.get(name, classes)
+    features: Features = {DIRECTION_FEATURES: score[:, None]}
+    target = make_target(name, classes, features, table, params, results.skipped)
+    if target is None:
+        return
+    judged = np.asarray(target.features[DIRECTION_FEATURES][:, 0], dtype=np.float64)
+    every: Rows = np.arange(len(judged))
+    about: dict[str, Any] = {"kind": target.kind}
+    if classes is not None:
+        about |= {"negative": classes[0], "positive": classes[1]}
+    about["test"] = {"judged_on": target.size(every)}
+    results.targets[name] = about
+    found = {DIRECTION_FEATURES: _metrics(target, judged, params)}
+    reason = target.unranked_reason(every, "these scans")
+    if reason is not None and target.classes is not None:
+        results.skipped[f"{name}/roc_auc"] = reason
+        found = {s: without_ranks(f, len(np.unique(target.truth))) for s, f in found.items()}
+    results.metrics[name] = found
+    results.add_predictions(
+        target.table[["scan_id", "subject_id", "split"]].assign(
+            target=name,
+            feature_set=DIRECTION_FEATURES,
+            protocol="test",
+            repeat=0,
+            truth=target.truth,
+            score=judged,
+        )[list(PREDICTION_COLUMNS)]
+    )
+
+
+def _metrics(target: Target, score: Floats, params: ProbeParams) -> dict[str, Any]:
+    found = probe_estimates(
+        target.truth,
+        {DIRECTION_FEATURES: score[None]},
+        target.subjects,
+        target.kind,
+        draws=params.bootstrap,
+        seed=params.seed,
+    )
+    return {metric: one.model_dump() for metric, one in found[DIRECTION_FEATURES].items()}
+
+
+def write_known_spread(path: Path, scores: pd.DataFrame, out: Path) -> list[str]:
+    """Copy a directions.json; a spread that is not known becomes that of these scans.
+
+    Returns
+    -------
+    list of str
+        Targets whose spread was measured.
+    """
+    content: dict[str, Any] = json.loads(path.read_text())
+    measured = []
+    for target, entry in content["directions"].items():
+        rows = scores[scores["target"] == target]
+        enough = rows["subject_id"].nunique() >= FEWEST_FOR_SPREAD
+        spread = float(rows["position"].std(ddof=0)) * float(entry["spread"]) if enough else 0.0
+        if entry.get("assumed_spread") and spread > 0:
+            entry["spread"] = spread
+            entry["spread_of_scans"] = len(rows)
+            del entry["assumed_spread"]
+            measured.append(str(target))
+    write_json(out / FILE, content)
+    return measured

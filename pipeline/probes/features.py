@@ -1,0 +1,127 @@
+"""Feature sets that probes are run on: y_sem and what it must beat."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from sklearn.decomposition import PCA
+
+from pipeline.metrics.ventricles import native_ml, ventricle_ml
+from pipeline.probes.pca_rivals import MATCHED, fit_full_pca, matched_components
+from pipeline.stores.latents import LatentStore
+from pipeline.stores.matching import check_same_latents
+from pipeline.stores.reading import OpenStore
+from pipeline.stores.volumes import VolumeStore
+from schemas.errors import ContractError
+
+MAX_COMPONENTS = 50
+MAX_PCA_SCANS = 1000
+"""Training scans, evenly spread, that a PCA is fitted on."""
+MAX_PCA_VOXELS = 60_000
+"""Volumes are averaged over cubes until they have no more voxels than this, for PCA of voxels."""
+
+Features = dict[str, NDArray[np.floating]]
+
+
+def fit_pca(flat: NDArray[np.floating]) -> PCA:
+    """Fit at most MAX_COMPONENTS components to rows of training scans (scan, dim)."""
+    if len(flat) > MAX_PCA_SCANS:
+        flat = flat[np.linspace(0, len(flat) - 1, MAX_PCA_SCANS).astype(int)]
+    return PCA(min(MAX_COMPONENTS, len(flat) - 1), svd_solver="full").fit(flat)
+
+
+def semantic_table(semantics: OpenStore, manifest: pd.DataFrame) -> pd.DataFrame:
+    """Return the manifest's rows that the semantics store holds.
+
+    Raises
+    ------
+    ContractError
+        If it holds none of them.
+    """
+    table = manifest[manifest["scan_id"].isin(semantics.row_of)].reset_index(drop=True)
+    if table.empty:
+        raise ContractError(
+            f"{semantics.path}: holds no scan of the manifest; run `pipeline embed`"
+        )
+    return table
+
+
+def collect_features(
+    semantics: Path, latents: LatentStore | None, manifest: pd.DataFrame
+) -> tuple[Features, pd.DataFrame]:
+    """Return feature sets (scan, dim) and the manifest rows that they belong to.
+
+    `pca_latents` is fitted on the training split alone, and so is `pca_latents_matched`, which has
+    y_sem's dimension and spectrum.
+
+    Raises
+    ------
+    ContractError
+        If the semantics store holds none of the manifest's scans, or was made of other latents.
+    """
+    store = OpenStore(semantics, kind="semantics")
+    table = semantic_table(store, manifest)
+    rows = [store.row_of[s] for s in table["scan_id"]]
+    features: Features = {"y_sem": store.read("y_sem")[rows]}
+    if latents is not None:
+        check_same_latents(store, latents, list(table["scan_id"]))
+        mean = latents.load(list(table["scan_id"])).mean.float().numpy()
+        fit = (table["split"] == "train").to_numpy()
+        if fit.sum() > 1:
+            flat = mean.reshape(len(mean), -1)
+            features["pca_latents"] = fit_pca(flat[fit]).transform(flat)
+            some = flat[fit]
+            if len(some) > MAX_PCA_SCANS:
+                some = some[np.linspace(0, len(some) - 1, MAX_PCA_SCANS).astype(int)]
+            full = fit_full_pca(some, features["y_sem"].shape[1]).transform(flat)
+            features[MATCHED] = matched_components(full, features["y_sem"], fit, seed=0)
+        features["mean_latents"] = mean.mean(axis=(2, 3, 4))
+    return features, table
+
+
+def volume_features(volumes: VolumeStore, table: pd.DataFrame) -> Features:
+    """Return what plain volumetry and PCA of voxels make of the scans.
+
+    `measured_volumes` is the fluid of the lateral ventricles, the brain's volume (both ml of the
+    scan's own space) and their ratio: measured on the scan, not known from a phantom.
+    `pca_voxels` is fitted on the training split alone.
+
+    Raises
+    ------
+    ContractError
+        If the store lacks a scan.
+    """
+    missing = [scan for scan in table["scan_id"] if scan not in volumes.row_of]
+    if missing:
+        raise ContractError(
+            f"{volumes.path}: {len(missing)} scans not in it, first {missing[0]}; run"
+            " `pipeline preprocess`"
+        )
+    affine = np.asarray(volumes.attributes.grid["affine"], dtype=np.float64)
+    voxel_ml = abs(float(np.linalg.det(affine[:3, :3]))) / 1000
+    measured, coarse = [], []
+    for scan in table["scan_id"]:
+        row = volumes.read_row(volumes.row_of[scan])
+        volume = np.asarray(row.volume / np.float32(255), dtype=np.float32)
+        on_grid = ventricle_ml(volume, affine), float((row.volume > 0).sum()) * voxel_ml
+        fluid, brain = (native_ml(ml, row.native_to_mni) for ml in on_grid)
+        measured.append((fluid, brain, fluid / brain))
+        coarse.append(coarsened(volume).ravel())
+    features: Features = {"measured_volumes": np.array(measured)}
+    flat = np.stack(coarse)
+    fit = (table["split"] == "train").to_numpy()
+    if fit.sum() > 1:
+        features["pca_voxels"] = fit_pca(flat[fit]).transform(flat)
+    return features
+
+
+def coarsened(volume: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the volume averaged over the smallest cubes that leave MAX_PCA_VOXELS or fewer."""
+    side = 1
+    while volume.size / side**3 > MAX_PCA_VOXELS:
+        side += 1
+    padded = np.pad(volume, [(0, -n % side) for n in volume.shape])
+    x, y, z = (n // side for n in padded.shape)
+    cubes: NDArray[np.float32] = padded.reshape(x, side, y, side, z, side).mean(axis=(1, 3, 5))
+    return cubes

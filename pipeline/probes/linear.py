@@ -1,0 +1,303 @@
+"""One standardised linear layer, its strength picked by cross-validation over subjects.
+
+Every subject weighs the same in a fit, however many visits it has: its scans share one weight.
+"""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import sklearn
+from numpy.typing import NDArray
+from scipy.special import expit, logit
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.model_selection import GroupKFold
+from threadpoolctl import threadpool_limits
+
+from pipeline.metrics.intervals import subject_shares
+
+Floats = NDArray[np.float64]
+Rows = NDArray[np.intp]
+Kind = Literal["classification", "regression"]
+
+C_GRID = np.logspace(-4, 1, 6)
+"""Inverse strengths of the logistic penalty; features are standardised."""
+ALPHA_GRID = np.logspace(-1, 5, 7)
+"""Strengths of the ridge penalty; features are standardised."""
+
+
+LARGE = 1_000_000
+"""Values (scans times features) from which BLAS threads help a fit more than they cost."""
+TRIES = 20
+"""Folds drawn a repeat, at most, until one parts the subjects as none before it did."""
+
+
+@contextmanager
+def many_fits(size: int) -> Iterator[None]:
+    """Make thousands of fits of so many values quick.
+
+    scikit-learn's checks would take longer than the fits, and waking BLAS threads for small ones
+    two and a half times the processor's time of one thread.
+    """
+    with (
+        sklearn.config_context(assume_finite=True, skip_parameter_validation=True),
+        threadpool_limits(1 if size < LARGE else None, user_api="blas"),
+    ):
+        yield
+
+
+@dataclass(frozen=True, slots=True)
+class LinearProbe:
+    """Every number of a fitted probe."""
+
+    kind: Kind
+    mean: Floats
+    """(dim,), of the fitting scans."""
+    std: Floats
+    """(dim,), of the fitting scans; 1 where a feature is constant."""
+    coef: Floats
+    """(dim,), on standardised features."""
+    intercept: float
+    strength: float | None
+    """C (classification) or alpha (regression); None where nothing was picked."""
+
+    def score(self, features: NDArray[np.floating]) -> Floats:
+        """Return the probability of the positive class, or the predicted value, (scan,)."""
+        if not len(self.coef):
+            value: Floats = np.full(len(features), self.intercept)
+        else:
+            standardised = (np.asarray(features, dtype=np.float64) - self.mean) / self.std
+            value = standardised @ self.coef + self.intercept
+        return np.asarray(expit(value)) if self.kind == "classification" else value
+
+    def numbers(self) -> list[Floats]:
+        """Return every fitted number."""
+        rest = np.array([self.intercept, np.nan if self.strength is None else self.strength])
+        return [self.mean, self.std, self.coef, rest]
+
+
+def fit_chance(truth: Floats, kind: Kind, subjects: NDArray[Any]) -> LinearProbe:
+    """Return the best probe without features: the majority class, or the median.
+
+    Of all constants the median has the least absolute error.
+    """
+    empty = np.empty(0)
+    weight = subject_shares(subjects)
+    if kind == "classification":
+        intercept = float(logit(np.average(truth, weights=weight)))
+    else:
+        intercept = weighted_median(truth, weight)
+    return LinearProbe(kind, empty, empty, empty, intercept, None)
+
+
+def weighted_median(values: Floats, weight: Floats) -> float:
+    """Return the value with half of the weight on either side; the middle of two such."""
+    order = np.argsort(values, kind="stable")
+    ordered, reached = values[order], np.cumsum(weight[order]) / weight.sum()
+    low = int(np.searchsorted(reached, 0.5 - 1e-9))
+    high = int(np.searchsorted(reached, 0.5 + 1e-9))
+    return float(ordered[low] + ordered[min(high, len(ordered) - 1)]) / 2
+
+
+def fit_linear(
+    features: NDArray[np.floating],
+    truth: Floats,
+    subjects: NDArray[Any],
+    kind: Kind,
+    *,
+    folds: int,
+    seed: int,
+    strength: float | None = None,
+    scaled: bool = True,
+) -> LinearProbe:
+    """Fit a logistic (classes weighted equally) or ridge layer on standardised features.
+
+    `subjects` (scan,) tells whose scan each is; subjects weigh alike.
+
+    Without a strength, C or alpha is the one with the best mean score over inner folds of
+    subjects: log-likelihood with equal class weights, or squared error. The middle of the grid
+    where no fold can be made. Not `scaled`, features share one standard deviation, so that the
+    penalty spares those that vary most (principal components unwhitened).
+    """
+    x = np.asarray(features, dtype=np.float64)
+    if strength is None:
+        strength = _pick_strength(x, truth, subjects, kind, folds=folds, seed=seed, scaled=scaled)
+    weight = subject_weight(subjects)
+    space = Space.of(x, weight, scaled=scaled)
+    layer = next(_fitted(space.reduce(x), truth, weight, kind, [strength]))
+    return LinearProbe(
+        kind,
+        space.mean,
+        space.std,
+        space.expand(np.ravel(layer.coef_)),
+        float(np.ravel(layer.intercept_)[0]),
+        strength,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Space:
+    """Standardised features, turned onto the axes that the fitting scans span.
+
+    Where there are more features than scans, a penalised layer lies in that span, so that it can
+    be fitted on as many numbers as there are scans: the same probe in a fraction of the time.
+    """
+
+    mean: Floats
+    std: Floats
+    """1 where a feature is constant."""
+    axes: Floats | None
+    """(rank, dim), orthonormal rows."""
+
+    @classmethod
+    def of(cls, x: Floats, weight: Floats, *, scaled: bool = True) -> "Space":
+        """Return the space of fitting scans (scan, dim) with weights (scan,) of mean 1.
+
+        Not `scaled`, all features are divided by one number: the root of their mean variance.
+        """
+        # Exact for weights of 1: the mean and spread that NumPy gives.
+        mean = (x * weight[:, None]).mean(axis=0)
+        std = np.sqrt((np.square(x - mean) * weight[:, None]).mean(axis=0))
+        if not scaled:
+            std = np.full_like(std, np.sqrt(np.square(std).mean()))
+        std = np.where(std > np.finfo(float).eps * np.abs(mean), std, 1.0)
+        axes = None
+        if x.shape[1] > len(x):
+            axes = np.linalg.svd((x - mean) / std, full_matrices=False)[2]
+        return cls(mean, std, axes)
+
+    def reduce(self, x: Floats) -> Floats:
+        """Return what a layer is fitted on."""
+        z = (x - self.mean) / self.std
+        return z if self.axes is None else z @ self.axes.T
+
+    def expand(self, coef: Floats) -> Floats:
+        """Return a layer's weights on the standardised features."""
+        return coef if self.axes is None else coef @ self.axes
+
+
+def subject_weight(subjects: NDArray[Any]) -> Floats:
+    """Return weights of scans (scan,), of mean 1, by which subjects weigh alike."""
+    share = subject_shares(subjects)
+    weight: Floats = share / share.mean()
+    return weight
+
+
+def balanced(weight: Floats, truth: Floats) -> Floats:
+    """Return the weights with those of each class multiplied so that classes weigh alike."""
+    each = {label: weight[truth == label].sum() for label in np.unique(truth)}
+    total = weight.sum() / len(each)
+    even: Floats = weight * np.array([total / each[label] for label in truth])
+    return even
+
+
+def _fitted(
+    x: Floats, truth: Floats, weight: Floats, kind: Kind, strengths: Iterable[float]
+) -> Iterator[Any]:
+    """Yield the layer fitted at each strength; the next one starts from the last."""
+    if kind == "regression":
+        for strength in strengths:
+            yield Ridge(alpha=strength).fit(x, truth, sample_weight=weight)
+        return
+    layer = LogisticRegression(max_iter=5000, warm_start=True)
+    for strength in strengths:
+        yield layer.set_params(C=strength).fit(x, truth, sample_weight=balanced(weight, truth))
+
+
+def _pick_strength(
+    x: Floats,
+    truth: Floats,
+    subjects: NDArray[Any],
+    kind: Kind,
+    *,
+    folds: int,
+    seed: int,
+    scaled: bool,
+) -> float:
+    strengths = C_GRID if kind == "classification" else ALPHA_GRID
+    gain = np.zeros(len(strengths))
+    for fit, held_out in grouped_folds(truth, subjects, kind, folds=folds, seed=seed):
+        weight, share = subject_weight(subjects[fit]), subject_weight(subjects[held_out])
+        space = Space.of(x[fit], weight, scaled=scaled)
+        judged, known = space.reduce(x[held_out]), truth[held_out]
+        for i, layer in enumerate(
+            _fitted(space.reduce(x[fit]), truth[fit], weight, kind, strengths)
+        ):
+            if kind == "classification":
+                gain[i] += _balanced_log_likelihood(layer, judged, known, share)
+            else:
+                gain[i] -= np.average(np.square(layer.predict(judged) - known), weights=share)
+    return float(strengths[np.argmax(gain) if gain.any() else len(strengths) // 2])
+
+
+def grouped_folds(
+    truth: Floats, subjects: NDArray[Any], kind: Kind, *, folds: int, seed: int
+) -> Iterator[tuple[Rows, Rows]]:
+    """Yield (fitting rows, held-out rows); no subject on both sides, classes spread evenly.
+
+    Subjects count alike, however many scans they have. There are at most as many folds as subjects
+    (of the rarer class). Folds that would leave one class only to fit on are not yielded.
+    """
+    if kind == "classification":
+        counts = [len(np.unique(subjects[truth == label])) for label in (0, 1)]
+    else:
+        counts = [len(np.unique(subjects))]
+    num_folds = min(folds, *counts)
+    if num_folds < 2:
+        return
+    if kind == "classification":
+        fold = _stratified(truth, subjects, num_folds, seed)
+        splits = [(np.flatnonzero(fold != i), np.flatnonzero(fold == i)) for i in range(num_folds)]
+    else:
+        splitter = GroupKFold(num_folds, shuffle=True, random_state=seed % 2**32)
+        splits = list(splitter.split(np.zeros(len(truth)), truth, subjects))
+    for fit, held_out in splits:
+        if len(held_out) and (kind == "regression" or len(np.unique(truth[fit])) == 2):
+            yield fit, held_out
+
+
+def _stratified(truth: Floats, subjects: NDArray[Any], num_folds: int, seed: int) -> Rows:
+    """Return the fold of each row; every fold holds subjects of both classes.
+
+    scikit-learn's StratifiedGroupKFold sorts subjects by their numbers of scans, and shuffles only
+    those with equal ones: where all differ, every seed gives the same folds.
+    """
+    names, of = np.unique(subjects, return_inverse=True)
+    share = np.bincount(of, weights=truth) / np.bincount(of)
+    # Subjects of both classes in the middle: with either side they go to consecutive folds.
+    stratum = np.where(share == 0, 0, np.where(share == 1, 2, 1))
+    drawn = np.random.default_rng(seed % 2**32).permutation(len(names))
+    drawn = drawn[np.argsort(stratum[drawn], kind="stable")]
+    fold = np.empty(len(names), dtype=np.intp)
+    fold[drawn] = np.arange(len(names)) % num_folds
+    return fold[of]
+
+
+def repeated_folds(
+    truth: Floats, subjects: NDArray[Any], kind: Kind, *, folds: int, repeats: int, seed: int
+) -> list[list[tuple[Rows, Rows]]]:
+    """Return the folds of every repeat; no two repeats part the subjects alike.
+
+    Few subjects can be parted in few ways: there are fewer repeats then.
+    """
+    found: dict[frozenset[bytes], list[tuple[Rows, Rows]]] = {}
+    for attempt in range(TRIES * repeats):
+        splits = list(grouped_folds(truth, subjects, kind, folds=folds, seed=seed + attempt))
+        found.setdefault(frozenset(held_out.tobytes() for _, held_out in splits), splits)
+        if not splits or len(found) == repeats:
+            break
+    return list(found.values())
+
+
+def _balanced_log_likelihood(
+    model: LogisticRegression, x: Floats, truth: Floats, weight: Floats
+) -> float:
+    probability = np.clip(model.predict_proba(x)[:, 1], 1e-12, 1 - 1e-12)
+    likelihood = np.where(truth == 1, np.log(probability), np.log1p(-probability))
+    each = [
+        np.average(likelihood[truth == label], weights=weight[truth == label])
+        for label in np.unique(truth)
+    ]
+    return float(np.mean(each))

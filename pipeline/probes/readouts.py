@@ -1,0 +1,23 @@
+"""The fitted probe along each direction, to be kept and applied to other scans."""
+
+import numpy as np
+
+from pipeline.probes.direction import Readout
+from pipeline.probes.linear import LinearProbe
+from pipeline.probes.protocols import DIRECTION_FEATURES, ProbeResults
+
+
+def readouts_of(results: ProbeResults) -> dict[str, Readout]:
+    """Return the probe of every direction that was found."""
+    found = {}
+    for target in results.directions:
+        probe, about = results.fits[target][DIRECTION_FEATURES], results.targets.get(target, {})
+        if isinstance(probe, LinearProbe):
+            classes = (about["negative"], about["positive"]) if "negative" in about else None
+            found[target] = Readout(
+                kind=probe.kind,
+                slope=float(np.linalg.norm(probe.coef)),
+                intercept=probe.intercept,
+                classes=classes,
+            )
+    return found

@@ -1,0 +1,154 @@
+"""The supervised rival: the semantic encoder's own architecture, trained on the label itself."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from pipeline.nets.semantic import DeviationEncoder, build_encoder
+from pipeline.probes.estimators import Head, Probe
+from pipeline.probes.linear import Kind, balanced, subject_weight
+from pipeline.runtime.digests import seed_from
+from schemas.evaluation import ProbeParams
+
+Floats = NDArray[np.float64]
+
+BATCH_SIZE = 8
+CODE_BATCH = 64
+
+
+def random_encoder_codes(
+    config: dict[str, Any], z_0: NDArray[np.float32], fit: NDArray[np.bool_], *, seed: int
+) -> NDArray[np.float32]:
+    """Return codes (scan, dim) of the encoder with random weights.
+
+    Input and output are standardised over the rows `fit`, as the trained encoder's are.
+    """
+    encoder = _encoder(config, z_0[fit], seed=seed)
+    shape = (-1, config["in_channels"], *config["grid"])
+    encoder.fit_output(_parts(torch.from_numpy(z_0[fit]).reshape(shape)))
+    return _codes(encoder, z_0)
+
+
+def supervised_head(config: dict[str, Any], device: torch.device) -> Head:
+    """Return a head that trains encoder and last layer together on flattened z_0 (scan, latent)."""
+
+    def fit(
+        features: NDArray[np.floating],
+        truth: Floats,
+        subjects: NDArray[Any],
+        kind: Kind,
+        params: ProbeParams,
+    ) -> Probe:
+        weight = subject_weight(subjects)
+        weight = balanced(weight, truth) if kind == "classification" else weight
+        latents = np.asarray(features, np.float32)
+        return _train(latents, truth, weight, kind, config, params, device)
+
+    return fit
+
+
+@dataclass(frozen=True, slots=True)
+class _SupervisedProbe:
+    kind: Kind
+    encoder: DeviationEncoder
+    layer: nn.Linear
+    unit: tuple[float, float]
+
+    @torch.inference_mode()
+    def score(self, features: NDArray[np.floating]) -> Floats:
+        device = self.layer.weight.device
+        codes = torch.from_numpy(_codes(self.encoder, np.asarray(features, np.float32)))
+        value = self.layer(codes.to(device))[:, 0]
+        if self.kind == "classification":
+            return np.asarray(value.sigmoid().double().cpu().numpy())
+        shift, scale = self.unit
+        return np.asarray(value.double().cpu().numpy() * scale + shift)
+
+    def numbers(self) -> list[Floats]:
+        weights = [*self.encoder.parameters(), *self.layer.parameters()]
+        return [weight.detach().double().cpu().numpy() for weight in weights]
+
+
+def _train(
+    z_0: NDArray[np.float32],
+    truth: Floats,
+    weight: Floats,
+    kind: Kind,
+    config: dict[str, Any],
+    params: ProbeParams,
+    device: torch.device,
+) -> _SupervisedProbe:
+    encoder = _encoder(config, z_0, seed=params.seed).to(device)
+    layer = nn.Linear(encoder.dim, 1).to(device)
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    unit = (0.0, 1.0) if kind == "classification" else (float(truth.mean()), float(truth.std()))
+    wanted = torch.from_numpy((truth - unit[0]) / unit[1]).float()
+    weights = torch.from_numpy(weight).float()
+    trained = [*encoder.parameters(), *layer.parameters()]
+    optimiser = torch.optim.AdamW(trained, lr=params.supervised_lr, weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, params.supervised_lr, total_steps=max(2, params.supervised_steps)
+    )
+    generator = torch.Generator().manual_seed(seed_from("supervised", params.seed))
+    shape = (-1, config["in_channels"], *config["grid"])
+    volumes = torch.from_numpy(z_0).reshape(shape)
+    encoder.train()
+    for _ in range(params.supervised_steps):
+        size = min(BATCH_SIZE, len(volumes))
+        rows = torch.randperm(len(volumes), generator=generator)[:size]
+        value = layer(encoder(volumes[rows].to(device)))[:, 0]
+        optimiser.zero_grad()
+        loss = _loss(value, wanted[rows].to(device), weights[rows].to(device), kind)
+        torch.autograd.backward(loss)
+        optimiser.step()
+        schedule.step()
+    encoder.eval()
+    encoder.fit_output(part.to(device) for part in _parts(volumes))
+    return _SupervisedProbe(kind, encoder, layer, unit)
+
+
+def _loss(value: Tensor, wanted: Tensor, weights: Tensor, kind: Kind) -> Float[Tensor, ""]:
+    if kind == "regression":
+        return (weights * (value - wanted).square()).mean()
+    return nn.functional.binary_cross_entropy_with_logits(value, wanted, weight=weights)
+
+
+def _encoder(config: dict[str, Any], z_0: NDArray[np.float32], *, seed: int) -> DeviationEncoder:
+    """Return an encoder with random weights, its input standardised over these latents.
+
+    Without principal modes: those are fitted, and PCA of latents stands beside it anyway.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed_from("encoder", seed) % 2**31)
+        known = {name: _tuple(value) for name, value in config.items()}
+        encoder = build_encoder(**known | {"modes": 0})
+    assert isinstance(encoder, DeviationEncoder)
+    volumes = torch.from_numpy(z_0).reshape(-1, config["in_channels"], *config["grid"])
+    centre = volumes.mean(dim=0)
+    channels = (0, 2, 3, 4)
+    spread = (volumes - centre).square().mean(dim=channels, keepdim=True).sqrt().clamp(min=1e-6)
+    encoder.fit_input(centre, spread[0])
+    return encoder
+
+
+@torch.inference_mode()
+def _codes(encoder: DeviationEncoder, z_0: NDArray[np.float32]) -> NDArray[np.float32]:
+    device = encoder.centre.device
+    volumes = torch.from_numpy(z_0).reshape(-1, *encoder.centre.shape)
+    codes = torch.cat([encoder(part.to(device)).cpu() for part in _parts(volumes)])
+    return codes.numpy()
+
+
+def _parts(volumes: Tensor) -> tuple[Tensor, ...]:
+    """Return batches of like size: one of a single scan has no variance to be standardised by."""
+    return volumes.tensor_split(-(-len(volumes) // CODE_BATCH))
+
+
+def _tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value

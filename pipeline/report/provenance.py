@@ -1,0 +1,40 @@
+"""Whose weights a study was made with, in words: imported models name their files."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pipeline.models.artefact import CONFIG, read_config
+from schemas.errors import ContractError
+
+TITLES = {"ae": "Autoencoder", "ldm": "Latent diffusion model", "ldae": "LDAE"}
+SHOWN = 12
+"""Characters of a digest that are shown."""
+
+
+def imported_words(kind: str, imported: Mapping[str, Any]) -> str:
+    """Return one sentence on an imported model: its files, their digests, its licence."""
+    sources = imported.get("files") or {"weights": imported}
+    files = ", ".join(
+        f"{source.get('file', 'a file')} (sha256 {str(source.get('sha256', ''))[:SHOWN]})"
+        for source in sources.values()
+    )
+    licence = imported.get("licence") or "that of the checkpoint"
+    return (
+        f"{TITLES.get(kind, kind)}: trained by others, imported from {files}; licence: {licence}."
+    )
+
+
+def whose_weights(models: Path | None, evaluate: Mapping[str, Any] | None) -> tuple[str, ...]:
+    """Return a sentence for each imported model of a study's folder or of its evaluation."""
+    found: dict[str, Mapping[str, Any]] = dict((evaluate or {}).get("imported", {}))
+    for kind in TITLES:
+        if models is None or not (models / kind / CONFIG).is_file():
+            continue
+        try:
+            config = read_config(models / kind / CONFIG)
+        except ContractError:
+            continue
+        if isinstance(config.get("imported"), Mapping):
+            found[kind] = config["imported"]
+    return tuple(imported_words(kind, found[kind]) for kind in TITLES if kind in found)

@@ -1,0 +1,1 @@
+"""Sections of the report as plain values for the template."""

@@ -1,0 +1,182 @@
+"""What the report says of the probes, for the template."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from pipeline.figures.probe_plots import (
+    FEATURE_NAMES,
+    calibration_plot,
+    feature_name,
+    roc_and_scatter,
+)
+from pipeline.metrics.verdicts import chance_doubt
+from pipeline.report.context import ReportContext
+from pipeline.report.figure_folder import FigureFolder
+from pipeline.runtime.progress import counted
+from schemas.metrics import Estimate
+
+PROBE_COLUMNS = {
+    "roc_auc": ("ROC-AUC", 3),
+    "pr_auc": ("PR-AUC", 3),
+    "balanced_accuracy": ("Balanced acc.", 3),
+    "accuracy": ("Accuracy", 3),
+    "sensitivity": ("Sensitivity", 3),
+    "specificity": ("Specificity", 3),
+    "f1": ("F1", 3),
+    "mcc": ("MCC", 3),
+    "brier": ("Brier", 3),
+    "calibration_error": ("Calibration error", 3),
+    "calibration_slope": ("slope", 2),
+    "calibration_intercept": ("in the large", 2),
+    "mae": ("MAE", 2),
+    "rmse": ("RMSE", 2),
+    "r2": ("R²", 2),
+    "mae_gain": ("MAE less than chance’s", 2),
+    "gap_closed": ("Gap closed", 2),
+}
+FEATURE_ORDER = (
+    "y_sem",
+    "y_sem_knn",
+    "y_sem_mlp",
+    "supervised_encoder",
+    "oracle",
+    "measured_volumes",
+    "age_sex",
+    "chance",
+)
+"""y_sem first, then what to hold it against, then other feature sets."""
+FURTHER = (
+    "accuracy",
+    "mcc",
+    "brier",
+    "calibration_error",
+    "calibration_slope",
+    "calibration_intercept",
+)
+"""Metrics of a second table, so that the first fits a page."""
+CALIBRATED = ("y_sem", "pca_latents", "measured_volumes")
+"""Feature sets whose calibration is drawn."""
+CALIBRATION_SUBJECTS = 20
+"""Fewer than this many, in fifths by probability, show chance alone."""
+FEW_SUBJECTS = 10
+"""Below this many test subjects, cross-validation's figures head the report where it has more."""
+
+
+def target_name(target: str) -> str:
+    """Return how a label column is called in headings."""
+    return target.removesuffix("_years").replace("_", " ").capitalize()
+
+
+def doubt_of(direction: str, probe: Mapping[str, Any] | None) -> str | None:
+    """Return why a direction may mean nothing: its probe is not shown to beat chance.
+
+    Judged where there are most subjects, by interval and permutation test together.
+    """
+    targets = {} if probe is None else probe["targets"]
+    target = direction if direction in targets else direction.rpartition(":")[0]
+    if probe is None or target not in targets:
+        return None
+    about = targets[target]
+    metric = "roc_auc" if about["kind"] == "classification" else "mae"
+    judged = {
+        protocol: probe[protocol][target]["y_sem"]
+        for protocol in ("test", "cv")
+        if metric in probe.get(protocol, {}).get(target, {}).get("y_sem", {})
+    }
+    if not judged:
+        return None
+    protocol = max(judged, key=lambda name: int(judged[name][metric]["subjects"]))
+    doubt = chance_doubt(judged[protocol], about, protocol)
+    if doubt is None:
+        return None
+    figure = Estimate.model_validate(judged[protocol][metric])
+    return (
+        f"The probe of {target} is not shown to beat chance ({PROBE_COLUMNS[metric][0]}"
+        f" {printed(figure)}, {counted(figure.subjects, 'subject')}: {doubt}), so this direction"
+        " may mean nothing."
+    )
+
+
+def probe_section(context: ReportContext, figures: FigureFolder) -> dict[str, Any] | None:
+    """Return a table for each protocol and target, and the plots, or None."""
+    probe = context.probe
+    if probe is None:
+        return None
+    return {
+        "protocols": [
+            _protocol(name, probe, context.predictions, figures) for name in ("test", "cv")
+        ],
+        "known": {name for sets in probe.get("test", {}).values() for name in sets},
+        "skipped": list(probe.get("skipped", {}).values()),
+        "remarks": list(probe.get("remarks", {}).values()),
+    }
+
+
+def printed(figure: Estimate) -> str:
+    """Return a figure's value in a sentence."""
+    return "too few to print" if figure.interval_method == "few" else f"{figure.value:.2f}"
+
+
+def _verdict(
+    metrics: Mapping[str, Mapping[str, Any]], about: Mapping[str, Any], protocol: str
+) -> dict[str, Any]:
+    """Return why y_sem is not shown to beat chance, or which of its figures is."""
+    doubt: str | None = "not read"
+    if "y_sem" in metrics:
+        doubt = chance_doubt(metrics["y_sem"], about, protocol)
+    primary = "roc_auc" if about["kind"] == "classification" else "mae"
+    return {"doubt": doubt, "shown": [] if doubt else [primary]}
+
+
+def _protocol(
+    protocol: str,
+    probe: Mapping[str, Any],
+    predictions: pd.DataFrame | None,
+    figures: FigureFolder,
+) -> dict[str, Any]:
+    targets = []
+    for target, metrics in probe.get(protocol, {}).items():
+        about = probe["targets"][target]
+        present = {metric for figures_of in metrics.values() for metric in figures_of}
+        order = [name for name in FEATURE_ORDER if name in metrics]
+        order += [name for name in metrics if name not in order]
+        targets.append(
+            {
+                "name": target_name(target),
+                "about": about,
+                "sizes": about.get(protocol, {}),
+                "unit": "years" if target.endswith("_years") else "",
+                "columns": {
+                    k: v for k, v in PROBE_COLUMNS.items() if k in present and k not in FURTHER
+                },
+                "further": {k: PROBE_COLUMNS[k] for k in FURTHER if k in present},
+                "rows": [(name, feature_name(name, target), metrics[name]) for name in order],
+                **_verdict(metrics, about, protocol),
+            }
+        )
+    picture = calibration = None
+    if predictions is not None and targets:
+        chosen = predictions["protocol"].eq(protocol) & predictions["repeat"].eq(0)
+        rows = predictions[chosen]
+        if len(rows):
+            picture = figures.plot(
+                f"probes_{protocol}",
+                lambda palette: roc_and_scatter(rows, probe["targets"], palette),
+            )
+        enough = rows["subject_id"].nunique() >= CALIBRATION_SUBJECTS
+        if enough and any(t["about"]["kind"] == "classification" for t in targets):
+            calibration = figures.plot(
+                f"calibration_{protocol}",
+                lambda palette: calibration_plot(
+                    rows, probe["targets"], CALIBRATED, FEATURE_NAMES, palette
+                ),
+            )
+    return {
+        "name": protocol,
+        "targets": targets,
+        "picture": picture,
+        "calibration": calibration,
+        "repeats": max((t["sizes"].get("repeats", 1) for t in targets), default=1),
+    }

@@ -1,0 +1,1 @@
+"""The process: devices, digests, files, progress."""
