@@ -20,12 +20,12 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from pipeline.cohort.bids import bids_records
-from pipeline.cohort.records import Record
 from pipeline.imaging.brain import bet_mask, deepbet_mask, hdbet_mask, stripped_mask
 from pipeline.imaging.geometry import bounding_box, crop_affine, to_ras
 from pipeline.imaging.header import zooms_of
 from pipeline.imaging.read import read_scan
+from pipeline.labels.scan_records import Record
+from pipeline.sources.bids_source import bids_records
 
 SKIPPED = "already stripped"
 MAX_BYTES = 2_000_000_000

@@ -20,7 +20,7 @@ from nibabel.affines import from_matvec
 from scipy.ndimage import affine_transform
 from scipy.spatial.transform import Rotation
 
-from pipeline.imaging.chain import PreprocessedScan, preprocess_scan
+from pipeline.imaging.preprocess_scan import PreprocessedScan, preprocess_scan
 from schemas.params import PreprocessParams
 
 SCALING_OFFSET = 112

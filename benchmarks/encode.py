@@ -23,14 +23,14 @@ from monai.data import NumpyReader
 from monai.transforms import LoadImage
 
 from benchmarks.harness import at_hand, exhaust, machine, race, table
+from pipeline.encoding.run import encode_volumes
 from pipeline.metrics.reconstruction import reconstruction_metrics
 from pipeline.models.artefact import write_artefact
 from pipeline.models.frozen import FrozenAutoencoder, for_volumes, load_autoencoder
 from pipeline.nets.autoencoder import Autoencoder
-from pipeline.precompute.encode import encode_volumes
 from pipeline.stores.builder import StoreBuilder
 from pipeline.stores.latents import latent_arrays, open_latents
-from pipeline.stores.reading import OpenStore
+from pipeline.stores.open_store import OpenStore
 from pipeline.stores.verify import verify_store
 from pipeline.stores.volumes import VolumeRow, VolumeStore, open_volumes, write_volumes
 from schemas.params import EncodeParams

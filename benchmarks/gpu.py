@@ -16,7 +16,7 @@ from benchmarks.train_steps import DECAY, LATENT, our_step, published_encoder, s
 from pipeline.models.ldae import build_ldae, encoder_config, unet_config
 from pipeline.nets.denoiser import Denoiser, UnetConfig
 from pipeline.stores.latents import Latents
-from pipeline.training.module import ADAM_BETAS, moving_average
+from pipeline.training.step_module import ADAM_BETAS, moving_average
 from schemas.params import Params
 from stages.params_file import load_params
 from stages.scaffold import preset_file

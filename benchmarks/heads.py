@@ -6,9 +6,9 @@ from pathlib import Path
 from benchmarks.preprocess import GRIDS, peak_mb
 from benchmarks.registry import Measurement, Row
 from pipeline.cohort.ingest import build_manifest
-from pipeline.cohort.phantom.cohort import make_phantom_cohort
-from pipeline.imaging.chain import preprocess_scan
-from pipeline.precompute.preprocess import preprocess_cohort
+from pipeline.imaging.preprocess_scan import preprocess_scan
+from pipeline.phantom.cohort import make_phantom_cohort
+from pipeline.preprocessing.run import preprocess_cohort
 from schemas.params import CohortParams, PhantomParams, PreprocessParams
 
 SCANS = 16

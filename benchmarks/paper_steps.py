@@ -17,8 +17,8 @@ import torch
 from benchmarks.harness import machine
 from pipeline.models.ldae import build_diffusion, build_ldae, encoder_config, unet_config
 from pipeline.stores.latents import Latents
-from pipeline.training.fit import fit
 from pipeline.training.latent_modules import DenoiserModule, LatentModule, SemanticModule
+from pipeline.training.lightning_run import fit
 from pipeline.training.plan import Plan
 from schemas.params import Params
 from stages.params_file import load_params

@@ -29,13 +29,13 @@ from scipy import ndimage
 from benchmarks.harness import machine, race, table
 from pipeline.imaging.bias import correct_bias
 from pipeline.imaging.brain import deepbet_mask
-from pipeline.imaging.chain import preprocess_scan
 from pipeline.imaging.geometry import bounding_box, crop_affine, resample_masked, to_ras
 from pipeline.imaging.header import zooms_of
+from pipeline.imaging.preprocess_scan import preprocess_scan
 from pipeline.imaging.read import read_scan
 from pipeline.imaging.register import correlation, register, template_grid
 from pipeline.imaging.template import grid_affine, load_template
-from pipeline.precompute.preprocess import STEPS
+from pipeline.preprocessing.run import STEPS
 from schemas.params import GridParams, PreprocessParams
 
 MAX_BYTES = 2_000_000_000

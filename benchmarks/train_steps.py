@@ -19,7 +19,7 @@ from pipeline.diffusion.schedule import per_sample
 from pipeline.models.ldae import Ldae, build_ldae
 from pipeline.nets.semantic import SemanticEncoder, build_encoder
 from pipeline.runtime.devices import native_bf16
-from pipeline.training.module import ADAM_BETAS, moving_average
+from pipeline.training.step_module import ADAM_BETAS, moving_average
 
 LATENT = (3, 16, 20, 16)
 VOLUME = (64, 80, 64)

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline.cohort.manifest import read_manifest
-from pipeline.metrics.ventricles import native_ml, ventricle_ml
+from pipeline.imaging.ventricles import native_ml, ventricle_ml
 from pipeline.stores.volumes import open_volumes
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any, Literal, get_args, get_origin
 
 from stages.cli import STAGES, app
-from stages.settings import PANEL
+from stages.common_options import PANEL
 
 
 def cli_markdown() -> str:

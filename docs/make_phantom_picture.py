@@ -13,8 +13,8 @@ import matplotlib.pyplot as plt
 import nibabel as nib
 import numpy as np
 
-from pipeline.cohort.phantom.cohort import make_phantom_cohort
-from pipeline.cohort.phantom.subjects import make_subject, make_visits
+from pipeline.phantom.cohort import make_phantom_cohort
+from pipeline.phantom.subjects import make_subject, make_visits
 from schemas.params import PhantomParams
 
 OUT = Path(__file__).parent / "images" / "phantom_head.png"

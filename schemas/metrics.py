@@ -13,6 +13,9 @@ FEWEST_TO_BEAT_CHANCE = 6
 """Fewer subjects of a class are never called better than chance: with 5, the exact lower limit of
 a ROC-AUC of 1 is 0.48."""
 
+Prediction = Literal["classification", "regression"]
+"""What a probe predicts: one of two classes, or a number."""
+
 IntervalMethod = Literal[
     "none", "few", "hall", "score", "exact", "share", "median", "t", "bootstrap"
 ]

@@ -4,7 +4,7 @@ The defaults are the `demo` preset. Unknown keys are refused.
 """
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -163,6 +163,20 @@ class PreprocessParams(Section):
     """Largest decompressed image (bytes) that is read at all."""
     qc: QcParams = QcParams()
     """Quality control."""
+
+    def content(self) -> dict[str, Any]:
+        """Return the parameters that decide a volume's voxels: all but the QC thresholds.
+
+        Of the intensities, only those that are used, so that stores made before there was a choice
+        keep their fingerprints.
+        """
+        unused = "intensity" if self.intensity == "percentiles" else "intensity_percentiles"
+        return self.model_dump(mode="json", exclude={"qc", "max_bytes", unused})
+
+    def recorded(self) -> dict[str, Any]:
+        """Return all parameters as stores record them; `intensity` only where it was chosen."""
+        usual = {"intensity"} if self.intensity == "percentiles" else set()
+        return self.model_dump(mode="json", exclude=usual)
 
 
 class EncodeParams(Section):

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from stages.settings import Settings
+from stages.common_options import Settings
 
 
 def bench(

@@ -38,8 +38,8 @@ from stages import (
     vary,
     verify,
 )
+from stages.common_options import command
 from stages.messages import from_here
-from stages.settings import command
 
 app = typer.Typer(
     name="pipeline",

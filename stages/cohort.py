@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from stages.common_options import Settings
 from stages.messages import from_here
-from stages.settings import Settings
 
 if TYPE_CHECKING:
     from schemas.params import CohortParams
@@ -58,7 +58,7 @@ def cohort(
         raise ParamsError("cohort: expected --out FOLDER (only --dry-run goes without)")
     source = input_path or params.input
     if params.source == "phantom":
-        from pipeline.cohort.phantom.cohort import make_phantom_cohort
+        from pipeline.phantom.cohort import make_phantom_cohort
 
         source = make_phantom_cohort(out / "bids", params.phantom, workers=settings.num_workers())
         params = params.model_copy(update={"source": "bids"})
@@ -87,8 +87,8 @@ def _params_of(
     bids_filter_file: Path | None,
 ) -> "CohortParams":
     """Return the section `cohort` with what the command line says."""
-    from pipeline.cohort.choice import read_filter_file
     from pipeline.cohort.ingest import detect_source
+    from pipeline.sources.bids_choice import read_filter_file
     from schemas.errors import ParamsError
 
     params = settings.params().cohort
@@ -109,8 +109,8 @@ def _params_of(
 
 def _preview(params: "CohortParams", input_path: Path | None, *, every: bool) -> None:
     """Print what would be taken."""
+    from pipeline.cohort.dry_run import header_faults, preview_lines
     from pipeline.cohort.ingest import build_cohort
-    from pipeline.cohort.preview import header_faults, preview_lines
 
     if params.source == "phantom":
         typer.echo(f"{params.phantom.subjects} phantom subjects would be made; nothing written")

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from stages.settings import Settings
+from stages.common_options import Settings
 
 
 def embed(
@@ -23,8 +23,8 @@ def embed(
 
     Example: pipeline embed --latents data/latents.zarr --ldae models/ldae --out data/semantics.zarr
     """
+    from pipeline.encoding.embed import embed_latents
     from pipeline.models.frozen import load_ldae
-    from pipeline.precompute.embed import embed_latents
     from pipeline.stores.latents import open_latents
     from pipeline.stores.volumes import open_volumes
 

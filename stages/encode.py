@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stages.settings import Settings
+from stages.common_options import Settings
 
 if TYPE_CHECKING:
     from pipeline.models.frozen import FrozenAutoencoder
@@ -32,11 +32,11 @@ def encode(
 
     Example: pipeline encode --input nifti/ --out latents.zarr
     """
+    from pipeline.encoding.input_volumes import input_volumes
+    from pipeline.encoding.run import check_intensity, check_out, encode_volumes
     from pipeline.models.frozen import for_volumes, intensity_rule, load_autoencoder
-    from pipeline.precompute.encode import check_intensity, check_out, encode_volumes
-    from pipeline.precompute.volumes_of import volumes_of
     from pipeline.stores.volumes import open_volumes
-    from stages.by_hand import chosen_autoencoder
+    from stages.requested_settings import chosen_autoencoder
 
     params = settings.params()
     devices = settings.devices()
@@ -44,7 +44,7 @@ def encode(
     autoencoder = load_autoencoder(folder, device=devices[0])
     check_out(out, autoencoder, params.encode, replace=replace)
     typer.echo(f"autoencoder: {which}")
-    made = volumes_of(
+    made = input_volumes(
         input_path,
         out,
         params,
@@ -81,9 +81,9 @@ def _grid_of(
 ) -> dict[str, Any]:
     """Return the grid to preprocess onto; refuse parameters of what was done to volumes before."""
     from pipeline.cohort.ingest import detect_source
-    from pipeline.precompute.volumes_of import grid_asked
+    from pipeline.encoding.input_volumes import grid_asked
     from pipeline.stores.volumes import open_volumes
-    from stages.by_hand import is_given, refuse_other, refuse_set
+    from stages.requested_settings import is_given, refuse_other, refuse_set
 
     if detect_source(input_path) == "volumes":
         recorded = open_volumes(input_path).attributes.params.get("preprocess", {})

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from stages.settings import Settings
+from stages.common_options import Settings
 
 
 def evaluate(
@@ -43,7 +43,7 @@ def evaluate(
     --directions reports/probe/directions.json --out reports/evaluate
     """
     from schemas.errors import ParamsError
-    from stages.by_hand import chosen_autoencoder
+    from stages.requested_settings import chosen_autoencoder
 
     folder, which = chosen_autoencoder(settings, ae)
     if what == "ae":
@@ -63,7 +63,7 @@ def evaluate(
     from pipeline.models.pretrained import load_lpips
     from pipeline.report.headline import read_headline
     from pipeline.stores.latents import open_latents
-    from pipeline.stores.matching import check_same_scans
+    from pipeline.stores.provenance import check_same_scans
     from pipeline.stores.volumes import open_volumes
 
     params = settings.params()

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import typer
 
-from stages.settings import Settings
+from stages.common_options import Settings
 
 
 def judge_autoencoder(

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from stages.application import Request, application
+from stages.application_options import Request, application
 
 
 @application("models")

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from stages.settings import Settings
+from stages.common_options import Settings
 
 
 def import_ae(
@@ -57,9 +57,9 @@ def import_ae(
     """
     import torch
 
+    from pipeline.encoding.batch_size import scan_bytes
     from pipeline.models.conversion.monai_import import import_autoencoder
     from pipeline.models.frozen import load_autoencoder
-    from pipeline.precompute.sizing import scan_bytes
 
     imported = import_autoencoder(
         checkpoint,

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from stages.settings import Settings
+from stages.common_options import Settings
 
 
 def info(
@@ -54,9 +54,9 @@ def info(
 
 def _store_facts(path: Path, manifest: Path | None) -> dict[str, Any]:
     from pipeline.cohort.manifest import read_manifest
-    from pipeline.stores.describe import find_manifest, latent_statistics, split_counts
     from pipeline.stores.latents import open_latents
-    from pipeline.stores.reading import OpenStore
+    from pipeline.stores.open_store import OpenStore
+    from pipeline.stores.summary import find_manifest, latent_statistics, split_counts
 
     store = OpenStore(path)
     facts = store.attributes.model_dump(exclude={"scan_ids", "fingerprints"})

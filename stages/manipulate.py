@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from stages.application import Detail, Request, application
+from stages.application_options import Detail, Request, application
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ def manipulate(
     given = _given(scale, published_scale)
     variant = f"along-{re.sub('[^A-Za-z0-9]+', '-', direction)}"
     from pipeline.models.artefact import check_artefact
-    from pipeline.probes.direction import find_direction
+    from pipeline.models.direction import find_direction
 
     folder = request.options["ldae"]
     ldae = check_artefact(folder, kind="ldae")

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from stages.settings import Settings
+from stages.common_options import Settings
 
 
 def preprocess(
@@ -28,7 +28,7 @@ def preprocess(
     Example: pipeline preprocess --manifest data/cohort/manifest.csv --out data/volumes.zarr
     --qc data/qc.csv --quarantine data/quarantine.csv
     """
-    from pipeline.precompute.forks import start_fork_server
+    from pipeline.workers.fork_server import start_fork_server
 
     if settings.workers != 1 and settings.scheduler is None:
         start_fork_server()
@@ -37,8 +37,8 @@ def preprocess(
 
     from pipeline.cohort.candidates import FILE, read_candidates
     from pipeline.cohort.manifest import read_manifest
-    from pipeline.precompute.overrides import check_known, read_overrides
-    from pipeline.precompute.preprocess import preprocess_cohort
+    from pipeline.preprocessing.qc_overrides import check_known, read_overrides
+    from pipeline.preprocessing.run import preprocess_cohort
 
     refused = manifest.with_name("quarantine.csv")
     scans = read_manifest(manifest)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from stages.settings import Settings
+from stages.common_options import Settings
 
 
 def probe(
@@ -43,7 +43,7 @@ def probe(
         _apply(settings, apply, manifest=manifest, semantics=semantics, out=out)
         return
     from pipeline.cohort.manifest import read_manifest
-    from pipeline.probes.direction import write_directions
+    from pipeline.models.direction import write_directions
     from pipeline.probes.encoder_baselines import encoder_baselines
     from pipeline.probes.estimators import Head
     from pipeline.probes.features import collect_features, volume_features
@@ -54,8 +54,8 @@ def probe(
     from pipeline.report.headline import read_headline
     from pipeline.runtime.files import write_json, write_parquet
     from pipeline.stores.latents import open_latents
-    from pipeline.stores.matching import check_same_scans
-    from pipeline.stores.reading import OpenStore
+    from pipeline.stores.open_store import OpenStore
+    from pipeline.stores.provenance import check_same_scans
     from pipeline.stores.volumes import open_volumes
 
     params = settings.params().probe
@@ -103,7 +103,7 @@ def _apply(settings: Settings, path: Path, *, manifest: Path, semantics: Path, o
     from pipeline.report.headline import read_headline
     from pipeline.runtime.files import write_atomic, write_json, write_parquet
     from pipeline.runtime.progress import counted
-    from pipeline.stores.reading import OpenStore
+    from pipeline.stores.open_store import OpenStore
 
     store = OpenStore(semantics, kind="semantics")
     table = semantic_table(store, read_manifest(manifest))

@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stages.settings import Settings
+from stages.common_options import Settings
 
 if TYPE_CHECKING:
-    from pipeline.precompute.overrides import Override
+    from pipeline.preprocessing.qc_overrides import Override
 
 
 def qc(
@@ -42,9 +42,9 @@ def qc(
 
     Example: pipeline qc --table data/qc.csv --mark sub-01_ses-02=fail:"motion"
     """
-    from pipeline.precompute.overrides import check_known, read_overrides, write_overrides
-    from pipeline.precompute.review import read_qc, summary_lines
-    from pipeline.precompute.sheets import draw_sheets
+    from pipeline.preprocessing.contact_sheets import draw_sheets
+    from pipeline.preprocessing.qc_overrides import check_known, read_overrides, write_overrides
+    from pipeline.preprocessing.qc_summary import read_qc, summary_lines
     from pipeline.stores.volumes import open_volumes
 
     scans = read_qc(table)
@@ -69,7 +69,7 @@ def qc(
 
 
 def _parse(text: str) -> tuple[str, "Override"]:
-    from pipeline.precompute.overrides import checked_override
+    from pipeline.preprocessing.qc_overrides import checked_override
     from schemas.errors import ParamsError
 
     scan_id, equals, rest = text.partition("=")

@@ -1,6 +1,6 @@
 """Take scans apart into y_sem and x_T and put them together again."""
 
-from stages.application import Detail, Request, application
+from stages.application_options import Detail, Request, application
 
 
 @application("scans")

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from stages.settings import Settings
+from stages.common_options import Settings
 
 
 def train_ae(
@@ -22,7 +22,7 @@ def train_ae(
     """
     from pipeline.models.bundled import adopt_autoencoder, bundled_autoencoder, load_start
     from pipeline.stores.volumes import open_volumes
-    from stages.by_hand import refuse_set
+    from stages.requested_settings import refuse_set
 
     params = settings.params()
     store = open_volumes(volumes)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from stages.settings import Settings
+from stages.common_options import Settings
 
 
 def train_ldae(
@@ -39,7 +39,7 @@ def train_ldae(
     from pipeline.stores.volumes import open_volumes
     from pipeline.training.latent_diffusion import train_denoiser
     from pipeline.training.latent_diffusion import train_ldae as train
-    from stages.by_hand import refuse_set
+    from stages.requested_settings import refuse_set
 
     if ldm is not None:
         reason = f"{ldm} is trained already; leave out --ldm to train stage 1 with it"

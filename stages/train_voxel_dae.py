@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from stages.settings import Settings
+from stages.common_options import Settings
 
 
 def train_voxel_dae(
@@ -26,7 +26,7 @@ def train_voxel_dae(
     from pipeline.cohort.scan_splits import split_of_store
     from pipeline.models.frozen import load_diffusion
     from pipeline.training.latent_diffusion import train_denoiser, train_ldae
-    from pipeline.training.voxels import VoxelsAsLatents
+    from pipeline.training.voxel_latents import VoxelsAsLatents
 
     params, device = settings.params(), settings.device()
     sizes = params.evaluate.voxel_dae

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from stages.application import Request, application
+from stages.application_options import Request, application
 
 
 @application("scans")

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from stages.settings import Settings
+from stages.common_options import Settings
 
 
 def verify(
@@ -30,7 +30,7 @@ def verify(
 
     Example: pipeline verify data/latents.zarr --repair --volumes data/volumes.zarr --ae models/ae
     """
-    from pipeline.stores.reading import RecordError
+    from pipeline.stores.open_store import RecordError
     from pipeline.stores.verify import verify_store
 
     if repair:
@@ -50,7 +50,7 @@ def verify(
 
 
 def _repair(settings: Settings, store: Path, volumes: Path | None, ae: Path | None) -> None:
-    from pipeline.precompute.volumes_of import find_volumes
+    from pipeline.encoding.input_volumes import find_volumes
     from schemas.errors import ParamsError
 
     volumes = volumes or find_volumes(store)
@@ -59,10 +59,10 @@ def _repair(settings: Settings, store: Path, volumes: Path | None, ae: Path | No
             "--repair: needs --volumes, those that made this latent store; other stores are made"
             " again by `pipeline preprocess` or `pipeline embed`"
         )
+    from pipeline.encoding.repair import repair_latents
     from pipeline.models.frozen import for_volumes, load_autoencoder
-    from pipeline.precompute.repair import repair_latents
     from pipeline.stores.volumes import open_volumes
-    from stages.by_hand import chosen_autoencoder
+    from stages.requested_settings import chosen_autoencoder
 
     devices = settings.devices()
     opened = open_volumes(volumes)

@@ -112,8 +112,8 @@ def autoencoder_path(
 def latents_path(
     tmp_path_factory: pytest.TempPathFactory, volumes: VolumeStore, autoencoder_path: Path
 ) -> Path:
+    from pipeline.encoding.run import encode_volumes
     from pipeline.models.frozen import load_autoencoder
-    from pipeline.precompute.encode import encode_volumes
     from schemas.params import EncodeParams
 
     device = torch.device("cpu")

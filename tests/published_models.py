@@ -10,11 +10,11 @@ import torch
 from monai.networks.nets.autoencoderkl import AutoencoderKL
 from scipy.ndimage import gaussian_filter
 
+from pipeline.encoding.embed import embed_latents
+from pipeline.encoding.run import encode_volumes
 from pipeline.models.conversion.monai_import import import_autoencoder
 from pipeline.models.conversion.published_import import Choices, Files, import_ldae
 from pipeline.models.frozen import load_autoencoder, load_ldae
-from pipeline.precompute.embed import embed_latents
-from pipeline.precompute.encode import encode_volumes
 from pipeline.stores.latents import open_latents
 from pipeline.stores.volumes import BIAS_GRID, VolumeRow, open_volumes, write_volumes
 from schemas.params import EmbedParams, EncodeParams

@@ -38,18 +38,18 @@ from pipeline.applications.runner import Opener, run_batch, run_pair
 from pipeline.applications.scan_names import check_names, stem_of
 from pipeline.applications.time_points import Places, alphas_of_months
 from pipeline.applications.vary import vary
+from pipeline.encoding.embed import check_same_autoencoder, embed_latents
 from pipeline.imaging.bias import BiasField
-from pipeline.imaging.chain import scale_intensities
 from pipeline.imaging.geometry import resample_masked
+from pipeline.imaging.preprocess_scan import scale_intensities
 from pipeline.imaging.template import grid_affine
 from pipeline.models.artefact import CONFIG, finished_metrics
+from pipeline.models.direction import Direction, read_direction, write_directions
 from pipeline.models.frozen import load_autoencoder, load_diffusion, load_ldae
 from pipeline.models.inference import Models, load_models
-from pipeline.precompute.embed import check_same_autoencoder, embed_latents
-from pipeline.probes.direction import Direction, read_direction, write_directions
 from pipeline.stores.latents import open_latents
-from pipeline.stores.matching import check_same_latents, check_same_scans
-from pipeline.stores.reading import OpenStore
+from pipeline.stores.open_store import OpenStore
+from pipeline.stores.provenance import check_same_latents, check_same_scans
 from pipeline.stores.volumes import BIAS_GRID
 from schemas.errors import ContractError, ParamsError, ScanError
 from schemas.evaluation import EvaluateParams
@@ -559,7 +559,7 @@ def test_a_new_image_gets_the_latent_of_its_volume(tmp_path, monkeypatch, opener
     path = tmp_path / "head.nii.gz"
     path.write_bytes(b"stands for an image")
     monkeypatch.setattr(
-        "pipeline.imaging.chain.preprocess_scan", lambda path, params: preprocessed()
+        "pipeline.imaging.preprocess_scan.preprocess_scan", lambda path, params: preprocessed()
     )
     new = source_from_file(path, models, PreprocessParams())
     assert (new.scan_id, new.record["qc"]["status"]) == ("head", "pass")
@@ -616,7 +616,9 @@ def test_the_record_says_how_native_output_overlays_its_file(tmp_path, monkeypat
     path = tmp_path / "head.nii.gz"
     noise = np.random.default_rng(0).normal(300, 60, scan.native_shape).astype(np.float32)
     nib.save(nib.Nifti1Image(gaussian_filter(noise, 1), scan.native_affine), path)
-    monkeypatch.setattr("pipeline.imaging.chain.preprocess_scan", lambda path, params: scan)
+    monkeypatch.setattr(
+        "pipeline.imaging.preprocess_scan.preprocess_scan", lambda path, params: scan
+    )
     monkeypatch.setattr("pipeline.applications.runner.preprocessing_for", lambda *a, **k: a[1])
     writer = Writer(out=tmp_path, command="reconstruct", space="native", models=models)
     assert not run_batch([str(path)], opener, writer, lambda s: reconstruct(models, s.z_0))
@@ -675,7 +677,8 @@ def test_a_new_image_that_fails_quality_control_is_refused(tmp_path, monkeypatch
     path = tmp_path / "head.nii.gz"
     path.write_bytes(b"stands for an image")
     monkeypatch.setattr(
-        "pipeline.imaging.chain.preprocess_scan", lambda path, params: preprocessed("fail")
+        "pipeline.imaging.preprocess_scan.preprocess_scan",
+        lambda path, params: preprocessed("fail"),
     )
     with pytest.raises(ScanError, match=r"head.nii.gz: fails quality control \(brain of 9 ml"):
         source_from_file(path, models, PreprocessParams())

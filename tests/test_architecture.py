@@ -10,7 +10,7 @@ PACKAGES = ("pipeline", "stages", "schemas")
 
 
 def room_of(module: str) -> str | None:
-    """`pipeline.imaging.bias` is in the room `imaging`; `pipeline.runtime.progress` is a room itself."""
+    """`pipeline.imaging.bias` is in the room `imaging`; `pipeline.runtime` is a room."""
     top, *rest = module.split(".")
     if top not in PACKAGES:
         return None

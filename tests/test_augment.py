@@ -8,7 +8,7 @@ import torch
 
 from pipeline.training import augment as changes
 from pipeline.training.augment import augment
-from pipeline.training.held_volumes import HeldVolumes
+from pipeline.training.resident_volumes import HeldVolumes
 
 SHAPE = (24, 32, 20)
 
@@ -67,7 +67,7 @@ def test_volumes_are_read_once_while_memory_lasts(volumes, monkeypatch):
 
 
 def test_what_does_not_fit_is_read_again(volumes, monkeypatch):
-    monkeypatch.setattr("pipeline.training.held_volumes.available_memory", lambda: 0)
+    monkeypatch.setattr("pipeline.training.resident_volumes.available_memory", lambda: 0)
     held = HeldVolumes(volumes, torch.device("cpu"))
     torch.testing.assert_close(held.take([2]), held.take([2]), rtol=0, atol=0)
     assert not held._held

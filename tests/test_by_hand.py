@@ -11,14 +11,14 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+import pipeline.encoding.input_volumes as module
 import pipeline.models.bundled as bundled
-import pipeline.precompute.volumes_of as module
 from pipeline.models.frozen import load_autoencoder
 from pipeline.stores.latents import open_latents
 from pipeline.stores.volumes import open_volumes, write_volumes
 from schemas.errors import ContractError, ParamsError
-from stages.by_hand import READS, SCHEDULED, SPREADS
 from stages.cli import STAGES, TOOLS, app
+from stages.requested_settings import READS, SCHEDULED, SPREADS
 from tests.conftest import volume_attributes, volume_row
 
 STAGE_FILES = Path(__file__).parents[1] / "stages"

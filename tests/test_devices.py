@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from pipeline.encoding.batch_encoder import Encoder
+from pipeline.encoding.run import encode_volumes
 from pipeline.models.frozen import load_autoencoder
-from pipeline.precompute.encode import encode_volumes
-from pipeline.precompute.encoder import Encoder
 from pipeline.runtime.devices import resolve_devices
 from pipeline.stores.latents import open_latents
 from schemas.errors import ContractError, ParamsError

@@ -12,11 +12,12 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from pipeline.cohort import conversion, dicom
-from pipeline.cohort.dicom import dicom_records, dicom_sessions, write_anonymous
-from pipeline.cohort.dicom_files import is_dicom
-from pipeline.cohort.headers import slices_of
 from pipeline.cohort.ingest import build_cohort, build_manifest, detect_source
+from pipeline.sources import dicom_conversion as conversion
+from pipeline.sources import dicom_source as dicom
+from pipeline.sources.dicom_files import is_dicom
+from pipeline.sources.dicom_headers import slices_of
+from pipeline.sources.dicom_source import dicom_records, dicom_sessions, write_anonymous
 from schemas.errors import ContractError, ParamsError
 from schemas.params import CohortParams
 from stages.cli import app

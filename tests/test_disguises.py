@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from benchmarks.disguises import DISGUISES, agreement
-from pipeline.imaging.chain import _Head, _load_head
+from pipeline.imaging.preprocess_scan import _Head, _load_head
 from schemas.params import PreprocessParams
 from tests.imaging_fixtures import save
 from tests.real_data import real_t1w

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from pipeline.encoding.input_volumes import input_volumes
+from pipeline.encoding.run import encode_volumes
 from pipeline.models.frozen import load_autoencoder
-from pipeline.precompute.encode import encode_volumes
-from pipeline.precompute.volumes_of import volumes_of
 from pipeline.stores.latents import open_latents
 from pipeline.stores.volumes import open_volumes
 from schemas.errors import ContractError
@@ -87,7 +87,7 @@ def test_wrong_kind_of_store_is_refused(latents_path):
 
 
 def test_columns_of_the_studys_table_play_no_part_for_a_folder(tmp_path, monkeypatch):
-    import pipeline.precompute.volumes_of as module
+    import pipeline.encoding.input_volumes as module
 
     (tmp_path / "scans").mkdir()
     (tmp_path / "scans" / "a.nii.gz").write_bytes(b"scan")
@@ -101,5 +101,5 @@ def test_columns_of_the_studys_table_play_no_part_for_a_folder(tmp_path, monkeyp
     monkeypatch.setattr(module, "preprocess_cohort", preprocess_cohort)
     grid = {"shape": [8, 8, 8], "affine": np.diag([3.0, 3, 3, 1]).tolist()}
     out = tmp_path / "l.zarr"
-    volumes_of(tmp_path / "scans", out, params, grid=grid, workers=1, scheduler=None)
+    input_volumes(tmp_path / "scans", out, params, grid=grid, workers=1, scheduler=None)
     assert taken == ["sub-a"]

@@ -4,9 +4,9 @@ import pytest
 import torch
 from distributed import LocalCluster
 
+from pipeline.encoding.run import encode_volumes
 from pipeline.models.frozen import load_autoencoder
-from pipeline.precompute import tasks
-from pipeline.precompute.encode import encode_volumes
+from pipeline.preprocessing import scan_task as tasks
 from pipeline.stores.latents import open_latents
 from schemas.errors import ContractError, ParamsError
 from schemas.params import EncodeParams

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
+from pipeline.encoding import unit_writer as fill
+from pipeline.encoding.run import encode_volumes
 from pipeline.models.frozen import load_autoencoder
-from pipeline.precompute import fill
-from pipeline.precompute.encode import encode_volumes
 from pipeline.stores.latents import open_latents
 from pipeline.stores.verify import verify_store
 from pipeline.stores.volumes import open_volumes, write_volumes
@@ -245,7 +245,7 @@ def test_relative_paths_and_the_current_folder(tmp_path, encode, monkeypatch):
 
 
 def test_each_row_keeps_the_batch_size_it_was_made_with(tmp_path, encode, autoencoder):
-    from pipeline.precompute.repair import repair_latents
+    from pipeline.encoding.repair import repair_latents
 
     out = tmp_path / "l.zarr"
     encode(make_volumes(tmp_path / "3.zarr", subjects(3)), out)
@@ -272,7 +272,7 @@ def test_rows_in_another_order_are_copied(tmp_path, encode):
 def test_the_plan_keeps_an_automatic_batch_size(
     tmp_path, encode, volumes, autoencoder, monkeypatch
 ):
-    from pipeline.precompute import spread
+    from pipeline.encoding import across_devices as spread
 
     auto = PARAMS.model_copy(update={"batch_size": "auto"})
     out = tmp_path / "l.zarr"

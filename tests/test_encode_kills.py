@@ -10,9 +10,9 @@ import time
 import pytest
 import torch
 
+from pipeline.encoding import unit_writer as fill
+from pipeline.encoding.run import encode_volumes
 from pipeline.models.frozen import load_autoencoder
-from pipeline.precompute import fill
-from pipeline.precompute.encode import encode_volumes
 from pipeline.stores.verify import verify_store
 from schemas.errors import ContractError
 from schemas.params import EncodeParams

@@ -12,8 +12,8 @@ import pytest
 import torch
 import zarr
 
+from pipeline.encoding.run import encode_volumes
 from pipeline.models.frozen import load_autoencoder
-from pipeline.precompute.encode import encode_volumes
 from pipeline.runtime.files import lock_store
 from pipeline.stores.latents import open_latents
 from pipeline.stores.volumes import open_volumes

@@ -11,6 +11,7 @@ from monai.networks.nets.resnet import resnet10
 from typer.testing import CliRunner
 
 import pipeline.training.latent_diffusion as stages
+from pipeline.encoding.embed import embed_latents
 from pipeline.evaluation import reconstruction
 from pipeline.evaluation.evaluate import evaluate_study
 from pipeline.evaluation.manipulation import evaluate_manipulation
@@ -27,16 +28,15 @@ from pipeline.evaluation.study import Study, of_many_subjects
 from pipeline.metrics.distribution_distances import frechet_distance
 from pipeline.metrics.reconstruction import summarise_reconstruction
 from pipeline.metrics.sample_tests import copies, jackknifed, kernel_width, mean_of_pairs, mmd
+from pipeline.models.direction import Direction, write_directions
 from pipeline.models.frozen import load_diffusion, load_ldae
 from pipeline.models.inference import load_models, load_voxel_models
 from pipeline.models.pretrained import load_medicalnet, medicalnet_features
 from pipeline.nets.lpips import Lpips
-from pipeline.precompute.embed import embed_latents
-from pipeline.probes.direction import Direction, write_directions
 from pipeline.report.headline import read_headline
 from pipeline.stores.latents import open_latents
-from pipeline.stores.reading import OpenStore
-from pipeline.training.voxels import VoxelsAsLatents
+from pipeline.stores.open_store import OpenStore
+from pipeline.training.voxel_latents import VoxelsAsLatents
 from schemas.errors import ContractError
 from schemas.evaluation import EvaluateParams, ProbeParams
 from schemas.params import EmbedParams

@@ -12,11 +12,11 @@ from nibabel.affines import from_matvec
 from scipy.ndimage import affine_transform
 from scipy.spatial.transform import Rotation
 
-from pipeline.cohort.phantom.cohort import make_phantom_cohort
-from pipeline.imaging.chain import PreprocessedScan, preprocess_scan
 from pipeline.imaging.header import shear_of
+from pipeline.imaging.preprocess_scan import PreprocessedScan, preprocess_scan
 from pipeline.imaging.template import grid_affine
 from pipeline.imaging.turns import quarter_turns
+from pipeline.phantom.cohort import make_phantom_cohort
 from pipeline.runtime.devices import torch_threads
 from schemas.errors import ScanError
 from schemas.params import PhantomParams, PreprocessParams

@@ -8,7 +8,6 @@ from scipy.spatial.transform import Rotation
 
 from pipeline.figures.contact_sheet import draw_mosaic, scan_strip
 from pipeline.imaging.brain import stripped_mask
-from pipeline.imaging.chain import scale_intensities
 from pipeline.imaging.geometry import (
     bounding_box,
     isotropic_grid,
@@ -17,6 +16,7 @@ from pipeline.imaging.geometry import (
     sample,
     smooth_for,
 )
+from pipeline.imaging.preprocess_scan import scale_intensities
 from pipeline.imaging.qc import _turned, judge
 from pipeline.imaging.register import correlation
 from pipeline.imaging.template import GRID_CENTRE, grid_affine, load_template

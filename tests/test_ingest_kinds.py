@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.cohort.kinds import not_t1w
+from pipeline.sources.file_kinds import not_t1w
 from tests.test_ingest import build, faulty, touch
 
 RESULTS = [

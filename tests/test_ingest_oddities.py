@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from pipeline.cohort.ingest import build_manifest
-from pipeline.cohort.labels import ages_of
+from pipeline.labels.label_parsing import ages_of
 from schemas.errors import ContractError
 from schemas.params import CohortParams
 from tests.test_ingest import build, faulty, touch

@@ -8,11 +8,11 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from pipeline.cohort.dicom import dicom_sessions, is_dicom
 from pipeline.cohort.manifest import read_manifest, write_manifest
-from pipeline.cohort.people import PARTICIPANTS
-from pipeline.cohort.personal import names_a_person
-from pipeline.cohort.visits import months_of_visit
+from pipeline.labels.people_tables import PARTICIPANTS
+from pipeline.labels.personal_columns import names_a_person
+from pipeline.labels.visits import months_of_visit
+from pipeline.sources.dicom_source import dicom_sessions, is_dicom
 from schemas.errors import ContractError
 from stages.cli import app
 from tests.test_ingest import build, touch

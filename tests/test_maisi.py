@@ -8,11 +8,11 @@ import torch
 from monai.apps.generation.maisi.networks.autoencoderkl_maisi import AutoencoderKlMaisi
 from typer.testing import CliRunner
 
+from pipeline.encoding.batch_size import scan_bytes
+from pipeline.encoding.run import encode_volumes
 from pipeline.models.conversion.monai_export import export_monai_bundle
 from pipeline.models.conversion.monai_import import import_autoencoder
 from pipeline.models.frozen import intensity_rule, load_autoencoder
-from pipeline.precompute.encode import encode_volumes
-from pipeline.precompute.sizing import scan_bytes
 from pipeline.stores.latents import open_latents
 from schemas.errors import ContractError
 from schemas.params import EncodeParams
@@ -93,8 +93,8 @@ def test_maisi_keeps_its_intensity_rule(imported):
 
 
 def test_volumes_scaled_otherwise_are_warned_of(tmp_path, imported, caplog):
-    from pipeline.precompute.encode import check_intensity
-    from pipeline.stores.reading import OpenStore
+    from pipeline.encoding.run import check_intensity
+    from pipeline.stores.open_store import OpenStore
 
     store = make_volumes(tmp_path / "v.zarr", subjects(2))
     store.attributes.params["preprocess"] = {"intensity_percentiles": [0.5, 99.5]}

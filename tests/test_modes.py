@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from pipeline.nets.denoiser import Denoiser, GradientEstimator, UnetConfig
-from pipeline.nets.modes import Modes
+from pipeline.nets.principal_modes import Modes
 from pipeline.nets.semantic import LatentEncoder
 
 SHAPE = (2, 5, 6, 7)

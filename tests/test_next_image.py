@@ -8,9 +8,9 @@ import pytest
 
 from pipeline.cohort.candidates import candidates_of
 from pipeline.cohort.ingest import build_cohort
-from pipeline.imaging import chain
-from pipeline.precompute.overrides import Override
-from pipeline.precompute.preprocess import PreprocessSummary, preprocess_cohort
+from pipeline.imaging import preprocess_scan as chain
+from pipeline.preprocessing.qc_overrides import Override
+from pipeline.preprocessing.run import PreprocessSummary, preprocess_cohort
 from pipeline.stores.volumes import open_volumes
 from schemas.params import CohortParams
 from tests.test_preprocess import PARAMS, Chain

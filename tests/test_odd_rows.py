@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.cohort.ingest import MAX_ID
-from pipeline.cohort.labels import ages_of
 from pipeline.imaging import read
+from pipeline.labels.label_parsing import ages_of
 from schemas.errors import ContractError, ScanError
 from tests.imaging_fixtures import save
 from tests.test_ingest import build, touch

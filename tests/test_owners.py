@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.cohort.owners import owners_of
+from pipeline.sources.folder_owners import owners_of
 from tests.test_ingest import build, touch
 
 TREES = {
@@ -149,7 +149,7 @@ def test_a_folder_that_cannot_be_opened_has_a_row(
     # Root opens every folder, so the refusal is made here.
     monkeypatch.setattr(os, "scandir", refuse)
     if source == "dicom":
-        from pipeline.cohort.dicom import dicom_records
+        from pipeline.sources.dicom_source import dicom_records
 
         refused = dicom_records(tmp_path, None)[1]
     else:

@@ -19,13 +19,13 @@ from sklearn.model_selection import cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from pipeline.cohort.phantom import cohort
-from pipeline.cohort.phantom.anatomy import CAUSES
-from pipeline.cohort.phantom.atlas import Atlas, build_atlas, open_atlas, write_atlas
-from pipeline.cohort.phantom.cohort import TRUTH_COLUMNS, make_phantom_cohort
-from pipeline.cohort.phantom.grid import BRAIN, Grid, exponential, jacobian, sample
-from pipeline.cohort.phantom.scanner import make_shape, scan, true_volumes
-from pipeline.cohort.phantom.subjects import Visit, make_subject, make_visits
+from pipeline.phantom import cohort
+from pipeline.phantom.anatomy import CAUSES
+from pipeline.phantom.atlas import Atlas, build_atlas, open_atlas, write_atlas
+from pipeline.phantom.cohort import TRUTH_COLUMNS, make_phantom_cohort
+from pipeline.phantom.grid import BRAIN, Grid, exponential, jacobian, sample
+from pipeline.phantom.scanner import make_shape, scan, true_volumes
+from pipeline.phantom.subjects import Visit, make_subject, make_visits
 from schemas.manifest import VOLUMES
 from schemas.params import PhantomParams
 from tests.conftest import MadeOnce

@@ -9,10 +9,10 @@ import pandas as pd
 import pytest
 
 from pipeline.cohort.ingest import build_manifest
-from pipeline.imaging import chain
-from pipeline.imaging.chain import PreprocessedScan
-from pipeline.precompute.preprocess import PreprocessSummary, preprocess_cohort
-from pipeline.precompute.staging import Staging
+from pipeline.imaging import preprocess_scan as chain
+from pipeline.imaging.preprocess_scan import PreprocessedScan
+from pipeline.preprocessing.finished_scans import Staging
+from pipeline.preprocessing.run import PreprocessSummary, preprocess_cohort
 from pipeline.runtime.files import lock_store
 from pipeline.stores.verify import verify_store
 from pipeline.stores.volumes import open_volumes

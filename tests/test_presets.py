@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.training.module import ADAM_BETAS
+from pipeline.training.step_module import ADAM_BETAS
 from stages.params_file import load_params
 from tests.tiny_study import ROOT
 

@@ -14,11 +14,12 @@ from threadpoolctl import threadpool_info, threadpool_limits
 
 from pipeline.metrics.bootstrap import subject_draws, subject_weights
 from pipeline.metrics.prediction_scores import classification_scores, rank_areas, regression_scores
-from pipeline.probes.linear import C_GRID, LARGE, Kind, fit_linear, many_fits
+from pipeline.probes.linear import C_GRID, LARGE, fit_linear, many_fits
 from pipeline.probes.protocols import PREDICTION_COLUMNS, ProbeResults, fit_probes
 from pipeline.probes.supervised_encoder import random_encoder_codes, supervised_head
 from schemas.errors import ContractError
 from schemas.evaluation import ProbeParams
+from schemas.metrics import Prediction
 from tests.conftest import MadeOnce
 
 pytestmark = pytest.mark.slow
@@ -356,7 +357,7 @@ def test_weights_are_the_draws_of_whole_subjects() -> None:
 
 
 @pytest.mark.parametrize("kind", ["classification", "regression"])
-def test_fitting_in_the_span_of_few_scans_changes_no_probe(kind: Kind) -> None:
+def test_fitting_in_the_span_of_few_scans_changes_no_probe(kind: Prediction) -> None:
     """A penalised layer on 30 features of 12 scans, fitted on 12 numbers or on all 30."""
     generator = np.random.default_rng(0)
     x = generator.normal(size=(12, 30)) * generator.uniform(0.1, 9, 30)

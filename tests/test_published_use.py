@@ -14,20 +14,19 @@ import pipeline.training.latent_diffusion as stages
 from pipeline.applications.inputs import source_from_store
 from pipeline.diffusion.samplers import invert, sample
 from pipeline.diffusion.schedule import alpha_sigma
-from pipeline.imaging.chain import scale_intensities
+from pipeline.encoding.embed import embed_latents
+from pipeline.imaging.preprocess_scan import scale_intensities
 from pipeline.models.conversion.published_import import Choices, Files, import_ldae
+from pipeline.models.direction import Readout, find_direction, read_direction, write_directions
 from pipeline.models.frozen import load_autoencoder, load_diffusion, load_ldae
 from pipeline.models.inference import load_models
 from pipeline.nets.published import PublishedEncoder, sinusoids
-from pipeline.precompute.embed import embed_latents
-from pipeline.precompute.tasks import content_params, recorded_params
 from pipeline.probes.applied import apply_probes, write_known_spread
-from pipeline.probes.direction import Readout, find_direction, read_direction, write_directions
 from pipeline.probes.protocols import fit_probes
 from pipeline.probes.readouts import readouts_of
 from pipeline.report.provenance import whose_weights
 from pipeline.stores.latents import open_latents
-from pipeline.stores.reading import OpenStore
+from pipeline.stores.open_store import OpenStore
 from pipeline.stores.volumes import open_volumes
 from schemas.diffusion import SemanticEncoderParams, TrainLdaeParams
 from schemas.errors import ContractError
@@ -86,7 +85,7 @@ def test_volumes_of_another_grid_are_refused_in_one_line(study, tmp_path):
     ldae = load_ldae(study.ldae, device=CPU)
     grid = dict(load_autoencoder(study.ae, device=CPU).grid)
     make_store(tmp_path / "v.zarr", 2, grid | {"shape": [32, 40, 40]})
-    from pipeline.precompute.embed import check_volumes
+    from pipeline.encoding.embed import check_volumes
 
     with pytest.raises(ContractError, match=r"40 axial slices, the semantic encoder reads 32"):
         check_volumes(ldae, open_volumes(tmp_path / "v.zarr"))
@@ -395,11 +394,11 @@ def test_minmax_maps_air_to_0_and_the_brightest_voxel_to_1():
 
 def test_a_choice_of_intensities_leaves_older_fingerprints_as_they_were():
     usual = PreprocessParams()
-    assert "intensity" not in content_params(usual)
-    assert "intensity" not in recorded_params(usual)
+    assert "intensity" not in usual.content()
+    assert "intensity" not in usual.recorded()
     published = usual.model_copy(update={"intensity": "minmax"})
-    assert content_params(published)["intensity"] == "minmax"
-    assert PreprocessParams.model_validate(recorded_params(published)) == published
+    assert published.content()["intensity"] == "minmax"
+    assert PreprocessParams.model_validate(published.recorded()) == published
 
 
 def test_the_published_preset_is_the_grid_and_scale_of_the_published_weights():

@@ -9,11 +9,11 @@ import pytest
 from typer.testing import CliRunner
 
 from pipeline.figures.contact_sheet import draw_sheet
-from pipeline.imaging import chain
-from pipeline.precompute import sheets
-from pipeline.precompute.overrides import Override, read_overrides, write_overrides
-from pipeline.precompute.preprocess import PreprocessSummary, preprocess_cohort
-from pipeline.precompute.review import read_qc, reason_counts, summary_lines, worst
+from pipeline.imaging import preprocess_scan as chain
+from pipeline.preprocessing import contact_sheets as sheets
+from pipeline.preprocessing.qc_overrides import Override, read_overrides, write_overrides
+from pipeline.preprocessing.qc_summary import read_qc, reason_counts, summary_lines, worst
+from pipeline.preprocessing.run import PreprocessSummary, preprocess_cohort
 from pipeline.stores.volumes import open_volumes
 from schemas.errors import ContractError, ParamsError, PipelineError
 from schemas.params import QcParams
@@ -112,7 +112,7 @@ def test_a_warning_names_the_file_beside_the_id_made_of_it(
 
 
 def test_reasons_name_every_scan_when_asked(study: Path, fake: Chain) -> None:
-    from pipeline.precompute.review import reason_counts
+    from pipeline.preprocessing.qc_summary import reason_counts
 
     table = pd.DataFrame({"status": ["warn"] * 5, "reasons": ["dark"] * 5}, index=list("vwxyz"))
     assert reason_counts(table) == {"dark": list("vwxyz")}

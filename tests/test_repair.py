@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 
+from pipeline.encoding.repair import repair_latents
+from pipeline.encoding.run import encode_volumes
 from pipeline.models.frozen import load_autoencoder
-from pipeline.precompute.encode import encode_volumes
-from pipeline.precompute.repair import repair_latents
 from pipeline.runtime.devices import torch_threads
 from pipeline.stores.builder import StoreBuilder
 from pipeline.stores.latents import open_latents
-from pipeline.stores.reading import RecordError
+from pipeline.stores.open_store import RecordError
 from pipeline.stores.verify import refuse_hurt, verify_store
 from schemas.errors import ContractError
 from schemas.params import EncodeParams

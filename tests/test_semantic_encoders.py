@@ -9,14 +9,14 @@ from pydantic import ValidationError
 from safetensors.torch import save_file
 
 import pipeline.training.latent_diffusion as stages
+from pipeline.encoding.embed import embed_latents
 from pipeline.models.frozen import load_diffusion, load_ldae
 from pipeline.models.pretrained import load_imagenet
 from pipeline.nets.convnext import ConvNext
 from pipeline.nets.published import PublishedEncoder
 from pipeline.nets.semantic import LatentEncoder, build_encoder
-from pipeline.precompute.embed import embed_latents
 from pipeline.stores.latents import open_latents
-from pipeline.stores.reading import OpenStore
+from pipeline.stores.open_store import OpenStore
 from schemas.diffusion import SemanticEncoderParams, TrainLdaeParams, TrainLdmParams
 from schemas.errors import ContractError, ParamsError
 from schemas.params import EmbedParams, Params

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from pipeline.encoding import batch_size as sizing
+from pipeline.encoding.batch_size import find_batch_size, find_precision, scan_bytes
 from pipeline.models.frozen import load_autoencoder
-from pipeline.precompute import sizing
-from pipeline.precompute.sizing import find_batch_size, find_precision, scan_bytes
 
 CPU = torch.device("cpu")
 GRID = (16, 24, 20)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.precompute.slurm import read_slurm, slurm_cluster
+from pipeline.workers.slurm import read_slurm, slurm_cluster
 from schemas.cluster import SlurmConfig
 from schemas.errors import ParamsError
 

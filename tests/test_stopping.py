@@ -14,7 +14,7 @@ import torch
 import pipeline.training.latent_diffusion as stages
 from pipeline.models.artefact import read_artefact
 from pipeline.stores.latents import open_latents
-from pipeline.training.processes import Processes, processes
+from pipeline.training.distributed import Processes, processes
 from schemas.diffusion import TrainLdmParams
 
 pytestmark = pytest.mark.slow

@@ -11,7 +11,7 @@ import zarr
 from pipeline.runtime.files import lock_store
 from pipeline.stores.builder import StoreBuilder
 from pipeline.stores.latents import open_latents
-from pipeline.stores.reading import OpenStore, is_current
+from pipeline.stores.open_store import OpenStore, is_current
 from pipeline.stores.verify import verify_store
 from pipeline.stores.volumes import _arrays, open_volumes, write_volumes
 from schemas.errors import ContractError

@@ -15,7 +15,7 @@ from pipeline.stores.latents import Latents, open_latents
 from pipeline.stores.streaming import StreamedLatents
 from pipeline.training import batches, latent_diffusion
 from pipeline.training.batches import batch_rows
-from pipeline.training.folds import subject_folds
+from pipeline.training.subject_folds import subject_folds
 from schemas.diffusion import DenoiserParams, TrainLdmParams
 
 CPU = torch.device("cpu")

@@ -12,9 +12,9 @@ from pipeline.models.pretrained import load_lpips
 from pipeline.nets.autoencoder import Autoencoder
 from pipeline.nets.lpips import Lpips
 from pipeline.training.autoencoder import AutoencoderModule, train_autoencoder
+from pipeline.training.autoencoder_losses import Adversary, perceptual_distance
 from pipeline.training.batches import step_generator
-from pipeline.training.latent_channels import narrowed
-from pipeline.training.terms import Adversary, perceptual_distance
+from pipeline.training.resize_latent_channels import narrowed
 from schemas.autoencoder import AdversarialParams, TrainAeParams
 from schemas.errors import ContractError
 from tests.conftest import TINY_AE

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 import pipeline.runtime.progress as compute_module
-import pipeline.training.fit as fit_module
 import pipeline.training.latent_diffusion as stages
+import pipeline.training.lightning_run as fit_module
 from pipeline.cohort.subjects import scans_of_others
 from pipeline.diffusion.losses import noise_loss, shift_coefficient, velocity
 from pipeline.diffusion.schedule import per_sample
@@ -21,7 +21,7 @@ from pipeline.runtime.digests import digest_of
 from pipeline.stores.latents import Latents, open_latents
 from pipeline.training.autoencoder import AutoencoderModule, train_autoencoder
 from pipeline.training.batches import batch_rows
-from pipeline.training.module import StepModule
+from pipeline.training.step_module import StepModule
 from schemas.diffusion import TrainLdaeParams, TrainLdmParams
 from schemas.errors import ContractError, TrainingError
 from schemas.section import OptimParams

@@ -24,7 +24,7 @@ from pipeline.models.ldae import build_diffusion, unet_config
 from pipeline.stores import latents
 from pipeline.stores.latents import open_latents
 from pipeline.training.latent_modules import DenoiserModule
-from pipeline.training.module import StepModule
+from pipeline.training.step_module import StepModule
 from schemas.diffusion import TrainLdaeParams, TrainLdmParams
 from schemas.errors import ContractError, ParamsError, TrainingError
 from stages.cli import app

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from pipeline.cohort.phantom.cohort import make_phantom_cohort
 from pipeline.imaging.brain import deepbet_mask
+from pipeline.phantom.cohort import make_phantom_cohort
 from schemas.params import PhantomParams
 from tests.conftest import MadeOnce
 

@@ -8,17 +8,17 @@ from functools import lru_cache
 import numpy as np
 import pytest
 
-from pipeline.cohort.phantom.atlas import Atlas
-from pipeline.cohort.phantom.grid import BRAIN_1MM, Grid, sample
-from pipeline.cohort.phantom.scanner import make_shape, tissue_signal, true_volumes
-from pipeline.cohort.phantom.subjects import make_subject, make_visits
 from pipeline.imaging.template import grid_affine
-from pipeline.metrics.ventricles import (
+from pipeline.imaging.ventricles import (
     intensity_levels,
     native_ml,
     ventricle_ml,
     ventricle_territory,
 )
+from pipeline.phantom.atlas import Atlas
+from pipeline.phantom.grid import BRAIN_1MM, Grid, sample
+from pipeline.phantom.scanner import make_shape, tissue_signal, true_volumes
+from pipeline.phantom.subjects import make_subject, make_visits
 from schemas.params import GridParams, PhantomParams, PreprocessParams
 from tests.real_data import real_more
 from tests.test_phantom import atlas  # noqa: F401 (fixture)
@@ -189,7 +189,7 @@ def references() -> Iterator[tuple[str, str, float]]:
 
 @pytest.mark.slow
 def test_real_elders_measure_what_others_labelled():
-    from pipeline.imaging.chain import preprocess_scan
+    from pipeline.imaging.preprocess_scan import preprocess_scan
 
     for subject, file, true in references():
         scan = preprocess_scan(real_more() / file, PreprocessParams(grid=CPU))

@@ -29,7 +29,7 @@ PRELOAD = (
     "matplotlib.pyplot",
     "pipeline.evaluation.evaluate",
     "pipeline.report.render",
-    "pipeline.precompute.encode",
+    "pipeline.encoding.run",
     "pipeline.training.latent_diffusion",
 )
 CLIENT = """#!{python} -IS

@@ -13,7 +13,7 @@ from pipeline.applications.generated_volumes import Outcome
 from pipeline.cohort.manifest import read_manifest
 from pipeline.models.inference import Models
 from pipeline.runtime.digests import digest_of, seed_from
-from pipeline.stores.reading import OpenStore
+from pipeline.stores.open_store import OpenStore
 from schemas.errors import ContractError
 
 MIN_SCANS = 2

@@ -18,13 +18,13 @@ from pipeline.models.frozen import intensity_rule
 from pipeline.models.inference import Models
 from pipeline.runtime.digests import digest_image, digest_of
 from pipeline.stores.latents import LatentStore
-from pipeline.stores.matching import check_same_scans
+from pipeline.stores.provenance import check_same_scans
 from pipeline.stores.volumes import BIAS_GRID, VolumeStore
 from schemas.errors import ContractError, ScanError
 from schemas.params import GridParams, PreprocessParams
 
 if TYPE_CHECKING:
-    from pipeline.imaging.chain import PreprocessedScan
+    from pipeline.imaging.preprocess_scan import PreprocessedScan
 
 SAME_ZOOMS = 1e-3
 """Voxel sizes (mm) that differ by less are the same."""
@@ -124,13 +124,11 @@ def identity_in_store(
 
 def identity_of_file(path: Path, params: PreprocessParams) -> dict[str, Any]:
     """Return what tells an image file, and how it is preprocessed, from every other."""
-    from pipeline.precompute.tasks import recorded_params
-
     return {
         "kind": "file",
         "path": str(path),
         "sha256": digest_image(path),
-        "preprocess": recorded_params(params),
+        "preprocess": params.recorded(),
     }
 
 
@@ -161,7 +159,7 @@ def source_from_file(path: Path, models: Models, params: PreprocessParams) -> So
     ScanError
         If the file cannot be used or fails quality control.
     """
-    from pipeline.imaging.chain import preprocess_scan
+    from pipeline.imaging.preprocess_scan import preprocess_scan
 
     try:
         scan = preprocess_scan(path, params)
@@ -215,8 +213,7 @@ def preprocessing_for(
     ContractError
         If the grid is none of preprocessing's, or the parameters are not those of the latents.
     """
-    from pipeline.imaging.chain import METHOD_VERSION
-    from pipeline.precompute.tasks import content_params
+    from pipeline.imaging.preprocess_scan import METHOD_VERSION
 
     affine = np.asarray(models.autoencoder.grid["affine"])
     grid = GridParams(shape=tuple(models.autoencoder.grid["shape"]), zooms=abs(float(affine[0, 0])))
@@ -235,7 +232,7 @@ def preprocessing_for(
             )
         params = recorded.model_copy(update={"qc": default.qc, "max_bytes": default.max_bytes})
     params = params.model_copy(update={"grid": grid})
-    made = digest_of([content_params(params), METHOD_VERSION])
+    made = digest_of([params.content(), METHOD_VERSION])
     if latents is not None and latents.attributes.digests.get("preprocessing") != made:
         raise ContractError(
             f"{latents.path}: preprocessed in another way than the new image would be; give the"

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from pipeline.applications.generated_volumes import Outcome, numbered
 from pipeline.metrics.gaussianity import latent_health
+from pipeline.models.direction import Direction
 from pipeline.models.inference import Models
-from pipeline.probes.direction import Direction
 
 
 def manipulate(

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
-from pipeline.cohort.folder import SUFFIXES
 from pipeline.runtime.progress import few
+from pipeline.sources.folder_source import SUFFIXES
 from pipeline.stores.latents import LatentStore
 from schemas.errors import ContractError, ParamsError
 

@@ -1,1 +1,1 @@
-"""Which scans: ingest, manifest, subject-level split, phantom."""
+"""Which scans: manifest, quarantine list, subject-level split."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from pipeline.cohort.records import Record, read_table
+from pipeline.labels.scan_records import Record, read_table
 from pipeline.runtime.files import write_atomic
 from schemas.errors import ContractError
 from schemas.manifest import CANDIDATE_COLUMNS

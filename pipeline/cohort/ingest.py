@@ -12,18 +12,18 @@ from typing import Literal
 import pandas as pd
 
 from pipeline.cohort.candidates import Cohort, candidate_table
-from pipeline.cohort.columns import ALIASES, DEFAULT_NAMES, IDENTITY, label_table, shown_path
-from pipeline.cohort.dicom_files import is_dicom
-from pipeline.cohort.kinds import READ as IMAGES
 from pipeline.cohort.manifest import typed
-from pipeline.cohort.people import PARTICIPANTS, label_records, read_participants
-from pipeline.cohort.personal import leave_out_personal
-from pipeline.cohort.records import Record, tidy_path, walk
-from pipeline.cohort.sources import collect
 from pipeline.cohort.split import lopsided, split_subjects, splits_given
+from pipeline.labels.columns import ALIASES, DEFAULT_NAMES, IDENTITY, label_table, shown_path
+from pipeline.labels.people_tables import PARTICIPANTS, label_records, read_participants
+from pipeline.labels.personal_columns import leave_out_personal
+from pipeline.labels.scan_records import Record, tidy_path, walk
 from pipeline.runtime.devices import available_cpus
 from pipeline.runtime.digests import digest_image
 from pipeline.runtime.progress import progress
+from pipeline.sources.dicom_files import is_dicom
+from pipeline.sources.file_kinds import READ as IMAGES
+from pipeline.sources.read_source import collect
 from schemas.errors import ContractError, ParamsError
 from schemas.manifest import MANIFEST_COLUMNS, QUARANTINE_COLUMNS, SELECTION
 from schemas.params import CohortParams

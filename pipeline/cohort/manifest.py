@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from pipeline.cohort.labels import UNKNOWN
-from pipeline.cohort.records import read_table
+from pipeline.labels.label_parsing import UNKNOWN
+from pipeline.labels.scan_records import read_table
 from pipeline.runtime.files import write_atomic
 from pipeline.runtime.progress import few
 from schemas.errors import ContractError

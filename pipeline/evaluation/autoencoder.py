@@ -15,11 +15,11 @@ from torch import Tensor
 
 from pipeline.evaluation.study import of_many_subjects
 from pipeline.figures.error_map import error_map_png
+from pipeline.imaging.ventricles import intensity_levels, ventricle_ml
 from pipeline.metrics.intervals import mean_interval, median_interval
 from pipeline.metrics.ms_ssim import ms_ssim, num_scales
 from pipeline.metrics.posterior_statistics import LatentStatistics
 from pipeline.metrics.reconstruction import PSNR_CEILING_DB, reconstruction_metrics
-from pipeline.metrics.ventricles import intensity_levels, ventricle_ml
 from pipeline.models.frozen import FrozenAutoencoder
 from pipeline.nets.lpips import Lpips, lpips_of_volumes
 from pipeline.runtime.files import write_atomic, write_json

@@ -14,9 +14,9 @@ from pipeline.applications.interpolate import interpolate
 from pipeline.applications.residual import blend
 from pipeline.cohort.subjects import many_subjects_first
 from pipeline.evaluation.study import Part, Study, levels
+from pipeline.imaging.ventricles import intensity_levels, ventricle_ml
 from pipeline.metrics.intervals import mean_interval, paired_difference
 from pipeline.metrics.reconstruction import reconstruction_metrics
-from pipeline.metrics.ventricles import intensity_levels, ventricle_ml
 from pipeline.models.inference import Models
 from pipeline.runtime.progress import Progress
 

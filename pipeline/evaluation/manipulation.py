@@ -16,10 +16,10 @@ from pipeline.applications.manipulate import manipulate
 from pipeline.evaluation.nearest_latents import Neighbours
 from pipeline.evaluation.pca_direction import PcaDirection, fit_pca_direction
 from pipeline.evaluation.study import Part, Study, levels
+from pipeline.imaging.ventricles import intensity_levels, ventricle_ml, ventricle_territory
 from pipeline.metrics.intervals import mean_interval, median_interval, share_interval
-from pipeline.metrics.ventricles import intensity_levels, ventricle_ml, ventricle_territory
+from pipeline.models.direction import Direction, read_direction
 from pipeline.models.inference import Models
-from pipeline.probes.direction import Direction, read_direction
 from pipeline.runtime.progress import Progress
 from schemas.errors import ContractError
 from schemas.metrics import Estimate

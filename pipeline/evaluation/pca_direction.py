@@ -10,9 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.evaluation.study import MAX_LATENTS, Study, spread
-from pipeline.probes.direction import direction_of
 from pipeline.probes.features import fit_pca
-from pipeline.probes.linear import LinearProbe
+from pipeline.probes.linear import LinearProbe, direction_of
 from pipeline.probes.protocols import FIT_SPLITS
 from pipeline.probes.targets import make_target
 

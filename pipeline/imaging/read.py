@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 from isal import igzip, isal_zlib
 
-from pipeline.imaging.clean import clean_voxels
 from pipeline.imaging.geometry import straighten
 from pipeline.imaging.header import (
     SHEAR_TOLERANCE,
@@ -22,6 +21,7 @@ from pipeline.imaging.header import (
     shear_of,
     slice_notes,
 )
+from pipeline.imaging.sanitise_voxels import clean_voxels
 from pipeline.runtime.digests import other_half
 from schemas.errors import ScanError
 

@@ -1,1 +1,1 @@
-"""Numbers from arrays: similarity, error, intervals, distances, ventricle volume."""
+"""Numbers from arrays: similarity, error, intervals, distances, tests."""

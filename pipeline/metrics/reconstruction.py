@@ -1,4 +1,4 @@
-"""Error and similarity of a reconstruction and its reference, inside the brain and over the volume."""
+"""Error and similarity of a reconstruction and its reference, in the brain and over the volume."""
 
 from typing import Any
 

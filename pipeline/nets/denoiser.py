@@ -22,7 +22,7 @@ from pipeline.nets.blocks import (
     timestep_embedding,
     zero_init,
 )
-from pipeline.nets.modes import Modes
+from pipeline.nets.principal_modes import Modes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

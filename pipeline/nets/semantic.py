@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from pipeline.nets.blocks import Conv3d, Resample, ResBlock, group_norm
 from pipeline.nets.convnext import ConvNext
 from pipeline.nets.encoders import SemanticEncoder
-from pipeline.nets.modes import Modes
+from pipeline.nets.principal_modes import Modes
 from pipeline.nets.published import PublishedEncoder
 
 

@@ -12,7 +12,7 @@ from scipy.special import expit
 
 from pipeline.metrics.bootstrap import Rows
 from pipeline.metrics.prediction_scores import without_ranks
-from pipeline.probes.direction import FILE, Direction, Readout, read_direction, subject_mark
+from pipeline.models.direction import FILE, Direction, Readout, read_direction, subject_mark
 from pipeline.probes.features import Features
 from pipeline.probes.probe_intervals import probe_estimates
 from pipeline.probes.protocols import DIRECTION_FEATURES, PREDICTION_COLUMNS, ProbeResults

@@ -13,7 +13,6 @@ from sklearn.neural_network import MLPClassifier, MLPRegressor
 
 from pipeline.metrics.intervals import subject_shares
 from pipeline.probes.linear import (
-    Kind,
     Space,
     balanced,
     fit_chance,
@@ -22,6 +21,7 @@ from pipeline.probes.linear import (
     subject_weight,
 )
 from schemas.evaluation import ProbeParams
+from schemas.metrics import Prediction
 
 Floats = NDArray[np.float64]
 
@@ -43,7 +43,7 @@ class Probe(Protocol):
         ...
 
 
-Head = Callable[[NDArray[np.floating], Floats, NDArray[Any], Kind, ProbeParams], Probe]
+Head = Callable[[NDArray[np.floating], Floats, NDArray[Any], Prediction, ProbeParams], Probe]
 """fit(features (scan, dim), truth (scan,), subjects (scan,), kind, params)."""
 
 
@@ -51,7 +51,7 @@ def chance_head(
     features: NDArray[np.floating],  # noqa: ARG001 (chance knows the labels alone)
     truth: Floats,
     subjects: NDArray[Any],
-    kind: Kind,
+    kind: Prediction,
     params: ProbeParams,  # noqa: ARG001
 ) -> Probe:
     """Fit the majority class, or the median."""
@@ -62,7 +62,7 @@ def linear_head(
     features: NDArray[np.floating],
     truth: Floats,
     subjects: NDArray[Any],
-    kind: Kind,
+    kind: Prediction,
     params: ProbeParams,
 ) -> Probe:
     """Fit a logistic or ridge layer, its strength picked by inner cross-validation."""
@@ -73,7 +73,7 @@ def unscaled_head(
     features: NDArray[np.floating],
     truth: Floats,
     subjects: NDArray[Any],
-    kind: Kind,
+    kind: Prediction,
     params: ProbeParams,
 ) -> Probe:
     """Fit the same layer on features that keep their own spreads: unwhitened components."""
@@ -86,7 +86,7 @@ def unscaled_head(
 class _Standardised:
     """A scikit-learn model on standardised features."""
 
-    kind: Kind
+    kind: Prediction
     space: Space
     model: Any
     unit: tuple[float, float] = (0.0, 1.0)
@@ -110,7 +110,7 @@ def knn_head(
     features: NDArray[np.floating],
     truth: Floats,
     subjects: NDArray[Any],
-    kind: Kind,
+    kind: Prediction,
     params: ProbeParams,
 ) -> Probe:
     """Fit k nearest neighbours (weighted by 1 / distance), k picked by inner cross-validation.
@@ -134,7 +134,7 @@ def knn_head(
 
 
 def _neighbours(
-    x: Floats, truth: Floats, subjects: NDArray[Any], kind: Kind, k: int
+    x: Floats, truth: Floats, subjects: NDArray[Any], kind: Prediction, k: int
 ) -> _Standardised:
     space = Space.of(x, subject_weight(subjects))
     classify = kind == "classification"
@@ -146,7 +146,7 @@ def mlp_head(
     features: NDArray[np.floating],
     truth: Floats,
     subjects: NDArray[Any],
-    kind: Kind,
+    kind: Prediction,
     params: ProbeParams,
 ) -> Probe:
     """Fit a perceptron with one hidden layer of 16 units; classes weighted equally."""

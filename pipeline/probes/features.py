@@ -7,11 +7,11 @@ import pandas as pd
 from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 
-from pipeline.metrics.ventricles import native_ml, ventricle_ml
+from pipeline.imaging.ventricles import native_ml, ventricle_ml
 from pipeline.probes.pca_rivals import MATCHED, fit_full_pca, matched_components
 from pipeline.stores.latents import LatentStore
-from pipeline.stores.matching import check_same_latents
-from pipeline.stores.reading import OpenStore
+from pipeline.stores.open_store import OpenStore
+from pipeline.stores.provenance import check_same_latents
 from pipeline.stores.volumes import VolumeStore
 from schemas.errors import ContractError
 

@@ -6,7 +6,7 @@ Every subject weighs the same in a fit, however many visits it has: its scans sh
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import sklearn
@@ -17,10 +17,11 @@ from sklearn.model_selection import GroupKFold
 from threadpoolctl import threadpool_limits
 
 from pipeline.metrics.intervals import subject_shares
+from pipeline.models.direction import Direction
+from schemas.metrics import Prediction
 
 Floats = NDArray[np.float64]
 Rows = NDArray[np.intp]
-Kind = Literal["classification", "regression"]
 
 C_GRID = np.logspace(-4, 1, 6)
 """Inverse strengths of the logistic penalty; features are standardised."""
@@ -52,7 +53,7 @@ def many_fits(size: int) -> Iterator[None]:
 class LinearProbe:
     """Every number of a fitted probe."""
 
-    kind: Kind
+    kind: Prediction
     mean: Floats
     """(dim,), of the fitting scans."""
     std: Floats
@@ -78,7 +79,7 @@ class LinearProbe:
         return [self.mean, self.std, self.coef, rest]
 
 
-def fit_chance(truth: Floats, kind: Kind, subjects: NDArray[Any]) -> LinearProbe:
+def fit_chance(truth: Floats, kind: Prediction, subjects: NDArray[Any]) -> LinearProbe:
     """Return the best probe without features: the majority class, or the median.
 
     Of all constants the median has the least absolute error.
@@ -105,7 +106,7 @@ def fit_linear(
     features: NDArray[np.floating],
     truth: Floats,
     subjects: NDArray[Any],
-    kind: Kind,
+    kind: Prediction,
     *,
     folds: int,
     seed: int,
@@ -194,7 +195,7 @@ def balanced(weight: Floats, truth: Floats) -> Floats:
 
 
 def _fitted(
-    x: Floats, truth: Floats, weight: Floats, kind: Kind, strengths: Iterable[float]
+    x: Floats, truth: Floats, weight: Floats, kind: Prediction, strengths: Iterable[float]
 ) -> Iterator[Any]:
     """Yield the layer fitted at each strength; the next one starts from the last."""
     if kind == "regression":
@@ -210,7 +211,7 @@ def _pick_strength(
     x: Floats,
     truth: Floats,
     subjects: NDArray[Any],
-    kind: Kind,
+    kind: Prediction,
     *,
     folds: int,
     seed: int,
@@ -233,7 +234,7 @@ def _pick_strength(
 
 
 def grouped_folds(
-    truth: Floats, subjects: NDArray[Any], kind: Kind, *, folds: int, seed: int
+    truth: Floats, subjects: NDArray[Any], kind: Prediction, *, folds: int, seed: int
 ) -> Iterator[tuple[Rows, Rows]]:
     """Yield (fitting rows, held-out rows); no subject on both sides, classes spread evenly.
 
@@ -276,7 +277,7 @@ def _stratified(truth: Floats, subjects: NDArray[Any], num_folds: int, seed: int
 
 
 def repeated_folds(
-    truth: Floats, subjects: NDArray[Any], kind: Kind, *, folds: int, repeats: int, seed: int
+    truth: Floats, subjects: NDArray[Any], kind: Prediction, *, folds: int, repeats: int, seed: int
 ) -> list[list[tuple[Rows, Rows]]]:
     """Return the folds of every repeat; no two repeats part the subjects alike.
 
@@ -301,3 +302,18 @@ def _balanced_log_likelihood(
         for label in np.unique(truth)
     ]
     return float(np.mean(each))
+
+
+def direction_of(
+    probe: LinearProbe, features: NDArray[np.floating], towards: str
+) -> Direction | None:
+    """Return the direction of a probe and the features (scan, dim) that it was fitted on.
+
+    None where all weights are zero.
+    """
+    length = float(np.linalg.norm(probe.coef))
+    if length == 0:
+        return None
+    weight = probe.coef / length
+    standardised = (np.asarray(features, dtype=np.float64) - probe.mean) / probe.std
+    return Direction(weight, probe.mean, probe.std, float(np.std(standardised @ weight)), towards)

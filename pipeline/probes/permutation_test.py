@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from pipeline.metrics.auc_intervals import rank
 from pipeline.metrics.bootstrap import Rows
 from pipeline.metrics.intervals import subject_means
-from pipeline.probes.linear import Kind, fit_linear
+from pipeline.probes.linear import fit_linear
 from pipeline.runtime.digests import seed_from
+from schemas.metrics import Prediction
 
 Floats = NDArray[np.float64]
 
@@ -28,7 +29,7 @@ def permutation_p(
     features: NDArray[np.floating],
     truth: Floats,
     subjects: NDArray[np.str_],
-    kind: Kind,
+    kind: Prediction,
     *,
     splits: Sequence[tuple[Rows, Rows]],
     strengths: Sequence[float],
@@ -106,7 +107,7 @@ def _figure(
     features: NDArray[np.floating],
     truth: Floats,
     subjects: NDArray[np.str_],
-    kind: Kind,
+    kind: Prediction,
     splits: Sequence[tuple[Rows, Rows]],
     strengths: Sequence[float],
 ) -> float:

@@ -28,8 +28,8 @@ from pipeline.metrics.prediction_scores import (
     gap_closed,
     regression_scores,
 )
-from pipeline.probes.linear import Kind, balanced
-from schemas.metrics import Estimate
+from pipeline.probes.linear import balanced
+from schemas.metrics import Estimate, Prediction
 
 Floats = NDArray[np.float64]
 Folds = NDArray[np.intp]
@@ -43,7 +43,7 @@ def probe_estimates(
     truth: Floats,
     scores: Mapping[str, Floats],
     subjects: NDArray[np.str_],
-    kind: Kind,
+    kind: Prediction,
     *,
     fold: Folds | None = None,
     draws: int = 1000,
@@ -83,7 +83,7 @@ def probe_differences(
     truth: Floats,
     scores: Mapping[str, Floats],
     subjects: NDArray[np.str_],
-    kind: Kind,
+    kind: Prediction,
     *,
     first: str,
     fold: Folds | None = None,
@@ -107,7 +107,7 @@ def probe_differences(
 
 
 def _over_draws(
-    truth: Floats, repeats: Floats, weights: Floats, kind: Kind, fold: Folds | None
+    truth: Floats, repeats: Floats, weights: Floats, kind: Prediction, fold: Folds | None
 ) -> dict[str, Floats]:
     each = [
         classification_scores(truth, score, weights, None if fold is None else fold[repeat])
@@ -119,7 +119,7 @@ def _over_draws(
 
 
 def _known(
-    truth: Floats, repeats: Floats, subjects: NDArray[np.str_], kind: Kind, fold: Folds | None
+    truth: Floats, repeats: Floats, subjects: NDArray[np.str_], kind: Prediction, fold: Folds | None
 ) -> dict[str, Estimate]:
     """Return the figures that have an interval of their own."""
     inflation = _inflation(fold)

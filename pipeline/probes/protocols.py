@@ -26,9 +26,9 @@ from numpy.typing import NDArray
 
 from pipeline.metrics.bootstrap import Rows
 from pipeline.metrics.prediction_scores import without_ranks
-from pipeline.probes.direction import Direction, direction_of
+from pipeline.models.direction import Direction
 from pipeline.probes.estimators import HEADS, Head, Probe
-from pipeline.probes.linear import LinearProbe, many_fits, repeated_folds
+from pipeline.probes.linear import LinearProbe, direction_of, many_fits, repeated_folds
 from pipeline.probes.multiplicity import adjust
 from pipeline.probes.permutation_test import permutation_p
 from pipeline.probes.probe_intervals import probe_differences, probe_estimates

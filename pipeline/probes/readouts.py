@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from pipeline.probes.direction import Readout
+from pipeline.models.direction import Readout
 from pipeline.probes.linear import LinearProbe
 from pipeline.probes.protocols import DIRECTION_FEATURES, ProbeResults
 

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from pipeline.nets.semantic import DeviationEncoder, build_encoder
 from pipeline.probes.estimators import Head, Probe
-from pipeline.probes.linear import Kind, balanced, subject_weight
+from pipeline.probes.linear import balanced, subject_weight
 from pipeline.runtime.digests import seed_from
 from schemas.evaluation import ProbeParams
+from schemas.metrics import Prediction
 
 Floats = NDArray[np.float64]
 
@@ -41,7 +42,7 @@ def supervised_head(config: dict[str, Any], device: torch.device) -> Head:
         features: NDArray[np.floating],
         truth: Floats,
         subjects: NDArray[Any],
-        kind: Kind,
+        kind: Prediction,
         params: ProbeParams,
     ) -> Probe:
         weight = subject_weight(subjects)
@@ -54,7 +55,7 @@ def supervised_head(config: dict[str, Any], device: torch.device) -> Head:
 
 @dataclass(frozen=True, slots=True)
 class _SupervisedProbe:
-    kind: Kind
+    kind: Prediction
     encoder: DeviationEncoder
     layer: nn.Linear
     unit: tuple[float, float]
@@ -78,7 +79,7 @@ def _train(
     z_0: NDArray[np.float32],
     truth: Floats,
     weight: Floats,
-    kind: Kind,
+    kind: Prediction,
     config: dict[str, Any],
     params: ProbeParams,
     device: torch.device,
@@ -113,7 +114,7 @@ def _train(
     return _SupervisedProbe(kind, encoder, layer, unit)
 
 
-def _loss(value: Tensor, wanted: Tensor, weights: Tensor, kind: Kind) -> Float[Tensor, ""]:
+def _loss(value: Tensor, wanted: Tensor, weights: Tensor, kind: Prediction) -> Float[Tensor, ""]:
     if kind == "regression":
         return (weights * (value - wanted).square()).mean()
     return nn.functional.binary_cross_entropy_with_logits(value, wanted, weight=weights)

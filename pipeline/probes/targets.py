@@ -10,9 +10,8 @@ from numpy.typing import NDArray
 
 from pipeline.metrics.bootstrap import Rows
 from pipeline.probes.estimators import Head, Probe, chance_head, linear_head
-from pipeline.probes.linear import Kind
 from schemas.evaluation import ProbeParams
-from schemas.metrics import MIN_SUBJECTS
+from schemas.metrics import MIN_SUBJECTS, Prediction
 
 Floats = NDArray[np.float64]
 
@@ -35,7 +34,7 @@ class Target:
     """What reads a feature set, where it is not the linear layer."""
 
     @property
-    def kind(self) -> Kind:
+    def kind(self) -> Prediction:
         """Return which layer reads it."""
         return "regression" if self.classes is None else "classification"
 

@@ -85,9 +85,9 @@ def _weights() -> Check:
 
 def _converter() -> Check:
     try:
-        from pipeline.cohort.dicom import find_converter
+        from pipeline.runtime.dcm2niix import find_dcm2niix
 
-        return Check("dcm2niix", "ok", find_converter())
+        return Check("dcm2niix", "ok", find_dcm2niix())
     except (ImportError, ContractError):
         remedy = "only for DICOM: pip install 'ldae-pipeline[dicom]'"
         return Check("dcm2niix", "warn", "not installed", remedy)

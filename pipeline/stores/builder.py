@@ -20,7 +20,7 @@ import zarr
 from pipeline.runtime.digests import digest_file, digest_of
 from pipeline.runtime.files import real_path, write_json, writing_to
 from pipeline.runtime.progress import few
-from pipeline.stores.units import (
+from pipeline.stores.build_units import (
     MARKS,
     PLAN,
     STORE,

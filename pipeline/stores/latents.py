@@ -10,9 +10,9 @@ from jaxtyping import Float
 from torch import Tensor
 from zarr.codecs import BloscCodec, Crc32cCodec
 
+from pipeline.stores.build_units import take_rows
 from pipeline.stores.builder import ArraySpec
-from pipeline.stores.reading import OpenStore
-from pipeline.stores.units import take_rows
+from pipeline.stores.open_store import OpenStore
 from schemas.errors import ContractError
 
 MEMORY_SHARE = 0.5

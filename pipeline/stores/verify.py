@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.stores.reading import OpenStore, hurt_metadata, read_record
-from pipeline.stores.units import chunk_file, content_digest, rows_per_file
+from pipeline.stores.build_units import chunk_file, content_digest, rows_per_file
+from pipeline.stores.open_store import OpenStore, hurt_metadata, read_record
 from schemas.errors import ContractError
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from pipeline.stores.builder import ArraySpec, StoreBuilder
-from pipeline.stores.reading import OpenStore
+from pipeline.stores.open_store import OpenStore
 from schemas.params import GridParams
 from schemas.stores import StoreAttributes
 

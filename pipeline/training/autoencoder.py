@@ -20,14 +20,14 @@ from pipeline.nets.autoencoder import Autoencoder
 from pipeline.runtime.digests import digest_file, digest_of, seed_from
 from pipeline.stores.volumes import VolumeStore
 from pipeline.training.augment import augment
+from pipeline.training.autoencoder_losses import Adversary, perceptual_distance
 from pipeline.training.batches import batch_rows, step_generator
-from pipeline.training.fit import discard_checkpoints, fit
-from pipeline.training.held_volumes import HeldVolumes
-from pipeline.training.latent_channels import narrowed, widened
-from pipeline.training.module import StepModule
+from pipeline.training.distributed import processes
+from pipeline.training.lightning_run import discard_checkpoints, fit
 from pipeline.training.plan import Plan
-from pipeline.training.processes import processes
-from pipeline.training.terms import Adversary, perceptual_distance
+from pipeline.training.resident_volumes import HeldVolumes
+from pipeline.training.resize_latent_channels import narrowed, widened
+from pipeline.training.step_module import StepModule
 from schemas.autoencoder import TrainAeParams
 from schemas.errors import ContractError
 

@@ -18,20 +18,20 @@ from pipeline.nets.semantic import DeviationEncoder, VolumeSlicesEncoder
 from pipeline.runtime.devices import available_memory
 from pipeline.runtime.digests import digest_of
 from pipeline.stores.latents import MEMORY_SHARE, LatentStore
-from pipeline.stores.matching import check_same_scans
+from pipeline.stores.provenance import check_same_scans
 from pipeline.stores.streaming import StreamedLatents
 from pipeline.stores.verify import refuse_hurt
 from pipeline.stores.volumes import VolumeStore
 from pipeline.training.autoencoder import final_metrics
 from pipeline.training.batches import WINDOW_CHUNKS
-from pipeline.training.fit import discard_checkpoints, fit
-from pipeline.training.folds import subject_folds
+from pipeline.training.distributed import join, processes, wait
 from pipeline.training.latent_modules import DenoiserModule, SemanticModule
+from pipeline.training.lightning_run import discard_checkpoints, fit
 from pipeline.training.pictures import decoder_of
 from pipeline.training.plan import Plan
-from pipeline.training.processes import join, processes, wait
 from pipeline.training.scan_volumes import ScanVolumes
 from pipeline.training.standardisation import AnyLatents, fit_deviations, fit_standardisation
+from pipeline.training.subject_folds import subject_folds
 from schemas.diffusion import TrainLdaeParams, TrainLdmParams
 from schemas.errors import ContractError, ParamsError
 from schemas.section import OptimParams

@@ -26,9 +26,9 @@ from pipeline.models.ldae import LatentDiffusion, Ldae
 from pipeline.nets.denoiser import Trunk
 from pipeline.runtime.digests import seed_from
 from pipeline.training.batches import batch_rows, step_generator
-from pipeline.training.module import StepModule
 from pipeline.training.scan_volumes import ScanVolumes
 from pipeline.training.standardisation import AnyLatents
+from pipeline.training.step_module import StepModule
 from schemas.diffusion import Posterior, TrainLdaeParams, TrainLdmParams
 from schemas.section import OptimParams
 

@@ -14,7 +14,7 @@ from pipeline.models.frozen import FrozenAutoencoder
 from pipeline.models.ldae import Standardise
 from pipeline.runtime.devices import takes_bf16
 from pipeline.runtime.files import write_atomic
-from pipeline.training.sinks import Sink
+from pipeline.training.log_writers import Sink
 
 Decode = Callable[[Tensor], Tensor]
 """z_0 (B C x y z) → volumes (B 1 X Y Z)."""

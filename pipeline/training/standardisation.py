@@ -11,7 +11,7 @@ from torch import Tensor
 from pipeline.cohort.subjects import subjects_of
 from pipeline.stores.latents import Latents
 from pipeline.stores.streaming import StreamedLatents
-from pipeline.training.folds import subject_folds
+from pipeline.training.subject_folds import subject_folds
 
 AnyLatents = Latents | StreamedLatents
 Field = Float[Tensor, "C X Y Z"]

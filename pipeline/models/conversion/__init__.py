@@ -1,1 +1,1 @@
-"""Autoencoders of other software: read, rename, load strictly, export."""
+"""Models of other software: read, renamed, loaded strictly, exported."""

@@ -43,10 +43,10 @@ from pipeline.models.conversion.published_layout import (
 )
 from pipeline.models.conversion.published_probe import TARGET, read_probe
 from pipeline.models.conversion.published_proof import prove_import
+from pipeline.models.direction import FILE as DIRECTIONS
+from pipeline.models.direction import write_directions
 from pipeline.models.frozen import FrozenAutoencoder, load_autoencoder
 from pipeline.models.ldae import build_diffusion, build_ldae
-from pipeline.probes.direction import FILE as DIRECTIONS
-from pipeline.probes.direction import write_directions
 from pipeline.runtime.digests import digest_of
 from pipeline.runtime.files import write_atomic, write_json
 from schemas.errors import ContractError, ParamsError

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.models.conversion.checkpoint import load_tensors
-from pipeline.probes.direction import Direction, Readout
+from pipeline.models.direction import Direction, Readout
 from schemas.errors import ContractError
 
 TARGET = "diagnosis"

@@ -15,9 +15,9 @@ from pipeline.diffusion.samplers import Model, Sampler, invert, sample
 from pipeline.imaging.template import load_template
 from pipeline.metrics.gaussianity import latent_health, near_gaussian
 from pipeline.metrics.reconstruction import reconstruction_metrics
+from pipeline.models.direction import FILE as DIRECTIONS
 from pipeline.models.frozen import load_autoencoder, load_diffusion, load_ldae
 from pipeline.models.ldae import LatentDiffusion
-from pipeline.probes.direction import FILE as DIRECTIONS
 from schemas.params import GridParams
 
 POOR_SSIM = 0.8

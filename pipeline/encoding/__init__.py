@@ -1,0 +1,1 @@
+"""Phase 1, volumes.zarr to latents.zarr and semantics.zarr: encode, repair, embed."""

@@ -1,0 +1,146 @@
+"""Get from whatever the user has (a store, a folder, BIDS, a table, DICOM) to a volume store."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from pipeline.cohort.candidates import candidates_of
+from pipeline.cohort.ingest import build_cohort, detect_source
+from pipeline.cohort.manifest import write_manifest
+from pipeline.imaging.template import grid_affine
+from pipeline.models.frozen import FrozenAutoencoder, for_volumes, grid_words
+from pipeline.preprocessing.run import preprocess_cohort
+from pipeline.runtime.files import real_path, writing_to
+from schemas.errors import ContractError
+from schemas.params import GridParams, Params
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class MadeVolumes:
+    """A volume store, and what was refused on the way."""
+
+    volumes: Path
+    quarantine: Path | None
+    quarantined: int
+
+
+def input_volumes(
+    input_path: Path,
+    out: Path,
+    params: Params,
+    *,
+    grid: dict[str, Any],
+    intensity: dict[str, Any] | None = None,
+    workers: int,
+    scheduler: str | None,
+    asked: Mapping[str, Any] = MappingProxyType({}),
+) -> MadeVolumes:
+    """Return the volume store of an input, preprocessing it where it is none.
+
+    `asked` are the parameters set by hand, {section.key: value}: what the input is, and what its
+    columns mean, is read from them and not from a study's own parameters. Preprocessing goes to
+    `grid`, and scales intensities as the autoencoder expects where it tells (`intensity`, see
+    `frozen.intensity_rule`); its results stay in `<out>.input/`, so that
+    a second call redoes nothing.
+
+    Raises
+    ------
+    ContractError
+        If the input is missing or holds no image.
+    """
+    source = detect_source(input_path)
+    if source == "volumes":
+        return MadeVolumes(input_path, None, 0)
+    if "cohort.source" in asked and asked["cohort.source"] in ("bids", "folder", "table", "dicom"):
+        source = asked["cohort.source"]
+    work = _work_of(real_path(out))
+    cohort = params.cohort.model_copy(update={"source": source})
+    by_hand = any(key.startswith("cohort.columns") for key in asked)
+    if source != params.cohort.source and not by_hand:  # those are of the study's own table
+        cohort = cohort.model_copy(update={"columns": {}})
+    found = build_cohort(cohort, input_path=input_path, cache=work / "dicom", judged=False)
+    with writing_to(work):
+        write_manifest(found.manifest, work / "manifest.csv")
+    affine = grid["affine"]
+    zooms = abs(affine[0][0])
+    preprocess = params.preprocess.model_copy(
+        update={"grid": GridParams(shape=tuple(grid["shape"]), zooms=zooms), **(intensity or {})}
+    )
+    quarantine = work / "quarantine.csv"
+    log.info(
+        "%s: preprocessing onto %s voxels of %g mm; volumes and QC stay there for the next call",
+        work,
+        "×".join(map(str, grid["shape"])),
+        zooms,
+    )
+    with writing_to(work):
+        summary = preprocess_cohort(
+            found.manifest,
+            preprocess,
+            manifest_dir=work,
+            out=work / "volumes.zarr",
+            qc_csv=work / "qc.csv",
+            quarantine_csv=quarantine,
+            prior_quarantine=found.refused,
+            workers=workers,
+            scheduler=scheduler,
+            candidates=candidates_of(found.candidates, work),
+        )
+    return MadeVolumes(work / "volumes.zarr", quarantine, summary.quarantined)
+
+
+def grid_asked(
+    asked: GridParams | None, autoencoder: FrozenAutoencoder, *, firm: bool
+) -> dict[str, Any]:
+    """Return the grid to preprocess onto: the one asked for, else the autoencoder's own.
+
+    Raises
+    ------
+    ContractError
+        If the autoencoder cannot encode the one asked for. Unless that is `firm`, an autoencoder
+        that is bound to its own grid is followed, with a warning.
+    """
+    if asked is None:
+        return autoencoder.grid
+    affine = grid_affine(asked)
+    same = tuple(autoencoder.grid["shape"]) == asked.shape
+    if same and np.allclose(autoencoder.grid["affine"], affine, atol=1e-3):
+        return autoencoder.grid
+    grid = {"shape": list(asked.shape), "affine": affine.tolist(), "orientation": "RAS"}
+    if not autoencoder.config.get("portable"):
+        if not firm:
+            log.warning(
+                "%s: takes %s alone, which images are brought onto, not preprocess.grid (%s) of"
+                " params.yaml",
+                autoencoder.path,
+                grid_words(autoencoder.grid),
+                grid_words(grid),
+            )
+            return autoencoder.grid
+        raise ContractError(
+            f"preprocess.grid: {grid_words(grid)} was asked for, but {autoencoder.path} takes"
+            f" {grid_words(autoencoder.grid)} alone; set that grid, or train an autoencoder on the"
+            " other (`pipeline train-ae --set autoencoder.source=train`)"
+        )
+    return for_volumes(autoencoder, grid).grid
+
+
+def _work_of(latents: Path) -> Path:
+    return latents.with_name(latents.name.removesuffix(".zarr") + ".input")
+
+
+def find_volumes(latents: Path) -> Path | None:
+    """Return the volumes that a latent store was made from, where they lie as commands leave them.
+
+    In the folder that `encode` makes of images, or beside the store, as in a study.
+    """
+    latents = real_path(latents)
+    places = (_work_of(latents) / "volumes.zarr", latents.with_name("volumes.zarr"))
+    return next((place for place in places if place.is_dir() and place != latents), None)

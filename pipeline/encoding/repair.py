@@ -1,0 +1,154 @@
+"""Heal a hurt latent store: its good rows are kept, the hurt scans encoded again."""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+
+from pipeline.encoding.across_devices import Site, fill
+from pipeline.encoding.metadata_recovery import DEFAULT_MADE, restore_record
+from pipeline.encoding.reusable_rows import what_is_lost
+from pipeline.encoding.run import encode_volumes, latent_shape, plan_latents
+from pipeline.encoding.unit_writer import Previous, Work, begin
+from pipeline.models.frozen import FrozenAutoencoder
+from pipeline.runtime.files import lock_store, write_atomic, writing_to
+from pipeline.stores.builder import StoreBuilder
+from pipeline.stores.latents import LatentStore, latent_arrays
+from pipeline.stores.open_store import RecordError, hurt_metadata, read_record
+from pipeline.stores.verify import verify_store
+from pipeline.stores.volumes import VolumeStore
+from schemas.errors import ContractError
+from schemas.params import EncodeParams
+
+
+def repair_latents(
+    path: Path,
+    volumes: VolumeStore,
+    autoencoder: FrozenAutoencoder,
+    params: EncodeParams,
+    *,
+    devices: Sequence[torch.device],
+) -> int:
+    """Encode the hurt scans of a store again and return how many they were.
+
+    The healed store has the very bytes of the undisturbed one. Where the store's own record is
+    damaged and cannot be made again from what is left (`restore_record`), nothing in the store can
+    be trusted: every scan is encoded again, with `params`.
+
+    Raises
+    ------
+    ContractError
+        If this is no latent store, if these are not the volumes or the autoencoder that made it,
+        or if the scans come out otherwise than recorded; the store then stays as it is.
+    """
+    with lock_store(path):
+        try:
+            read_record(path)
+            sound = True
+        except RecordError as error:
+            _refuse_strangers(path, error.scan_ids, volumes)
+            shape = latent_shape(volumes, autoencoder)
+            sound = restore_record(path, volumes, autoencoder, shape)
+        if sound:
+            _refuse_other_maker(path, autoencoder)
+            _restore_array_metadata(path, autoencoder)
+            return _encode_hurt(LatentStore(path), volumes, autoencoder, devices)
+    return encode_volumes(volumes, autoencoder, path, params, device=devices, replace=True).encoded
+
+
+def _encode_hurt(
+    store: LatentStore,
+    volumes: VolumeStore,
+    autoencoder: FrozenAutoencoder,
+    devices: Sequence[torch.device],
+) -> int:
+    recorded = EncodeParams(**store.attributes.params["encode"])
+    planned = plan_latents(volumes, autoencoder, recorded, recorded.precision)
+    if planned.fingerprints != store.attributes.fingerprints:
+        more = " --replace" if what_is_lost(store.attributes, planned) else ""
+        raise ContractError(
+            f"{store.path}: not made from the --volumes {volumes.path}; repair with those that made"
+            f" it, or let `pipeline encode{more}` follow these"
+        )
+    hurt = verify_store(store.path)
+    if not hurt:
+        return 0
+    attributes = store.attributes.model_copy(update={"complete": False})
+    held = {
+        fingerprint: (0, row)
+        for fingerprint, row in store.fingerprint_rows().items()
+        if store.attributes.scan_ids[row] not in hurt
+    }
+    work = Work(
+        volumes=volumes.path.absolute(),
+        autoencoder=autoencoder.path.absolute(),
+        autoencoder_digest=autoencoder.digest,
+        out=store.path,
+        attributes=attributes,
+        latent_shape=store.latent_shape,
+        chunk_scans=store.unit_rows,
+        precision=recorded.precision,
+        previous=Previous((store.path,), held),
+        made=store.made or [DEFAULT_MADE] * len(store),
+    )
+    builder = begin(store.path, attributes, store.latent_shape, store.unit_rows)
+    fill(work, builder.pending(), autoencoder, Site(devices, autoencoder, volumes))
+    changed = [
+        i
+        for i, (old, new) in enumerate(zip(store.unit_digests, builder.unit_digests(), strict=True))
+        if old != new
+    ]
+    if changed:
+        builder.discard()
+        first = store.attributes.scan_ids[changed[0] * store.unit_rows]
+        raise ContractError(
+            f"{store.path}: {first} and others come out otherwise than recorded (another processor,"
+            " device or library version?); repair where it was made, or let `pipeline encode"
+            " --replace` encode the damaged scans as they come out here"
+        )
+    builder.finish()
+    return len(hurt)
+
+
+def _refuse_strangers(path: Path, scan_ids: Sequence[str], volumes: VolumeStore) -> None:
+    """Refuse volumes that hold too few of the scans a damaged record still names."""
+    known = sum(scan_id in volumes.row_of for scan_id in scan_ids)
+    if known < len(scan_ids) / 2:
+        raise ContractError(
+            f"{path}: not made from the --volumes {volumes.path}, which hold {known} of its"
+            f" {len(scan_ids)} scans; repair with those that made it"
+        )
+
+
+def _refuse_other_maker(path: Path, autoencoder: FrozenAutoencoder) -> None:
+    _, attributes, _ = read_record(path)
+    if attributes.kind != "latents":
+        raise ContractError(f"{path}: a {attributes.kind} store, expected latents")
+    if attributes.digests["autoencoder"] != autoencoder.digest:
+        raise ContractError(
+            f"{path}: not made with the --ae {autoencoder.path}; repair with the one that made it,"
+            " or make it anew with this one by `pipeline encode --replace`"
+        )
+
+
+def _restore_array_metadata(path: Path, autoencoder: FrozenAutoencoder) -> None:
+    """Write the arrays' zarr.json again where it is not what the record says."""
+    _, attributes, units = read_record(path)
+    hurt = hurt_metadata(path, units)
+    if not hurt:
+        return
+    shape = autoencoder.net.latent_shape(tuple(attributes.grid["shape"]))
+    with TemporaryDirectory() as folder:
+        arrays = latent_arrays(shape, rows_per_chunk=units["rows"])
+        made = StoreBuilder(Path(folder) / "s.zarr", attributes, arrays, unit_rows=units["rows"])
+        for name in hurt:
+            file, metadata = path / name / "zarr.json", made.metadata(name)
+            if hashlib.sha256(metadata).hexdigest() != units["metadata_sha256"][name]:
+                raise ContractError(
+                    f"{file}: this version of zarr would write another; repair with the version"
+                    " that made it, or make the store anew with `pipeline encode --replace`"
+                )
+            with writing_to(path):
+                write_atomic(file, metadata)

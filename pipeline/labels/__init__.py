@@ -1,0 +1,1 @@
+"""What tables, sidecars and names tell of people and visits."""

@@ -1,0 +1,199 @@
+"""Directions in y_sem space that probes found, kept with the model that they belong to."""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.runtime.digests import digest_of
+from pipeline.runtime.files import write_json
+from schemas.errors import ContractError
+from schemas.metrics import Prediction
+
+Floats = NDArray[np.float64]
+
+FILE = "directions.json"
+OF_STUDY = Path("reports") / "probe" / FILE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Readout:
+    """The probe along its direction: slope · place + intercept, a log-odds or a value."""
+
+    kind: Prediction
+    slope: float
+    """A unit of standardised y_sem along the direction."""
+    intercept: float
+    classes: tuple[str, str] | None = None
+    """Negative and positive class."""
+
+
+def subject_mark(subject_id: str) -> str:
+    """Return what stands for a subject in directions.json, so that no id is in it."""
+    return digest_of(["subject", subject_id])[:16]
+
+
+@dataclass(frozen=True, slots=True)
+class Direction:
+    """A unit vector in standardised y_sem space; along it the target rises.
+
+    n = (y_sem - mean) / std; n' = n + scale * spread * weight; y_sem' = n' * std + mean, so that a
+    scale counts standard deviations of the fitting scans. (As published: scale * sqrt(dim).)
+    """
+
+    weight: Floats
+    """(dim,), length 1."""
+    mean: Floats
+    """(dim,), of the fitting scans."""
+    std: Floats
+    """(dim,), of the fitting scans."""
+    spread: float
+    """Standard deviation of the fitting scans along `weight`, in standardised y_sem space."""
+    towards: str
+    """What lies in its direction; `--direction` takes it by this name."""
+    assumed_spread: bool = False
+    """The spread is not known, and 1 stands in."""
+
+    @property
+    def unit(self) -> str:
+        """Return what a scale of 1 is, in words."""
+        if self.assumed_spread:
+            return "length 1 in standardised y_sem; the fitting scans' spread was not published"
+        return "standard deviations of y_sem along the direction, probe's fitting scans"
+
+    @property
+    def step(self) -> Floats:
+        """Return what scale 1 adds to y_sem, (dim,)."""
+        return self.spread * self.weight * self.std
+
+    @property
+    def digest(self) -> str:
+        """Return the sha256 of its numbers."""
+        return digest_of([self.mean.tolist(), self.step.tolist()])
+
+    def position(self, y_sem: NDArray[np.floating]) -> Floats:
+        """Return where codes (scan, dim) lie along the direction, in units of the spread."""
+        standardised = (np.asarray(y_sem, dtype=np.float64) - self.mean) / self.std
+        along: Floats = standardised @ self.weight / self.spread
+        return along
+
+    def published(self, scale: float) -> float:
+        """Return the s of n' = n + s · sqrt(dim) · weight that equals a scale."""
+        return scale * self.spread / float(np.sqrt(len(self.weight)))
+
+    def from_published(self, scale: float) -> float:
+        """Return the scale that equals an s of n' = n + s · sqrt(dim) · weight."""
+        return scale * float(np.sqrt(len(self.weight))) / self.spread
+
+
+def write_directions(
+    path: Path,
+    directions: Mapping[str, Direction],
+    *,
+    digests: Mapping[str, str],
+    readouts: Mapping[str, Readout] | None = None,
+    fitted_subjects: Iterable[str] = (),
+    assumed_spread: bool = False,
+    imported: Mapping[str, Any] | None = None,
+) -> None:
+    """Write the probes' directions and the digests of the models that gave y_sem.
+
+    `readouts` make them probes that can be applied; `fitted_subjects` are those that they were
+    fitted on. `imported` names files that they came from.
+    """
+    saved = {}
+    for target, d in directions.items():
+        saved[target] = {
+            "towards": d.towards,
+            "spread": d.spread,
+            "weight": d.weight.tolist(),
+            "mean": d.mean.tolist(),
+            "std": d.std.tolist(),
+        }
+        if assumed_spread:
+            saved[target]["assumed_spread"] = True
+        if readouts and target in readouts:
+            saved[target]["probe"] = asdict(readouts[target])
+    content: dict[str, Any] = {"digests": dict(digests), "directions": saved}
+    if imported is not None:
+        content["imported"] = dict(imported)
+    if marks := sorted({subject_mark(subject) for subject in fitted_subjects}):
+        content["fitted_subjects"] = marks
+    write_json(path, content)
+
+
+def read_direction(path: Path, name: str, *, ldae_digest: str, dim: int | None = None) -> Direction:
+    """Return the direction `diagnosis:AD`, or by its column alone, `age_years`.
+
+    Raises
+    ------
+    ContractError
+        If the file is none of the probe stage's, was made with another LDAE, holds no such
+        direction, or one of another length than `dim`.
+    """
+    try:
+        content = json.loads(path.read_text())
+        made_with, directions = content["digests"]["ldae"], content["directions"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ContractError(
+            f"{path}: expected directions.json of the probe stage; run `pipeline probe`"
+        ) from error
+    if made_with != ldae_digest:
+        raise ContractError(
+            f"{path}: directions of another LDAE ({made_with[:12]}) than --ldae"
+            f" ({ldae_digest[:12]}); run embed and probe with this one"
+        )
+    by_name = {d["towards"]: d for d in directions.values()} | directions
+    entry: dict[str, Any] | None = by_name.get(name)
+    if entry is None:
+        entry = directions.get(name.rsplit(":", 1)[0])
+        known = ", ".join(d["towards"] for d in directions.values()) or "none"
+        hint = f"; for the other way use {entry['towards']} with negative scales" if entry else ""
+        raise ContractError(f"direction {name} is not among those of {path}: {known}{hint}")
+    try:
+        arrays = {k: np.asarray(entry[k], dtype=np.float64) for k in ("weight", "mean", "std")}
+        spread = float(entry["spread"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ContractError(f"{path}: {name} is incomplete; run `pipeline probe`") from error
+    lengths = {len(np.ravel(values)) for values in arrays.values()}
+    if len(lengths) > 1 or dim not in (None, *lengths):
+        expected = f"{dim}, the length of y_sem of --ldae" if dim else "one length"
+        found = ", ".join(f"{key} {len(np.ravel(values))}" for key, values in arrays.items())
+        raise ContractError(
+            f"{path}: {name} has {found}; expected {expected}; run `pipeline probe`"
+        )
+    return Direction(
+        **arrays,
+        spread=spread,
+        towards=entry["towards"],
+        assumed_spread=bool(entry.get("assumed_spread")),
+    )
+
+
+def find_direction(
+    given: Path | None, ldae: Path, name: str, *, config: Mapping[str, Any]
+) -> Direction:
+    """Return a direction of the file given, else of the probe stage, else of an imported LDAE.
+
+    `config` is that of the model in the folder `ldae`.
+
+    Raises
+    ------
+    ContractError
+        As `read_direction` does.
+    """
+    digest = str(config["weights_sha256"])
+    dim = config.get("encoder", {}).get("dim")
+    own = ldae / FILE
+    if given is None and own.is_file():
+        if not OF_STUDY.is_file():
+            return read_direction(own, name, ldae_digest=digest, dim=dim)
+        try:
+            return read_direction(OF_STUDY, name, ldae_digest=digest, dim=dim)
+        except ContractError:
+            return read_direction(own, name, ldae_digest=digest, dim=dim)
+    return read_direction(given or OF_STUDY, name, ldae_digest=digest, dim=dim)

@@ -1,0 +1,90 @@
+"""Regular grids in template millimetres, and sampling of maps on them.
+
+Axes: C maps, X Y Z voxels of the grid they live on, I J K the points at which they are read.
+"""
+
+from dataclasses import dataclass
+from typing import SupportsFloat
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import grid_sample
+
+from pipeline.imaging.template_tissues import ORIGIN, SHAPE
+
+Point = tuple[SupportsFloat, SupportsFloat, SupportsFloat]
+"""Coordinates or extents (mm)."""
+Maps = Float[Tensor, "C X Y Z"]
+AnyMaps = Float[Tensor, "_ _ _ _"]
+"""Maps of any number on any grid, for objects that hold several."""
+Points = Float[Tensor, "I J K 3"]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """An axis-aligned RAS grid: voxel (0, 0, 0) lies at `origin` (mm), voxels are `zooms` mm."""
+
+    origin: tuple[float, float, float]
+    zooms: float
+    shape: tuple[int, int, int]
+
+    @property
+    def axes(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Open coordinate axes in mm, float32, broadcastable to `shape`."""
+        x, y, z = (
+            o + self.zooms * np.arange(n, dtype=np.float32)
+            for o, n in zip(self.origin, self.shape, strict=True)
+        )
+        return x[:, None, None], y[None, :, None], z[None, None, :]
+
+    def points(self) -> Points:
+        """Return the coordinates of every voxel (mm)."""
+        return torch.stack(
+            [torch.from_numpy(a).expand(*self.shape) for a in self.axes], dim=-1
+        ).contiguous()
+
+
+BRAIN_1MM = Grid(ORIGIN, 1.0, SHAPE)
+"""Grid of the template maps (MNI152)."""
+BRAIN = Grid((-96.0, -134.0, -100.0), 2.0, (97, 116, 110))
+"""Grid of velocity fields and true volumes: the brain with room around it."""
+HEAD = Grid((-98.0, -134.0, -152.0), 1.0, (197, 265, 269))
+"""Grid of the head atlas: the brain, face and neck."""
+
+
+def sample(maps: Maps, grid: Grid, points: Points) -> Float[Tensor, "C I J K"]:
+    """Return maps on `grid` at points (mm), trilinear, zero outside."""
+    last = torch.tensor(grid.shape, dtype=torch.float32) - 1
+    unit = (points - torch.tensor(grid.origin)) * (2 / (grid.zooms * last)) - 1
+    values: Tensor = grid_sample(maps[None], unit.flip(-1)[None], align_corners=True)[0]
+    return values
+
+
+def displaced(points: Points, displacement: Maps, grid: Grid) -> Points:
+    """Return points + displacement(points), both mm; displacement is (3, x, y, z) on `grid`."""
+    return points + sample(displacement, grid, points).movedim(0, -1)
+
+
+def exponential(velocity: Maps, grid: Grid, points: Points, *, squarings: int = 5) -> Maps:
+    """Return the displacement (mm) of the flow of a stationary velocity after unit time.
+
+    Scaling and squaring (Arsigny et al. 2006). `points` are `grid.points()`, given so that
+    they are made once.
+    """
+    displacement: Tensor = velocity / 2**squarings
+    for _ in range(squarings):
+        displacement = displacement + sample(
+            displacement, grid, points + displacement.movedim(0, -1)
+        )
+    return displacement
+
+
+def jacobian(displacement: Maps, zooms: float) -> Float[Tensor, "X Y Z"]:
+    """Return the Jacobian determinant of identity + displacement (central differences)."""
+    gradient = torch.stack(torch.gradient(displacement, spacing=zooms, dim=(1, 2, 3)), dim=-1)
+    matrix = gradient.permute(1, 2, 3, 0, 4) + torch.eye(3)
+    (a, b, c), (d, e, f), (g, h, i) = (row.unbind(-1) for row in matrix.unbind(-2))
+    determinant: Tensor = a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g)
+    return determinant

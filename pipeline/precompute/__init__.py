@@ -1,1 +1,0 @@
-"""Phase 1 over a whole cohort: preprocess, encode, embed."""

@@ -1,0 +1,1 @@
+"""Phase 1, raw heads to volumes.zarr: tasks, QC, quarantine."""

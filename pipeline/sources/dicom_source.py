@@ -1,0 +1,281 @@
+"""DICOM series folders: one T1w a session, converted by dcm2niix without what names a person."""
+
+import gzip
+import json
+import logging
+import tempfile
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+
+from pipeline.labels.names import Labels
+from pipeline.labels.scan_records import Record, walk
+from pipeline.runtime.dcm2niix import find_dcm2niix
+from pipeline.runtime.devices import available_cpus
+from pipeline.runtime.digests import digest_of
+from pipeline.runtime.files import write_atomic
+from pipeline.runtime.progress import counted, progress
+from pipeline.sources.dicom_conversion import convert_series
+from pipeline.sources.dicom_files import is_dicom
+from pipeline.sources.dicom_headers import Headers, Series, read_headers
+from pipeline.sources.dicom_series import Selection, notes_of, select, why_later
+from schemas.errors import ContractError, ScanError
+from schemas.manifest import SELECTION
+
+log = logging.getLogger(__name__)
+
+
+PERSONAL_FIELDS = ("descrip", "aux_file", "intent_name", "data_type", "db_name")
+"""Header texts that may hold a name, a comment or a time; they are emptied."""
+RULE_VERSION = 1
+"""Raised when another series may be taken, so that sessions are looked at again."""
+MAX_NAMED = 8
+"""Series that a reason names."""
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """The DICOM folders of one subject's session."""
+
+    subject_id: str
+    session_id: str
+    folders: tuple[Path, ...]
+
+    @property
+    def scan_id(self) -> str:
+        """Name of the one T1w that is taken."""
+        return "_".join(filter(None, (self.subject_id, self.session_id)))
+
+
+def dicom_sessions(root: Path, closed: list[tuple[Path, str]] | None = None) -> list[Session]:
+    """Return the sessions below a folder, named by its subfolders alone.
+
+    The subject is the first folder below the root. The session is the folder named `ses-…`, else
+    the second folder where there are three or more levels (subject/session/series). Folders that
+    cannot be opened are added to `closed` with the reason.
+    """
+    groups: dict[tuple[str, str], list[Path]] = defaultdict(list)
+    label = Labels(root)
+    for folder in _series_folders(root, closed):
+        levels = folder.relative_to(root).parts or (root.name,)
+        marked = next((name for name in levels[1:] if name.startswith("ses-")), None)
+        session = marked or (levels[1] if len(levels) > 2 else "")
+        subject = label("sub", levels[0])
+        groups[subject, label("ses", session, within=subject)].append(folder)
+    return [Session(*names, tuple(folders)) for names, folders in sorted(groups.items())]
+
+
+@dataclass
+class Outcome:
+    """What became of a session: as kept beside the converted image."""
+
+    taken: str = ""
+    """Name of the series."""
+    path: Path | None = None
+    """The converted image, or a file of the series where nothing is converted; None for none."""
+    notes: list[str] = field(default_factory=list)
+    """What is odd about it."""
+    rows: list[dict[str, str]] = field(default_factory=list)
+    """Quarantine rows: of other series, and of the session where nothing could be taken."""
+
+
+def dicom_records(
+    root: Path, cache: Path | None, prefer: Sequence[str] = ()
+) -> tuple[list[Record], list[dict[str, str]]]:
+    """Return one converted T1w a session, and quarantine rows of all else.
+
+    The series is chosen by its headers (`series.select`, with the words of `prefer` first); where
+    it cannot be converted, the next is. Images go to `<cache>/<scan_id>.nii.gz`; a session whose
+    files did not change is not looked at again. Nothing of the DICOM headers is kept but geometry,
+    voxels and the series' descriptions; labels come from a participants.tsv in the root, where
+    there is one. Without a cache nothing is converted: the records carry a file of the series that
+    would be taken (for a dry run).
+
+    Raises
+    ------
+    ContractError
+        If dcm2niix or pydicom is not installed, or there is no DICOM file.
+    """
+    closed: list[tuple[Path, str]] = []
+    sessions = dicom_sessions(root, closed)
+    if not sessions:
+        raise ContractError(f"{root}: no DICOM file found")
+    converter = find_dcm2niix() if cache is not None else None
+    if cache is not None:
+        cache.mkdir(parents=True, exist_ok=True)
+    records: list[Record] = []
+    refused = [
+        {"scan_id": path.name, "path": str(path), "stage": "cohort", "reason": why}
+        for path, why in closed
+    ]
+
+    def work(session: Session) -> Outcome:
+        if cache is None or converter is None:
+            look = _look(session, prefer)
+            first = next(iter(look.selection.candidates), None)
+            return look.outcome(first, first.files[0], []) if first else Outcome(rows=look.rows)
+        return _convert(session, root, cache, converter, prefer)
+
+    with ThreadPoolExecutor(available_cpus()) as pool:
+        made = progress(pool.map(work, sessions), total=len(sessions), label="DICOM")
+        for session, outcome in zip(sessions, made, strict=True):
+            refused += outcome.rows
+            if outcome.path is None:
+                continue
+            left = [row["reason"] for row in outcome.rows if row["stage"] == SELECTION]
+            log.info(
+                "%s: series %s taken%s",
+                session.scan_id,
+                outcome.taken,
+                f"; left: {'; '.join(left)}" if left else "",
+            )
+            record = Record(session.scan_id, session.subject_id, session.session_id, outcome.path)
+            record.notes = tuple(outcome.notes)
+            records.append(record)
+    return records, refused
+
+
+def _series_folders(root: Path, closed: list[tuple[Path, str]] | None = None) -> Iterator[Path]:
+    for folder, names in walk(root, closed):
+        if any(is_dicom(folder / name) for name in names):
+            yield folder
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """What the headers of a session say."""
+
+    session: Session
+    prefer: Sequence[str]
+    order: list[Series]
+    selection: Selection
+    rows: list[dict[str, str]]
+    """Quarantine rows of unreadable files, and of the session where it is refused."""
+
+    def outcome(self, taken: Series, path: Path, failed: list[dict[str, str]]) -> Outcome:
+        """Return the outcome where this series is taken and others could not be."""
+        lost = {row["path"] for row in failed}
+        left = {id(series): reason for series, reason in self.selection.left}
+        for series in self.selection.candidates:
+            if series is not taken and str(series.files[0]) not in lost:
+                left[id(series)] = why_later(series, taken, self.prefer)
+        rows = [
+            _row(self.session, s.files[0], f"series {s.name}: {left[id(s)]}", SELECTION)
+            for s in self.order
+            if id(s) in left
+        ]
+        return Outcome(_told(taken), path, notes_of(taken), self.rows + failed + rows)
+
+
+def _look(session: Session, prefer: Sequence[str]) -> _Look:
+    files = [path for folder in session.folders for path in _files(folder) if is_dicom(path)]
+    headers = read_headers(files)
+    rows = []
+    if headers.unreadable:
+        rows.append(_row(session, headers.unreadable[0], _unreadable(headers, files)))
+    if fault := _mixed(headers):
+        rows.append(_row(session, session.folders[0], fault))
+        return _Look(session, prefer, headers.series, Selection([], []), rows)
+    selection = select(headers, prefer)
+    if not selection.candidates:
+        why = [f"{series.name}: {reason}" for series, reason in selection.left]
+        # What is T1w but not whole comes first: that is what can be mended.
+        why.sort(key=lambda text: "slices" not in text and "volumes" not in text)
+        more = f"; and {len(why) - MAX_NAMED} more" if len(why) > MAX_NAMED else ""
+        told = "; ".join(why[:MAX_NAMED]) + more or "no image"
+        rows.append(_row(session, session.folders[0], f"no usable T1w series ({told})"))
+    return _Look(session, prefer, headers.series, selection, rows)
+
+
+def _told(series: Series) -> str:
+    return f"{series.name} ({series.edge:.1f} mm)"
+
+
+def _convert(
+    session: Session, root: Path, cache: Path, converter: str, prefer: Sequence[str]
+) -> Outcome:
+    """Convert the T1w of one session into the cache, or the next where that cannot be done."""
+    target, mark = cache / f"{session.scan_id}.nii.gz", cache / f"{session.scan_id}.source"
+    folders = [_state(folder) for folder in session.folders]
+    state = digest_of([root.name, folders, list(prefer), RULE_VERSION])
+    before = _read_mark(mark)
+    if target.is_file() and before.get("state") == state:
+        return Outcome(before["taken"], target, before["notes"], before["rows"])
+    look = _look(session, prefer)
+    failed: list[dict[str, str]] = []
+    for series in look.selection.candidates:
+        try:
+            with tempfile.TemporaryDirectory(dir=cache, prefix=".converting-") as temporary:
+                image, notes = convert_series(series, Path(temporary), converter)
+                write_anonymous(image, target)
+        except ScanError as error:
+            failed.append(_row(session, series.files[0], f"series {series.name}: {error}"))
+            continue
+        made = look.outcome(series, target, failed)
+        made.notes += notes
+        kept = {"taken": made.taken, "notes": made.notes, "rows": made.rows}
+        write_atomic(mark, json.dumps({"state": state} | kept))
+        return made
+    return Outcome(rows=look.rows + failed)
+
+
+def _read_mark(path: Path) -> dict[str, Any]:
+    """Return what is kept of a conversion; nothing where there is none, or an older kind."""
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _row(session: Session, path: Path, reason: str, stage: str = "cohort") -> dict[str, str]:
+    return {"scan_id": session.scan_id, "path": str(path), "stage": stage, "reason": reason}
+
+
+def _unreadable(headers: Headers, files: Sequence[Path]) -> str:
+    count = len(headers.unreadable)
+    return f"{count} of {counted(len(files), 'file')} hold no readable DICOM header; left out"
+
+
+def _mixed(headers: Headers) -> str | None:
+    """Return that files of several people or examinations lie together, or None.
+
+    Ids name people, so that a file of each is named instead.
+    """
+    for what, ids, field_name, remedy in (
+        ("patients", headers.people, "PatientID", "give each a folder of its own"),
+        ("studies", headers.studies, "StudyInstanceUID", "put each into a folder ses-… of its own"),
+    ):
+        if len(ids) > 1:
+            one, other, *_ = ids.values()
+            return (
+                f"files of {len(ids)} {what} in one session ({field_name} differs, as in"
+                f" {one.parent.name}/{one.name} and {other.parent.name}/{other.name}); {remedy}"
+            )
+    return None
+
+
+def _state(folder: Path) -> list[tuple[str, int, int]]:
+    """Return what changes when the files of a folder do; only its digest is kept."""
+    return [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in _files(folder)]
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.iterdir() if p.is_file())
+
+
+def write_anonymous(source: Path, target: Path) -> None:
+    """Compress a NIfTI-1 file without its header texts and extensions; equal input, equal bytes."""
+    content = source.read_bytes()
+    header = nib.Nifti1Header(content[:348], check=False)
+    voxels = content[int(header["vox_offset"]) :]
+    for name in PERSONAL_FIELDS:
+        header[name] = b""
+    header["vox_offset"] = 352
+    plain = header.binaryblock + bytes(4) + voxels
+    write_atomic(target, gzip.compress(plain, compresslevel=6, mtime=0))

@@ -1,0 +1,74 @@
+"""Every kind of input to records and quarantine rows."""
+
+import logging
+from collections.abc import Collection
+from pathlib import Path
+
+from pipeline.labels.scan_records import Record, tidy_path
+from pipeline.sources.bids_choice import read_choice
+from pipeline.sources.bids_source import bids_records
+from pipeline.sources.dicom_source import dicom_records
+from pipeline.sources.folder_source import folder_records
+from pipeline.sources.same_name_images import drop_twins
+from pipeline.sources.table_source import table_records
+from schemas.errors import ParamsError
+from schemas.manifest import SELECTION
+from schemas.params import CohortParams
+
+log = logging.getLogger(__name__)
+
+
+def collect(
+    params: CohortParams,
+    source: Path,
+    columns: dict[str, str],
+    cache: Path | None,
+    *,
+    listed: Collection[str],
+    dry_run: bool,
+) -> tuple[list[Record], list[dict[str, str]]]:
+    """Return the records of an input, and quarantine rows of what is not taken.
+
+    Parameters
+    ----------
+    cache
+        Folder for converted DICOM series.
+    listed
+        Subjects of participants.tsv.
+
+    Raises
+    ------
+    ParamsError
+        If the kind of source is none of those here, or DICOM has no folder for converted images.
+    """
+    if params.source != "bids" and params.bids_filter:
+        log.warning("cohort.bids_filter plays no part where cohort.source is %s", params.source)
+    if params.source == "bids":
+        choice = read_choice(params.suffix, params.prefer, params.bids_filter)
+        records, rows = bids_records(source, listed, choice)
+    elif params.source == "folder":
+        records, rows = _without_twins(*folder_records(source))
+    elif params.source == "table":
+        records, rows = table_records(source, columns), []
+    elif params.source == "dicom":
+        if cache is None and not dry_run:
+            raise ParamsError("cohort.source dicom: expected a folder for converted images")
+        records, rows = dicom_records(source, None if dry_run else cache, params.prefer)
+    else:
+        raise ParamsError(f"cohort.source {params.source}: expected bids, folder, table or dicom")
+    for record in records:
+        record.path = tidy_path(record.path) if record.path != Path() else record.path
+    return records, rows
+
+
+def _without_twins(
+    records: list[Record], rows: list[dict[str, str]]
+) -> tuple[list[Record], list[dict[str, str]]]:
+    """Leave one format of each image."""
+    kept, left = drop_twins([record.path for record in records])
+    names = {record.path: record.scan_id for record in records}
+    rows += [
+        {"scan_id": names[path], "path": str(path), "stage": SELECTION, "reason": why}
+        for path, why in left
+    ]
+    return [record for record in records if record.path in set(kept)], rows

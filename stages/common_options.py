@@ -1,0 +1,188 @@
+"""What every command shares: parameters, device, workers, logging."""
+
+import functools
+import inspect
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from stages.messages import from_here
+from stages.requested_settings import tell_unread
+
+if TYPE_CHECKING:
+    import torch
+
+    from schemas.params import Params
+
+log = logging.getLogger(__name__)
+
+PANEL = "Common options"
+STUDY_PARAMS = Path("params.yaml")
+
+_COMMON: dict[str, Any] = {
+    "params_file": Annotated[
+        Path | None,
+        typer.Option(
+            "--params",
+            help="Parameters; default: params.yaml here, else the demo preset.",
+            rich_help_panel=PANEL,
+        ),
+    ],
+    "overrides": Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Override: section.key=value.", rich_help_panel=PANEL),
+    ],
+    "device_name": Annotated[
+        str,
+        typer.Option(
+            "--device",
+            help="auto, cpu, cuda, cuda:N; encode: cuda:0,cuda:1 too.",
+            rich_help_panel=PANEL,
+        ),
+    ],
+    "workers": Annotated[
+        int | None,
+        typer.Option(
+            "--workers", min=1, help="Worker processes; default: one a core.", rich_help_panel=PANEL
+        ),
+    ],
+    "scheduler": Annotated[
+        str | None,
+        typer.Option(
+            "--scheduler",
+            help="dask scheduler, tcp://host:port, or a slurm.yaml.",
+            rich_help_panel=PANEL,
+        ),
+    ],
+    "quiet": Annotated[
+        bool, typer.Option("--quiet", help="Only warnings and errors.", rich_help_panel=PANEL)
+    ],
+    "verbose": Annotated[
+        bool, typer.Option("--verbose", help="Debug messages too.", rich_help_panel=PANEL)
+    ],
+    "log_file": Annotated[
+        Path | None,
+        typer.Option("--log-file", help="Also log to this file.", rich_help_panel=PANEL),
+    ],
+}
+_DEFAULTS: dict[str, Any] = {"device_name": "auto", "quiet": False, "verbose": False}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """The common options of one invocation."""
+
+    params_file: Path | None
+    overrides: list[str] | None
+    device_name: str
+    workers: int | None
+    scheduler: str | None
+    quiet: bool
+    verbose: bool
+    log_file: Path | None
+
+    def params(self) -> "Params":
+        """Return the validated parameters: of the file given, else of the study around us."""
+        from stages.params_file import load_params
+
+        study = STUDY_PARAMS if STUDY_PARAMS.is_file() else None
+        return load_params(self.params_file or study, self.overrides or [])
+
+    def set_by_hand(self) -> dict[str, Any]:
+        """Return {section.key: value} of all --set, nested values one by one."""
+        from stages.params_file import read_overrides
+
+        return read_overrides(self.overrides or [])
+
+    def device(self) -> "torch.device":
+        """Return the device asked for."""
+        from pipeline.runtime.devices import resolve_device
+
+        return resolve_device(self.device_name)
+
+    def devices(self) -> "list[torch.device]":
+        """Return the devices asked for, where a command can use several."""
+        from pipeline.runtime.devices import resolve_devices
+
+        return resolve_devices(self.device_name)
+
+    def check(self) -> None:
+        """Refuse wrong parameters and devices before a command loads what is slow to load."""
+        self.params()
+        if self.device_name not in ("auto", "cpu"):
+            self.devices()
+        if self.params_file is None and STUDY_PARAMS.is_file():
+            log.debug("parameters of %s", STUDY_PARAMS)
+
+    def num_workers(self) -> int:
+        """Return the number of worker processes."""
+        from pipeline.runtime.devices import available_cpus
+
+        return self.workers or available_cpus()
+
+    def start_logging(self) -> None:
+        """Send log lines to stderr, and to the log file where one is given."""
+        level = logging.DEBUG if self.verbose else logging.WARNING if self.quiet else logging.INFO
+        handlers: list[logging.Handler] = [logging.StreamHandler()]
+        if self.log_file is not None:
+            self.log_file.parent.mkdir(parents=True, exist_ok=True)
+            handlers.append(logging.FileHandler(self.log_file))
+        for handler in handlers:
+            handler.addFilter(_ours_or_warning)
+            handler.setFormatter(_LineFormatter("%(message)s"))
+        logging.basicConfig(level=logging.WARNING, handlers=handlers, force=True)
+        logging.getLogger("pipeline").setLevel(level)
+        logging.getLogger("stages").setLevel(level)
+
+
+class _LineFormatter(logging.Formatter):
+    """The message alone; warnings say that they are one."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = from_here(super().format(record))
+        return f"{record.levelname.lower()}: {text}" if record.levelno >= logging.WARNING else text
+
+
+def _ours_or_warning(record: logging.LogRecord) -> bool:
+    """Keep libraries that set their own log level (dask) to warnings."""
+    return record.name.split(".")[0] in {"pipeline", "stages"} or record.levelno >= logging.WARNING
+
+
+def _with_a_name(value: Any) -> Any:
+    """Return a folder given as `.` or `..` by its whole path: others are named after it."""
+    return value.resolve() if isinstance(value, Path) and value.name in {"", ".."} else value
+
+
+def command(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Turn f(settings, …) into a command that takes the common options beside its own."""
+    own = list(inspect.signature(function).parameters.values())[1:]
+    common = [
+        inspect.Parameter(
+            name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=_DEFAULTS.get(name),
+            annotation=annotation,
+        )
+        for name, annotation in _COMMON.items()
+    ]
+
+    @functools.wraps(function)
+    def wrapper(**options: Any) -> None:
+        options = {name: _with_a_name(value) for name, value in options.items()}
+        settings = Settings(**{name: options.pop(name) for name in _COMMON})
+        settings.start_logging()
+        settings.check()
+        tell_unread(settings, function.__name__)
+        started = time.monotonic()
+        function(settings, **options)
+        log.info("%s took %.0f s", function.__name__, time.monotonic() - started)
+
+    keyword_only = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own]
+    wrapper.__signature__ = inspect.Signature([*keyword_only, *common])  # type: ignore[attr-defined]
+    wrapper.__annotations__ = {p.name: p.annotation for p in [*own, *common]}
+    return wrapper

@@ -1,0 +1,162 @@
+"""What a user set by hand is done, or refused or told with the reason."""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from schemas.changes import flattened
+from schemas.errors import ParamsError
+
+if TYPE_CHECKING:
+    from schemas.params import Params
+    from stages.common_options import Settings
+
+log = logging.getLogger(__name__)
+
+APPLICATION = ("autoencoder", "evaluate", "preprocess")
+READS: dict[str, tuple[str, ...]] = {
+    "cohort": ("cohort",),
+    "preprocess": ("preprocess",),
+    "train_ae": ("autoencoder", "train_ae"),
+    "encode": ("autoencoder", "cohort", "preprocess", "encode"),
+    "train_ldm": ("cohort", "train_ldm"),
+    "train_ldae": ("cohort", "train_ldm", "train_ldae"),
+    "embed": ("embed",),
+    "probe": ("probe",),
+    "evaluate": ("autoencoder", "evaluate", "probe"),
+    "train_voxel_dae": ("cohort", "evaluate"),
+    "qc": ("preprocess",),
+    "verify": ("autoencoder", "encode"),
+    "reconstruct": APPLICATION,
+    "vary": APPLICATION,
+    "generate": APPLICATION,
+    "manipulate": APPLICATION,
+    "interpolate": APPLICATION,
+    "doctor": (),
+    "info": (),
+    "export_ae": (),
+    "import_ae": (),
+    "import_ldae": (),
+    "docs": (),
+    "bench": (),
+}
+"""Sections of parameters that a command reads; `init` and `report`, not listed, read all."""
+SPREADS = {"cohort", "preprocess", "encode"}
+"""Commands with worker processes."""
+SCHEDULED = {"preprocess", "encode"}
+"""Commands that dask workers can take over."""
+
+
+def tell_unread(settings: "Settings", command: str) -> None:
+    """Warn of options and parameters given by hand that play no part in a command."""
+    shown = command.replace("_", "-")
+    read = READS.get(command)
+    for key in settings.set_by_hand() if read is not None else ():
+        if key.split(".")[0] not in (read or ()):
+            known = ", ".join(f"{section}.*" for section in read or ()) or "no parameters"
+            log.warning("--set %s: plays no part, `pipeline %s` reads %s", key, shown, known)
+    if settings.workers is not None and command not in SPREADS:
+        log.warning("--workers: plays no part in `pipeline %s`", shown)
+    if settings.scheduler is not None and command not in SCHEDULED:
+        log.warning("--scheduler: plays no part in `pipeline %s`", shown)
+    elif settings.scheduler is not None and settings.workers is not None:
+        log.warning("--workers: plays no part beside --scheduler, whose workers do the work")
+
+
+def refuse_set(settings: "Settings", section: str, reason: str) -> None:
+    """Refuse a parameter of a section (or subsection) that was given with --set.
+
+    Raises
+    ------
+    ParamsError
+        Naming it, with the reason why it cannot be done.
+    """
+    for key in settings.set_by_hand():
+        if key == section or key.startswith(f"{section}."):
+            raise ParamsError(f"--set {key}: {reason}")
+
+
+def refuse_other(
+    settings: "Settings", section: str, made: Mapping[str, Any], *, where: str, but: set[str]
+) -> None:
+    """Refuse a parameter given with --set where something was made with another value of it.
+
+    `made` is the section as it was then; keys of the section in `but` may differ.
+
+    Raises
+    ------
+    ParamsError
+        Naming the parameter and both values.
+    """
+    before = flattened(made)
+    for key, value in settings.set_by_hand().items():
+        name = key.removeprefix(f"{section}.")
+        if name == key or name.split(".")[0] in but or name not in before:
+            continue
+        given = list(value) if isinstance(value, tuple) else value
+        if given != before[name]:
+            raise ParamsError(
+                f"--set {key}={value}: {where} was preprocessed with {before[name]}; leave it out,"
+                " or run `pipeline preprocess` with it"
+            )
+
+
+def refuse_grid(settings: "Settings", grid: Mapping[str, Any]) -> None:
+    """Refuse a grid given with --set that is not the models' own, onto which images are brought.
+
+    Raises
+    ------
+    ParamsError
+        Naming the models' grid.
+    """
+    asked = {key for key in settings.set_by_hand() if key.startswith("preprocess.grid.")}
+    if not asked:
+        return
+    wanted = settings.params().preprocess.grid
+    zooms = abs(float(grid["affine"][0][0]))
+    if tuple(grid["shape"]) != wanted.shape or abs(zooms - wanted.zooms) > 1e-3:
+        raise ParamsError(
+            f"--set {min(asked)}: the models take {'×'.join(map(str, grid['shape']))} voxels of"
+            f" {zooms:g} mm alone; leave it out"
+        )
+
+
+def is_given(params: "Params", key: str) -> bool:
+    """Tell whether a parameter was given, by a file or by --set, and is no default."""
+    values: Any = params
+    for name in key.split("."):
+        if name not in values.model_fields_set:
+            return False
+        values = getattr(values, name)
+    return True
+
+
+def chosen_autoencoder(settings: "Settings", ae: Path | None) -> tuple[Path, str]:
+    """Return the folder of the autoencoder to use, and in words which it is.
+
+    --ae, else what --set autoencoder.* names, else that of the study, else what the parameters
+    name: by default the bundled one.
+
+    Raises
+    ------
+    ParamsError
+        If two are given, or the one to be trained is not there yet.
+    """
+    from pipeline.models.bundled import STUDY, bundled_autoencoder, find_autoencoder
+
+    if ae is not None:
+        refuse_set(settings, "autoencoder", f"--ae {ae} is given too; leave one of the two out")
+        return find_autoencoder(ae)
+    chosen = settings.params().autoencoder
+    by_hand = any(key.startswith("autoencoder.") for key in settings.set_by_hand())
+    if (STUDY / "config.json").is_file() and (not by_hand or chosen.source == "train"):
+        return find_autoencoder(None)
+    if chosen.path is not None:
+        return chosen.path, f"{chosen.path}"
+    if chosen.source == "train":
+        raise ParamsError(
+            f"autoencoder.source: train, and there is none in {STUDY} yet; run `pipeline train-ae`,"
+            " or give --ae FOLDER"
+        )
+    return bundled_autoencoder(), "the one bundled with the package"
