@@ -1,4 +1,4 @@
-"""Write the JSON Schemas that lie beside the contracts: python -m stages.contracts."""
+"""Write the JSON Schemas that lie beside the contracts: python -m stages.json_schemas."""
 
 import json
 from pathlib import Path

@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[1]
 @pytest.mark.parametrize("name", sorted(json_schemas()))
 def test_exported_schema_is_in_step(name):
     exported = json.loads((ROOT / "schemas" / "json" / name).read_text())
-    assert exported == json_schemas()[name], "run: python -m stages.contracts"
+    assert exported == json_schemas()[name], "run: python -m stages.json_schemas"
 
 
 def test_no_exported_schema_is_left_over():
