@@ -28,7 +28,7 @@ from schemas.grid import Grid
 
 log = logging.getLogger(__name__)
 
-BUNDLED = Path(__file__).with_name("weights") / "ae"
+BUNDLED = Path(__file__).parents[1] / "weights" / "ae"
 STUDY = Path("models/ae")
 MAX_BUNDLED_BYTES = 8_000_000
 LOG_FILE = "log.csv"
