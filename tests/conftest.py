@@ -17,7 +17,7 @@ from threadpoolctl import threadpool_limits
 from pipeline.stores.volumes import BIAS_GRID, VolumeRow, VolumeStore, open_volumes, write_volumes
 from schemas.autoencoder import TrainAeParams
 from schemas.stores import StoreAttributes
-from tests.tiny_study import make_tiny_study
+from tests.support.tiny_study import make_tiny_study
 
 SHAPE = (16, 24, 20)
 torch.set_num_threads(1)
