@@ -16,7 +16,6 @@ from scipy.ndimage import gaussian_filter, zoom
 from typer.testing import CliRunner
 
 import pipeline.stores.volumes as volume_module
-import pipeline.training.latent_diffusion as training
 from pipeline.applications.generate import fit_prior, generate, prior_of
 from pipeline.applications.generated_volumes import numbered
 from pipeline.applications.inputs import (
@@ -45,7 +44,7 @@ from pipeline.imaging.preprocess_scan import scale_intensities
 from pipeline.imaging.template import grid_affine
 from pipeline.models.artefact import CONFIG, finished_metrics
 from pipeline.models.direction import Direction, read_direction, write_directions
-from pipeline.models.frozen import load_autoencoder, load_diffusion, load_ldae
+from pipeline.models.frozen import load_autoencoder, load_ldae
 from pipeline.models.inference import Models, load_models
 from pipeline.stores.latents import open_latents
 from pipeline.stores.open_store import OpenStore
@@ -56,54 +55,11 @@ from schemas.evaluation import EvaluateParams
 from schemas.manifest import MANIFEST_COLUMNS
 from schemas.params import EmbedParams, GridParams, PreprocessParams
 from stages.cli import app
-from tests.conftest import SHAPE, make_volumes, smooth_volume
-from tests.training.test_training import CPU, LDAE, LDM
+from tests.support.tiny_models import CPU, DIM
+from tests.support.volumes import OTHER, SCAN, SHAPE, make_volumes, smooth_volume
 
 pytestmark = pytest.mark.slow
 """Networks are trained first."""
-
-DIM = 12
-SCAN, OTHER = "sub-016", "sub-017"
-
-
-@pytest.fixture(scope="module")
-def ldae_path(tmp_path_factory, latents_path, split):
-    root = tmp_path_factory.mktemp("applied")
-    store = open_latents(latents_path)
-    training.train_denoiser(store, split, LDM, root / "ldm", device=CPU)
-    frozen = load_diffusion(root / "ldm", device=CPU)
-    training.train_ldae(store, split, frozen, LDAE, root / "ldae", device=CPU)
-    return root / "ldae"
-
-
-@pytest.fixture(scope="module")
-def models(autoencoder_path, ldae_path):
-    params = EvaluateParams(num_inference_steps=6, batch_size=3)
-    return load_models(autoencoder_path, ldae_path, params, device=CPU)
-
-
-@pytest.fixture
-def opener(models, latents_path, volumes):
-    latents = open_latents(latents_path)
-    return Opener(models=models, latents=latents, volumes=volumes, preprocess=PreprocessParams())
-
-
-@pytest.fixture
-def source(opener):
-    return opener.open(SCAN)
-
-
-@pytest.fixture
-def direction():
-    generator = np.random.default_rng(3)
-    weight = generator.normal(size=DIM)
-    return Direction(
-        weight=weight / np.linalg.norm(weight),
-        mean=generator.normal(size=DIM),
-        std=generator.uniform(0.5, 2, DIM),
-        spread=1.7,
-        towards="diagnosis:AD",
-    )
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,11 @@
 """The bundled autoencoder's claim: by source, on people and on sources that it never saw."""
 
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 
 from benchmarks.studies.autoencoder_by_source import table, trained_scans, unseen_scans
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 RESULT = ROOT / "benchmarks" / "results" / "autoencoder-by-source.csv"
 
 

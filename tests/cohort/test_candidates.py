@@ -15,7 +15,7 @@ from pipeline.cohort.ingest import build_cohort, detect_source
 from schemas.errors import ContractError, ParamsError
 from schemas.params import CohortParams
 from stages.cli import app
-from tests.cohort.test_ingest import build, faulty, touch
+from tests.support.source_folders import build, faulty, touch
 
 
 def anat(root: Path, *names: str, subject: str = "sub-1") -> None:

@@ -8,33 +8,16 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from pipeline.cohort.ingest import build_manifest, detect_source
+from pipeline.cohort.ingest import detect_source
 from pipeline.cohort.manifest import read_manifest, write_manifest
 from pipeline.cohort.split import split_subjects
 from schemas.errors import ContractError, ParamsError
-from schemas.manifest import MANIFEST_COLUMNS, SELECTION
-from schemas.params import CohortParams, SplitParams
+from schemas.manifest import MANIFEST_COLUMNS
+from schemas.params import SplitParams
 from stages.cli import app
 from stages.scaffold import scaffold
 from tests.support.real_data import real_t1w
-
-
-def touch(root: Path, *names: str) -> None:
-    """Make files with distinct content; ingest never looks inside."""
-    for name in names:
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(name.encode())
-
-
-def build(root: Path, source: str = "bids", **kwargs: object) -> tuple[pd.DataFrame, pd.DataFrame]:
-    params = CohortParams.model_validate({"source": source, **kwargs})
-    return build_manifest(params, input_path=root)
-
-
-def faulty(refused: pd.DataFrame) -> pd.DataFrame:
-    """The rows of faults: without images that are left out on purpose."""
-    return refused[refused["stage"] != SELECTION]
+from tests.support.source_folders import build, faulty, touch
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from pipeline.cohort.ingest import build_manifest
 from pipeline.labels.label_parsing import ages_of
 from schemas.errors import ContractError
 from schemas.params import CohortParams
-from tests.cohort.test_ingest import build, faulty, touch
+from tests.support.source_folders import build, faulty, touch
 
 
 def table(path: Path, text: str | bytes, **kwargs: object) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -9,8 +9,8 @@ from pipeline.cohort.ingest import MAX_ID
 from pipeline.imaging import read
 from pipeline.labels.label_parsing import ages_of
 from schemas.errors import ContractError, ScanError
-from tests.cohort.test_ingest import build, touch
 from tests.support.imaging_fixtures import save
+from tests.support.source_folders import build, touch
 
 
 def table_of(folder: Path, text: str) -> Path:

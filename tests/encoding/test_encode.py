@@ -13,7 +13,7 @@ from pipeline.stores.latents import open_latents
 from pipeline.stores.volumes import open_volumes
 from schemas.errors import ContractError
 from schemas.params import EncodeParams, Params
-from tests.conftest import make_volumes, subjects
+from tests.support.volumes import make_volumes, subjects
 
 CPU = torch.device("cpu")
 PARAMS = EncodeParams(chunk_scans=8, precision="fp32")

@@ -18,7 +18,7 @@ from pipeline.stores.verify import verify_store
 from pipeline.stores.volumes import open_volumes, write_volumes
 from schemas.errors import ContractError
 from schemas.params import EncodeParams
-from tests.conftest import make_volumes, subjects, volume_attributes, volume_row
+from tests.support.volumes import make_volumes, subjects, volume_attributes, volume_row
 
 CPU = torch.device("cpu")
 PARAMS = EncodeParams(chunk_scans=4, batch_size=2, precision="fp32")

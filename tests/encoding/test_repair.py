@@ -17,7 +17,7 @@ from pipeline.stores.open_store import RecordError
 from pipeline.stores.verify import refuse_hurt, verify_store
 from schemas.errors import ContractError
 from schemas.params import EncodeParams
-from tests.conftest import make_volumes, subjects
+from tests.support.volumes import make_volumes, subjects
 
 CPU = torch.device("cpu")
 PARAMS = EncodeParams(chunk_scans=8, precision="fp32")

@@ -19,7 +19,7 @@ from pipeline.models.frozen import load_autoencoder
 from pipeline.report.render import load_context, render_report
 from schemas.params import Params
 from stages.cli import app
-from tests.conftest import make_volumes, smooth_volume, subjects
+from tests.support.volumes import make_volumes, smooth_volume, subjects
 
 CPU = torch.device("cpu")
 

@@ -19,20 +19,13 @@ from pipeline.evaluation.interpolation import (
 from pipeline.evaluation.manipulation import Judge, spearman, summarise_dose
 from pipeline.imaging.template import grid_affine
 from schemas.params import GridParams
-from tests.applications.test_applications import (  # noqa: F401 (fixtures)
-    SCAN,
-    direction,
-    ldae_path,
-    models,
-    opener,
-    source,
-)
+from tests.support.volumes import SCAN
 
 pytestmark = pytest.mark.slow
 """Networks are trained first."""
 
 
-def test_dose_response_has_a_row_a_scale(models, source, direction):  # noqa: F811
+def test_dose_response_has_a_row_a_scale(models, source, direction):
     shifted = dataclasses.replace(models.autoencoder, grid=on_template(models))
     scales = (-1.0, 0.0, 1.0)
     there = dataclasses.replace(models, autoencoder=shifted)
@@ -43,7 +36,7 @@ def test_dose_response_has_a_row_a_scale(models, source, direction):  # noqa: F8
     assert table["identity"].iloc[1] <= 1
 
 
-def on_template(models):  # noqa: F811
+def on_template(models):
     shape = tuple(models.autoencoder.grid["shape"])
     return models.autoencoder.grid | {"affine": grid_affine(GridParams(shape=shape, zooms=6.0))}
 
@@ -94,7 +87,7 @@ def test_middle_visits_have_the_same_subject_on_both_sides():
     assert not middle_visits(table, {"a0", "a1"})
 
 
-def test_each_way_to_fill_in_a_visit_is_judged(models, opener):  # noqa: F811
+def test_each_way_to_fill_in_a_visit_is_judged(models, opener):
     sources = [opener.open(scan) for scan in (SCAN, "sub-017", "sub-018")]
     table = pd.DataFrame(
         {
@@ -119,7 +112,7 @@ def test_each_way_to_fill_in_a_visit_is_judged(models, opener):  # noqa: F811
     assert rows.loc[("decoded", "nearest"), "mse_brain"] == pytest.approx(nearest, rel=1e-3)
 
 
-def test_at_a_visit_itself_detail_gives_the_scan_back(models, opener):  # noqa: F811
+def test_at_a_visit_itself_detail_gives_the_scan_back(models, opener):
     """Interpolated at alpha 0, LDAE and detail differ from the scan by the round trip alone."""
     before, after = (opener.open(scan) for scan in (SCAN, "sub-017"))
     visit = MiddleVisit("sub", SCAN, "middle", "sub-017", 0.0, 12.0)

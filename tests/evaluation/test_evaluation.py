@@ -10,7 +10,6 @@ import torch
 from monai.networks.nets.resnet import resnet10
 from typer.testing import CliRunner
 
-import pipeline.training.latent_diffusion as stages
 from pipeline.encoding.embed import embed_latents
 from pipeline.evaluation import reconstruction
 from pipeline.evaluation.evaluate import evaluate_study
@@ -29,7 +28,7 @@ from pipeline.metrics.distribution_distances import frechet_distance
 from pipeline.metrics.reconstruction import summarise_reconstruction
 from pipeline.metrics.sample_tests import copies, jackknifed, kernel_width, mean_of_pairs, mmd
 from pipeline.models.direction import Direction, write_directions
-from pipeline.models.frozen import load_diffusion, load_ldae
+from pipeline.models.frozen import load_ldae
 from pipeline.models.inference import load_models, load_voxel_models
 from pipeline.models.pretrained import load_medicalnet, medicalnet_features
 from pipeline.nets.lpips import Lpips
@@ -41,7 +40,7 @@ from schemas.errors import ContractError
 from schemas.evaluation import EvaluateParams, ProbeParams
 from schemas.params import EmbedParams
 from stages.cli import app
-from tests.training.test_training import CPU, LDAE, LDM
+from tests.support.tiny_models import CPU
 
 pytestmark = pytest.mark.slow
 """Networks are trained and judged."""
@@ -55,16 +54,6 @@ PARAMS = EvaluateParams.model_validate(
         "generation": {"count": 2},
     }
 )
-
-
-@pytest.fixture(scope="module")
-def ldae_path(tmp_path_factory, latents_path, split):
-    root = tmp_path_factory.mktemp("ldae")
-    store = open_latents(latents_path)
-    stages.train_denoiser(store, split, LDM, root / "ldm", device=CPU)
-    frozen = load_diffusion(root / "ldm", device=CPU)
-    stages.train_ldae(store, split, frozen, LDAE, root / "ldae", device=CPU)
-    return root / "ldae"
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from pipeline.phantom.cohort import make_phantom_cohort
 from pipeline.runtime.devices import torch_threads
 from schemas.errors import ScanError
 from schemas.params import PhantomParams, PreprocessParams
-from tests.conftest import MadeOnce
+from tests.support.made_once import MadeOnce
 
 pytestmark = pytest.mark.slow
 

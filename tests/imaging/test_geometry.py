@@ -22,17 +22,9 @@ from pipeline.imaging.register import correlation
 from pipeline.imaging.template import GRID_CENTRE, grid_affine, load_template
 from schemas.errors import ScanError
 from schemas.params import GridParams, QcParams
+from tests.support.qc_numbers import GOOD
 
 DEMO, FINE = GridParams(shape=(64, 80, 64), zooms=3.0), GridParams(shape=(128, 160, 128), zooms=1.5)
-GOOD = {
-    "brain_ml": 1400.0,
-    "ncc": 0.65,
-    "dice": 0.95,
-    "coverage": 1.0,
-    "scaling": 1.3,
-    "snr": 20.0,
-    "foreground": 0.23,
-}
 
 
 def test_grids_of_equal_extent_share_their_borders() -> None:

@@ -14,7 +14,7 @@ from pipeline.imaging.template import grid_affine, load_template, load_tissues
 from pipeline.imaging.turns import quarter_turns, ranked_turns
 from schemas.errors import ScanError
 from schemas.params import GridParams, Params, QcParams
-from tests.imaging.test_geometry import GOOD
+from tests.support.qc_numbers import GOOD
 
 GRID = GridParams(shape=(64, 80, 64), zooms=3.0)
 T1W = {"white_grey": 1.5, "grey_fluid": 1.3}

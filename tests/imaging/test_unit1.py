@@ -10,7 +10,7 @@ from scipy.ndimage import gaussian_filter
 from pipeline.imaging.brain import deepbet_mask
 from pipeline.phantom.cohort import make_phantom_cohort
 from schemas.params import PhantomParams
-from tests.conftest import MadeOnce
+from tests.support.made_once import MadeOnce
 
 NOISE = 0.04
 """Std of the noise of each inversion, over the signal of tissue in the second."""

@@ -15,7 +15,7 @@ from pipeline.labels.visits import months_of_visit
 from pipeline.sources.dicom_source import dicom_sessions, is_dicom
 from schemas.errors import ContractError
 from stages.cli import app
-from tests.cohort.test_ingest import build, touch
+from tests.support.source_folders import build, touch
 
 
 def bids_of(root: Path, *names: str, people: str | None = None) -> Path:

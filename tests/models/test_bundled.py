@@ -18,7 +18,7 @@ from schemas.errors import ContractError, ParamsError
 from schemas.params import GridParams
 from stages.cli import app
 from stages.params_file import load_params
-from tests.conftest import SHAPE
+from tests.support.volumes import SHAPE
 
 CPU = torch.device("cpu")
 BUNDLED = bundled.BUNDLED

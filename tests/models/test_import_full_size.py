@@ -20,7 +20,7 @@ from pipeline.models.conversion.monai_import import import_autoencoder
 from pipeline.models.conversion.published_import import Choices, Files, import_ldae
 from pipeline.models.frozen import load_ldae
 from tests.support import published_layout as layout
-from tests.support.tiny_study import ROOT
+from tests.support.paths import ROOT
 
 CPU = torch.device("cpu")
 asked = pytest.mark.skipif(

@@ -17,7 +17,7 @@ from pipeline.stores.latents import open_latents
 from schemas.errors import ContractError
 from schemas.params import EncodeParams
 from stages.cli import app
-from tests.conftest import make_volumes, subjects
+from tests.support.volumes import make_volumes, subjects
 
 CPU = torch.device("cpu")
 ARGUMENTS = {

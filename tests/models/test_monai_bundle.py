@@ -13,7 +13,7 @@ import torch
 from pipeline.models.conversion.monai_export import export_monai_bundle
 from pipeline.models.conversion.monai_import import import_autoencoder
 from pipeline.models.frozen import load_autoencoder
-from tests.conftest import SHAPE, smooth_volume
+from tests.support.volumes import SHAPE, smooth_volume
 
 CPU = torch.device("cpu")
 

@@ -34,10 +34,10 @@ from schemas.evaluation import EvaluateParams, ProbeParams
 from schemas.params import EmbedParams, PreprocessParams
 from stages.cli import app, main
 from stages.params_file import load_params
-from tests.probes.test_probes import QUICK, cohort
 from tests.support import published_layout as layout
+from tests.support.paths import ROOT
+from tests.support.probe_cohort import QUICK, cohort
 from tests.support.published_models import NAMES, PublishedStudy, make_store, make_study
-from tests.support.tiny_study import ROOT
 
 CPU = torch.device("cpu")
 

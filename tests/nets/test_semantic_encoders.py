@@ -1,7 +1,5 @@
 """Every semantic encoder behind one interface: trained, frozen, loaded, embedded."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -21,13 +19,14 @@ from schemas.diffusion import SemanticEncoderParams, TrainLdaeParams, TrainLdmPa
 from schemas.errors import ContractError, ParamsError
 from schemas.params import EmbedParams, Params
 from stages.params_file import load_params
-from tests.conftest import make_volumes, subjects
+from tests.support.paths import ROOT
+from tests.support.volumes import make_volumes, subjects
 
 pytestmark = pytest.mark.slow
 """Networks are trained."""
 
 CPU = torch.device("cpu")
-PARITY = Path(__file__).parents[2] / "params" / "parity.yaml"
+PARITY = ROOT / "params" / "parity.yaml"
 SHARED = {"steps": 3, "batch_size": 4, "checkpoint_every": 3, "precision": "fp32"}
 LDM = TrainLdmParams(
     **SHARED, denoiser={"base_channels": 8, "attention_levels": [1], "multipliers": [1, 2]}

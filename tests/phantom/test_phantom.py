@@ -5,7 +5,6 @@ import gzip
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,18 +18,15 @@ from sklearn.model_selection import cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from pipeline.phantom import cohort
 from pipeline.phantom.anatomy import CAUSES
-from pipeline.phantom.atlas import Atlas, build_atlas, open_atlas, write_atlas
+from pipeline.phantom.atlas import Atlas
 from pipeline.phantom.cohort import TRUTH_COLUMNS, make_phantom_cohort
 from pipeline.phantom.grid import BRAIN, Grid, exponential, jacobian, sample
 from pipeline.phantom.scanner import make_shape, scan, true_volumes
 from pipeline.phantom.subjects import Visit, make_subject, make_visits
 from schemas.manifest import VOLUMES
 from schemas.params import PhantomParams
-from tests.conftest import MadeOnce
-
-TINY = PhantomParams(subjects=2, zooms=4.0, multi_visit_share=0.0, masks=True)
+from tests.support.phantoms import TINY
 
 
 def digests(root: Path) -> dict[str, str]:
@@ -46,25 +42,6 @@ def rows(path: Path) -> list[dict[str, str]]:
     """Return a TSV's rows."""
     with path.open() as file:
         return list(csv.DictReader(file, delimiter="\t"))
-
-
-@pytest.fixture(scope="module")
-def atlas(made_once: MadeOnce) -> Iterator[Atlas]:
-    """Built once; cohorts made meanwhile take it as well."""
-    atlas = open_atlas(made_once("atlas", _written_atlas))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cohort, "build_atlas", lambda zooms: {4.0: atlas}[zooms])
-        yield atlas
-
-
-def _written_atlas(folder: Path) -> Path:
-    write_atlas(build_atlas(zooms=4.0), folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def dataset(atlas: Atlas, made_once: MadeOnce) -> Path:
-    return made_once("phantoms", lambda root: make_phantom_cohort(root, TINY))
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from tests.imaging.test_broken_inputs import FAULTS
+from tests.support.broken_files import FAULTS
 from tests.support.command_line import collect, environment, preprocess_command, save_brain
 
 PEAK = """

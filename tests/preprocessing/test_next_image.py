@@ -8,12 +8,11 @@ import pytest
 
 from pipeline.cohort.candidates import candidates_of
 from pipeline.cohort.ingest import build_cohort
-from pipeline.imaging import preprocess_scan as chain
 from pipeline.preprocessing.qc_overrides import Override
 from pipeline.preprocessing.run import PreprocessSummary, preprocess_cohort
 from pipeline.stores.volumes import open_volumes
 from schemas.params import CohortParams
-from tests.preprocessing.test_preprocess import PARAMS, Chain
+from tests.support.fake_chain import PARAMS, Chain
 
 CONTENTS = {
     "sub-1": {"run-1": "broken 1", "run-2": "good 1"},
@@ -24,13 +23,6 @@ CONTENTS = {
     "sub-6": {"ce-gd": "good 6"},
 }
 """The content of a file decides what the stand-in for the chain makes of it."""
-
-
-@pytest.fixture
-def fake(monkeypatch: pytest.MonkeyPatch) -> Chain:
-    fake = Chain()
-    monkeypatch.setattr(chain, "preprocess_scan", fake)
-    return fake
 
 
 @pytest.fixture

@@ -1,79 +1,23 @@
 """A cohort through preprocessing: quarantine, resume, equal bytes. The chain itself is faked."""
 
-import hashlib
 import json
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 
 from pipeline.cohort.ingest import build_manifest
-from pipeline.imaging import preprocess_scan as chain
-from pipeline.imaging.preprocess_scan import PreprocessedScan
 from pipeline.preprocessing.finished_scans import Staging
 from pipeline.preprocessing.run import PreprocessSummary, preprocess_cohort
 from pipeline.runtime.files import lock_store
 from pipeline.stores.verify import verify_store
 from pipeline.stores.volumes import open_volumes
-from schemas.errors import ContractError, ScanError
-from schemas.params import CohortParams, GridParams, PreprocessParams, QcParams
+from schemas.errors import ContractError
+from schemas.params import CohortParams, PreprocessParams, QcParams
+from tests.support.command_line import store_digest
+from tests.support.fake_chain import PARAMS, Chain
 
-SHAPE = (7, 8, 9)
-PARAMS = PreprocessParams(grid=GridParams(shape=SHAPE, zooms=25.0))
 NUM_SCANS = 20
-
-
-class Chain:
-    """Stands in for preprocess_scan: the file's content decides the outcome."""
-
-    def __init__(self) -> None:
-        self.calls: list[str] = []
-        self.stop_after: int | None = None
-
-    def __call__(self, path: Path, params: PreprocessParams) -> PreprocessedScan:
-        if self.stop_after is not None and len(self.calls) >= self.stop_after:
-            raise KeyboardInterrupt
-        self.calls.append(path.name)
-        content = path.read_text()
-        if content.startswith("broken"):
-            raise ScanError("truncated gzip: the file ends early; copy it again")
-        if content.startswith("crash"):
-            raise ZeroDivisionError("a bug\nwith a second line")
-        if content.startswith("memory"):
-            raise MemoryError
-        rng = np.random.default_rng(len(content))
-        ncc = 0.1 if content.startswith("wrong") else 0.3 if content.startswith("odd") else 0.7
-        return PreprocessedScan(
-            bias=None,
-            volume=rng.integers(0, 255, SHAPE, np.uint8),
-            native_to_mni=np.eye(4),
-            native_affine=np.eye(4) * 2,
-            native_shape=(9, 8, 7),
-            intensity_range=(0.0, 1.0),
-            qc={
-                "status": "ignored",
-                "reasons": "",
-                "brain_ml": 1400.0,
-                "ncc": ncc,
-                "dice": 0.94,
-                "scaling": 1.3,
-                "coverage": 1.0,
-                "snr": 20.0,
-                "foreground": 0.2,
-                "strip_method": "deepbet",
-                "wide_search": "false",
-            },
-            notes=(),
-            timings={"read": 0.1},
-        )
-
-
-@pytest.fixture
-def fake(monkeypatch: pytest.MonkeyPatch) -> Chain:
-    fake = Chain()
-    monkeypatch.setattr(chain, "preprocess_scan", fake)
-    return fake
 
 
 @pytest.fixture
@@ -101,14 +45,6 @@ def run(cohort: Path, params: PreprocessParams = PARAMS, name: str = "v.zarr") -
         prior_quarantine=refused,
         workers=1,
     )
-
-
-def store_digest(path: Path) -> str:
-    """Return the digest of every byte of a store."""
-    digest = hashlib.sha256()
-    for file in sorted(p for p in path.rglob("*") if p.is_file()):
-        digest.update(str(file.relative_to(path)).encode() + file.read_bytes())
-    return digest.hexdigest()
 
 
 def test_bad_scans_are_quarantined_and_the_rest_goes_on(cohort: Path, fake: Chain) -> None:

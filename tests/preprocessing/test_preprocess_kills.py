@@ -14,7 +14,6 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from tests.conftest import MadeOnce
 from tests.support.command_line import (
     collect,
     environment,
@@ -22,6 +21,7 @@ from tests.support.command_line import (
     save_brain,
     store_digest,
 )
+from tests.support.made_once import MadeOnce
 
 pytestmark = pytest.mark.slow
 NUM_SCANS = 4

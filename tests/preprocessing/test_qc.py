@@ -19,7 +19,8 @@ from schemas.errors import ContractError, ParamsError, PipelineError
 from schemas.params import QcParams
 from stages.cli import app
 from stages.scaffold import scaffold
-from tests.preprocessing.test_preprocess import PARAMS, SHAPE, Chain, store_digest
+from tests.support.command_line import store_digest
+from tests.support.fake_chain import PARAMS, SHAPE, Chain
 from tests.support.imaging_fixtures import save
 
 KINDS = {"sub-a": "good", "sub-b": "good!", "sub-c": "odd", "sub-d": "wrong", "sub-e": "broken"}

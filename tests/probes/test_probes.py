@@ -4,7 +4,6 @@ import json
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from sklearn import metrics as sk
@@ -20,47 +19,10 @@ from pipeline.probes.supervised_encoder import random_encoder_codes, supervised_
 from schemas.errors import ContractError
 from schemas.evaluation import ProbeParams
 from schemas.metrics import Prediction
-from tests.conftest import MadeOnce
+from tests.support.made_once import MadeOnce
+from tests.support.probe_cohort import PARAMS, QUICK, cohort
 
 pytestmark = pytest.mark.slow
-
-PARAMS = ProbeParams(
-    classification={"diagnosis": ("CN", "AD")},
-    regression=("age_years",),
-    oracle=("ventricle_ml",),
-    bootstrap=60,
-    folds=3,
-    repeats=2,
-    permutations=20,
-)
-
-QUICK = PARAMS.model_copy(
-    update={"bootstrap": 10, "folds": 2, "repeats": 1, "permutations": 0, "heads": ()}
-)
-
-
-def cohort(subjects: int = 36, seed: int = 0) -> tuple[dict[str, np.ndarray], pd.DataFrame]:
-    """Return features that carry diagnosis and age, and a manifest with two visits each."""
-    generator = np.random.default_rng(seed)
-    subject = np.repeat(np.arange(subjects), 2)
-    sick = (np.arange(subjects) % 2)[subject]
-    age = generator.uniform(55, 85, subjects)[subject]
-    split = np.array(["train", "train", "train", "val", "test", "test"])[np.arange(subjects) % 6]
-    table = pd.DataFrame(
-        {
-            "scan_id": [f"sub-{s:03d}_ses-{v}" for v, s in enumerate(subject)],
-            "subject_id": [f"sub-{s:03d}" for s in subject],
-            "age_years": age,
-            "sex": np.where(generator.random(subjects)[subject] < 0.5, "F", "M"),
-            "diagnosis": np.where(sick == 1, "AD", "CN"),
-            "ventricle_ml": 20 + 0.8 * (age - 55) + 2 * sick,
-            "split": split[subject],
-        }
-    )
-    y_sem = generator.normal(size=(2 * subjects, 7))
-    y_sem[:, 2] += 2.5 * sick
-    y_sem[:, 4] = 5 * y_sem[:, 4] + age
-    return {"y_sem": y_sem, "noise": generator.normal(size=(2 * subjects, 5))}, table
 
 
 def fitted_numbers(results: ProbeResults) -> dict[str, Any]:

@@ -34,7 +34,7 @@ from schemas.manifest import VOLUMES
 from schemas.metrics import FEWEST_SUBJECTS, Estimate
 from schemas.params import Params
 from schemas.stores import StoreAttributes
-from tests.conftest import MadeOnce
+from tests.support.made_once import MadeOnce
 
 pytestmark = pytest.mark.slow
 """A whole study is drawn first."""

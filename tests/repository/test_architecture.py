@@ -4,7 +4,8 @@ import ast
 import re
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+from tests.support.paths import ROOT
+
 TEXT = (ROOT / "docs" / "architecture.md").read_text()
 PACKAGES = ("pipeline", "stages", "schemas")
 

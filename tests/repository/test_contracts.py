@@ -14,8 +14,7 @@ from packaging.requirements import Requirement
 
 from schemas.json_schema import json_schemas
 from schemas.stores import StoreRecord
-
-ROOT = Path(__file__).parents[2]
+from tests.support.paths import ROOT
 
 
 @pytest.mark.parametrize("name", sorted(json_schemas()))

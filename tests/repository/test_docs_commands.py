@@ -19,7 +19,8 @@ import yaml
 from typer.testing import CliRunner
 
 from stages.cli import app
-from tests.support.tiny_study import ROOT, TINY_OPTIONS, run
+from tests.support.paths import ROOT
+from tests.support.tiny_study import TINY_OPTIONS, run
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"(<!-- not run: .+? -->\n)?^```([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)

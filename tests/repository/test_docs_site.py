@@ -1,14 +1,12 @@
 """The documentation builds without a warning, and its reference is the application's."""
 
 import sys
-from pathlib import Path
 
 import pytest
 from sphinx.cmd.build import build_main
 
 from stages.cli import STAGES, TOOLS
-
-ROOT = Path(__file__).parents[2]
+from tests.support.paths import ROOT
 
 
 def test_every_command_and_option_is_in_the_reference(monkeypatch):

@@ -8,9 +8,10 @@ import nibabel as nib
 import pandas as pd
 import pytest
 
+from tests.support.paths import ROOT
 from tests.support.tiny_study import TINY
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
+EXAMPLES = ROOT / "examples"
 
 
 @pytest.mark.slow

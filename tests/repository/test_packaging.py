@@ -12,9 +12,9 @@ import pytest
 import yaml
 
 from pipeline import __version__
-from tests.conftest import MadeOnce
+from tests.support.made_once import MadeOnce
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 PACKAGES = ("pipeline", "stages", "schemas")
 
 

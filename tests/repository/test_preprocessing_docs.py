@@ -12,9 +12,10 @@ from pipeline.imaging.geometry import resample_masked
 from pipeline.imaging.qc import NUMBERS
 from pipeline.stores.volumes import VolumeRow, write_volumes
 from schemas.params import QcParams
-from tests.conftest import SHAPE, volume_attributes
+from tests.support.paths import ROOT
+from tests.support.volumes import SHAPE, volume_attributes
 
-TEXT = (Path(__file__).parents[2] / "docs" / "preprocessing.md").read_text()
+TEXT = (ROOT / "docs" / "preprocessing.md").read_text()
 
 
 def test_snippet_brings_a_volume_back_to_native_space(

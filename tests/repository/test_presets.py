@@ -7,7 +7,7 @@ import pytest
 
 from pipeline.training.step_module import ADAM_BETAS
 from stages.params_file import load_params
-from tests.support.tiny_study import ROOT
+from tests.support.paths import ROOT
 
 PAGE = (ROOT / "docs" / "method.md").read_text()
 SECTIONS = ("train_ldm", "train_ldae", "evaluate")

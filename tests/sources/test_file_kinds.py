@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.sources.file_kinds import not_t1w
-from tests.cohort.test_ingest import build, faulty, touch
+from tests.support.source_folders import build, faulty, touch
 
 RESULTS = [
     "p0T1", "p1T1", "mwp1T1", "smwp1T1", "wp2T1", "c1T1", "rc1T1", "wmT1", "mT1", "wT1",

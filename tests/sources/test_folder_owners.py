@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.sources.folder_owners import owners_of
-from tests.cohort.test_ingest import build, touch
+from tests.support.source_folders import build, touch
 
 TREES = {
     "oasis-1": (

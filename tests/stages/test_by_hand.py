@@ -3,7 +3,6 @@
 import ast
 import dataclasses
 import re
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -19,9 +18,10 @@ from pipeline.stores.volumes import open_volumes, write_volumes
 from schemas.errors import ContractError, ParamsError
 from stages.cli import STAGES, TOOLS, app
 from stages.requested_settings import READS, SCHEDULED, SPREADS
-from tests.conftest import volume_attributes, volume_row
+from tests.support.paths import ROOT
+from tests.support.volumes import volume_attributes, volume_row
 
-STAGE_FILES = Path(__file__).parents[2] / "stages"
+STAGE_FILES = ROOT / "stages"
 CPU = torch.device("cpu")
 
 

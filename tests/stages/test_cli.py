@@ -5,7 +5,6 @@ import re
 import resource
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import yaml
@@ -18,8 +17,8 @@ from stages.cli import STAGES, TOOLS, app, main
 from stages.messages import from_here
 from stages.params_file import load_params
 from tests.support.imaging_fixtures import save
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 COMMANDS = [*STAGES, *TOOLS]
 
 

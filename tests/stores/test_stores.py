@@ -15,7 +15,7 @@ from pipeline.stores.open_store import OpenStore, is_current
 from pipeline.stores.verify import verify_store
 from pipeline.stores.volumes import _arrays, open_volumes, write_volumes
 from schemas.errors import ContractError
-from tests.conftest import SHAPE, make_volumes, subjects, volume_attributes, volume_row
+from tests.support.volumes import SHAPE, make_volumes, subjects, volume_attributes, volume_row
 
 
 def test_volumes_come_back_as_written(volumes):

@@ -11,8 +11,8 @@ import numpy as np
 
 from pipeline.imaging.template import grid_affine, load_template
 from schemas.params import GridParams
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 CHEAP = (
     "brain_mask=none",
     "bias_field=false",

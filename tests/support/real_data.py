@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
-DATA = Path(__file__).parents[3] / "shared" / "data"
+from tests.support.paths import ROOT
+
+DATA = ROOT.parent / "shared" / "data"
 
 
 def real_t1w() -> Path:

@@ -6,10 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.support.paths import ROOT
 from tests.support.warm_pipeline import warm_programs
 
 BIN = Path(sys.executable).parent
-ROOT = Path(__file__).parents[2]
 TINY = {
     "cohort.phantom.subjects": 6,
     "cohort.phantom.zooms": 4.0,

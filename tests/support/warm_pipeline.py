@@ -21,7 +21,8 @@ from pathlib import Path
 import psutil
 from filelock import FileLock
 
-ROOT = Path(__file__).parents[2]
+from tests.support.paths import ROOT
+
 PROGRAM = Path(sys.executable).with_name("pipeline")
 PATIENCE_S = 2.0
 """How often the server looks whether the tests are still there."""

@@ -17,7 +17,7 @@ from pipeline.training.batches import step_generator
 from pipeline.training.resize_latent_channels import narrowed
 from schemas.autoencoder import AdversarialParams, TrainAeParams
 from schemas.errors import ContractError
-from tests.conftest import TINY_AE
+from tests.support.tiny_models import TINY_AE
 
 CPU = torch.device("cpu")
 SMALL = {"channels": (8,), "latent_channels": 2, "num_res_blocks": 1, "norm_groups": 4, "patch": 2}

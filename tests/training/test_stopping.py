@@ -16,11 +16,11 @@ from pipeline.models.artefact import read_artefact
 from pipeline.stores.latents import open_latents
 from pipeline.training.distributed import Processes, processes
 from schemas.diffusion import TrainLdmParams
+from tests.support.paths import ROOT
 
 pytestmark = pytest.mark.slow
 """Networks are trained."""
 
-ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")
 LDM = TrainLdmParams(
     steps=12,

@@ -22,30 +22,12 @@ from pipeline.stores.latents import Latents, open_latents
 from pipeline.training.autoencoder import AutoencoderModule, train_autoencoder
 from pipeline.training.batches import batch_rows
 from pipeline.training.step_module import StepModule
-from schemas.diffusion import TrainLdaeParams, TrainLdmParams
 from schemas.errors import ContractError, TrainingError
 from schemas.section import OptimParams
-from tests.conftest import TINY_AE
+from tests.support.tiny_models import CPU, LDAE, LDM, TINY_AE
 
 pytestmark = pytest.mark.slow
 """Networks are trained."""
-
-CPU = torch.device("cpu")
-SHARED = {"steps": 12, "batch_size": 4, "checkpoint_every": 4, "precision": "fp32"}
-LDM = TrainLdmParams(
-    **SHARED, denoiser={"base_channels": 8, "attention_levels": [1], "multipliers": [1, 2]}
-)
-LDAE = TrainLdaeParams(**SHARED, encoder={"channels": [8, 16], "dim": 12, "num_heads": 2})
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory, latents_path, split):
-    root = tmp_path_factory.mktemp("trained")
-    store = open_latents(latents_path)
-    stages.train_denoiser(store, split, LDM, root / "ldm", device=CPU)
-    frozen = load_diffusion(root / "ldm", device=CPU)
-    stages.train_ldae(store, split, frozen, LDAE, root / "ldae", device=CPU)
-    return root
 
 
 def test_batches_cover_every_scan_once_an_epoch():

@@ -11,8 +11,8 @@ import pytest
 from pipeline.workers.slurm import read_slurm, slurm_cluster
 from schemas.cluster import SlurmConfig
 from schemas.errors import ParamsError
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 SCRIPT = """
 import sys
 from pathlib import Path
