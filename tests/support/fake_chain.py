@@ -1,12 +1,14 @@
 """A stand-in for the preprocessing of one scan: what the file holds decides the outcome."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 
 from pipeline.imaging.preprocess_scan import PreprocessedScan
 from schemas.errors import ScanError
 from schemas.params import GridParams, PreprocessParams
+from tests.support.volumes import smooth_volume
 
 SHAPE = (7, 8, 9)
 
@@ -57,3 +59,15 @@ class Chain:
             notes=(),
             timings={"read": 0.1},
         )
+
+
+def preprocessed(status="pass"):
+    return SimpleNamespace(
+        volume=smooth_volume(16),
+        native_to_mni=np.eye(4),
+        native_affine=np.diag([3.0, 3, 3, 1]),
+        native_shape=(17, 25, 21),
+        intensity_range=(5.0, 250.0),
+        bias=None,
+        qc={"status": status, "reasons": "brain of 9 ml, expected 600 to 2600", "ncc": 0.5},
+    )

@@ -3,9 +3,11 @@
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from scipy.ndimage import gaussian_filter
 
 from pipeline.stores.volumes import BIAS_GRID, VolumeRow, VolumeStore, open_volumes, write_volumes
+from schemas.manifest import MANIFEST_COLUMNS
 from schemas.stores import StoreAttributes
 
 SHAPE = (16, 24, 20)
@@ -59,3 +61,17 @@ def make_volumes(path: Path, scan_ids: list[str]) -> VolumeStore:
 
 def subjects(count: int) -> list[str]:
     return [f"sub-{i:03d}" for i in range(count)]
+
+
+def write_manifest_of(folder, split, months=lambda i: 6.0 * i):
+    rows = [
+        dict.fromkeys(MANIFEST_COLUMNS, "x")
+        | {"scan_id": scan, "subject_id": scan, "split": name}
+        | {"age_years": 70.0, "months_from_first": months(i)}
+        for name, scans in split.items()
+        for i, scan in enumerate(scans)
+    ]
+    table = pd.DataFrame(rows)
+    table.loc[table["scan_id"] == OTHER, "subject_id"] = SCAN
+    table.to_csv(folder / "manifest.csv", index=False)
+    return folder / "manifest.csv"
