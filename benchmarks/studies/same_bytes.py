@@ -11,6 +11,7 @@ import hashlib
 import json
 import re
 import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from html.parser import HTMLParser
 from pathlib import Path
@@ -29,7 +30,7 @@ MINUTES = ("training", 3)
 SECONDS = re.compile(r"[\d.]+ s|.* [\d.]+ s, [\d.]+ times as long\.")
 """Of the sentence on the pace of a reconstruction."""
 Parts = Mapping[str, str]
-"""What is compared, by name: the digest of a scan's array, of a tensor, a number, a line."""
+"""What is compared, by name: the digest of a scan's array, of a tensor, a number, a text."""
 
 
 def store_parts(path: Path) -> dict[str, Parts]:
@@ -122,9 +123,10 @@ class VisibleText(HTMLParser):
 
 
 def text_parts(path: Path) -> Parts:
-    """Return the lines of a page by their number."""
+    """Return how often each piece of text stands on a page, and a digest of their order."""
     lines = VisibleText(path.read_text()).lines
-    return {f"piece {number}": line for number, line in enumerate(lines, start=1)}
+    counts = {line: f"{count} times" for line, count in Counter(lines).items()}
+    return counts | {"order of all pieces": digest("\n".join(lines).encode())}
 
 
 def study_parts(study: Path) -> dict[str, Parts]:

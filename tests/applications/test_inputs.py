@@ -26,7 +26,8 @@ from pipeline.stores.latents import open_latents
 from pipeline.stores.provenance import check_same_scans
 from schemas.errors import ContractError, ParamsError, ScanError
 from schemas.evaluation import EvaluateParams
-from schemas.params import GridParams, PreprocessParams
+from schemas.grid import GridParams
+from schemas.params import PreprocessParams
 from tests.support.fake_chain import preprocessed
 from tests.support.tiny_models import CPU
 from tests.support.volumes import SCAN, SHAPE

@@ -22,7 +22,8 @@ from pipeline.imaging.geometry import resample_masked
 from pipeline.imaging.preprocess_scan import scale_intensities
 from pipeline.imaging.template import grid_affine
 from schemas.errors import ContractError
-from schemas.params import GridParams, PreprocessParams
+from schemas.grid import GridParams
+from schemas.params import PreprocessParams
 from tests.support.fake_chain import preprocessed
 from tests.support.volumes import SCAN, make_volumes
 

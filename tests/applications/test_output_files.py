@@ -29,7 +29,7 @@ def test_files_say_what_was_done(tmp_path, opener, models, direction):
     assert [output["scale"] for output in record["outputs"]] == [-1, 1]
     image = nib.load(tmp_path / record["outputs"][0]["file"])
     assert image.shape == SHAPE
-    np.testing.assert_allclose(image.affine, models.autoencoder.grid["affine"])
+    np.testing.assert_allclose(image.affine, models.autoencoder.grid.affine)
     assert int(image.header["sform_code"]) == 4
     assert (tmp_path / record["picture"]).read_bytes().startswith(b"\x89PNG")
     assert not list(tmp_path.glob(".*"))

@@ -6,7 +6,7 @@ from scipy.ndimage import zoom
 from pipeline.imaging.bias import BiasField
 from pipeline.imaging.template import grid_affine
 from pipeline.stores.volumes import BIAS_GRID
-from schemas.params import GridParams
+from schemas.grid import GridParams
 
 
 def test_the_stored_samples_of_a_bias_field_are_enough():

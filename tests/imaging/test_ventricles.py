@@ -14,7 +14,8 @@ from pipeline.imaging.ventricles import (
     ventricle_ml,
     ventricle_territory,
 )
-from schemas.params import GridParams, PreprocessParams
+from schemas.grid import GridParams
+from schemas.params import PreprocessParams
 from tests.support.real_data import real_more
 
 DEMO, CPU, FINE = (

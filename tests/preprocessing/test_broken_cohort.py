@@ -14,7 +14,7 @@ from tests.support.command_line import collect, environment, preprocess_command,
 PEAK = """
 import re, sys
 from pathlib import Path
-from pipeline.precompute import tasks
+from pipeline.preprocessing import scan_task as tasks
 from stages.cli import main
 run_task = tasks.run_task
 def peak():  # getrusage's maximum would be that of pytest, from which this process was forked

@@ -7,7 +7,8 @@ import numpy as np
 
 from pipeline.imaging.preprocess_scan import PreprocessedScan
 from schemas.errors import ScanError
-from schemas.params import GridParams, PreprocessParams
+from schemas.grid import GridParams
+from schemas.params import PreprocessParams
 from tests.support.volumes import smooth_volume
 
 SHAPE = (7, 8, 9)
