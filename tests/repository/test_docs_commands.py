@@ -102,9 +102,6 @@ class Shell:
         assert set(words[1:]) <= set(yaml.safe_load(Path("dvc.yaml").read_text())["stages"])
         for name in MADE_BY_REPRO:
             _copy(self.tiny_study / name, Path(name))
-        directions = Path("reports/probe/directions.json")
-        if directions.is_file():
-            _name_a_diagnosis(directions)
         if _under_git():  # what compares versions needs to find that a run has ended
             self._program("dvc", "commit", "--force", "--quiet")
 
@@ -143,23 +140,12 @@ def _furnish(folder: Path, tiny_study: Path, *, finished: bool) -> None:
     """Lay out what the pages speak of: bids, nifti, head.nii.gz, and a finished study or none."""
     if finished:
         shutil.copytree(tiny_study, folder, dirs_exist_ok=True)
-        _name_a_diagnosis(folder / "reports" / "probe" / "directions.json")
     (folder / "bids").symlink_to(tiny_study / "data" / "cohort" / "bids")
     scan = next((folder / "bids").rglob("sub-002_ses-M00_T1w.nii.gz"))
     (folder / "nifti").mkdir()
     shutil.copy(scan, folder / "nifti")
     shutil.copy(scan, folder / "head.nii.gz")
     (folder / "people.csv").write_text("ID,scan,DX\n1,head.nii.gz,AD\n")
-
-
-def _name_a_diagnosis(directions: Path) -> None:
-    """Let the direction of age stand for one of the diagnosis: six subjects are too few for it."""
-    text = directions.read_text()
-    directions.write_text(
-        text.replace('"age_years"', '"diagnosis:AD"', 2).replace(
-            '"diagnosis:AD":', '"diagnosis":', 1
-        )
-    )
 
 
 def _runnable(page: Path) -> list[Block]:

@@ -1,4 +1,4 @@
-"""The whole study on six tiny phantom subjects: run, run again, damage, run again."""
+"""The whole study on eight tiny phantom subjects: run, run again, damage, run again."""
 
 import json
 import shutil
@@ -49,7 +49,7 @@ def _check_results(study: Path) -> None:
     manifest = pd.read_csv(study / "data" / "cohort" / "manifest.csv", dtype=str)
     quarantine = pd.read_csv(study / "data" / "quarantine.csv", dtype=str)
     store = open_latents(study / "data" / "latents.zarr")
-    assert manifest["subject_id"].nunique() == 6
+    assert manifest["subject_id"].nunique() == 8
     assert len(store) + len(quarantine) == len(manifest)
     assert manifest.groupby("subject_id")["split"].nunique().eq(1).all()
     evaluate = json.loads((study / "reports" / "evaluate" / "metrics.json").read_text())

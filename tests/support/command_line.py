@@ -37,7 +37,10 @@ def save_brain(path: Path, seed: int) -> Path:
 
 
 def environment(**more: str) -> dict[str, str]:
-    """Return the environment of a child process that imports this checkout."""
+    """Return the environment of a child process that imports this checkout.
+
+    One thread: on some processors their number decides the last bits of latents.
+    """
     paths = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
     return os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"} | more
 

@@ -1,4 +1,8 @@
-"""A whole study on six tiny phantom subjects, made once (`made_once`)."""
+"""A whole study on eight tiny phantom subjects, made once (`made_once`).
+
+Enough for a probe of the diagnosis: two subjects of each class to fit on, both classes in test,
+where one of them comes three times, so that there is a middle visit to judge.
+"""
 
 import json
 import os
@@ -6,12 +10,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.support.paths import ROOT
-from tests.support.warm_pipeline import warm_programs
+from tests.support.command_line import environment
 
 BIN = Path(sys.executable).parent
 TINY = {
-    "cohort.phantom.subjects": 6,
+    "cohort.phantom.subjects": 8,
+    "cohort.phantom.seed": 24,
     "cohort.phantom.zooms": 4.0,
     "cohort.split.seed": 0,
     "cohort.split.train": 0.5,
@@ -50,15 +54,14 @@ FIRST_RUN = "first_run.txt"
 
 def run(*command: str, cwd: Path) -> subprocess.CompletedProcess:
     """Run a command with this environment's programs and this checkout's code."""
-    environment = os.environ | {
-        "PATH": os.pathsep.join([str(warm_programs()), str(BIN), os.environ["PATH"]]),
-        "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
-        # Preprocessing in this process sets it for its workers; on some processors the number of
-        # threads decides the last bits of latents.
-        "OMP_NUM_THREADS": "1",
-    }
+    path = os.pathsep.join([str(BIN), os.environ["PATH"]])
     return subprocess.run(
-        command, cwd=cwd, env=environment, capture_output=True, text=True, check=False
+        command,
+        cwd=cwd,
+        env=environment(PATH=path),
+        capture_output=True,
+        text=True,
+        check=False,
     )
 
 

@@ -16,7 +16,7 @@ from pipeline.models.artefact import read_artefact
 from pipeline.stores.latents import open_latents
 from pipeline.training.distributed import Processes, processes
 from schemas.diffusion import TrainLdmParams
-from tests.support.paths import ROOT
+from tests.support.command_line import environment
 
 pytestmark = pytest.mark.slow
 """Networks are trained."""
@@ -167,7 +167,7 @@ def test_processes_are_those_of_the_slurm_step_not_of_its_job(monkeypatch):
 SENT_TO_ONE = """
 import os, signal, sys
 import pipeline.training.latent_diffusion as stages
-from pipeline.training.processes import processes
+from pipeline.training.distributed import processes
 from stages.cli import main
 
 compute = stages.DenoiserModule.compute_losses
@@ -185,11 +185,6 @@ main()
 def command(tmp_path: Path, latents_path: Path, steps: int) -> list[str]:
     out = ["--latents", str(latents_path), "--out", str(tmp_path / "ldm")]
     return ["train-ldm", *out, *OPTIONS, "--set", f"train_ldm.steps={steps}"]
-
-
-def environment(**more: str) -> dict[str, str]:
-    paths = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
-    return os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"} | more
 
 
 @pytest.mark.parametrize("launcher", ["torchrun", "srun"])
