@@ -3,47 +3,14 @@
 import logging
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
-from typer.testing import CliRunner
 
 from pipeline.cohort.ingest import detect_source
-from pipeline.cohort.manifest import read_manifest, write_manifest
-from pipeline.cohort.split import split_subjects
 from schemas.errors import ContractError, ParamsError
 from schemas.manifest import MANIFEST_COLUMNS
-from schemas.params import SplitParams
-from stages.cli import app
-from stages.scaffold import scaffold
 from tests.support.real_data import real_t1w
-from tests.support.source_folders import build, faulty, touch
-
-
-@pytest.fixture
-def bids(tmp_path: Path) -> Path:
-    root = tmp_path / "bids"
-    touch(
-        root,
-        "sub-001/ses-M00/anat/sub-001_ses-M00_T1w.nii.gz",
-        "sub-001/ses-M06/anat/sub-001_ses-M06_T1w.nii.gz",
-        "sub-002/anat/sub-002_T1w.nii",
-        "sub-002/anat/sub-002_T2w.nii",
-        "sub-003/anat/sub-003_acq-mprage_run-2_T1w.nii.gz",
-        "sub-003/anat/sub-003_acq-mprage_run-10_T1w.nii.gz",
-        "sub-003/anat/sub-003_acq-mprage_run-1_T1w.nii.gz",
-        "derivatives/other/sub-004/anat/sub-004_desc-x_T1w.nii.gz",
-        "derivatives/other/sub-002/anat/sub-002_desc-x_T1w.nii.gz",
-    )
-    (root / "participants.tsv").write_text(
-        "participant_id\tage\tsex\tdiagnosis\tsite\n"
-        "sub-001\t70\tF\tAD\t007\nsub-002\t65.5\tmale\tn/a\t012\n"
-        "sub-003\tn/a\tM\tCN\t007\nsub-004\t50\tf\tCN\t007\nsub-005\t51\tM\tCN\t007\n"
-    )
-    (root / "sub-001" / "sub-001_sessions.tsv").write_text(
-        "session_id\tage\tmmse\nses-M00\t70.2\t29\nses-M06\t70.7\t27\n"
-    )
-    return root
+from tests.support.source_folders import build, faulty, table_of, touch
 
 
 def test_bids_labels_sessions_runs_and_derivatives(
@@ -211,80 +178,6 @@ def test_visits_without_sessions_are_told_apart_by_a_remedy(tmp_path: Path) -> N
     assert len(refused) == 2
 
 
-def test_manifest_round_trip_and_relative_paths(bids: Path, tmp_path: Path) -> None:
-    manifest, _ = build(bids)
-    write_manifest(manifest, tmp_path / "manifest.csv")
-    again = read_manifest(tmp_path / "manifest.csv")
-    assert list(again["scan_id"]) == list(manifest["scan_id"])
-    assert all(path.startswith("bids/") for path in again["path"])
-    assert again["site"].iloc[0] == "007"
-    assert again["session_id"].iloc[2] == ""
-    np.testing.assert_array_equal(again["age_years"], manifest["age_years"])
-    write_manifest(manifest, tmp_path / "elsewhere" / "manifest.csv")
-    moved = read_manifest(tmp_path / "elsewhere" / "manifest.csv")
-    assert all(Path(path).is_absolute() for path in moved["path"])
-
-
-def _spoil(manifest: pd.DataFrame, name: str) -> pd.DataFrame:
-    spoilt = manifest.copy()
-    if name == "duplicate":
-        spoilt.loc[1, "scan_id"] = spoilt.loc[0, "scan_id"]
-    elif name == "two splits":
-        spoilt.loc[0, "split"] = "test" if spoilt.loc[1, "split"] == "train" else "train"
-    elif name == "unknown split":
-        spoilt.loc[1, "split"] = "dev"
-    elif name == "no path":
-        spoilt.loc[1, "path"] = ""
-    elif name == "column":
-        spoilt = spoilt.drop(columns="sex")
-    elif name == "age":
-        spoilt["age_years"] = spoilt["age_years"].astype(object)
-        spoilt.loc[1, "age_years"] = "old"
-    return spoilt
-
-
-@pytest.mark.parametrize(
-    ("name", "expected"),
-    [
-        ("duplicate", "not unique: .*row 2.*row 3"),
-        ("two splits", "two splits: .*row 2"),
-        ("unknown split", "'dev'.*row 3"),
-        ("no path", "path is empty for .*row 3"),
-        ("column", "columns sex"),
-        ("age", "'old'.*row 3"),
-    ],
-)
-def test_manifest_faults_name_the_rows(
-    bids: Path, tmp_path: Path, name: str, expected: str
-) -> None:
-    manifest, _ = build(bids)
-    path = tmp_path / "manifest.csv"
-    _spoil(manifest, name).to_csv(path, index=False)
-    with pytest.raises(ContractError, match=expected):
-        read_manifest(path)
-
-
-def test_split_is_exact_stratified_and_ignores_order() -> None:
-    strata = {f"sub-{i:03d}": "AD" if i % 2 else "CN" for i in range(24)}
-    params = SplitParams(train=0.6, val=0.15)
-    split = split_subjects(strata, params)
-    counts = pd.Series(split).value_counts()
-    assert counts.to_dict() == {"train": 14, "val": 4, "test": 6}
-    reverse = split_subjects(dict(reversed(strata.items())), params)
-    assert split == reverse
-    for name in ("train", "val", "test"):
-        sick = sum(strata[s] == "AD" for s, v in split.items() if v == name)
-        assert abs(sick - counts[name] / 2) <= 1
-    other = split_subjects(strata, params.model_copy(update={"seed": params.seed + 1}))
-    assert other != split
-
-
-@pytest.mark.parametrize("total", [3, 4, 6])
-def test_small_cohorts_leave_no_split_empty(total: int) -> None:
-    split = split_subjects({f"s{i}": "" for i in range(total)}, SplitParams(train=0.8, val=0.1))
-    assert set(split.values()) == {"train", "val", "test"}
-
-
 def test_real_cohort_has_84_subjects() -> None:
     root = real_t1w()
     assert detect_source(root) == "bids"
@@ -295,67 +188,11 @@ def test_real_cohort_has_84_subjects() -> None:
     assert manifest["age_years"].notna().mean() > 0.9
 
 
-def table_with_split(folder: Path, splits: list[str]) -> Path:
-    names = [f"{i}.nii" for i in range(len(splits))]
-    touch(folder, *names)
-    people = ["a", *(f"p{i}" for i in range(len(splits) - 2)), "a"]
-    table = pd.DataFrame({"subject": people, "path": names, "split": splits})
-    table["session"] = [f"s{i}" for i in range(len(splits))]
-    path = folder / "table.csv"
-    table.to_csv(path, index=False)
-    return path
-
-
-def test_a_split_of_ones_own_is_taken_as_it_is(tmp_path: Path) -> None:
-    path = table_with_split(tmp_path, ["Test", "train", "validation", "train", "test"])
-    manifest, _ = build(path, "table")
-    assert dict(zip(manifest["scan_id"], manifest["split"], strict=True)) == {
-        "sub-a_ses-s0": "test",
-        "sub-p0_ses-s1": "train",
-        "sub-p1_ses-s2": "val",
-        "sub-p2_ses-s3": "train",
-        "sub-a_ses-s4": "test",
-    }
-    write_manifest(manifest, tmp_path / "m.csv")
-    assert list(build(tmp_path / "m.csv", "table")[0]["split"]) == list(manifest["split"])
-
-
-@pytest.mark.parametrize(("word", "said"), [("fold-1", "is 'fold-1'"), ("", "is empty")])
-def test_a_split_that_says_something_else_is_refused(tmp_path: Path, word: str, said: str) -> None:
-    path = table_with_split(tmp_path, ["train", word, "val", "test", "train"])
-    with pytest.raises(ContractError, match=f"split of sub-p0 {said}.*rename the column"):
-        build(path, "table")
-
-
-def test_a_subject_in_two_splits_of_ones_own_is_refused(tmp_path: Path) -> None:
-    path = table_with_split(tmp_path, ["train", "val", "test", "train", "test"])
-    with pytest.raises(ContractError, match=r"table\.csv: sub-a is in two splits"):
-        build(path, "table")
-
-
-def test_init_counts_the_scans_and_refuses_an_empty_folder(tmp_path: Path) -> None:
-    empty, full, study = tmp_path / "empty", tmp_path / "full", tmp_path / "study"
-    empty.mkdir()
-    touch(full, "1.nii.gz", "2.nii.gz")
-    with pytest.raises(ContractError, match=r"no usable T1w image found; expected \.nii"):
-        scaffold(study, preset="cpu", input_path=empty, overrides=[], force=False)
-    assert not study.exists()
-    made = CliRunner().invoke(app, ["init", str(study), "--input", str(full)])
-    assert made.exit_code == 0, made.output
-    assert "ready. 2 scans found." in made.output
-
-
 def test_a_file_that_is_neither_image_nor_table_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "cohort.xlsx"
     path.write_bytes(b"PK")
     with pytest.raises(ContractError, match=r"cohort\.xlsx: neither an image"):
         detect_source(path)
-
-
-def table_of(folder: Path, text: str) -> Path:
-    touch(folder, "1.nii", "2.nii")
-    (folder / "people.csv").write_text(text)
-    return folder / "people.csv"
 
 
 def test_a_slip_in_the_name_of_a_column_is_told(
@@ -394,41 +231,3 @@ def test_a_copy_with_other_labels_is_told(tmp_path: Path, caplog: pytest.LogCapt
     assert "sub-1: duplicate scan id" in caplog.text
     assert "sub-2" not in caplog.text
     assert "its labels differ (age 70 and 55)" in refused["reason"][0]
-
-
-def test_init_says_where_diagnoses_are_others_than_those_compared(tmp_path: Path) -> None:
-    people = table_of(tmp_path, "subject,path,group\n1,1.nii,HC\n2,2.nii,MCI\n")
-    result = CliRunner().invoke(app, ["init", str(tmp_path / "study"), "--input", str(people)])
-    assert "diagnosis holds HC (1), MCI (1), not CN and AD" in result.output
-    own = ["--set", "probe.classification={diagnosis: [HC, MCI]}"]
-    again = ["init", str(tmp_path / "own"), "--input", str(people), *own]
-    assert "diagnosis holds" not in CliRunner().invoke(app, again).output
-
-
-def test_init_says_that_there_is_no_diagnosis_to_move_along(tmp_path: Path) -> None:
-    people = table_of(tmp_path, "subject,path\n1,1.nii\n2,2.nii\n")
-    result = CliRunner().invoke(app, ["init", str(tmp_path / "study"), "--input", str(people)])
-    assert "no diagnosis in the input, and manipulation would move along" in result.output
-    with pytest.raises(ContractError, match=r"people\.csv: a file is where a folder is wanted"):
-        CliRunner().invoke(
-            app, ["init", str(people), "--input", str(people)], catch_exceptions=False
-        )
-
-
-def test_a_split_that_lacks_a_class_is_told(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    sexes = dict(enumerate("FFFFMMMM", 1))
-    touch(tmp_path, *(f"{i}.nii" for i in sexes))
-    splits = ["train"] * 4 + ["test"] * 4
-    rows = [f"{i},{i}.nii,{sexes[i]},{splits[i - 1]}" for i in sexes]
-    people = tmp_path / "people.csv"
-    people.write_text("\n".join(["subject,path,sex,split", *rows]) + "\n")
-    build(people, "table")
-    assert "sex: no F in test, no M in train; probes of it cannot be judged" in caplog.text
-    caplog.clear()
-    people.write_text(
-        people.read_text().replace("1.nii,F", "1.nii,M").replace("5.nii,M", "5.nii,F")
-    )
-    build(people, "table")
-    assert "cannot be judged" not in caplog.text

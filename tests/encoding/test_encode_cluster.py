@@ -13,18 +13,16 @@ from schemas.params import EncodeParams
 
 CPU = torch.device("cpu")
 PARAMS = EncodeParams(chunk_scans=2, batch_size=2, precision="fp32")
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.filterwarnings(
-        "ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
-    ),
-]
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
+)
 
 
 def contents(path):
     return {f.relative_to(path): f.read_bytes() for f in path.rglob("*") if f.is_file()}
 
 
+@pytest.mark.slow
 def test_workers_give_the_bytes_of_one_process(tmp_path, volumes, autoencoder_path):
     autoencoder = load_autoencoder(autoencoder_path, device=CPU)
     encode_volumes(volumes, autoencoder, tmp_path / "one.zarr", PARAMS, device=CPU)
@@ -45,6 +43,7 @@ def test_workers_give_the_bytes_of_one_process(tmp_path, volumes, autoencoder_pa
     assert not (tmp_path / "none.zarr").exists()
 
 
+@pytest.mark.slow
 def test_no_scheduler_at_the_address_is_one_line(tmp_path, volumes, autoencoder_path, monkeypatch):
     monkeypatch.setattr(dask_client, "CONNECT_TIMEOUT", "1s")
     autoencoder = load_autoencoder(autoencoder_path, device=CPU)

@@ -20,7 +20,6 @@ from schemas.params import EncodeParams
 CPU = torch.device("cpu")
 PARAMS = EncodeParams(chunk_scans=2, batch_size=2, precision="fp32")
 FORK = multiprocessing.get_context("fork")
-pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
@@ -58,6 +57,7 @@ def contents(path):
     return {f.relative_to(path): f.read_bytes() for f in path.rglob("*") if f.is_file()}
 
 
+@pytest.mark.slow
 def test_twenty_kills_give_the_bytes_of_an_undisturbed_run(tmp_path, volumes, autoencoder):
     calm = tmp_path / "calm.zarr"
     started = time.monotonic()
@@ -87,6 +87,7 @@ def test_twenty_kills_give_the_bytes_of_an_undisturbed_run(tmp_path, volumes, au
     assert resumed
 
 
+@pytest.mark.slow
 def test_two_encodes_of_one_store_at_once(tmp_path, volumes, autoencoder, monkeypatch):
     out, original = tmp_path / "l.zarr", autoencoder.net.encode
     monkeypatch.setattr(autoencoder.net, "encode", lambda x: time.sleep(0.5) or original(x))

@@ -22,8 +22,6 @@ from schemas.errors import ScanError
 from schemas.params import PhantomParams, PreprocessParams
 from tests.support.made_once import MadeOnce
 
-pytestmark = pytest.mark.slow
-
 PARAMS = PreprocessParams()
 
 
@@ -105,6 +103,7 @@ def _flipped_offset_floats(head: Path, out: Path) -> Path:
     return out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "disguise",
     [_flipped_offset_floats, lambda h, o: _turned(h, o, 12, in_header=True)],
@@ -120,6 +119,7 @@ def test_disguises_agree(
     assert brain_correlation(truth, scan) >= 0.98
 
 
+@pytest.mark.slow
 def test_head_turned_by_60_degrees_registers(
     head: Path, truth: PreprocessedScan, tmp_path: Path
 ) -> None:
@@ -158,6 +158,7 @@ def _mean_distance(one: PreprocessedScan, other: PreprocessedScan) -> float:
     return float(np.linalg.norm(mni @ back[:3, :3].T + back[:3, 3] - mni, axis=1).mean())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shear", [0.06, 0.15])
 def test_a_sheared_header_puts_no_scan_elsewhere(
     head: Path, truth: PreprocessedScan, tmp_path: Path, shear: float
@@ -171,6 +172,7 @@ def test_a_sheared_header_puts_no_scan_elsewhere(
     assert shear_of(scan.native_affine) < 1e-6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wrong", [1, 12], ids=["upside down", "axes permuted, 120 degrees"])
 def test_a_header_with_mixed_up_axes_ends_in_the_right_pose(
     head: Path, truth: PreprocessedScan, tmp_path: Path, wrong: int
@@ -185,6 +187,7 @@ def test_a_header_with_mixed_up_axes_ends_in_the_right_pose(
     assert scan.qc["turned"] > 90
 
 
+@pytest.mark.slow
 def test_a_head_of_another_contrast_fails_without_a_second_opinion(
     stripped: tuple[Path, PreprocessedScan], tmp_path: Path
 ) -> None:
@@ -200,6 +203,7 @@ def test_a_head_of_another_contrast_fails_without_a_second_opinion(
     assert sum(scan.timings.values()) < 3 * sum(stripped[1].timings.values())
 
 
+@pytest.mark.slow
 def test_stripped_input_is_noticed_and_agrees(
     truth: PreprocessedScan, stripped: tuple[Path, PreprocessedScan]
 ) -> None:
@@ -208,6 +212,7 @@ def test_stripped_input_is_noticed_and_agrees(
     assert brain_correlation(truth, scan) >= 0.98
 
 
+@pytest.mark.slow
 def test_stripping_leaves_no_threads_behind_and_takes_none_from_before() -> None:
     """What runs next in the process computes with as many threads as it would have."""
     from pipeline.imaging import brain
@@ -228,12 +233,14 @@ def test_stripping_leaves_no_threads_behind_and_takes_none_from_before() -> None
     assert used == [1]
 
 
+@pytest.mark.slow
 def test_rigid_keeps_the_size_of_the_head(stripped: tuple[Path, PreprocessedScan]) -> None:
     scan = preprocess_scan(stripped[0], PreprocessParams(registration="rigid"))
     assert scan.qc["status"] == "pass", scan.qc["reasons"]
     assert scan.qc["scaling"] == pytest.approx(1, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_syn_fits_better_than_affine(stripped: tuple[Path, PreprocessedScan]) -> None:
     scan = preprocess_scan(stripped[0], PreprocessParams(registration="syn"))
     assert scan.qc["status"] == "pass", scan.qc["reasons"]

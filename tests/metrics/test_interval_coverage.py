@@ -21,8 +21,6 @@ from benchmarks.studies.interval_coverage import (
 )
 from pipeline.metrics.auc_intervals import auc_interval, rank
 
-pytestmark = pytest.mark.slow
-
 DRAWS = 1500
 SIZES = (10, 20, 40, 80)
 VISITS = (1, 3)
@@ -33,18 +31,21 @@ ERROR = 0.01
 COHORTS = [Cohort(n, visits) for n, visits in itertools.product(SIZES, VISITS)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cohort", COHORTS, ids=str)
 @pytest.mark.parametrize("area", [0.5, 0.8, 0.9])
 def test_intervals_of_auc_hold_the_truth(cohort: Cohort, area: float) -> None:
     assert LOW - ERROR <= auc_coverage(cohort, area, draws=DRAWS) <= HIGH + ERROR
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cohort", COHORTS, ids=str)
 def test_intervals_of_nearly_perfect_auc_hold_the_truth(cohort: Cohort) -> None:
     """From below alone: most cohorts are perfect, and their exact interval holds the truth."""
     assert auc_coverage(cohort, 0.98, draws=DRAWS) >= LOW - ERROR
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scores", ["unequal", "exponential"])
 @pytest.mark.parametrize("positives", [5, 15])
 def test_intervals_of_auc_hold_the_truth_for_unequal_classes(
@@ -55,6 +56,7 @@ def test_intervals_of_auc_hold_the_truth_for_unequal_classes(
         assert auc_coverage(cohort, area, draws=DRAWS, scores=scores) >= LOW - ERROR
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cohort", COHORTS, ids=str)
 def test_intervals_of_mae_hold_the_truth(cohort: Cohort) -> None:
     for bias, heavy in ((0.0, False), (1.0, False), (0.0, True)):
@@ -62,6 +64,7 @@ def test_intervals_of_mae_hold_the_truth(cohort: Cohort) -> None:
         assert LOW - ERROR <= share <= HIGH + ERROR
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cohort", COHORTS, ids=str)
 def test_intervals_of_paired_differences_hold_the_truth(cohort: Cohort) -> None:
     for effect in (0.0, 0.5):
@@ -69,6 +72,7 @@ def test_intervals_of_paired_differences_hold_the_truth(cohort: Cohort) -> None:
         assert LOW - ERROR <= share <= HIGH + ERROR
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cohort", [c for c in COHORTS if c.subjects >= 20], ids=str)
 def test_intervals_of_auc_differences_hold_the_truth(cohort: Cohort) -> None:
     for areas in ((0.5, 0.5), (0.8, 0.8), (0.9, 0.7)):
@@ -76,6 +80,7 @@ def test_intervals_of_auc_differences_hold_the_truth(cohort: Cohort) -> None:
         assert LOW - ERROR <= share <= HIGH + ERROR
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cohort", [c for c in COHORTS if c.subjects >= 20], ids=str)
 def test_intervals_of_cross_validated_auc_take_in_other_fits(cohort: Cohort) -> None:
     draws = 500 if cohort.subjects < 80 else 250
@@ -87,6 +92,7 @@ def test_intervals_of_cross_validated_auc_take_in_other_fits(cohort: Cohort) -> 
             assert fixed < LOW, "people resampled around fixed fits hold the truth too seldom"
 
 
+@pytest.mark.slow
 def test_interval_and_permutation_test_tell_the_same_of_chance() -> None:
     """Where labels mean nothing; one tail, since the test asks whether a probe is better."""
     generator = np.random.default_rng(0)

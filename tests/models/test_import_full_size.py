@@ -26,7 +26,6 @@ CPU = torch.device("cpu")
 asked = pytest.mark.skipif(
     os.environ.get("LDAE_FULL_SIZE") != "1", reason="minutes and gigabytes: set LDAE_FULL_SIZE=1"
 )
-pytestmark = pytest.mark.slow
 
 
 def save_files(folder: Path, sizes: layout.Sizes, shape: tuple[int, int, int]) -> None:
@@ -45,6 +44,7 @@ def save_files(folder: Path, sizes: layout.Sizes, shape: tuple[int, int, int]) -
     torch.save(layout.make_encoder(sizes), folder / "encoder.pth")
 
 
+@pytest.mark.slow
 @asked
 @pytest.mark.timeout(7200)
 def test_published_sizes_give_what_a_second_implementation_gives(tmp_path):
@@ -118,6 +118,7 @@ print(1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["whole", "half"])
 def test_an_import_takes_little_more_memory_than_its_file(tmp_path, kind):
     """At most 1.3 times: the tensors stay in the file, and no second copy is made."""

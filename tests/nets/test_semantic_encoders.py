@@ -22,9 +22,6 @@ from stages.params_file import load_params
 from tests.support.paths import ROOT
 from tests.support.volumes import make_volumes, subjects
 
-pytestmark = pytest.mark.slow
-"""Networks are trained."""
-
 CPU = torch.device("cpu")
 PARITY = ROOT / "params" / "parity.yaml"
 SHARED = {"steps": 3, "batch_size": 4, "checkpoint_every": 3, "precision": "fp32"}
@@ -68,6 +65,7 @@ def test_settings_that_a_kind_cannot_use_are_refused(changes, expected):
         SemanticEncoderParams(**changes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", CONFIGS)
 def test_every_encoder_trains_and_embeds(
     tmp_path, kind, ldm_path, latents_path, volumes, split, caplog
@@ -95,6 +93,7 @@ def test_every_encoder_trains_and_embeds(
         assert train.var(0).min() > 0.3  # more than 1 where modes of few scans are much of it
 
 
+@pytest.mark.slow
 def test_slices_without_volumes_are_refused(tmp_path, ldm_path, latents_path, volumes, split):
     store, frozen = open_latents(latents_path), load_diffusion(ldm_path, device=CPU)
     with pytest.raises(ParamsError, match="--volumes"):
@@ -142,6 +141,7 @@ def torchvision_weights() -> dict[str, torch.Tensor]:
     return tensors
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 def test_imagenet_weights_of_torchvision_load_as_they_are(tmp_path, suffix):
     tensors, path = torchvision_weights(), tmp_path / f"convnext{suffix}"
@@ -158,6 +158,7 @@ def test_imagenet_weights_of_torchvision_load_as_they_are(tmp_path, suffix):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", ["missing", "text", "other architecture"])
 def test_wrong_imagenet_weights_are_one_line(tmp_path, fault):
     path = tmp_path / "convnext.pth"
@@ -171,6 +172,7 @@ def test_wrong_imagenet_weights_are_one_line(tmp_path, fault):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_published_encoder_has_the_size_of_convnext_small():
     """torchvision's convnext_small: 50,223,688 parameters, 769,000 of them in its last layer."""
     with torch.device("meta"):

@@ -23,7 +23,6 @@ from tests.support.command_line import (
 )
 from tests.support.made_once import MadeOnce
 
-pytestmark = pytest.mark.slow
 NUM_SCANS = 4
 KILLS = int(os.environ.get("KILLS", "1"))
 """Ten for a thorough run: KILLS=10 pytest tests/preprocessing/test_preprocess_kills.py"""
@@ -79,6 +78,7 @@ def _counts(out: Path) -> tuple[int, int]:
     return int(status.isin(["pass", "warn"]).sum()), len(pd.read_csv(out.with_suffix(".q.csv")))
 
 
+@pytest.mark.slow
 def test_kills_give_the_bytes_of_an_undisturbed_run(
     manifest: Path, calm: tuple[str, float], tmp_path: Path
 ) -> None:
@@ -138,6 +138,7 @@ def _dask(*arguments: str) -> Iterator[Process]:
         process.wait(60)
 
 
+@pytest.mark.slow
 def test_a_killed_dask_worker_changes_nothing(
     manifest: Path, calm: tuple[str, float], tmp_path: Path
 ) -> None:
@@ -154,6 +155,7 @@ def test_a_killed_dask_worker_changes_nothing(
     assert _counts(out) == (NUM_SCANS, 1)
 
 
+@pytest.mark.slow
 def test_ctrl_c_keeps_finished_scans(
     manifest: Path, calm: tuple[str, float], tmp_path: Path
 ) -> None:

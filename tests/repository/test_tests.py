@@ -3,8 +3,6 @@
 import ast
 from pathlib import Path
 
-import pytest
-
 from tests.support.paths import ROOT
 
 TESTS = ROOT / "tests"
@@ -41,13 +39,23 @@ def test_every_test_file_lies_in_a_room() -> None:
     assert not list((TESTS / "support").glob("test_*.py"))
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(TESTS)))
-def test_no_file_imports_a_test_file(file: Path) -> None:
-    parts = [name.split(".") for name in imported(file) if name.startswith("tests.")]
-    assert not [p for p in parts if any(x.startswith(("test_", "conftest")) for x in p)]
+def test_no_file_imports_a_test_file() -> None:
+    test_files = (".test_", ".conftest")
+    imports = {file: imported(file) for file in FILES}
+    assert not [
+        (str(file), name)
+        for file, names in imports.items()
+        for name in names
+        if name.startswith("tests.") and any(word in name for word in test_files)
+    ]
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(TESTS)))
-def test_marks_stand_on_tests_and_not_on_files(file: Path) -> None:
-    assigned = [s for s in ast.parse(file.read_text()).body if isinstance(s, ast.Assign)]
-    assert not [s for s in assigned if ast.unparse(s.targets[0]) == "pytestmark"]
+def test_slow_is_said_of_a_test_and_not_of_its_file() -> None:
+    assert not [
+        str(file)
+        for file in FILES
+        for statement in ast.parse(file.read_text()).body
+        if isinstance(statement, ast.Assign)
+        and ast.unparse(statement).startswith("pytestmark")
+        and "slow" in ast.unparse(statement)
+    ]

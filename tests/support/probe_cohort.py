@@ -1,8 +1,11 @@
 """Made-up codes that carry a diagnosis and an age."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 
+from pipeline.probes.protocols import ProbeResults
 from schemas.evaluation import ProbeParams
 
 PARAMS = ProbeParams(
@@ -43,3 +46,22 @@ def cohort(subjects: int = 36, seed: int = 0) -> tuple[dict[str, np.ndarray], pd
     y_sem[:, 2] += 2.5 * sick
     y_sem[:, 4] = 5 * y_sem[:, 4] + age
     return {"y_sem": y_sem, "noise": generator.normal(size=(2 * subjects, 5))}, table
+
+
+def fitted_numbers(results: ProbeResults) -> dict[str, Any]:
+    return {
+        f"{target}/{name}": p.numbers()
+        for target, fits in results.fits.items()
+        for name, p in fits.items()
+    } | {
+        f"{t}/direction": (d.weight, d.mean, d.std, d.spread) for t, d in results.directions.items()
+    }
+
+
+def assert_same_fit(one: ProbeResults, two: ProbeResults) -> None:
+    first, second = fitted_numbers(one), fitted_numbers(two)
+    assert first.keys() == second.keys()
+    for key, numbers in first.items():
+        for a, b in zip(numbers, second[key], strict=True):
+            # A leak moves them by whole units; another alignment in memory, the last bits.
+            np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6, err_msg=key)

@@ -25,3 +25,9 @@ def build(root: Path, source: str = "bids", **kwargs: object) -> tuple[pd.DataFr
 def faulty(refused: pd.DataFrame) -> pd.DataFrame:
     """The rows of faults: without images that are left out on purpose."""
     return refused[refused["stage"] != SELECTION]
+
+
+def table_of(folder: Path, text: str) -> Path:
+    touch(folder, "1.nii", "2.nii")
+    (folder / "people.csv").write_text(text)
+    return folder / "people.csv"

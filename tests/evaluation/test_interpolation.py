@@ -1,13 +1,10 @@
-"""Dose response and middle visits: measured where the truth is known."""
-
-import dataclasses
+"""Middle visits filled in from both sides, measured where the truth is known."""
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
-from pipeline.applications.manipulate import manipulate
 from pipeline.evaluation.interpolation import (
     METHODS,
     MiddleVisit,
@@ -16,60 +13,7 @@ from pipeline.evaluation.interpolation import (
     judge_middle_visit,
     middle_visits,
 )
-from pipeline.evaluation.manipulation import Judge, spearman, summarise_dose
-from pipeline.imaging.template import mni_grid
-from schemas.grid import GridParams
 from tests.support.volumes import SCAN
-
-pytestmark = pytest.mark.slow
-"""Networks are trained first."""
-
-
-def test_dose_response_has_a_row_a_scale(models, source, direction):
-    shifted = dataclasses.replace(models.autoencoder, grid=on_template(models))
-    scales = (-1.0, 0.0, 1.0)
-    there = dataclasses.replace(models, autoencoder=shifted)
-    own, moved = there.decode(source.z_0)[0], manipulate(there, source.z_0, direction, scales)
-    table = Judge(models=there, direction=direction).measure(own.numpy(), moved.volumes, scales)
-    assert table["scale"].tolist() == list(scales)
-    assert np.isfinite(table.to_numpy()).all()
-    assert table["identity"].iloc[1] <= 1
-
-
-def on_template(models):
-    return mni_grid(GridParams(shape=models.autoencoder.grid.shape, zooms=6.0))
-
-
-def test_dose_is_summarised_over_scans():
-    scale = np.array([-1.0, 0, 1, 2])
-    table = pd.concat(
-        pd.DataFrame(
-            {
-                "scan_id": scan,
-                "subject_id": scan,
-                "method": "ldae",
-                "scale": scale,
-                "score": score,
-                "ventricle_ml": ml,
-                "identity": [0.9, 1.0, 0.8, 0.95],
-            }
-        )
-        for scan, score, ml in (
-            ("a", scale**3, [1, 2, 3, 4]),
-            ("b", scale, [4, 3, 2, 1]),
-            ("c", 5 + scale, [7, 7, 7, 7]),
-        )
-    )
-    summary = summarise_dose(table)["ldae"]
-    values = {name: estimate["value"] for name, estimate in summary["score"].items()}
-    assert values["spearman"] == 1.0
-    assert values["rising"] == 1.0
-    assert summary["ventricle_ml"]["spearman"]["value"] == 0.0
-    assert summary["ventricle_ml"]["rising"]["value"] == pytest.approx(1 / 3)
-    assert summary["ventricle_ml"]["per_scale"]["value"] == pytest.approx(0)
-    assert summary["ventricle_ml"]["rising"]["subjects"] == 3
-    assert summary["identity"]["value"] == pytest.approx(0.8)
-    assert spearman(scale, np.array([1.0, 3, 2, 4])) == pytest.approx(0.8)
 
 
 def test_middle_visits_have_the_same_subject_on_both_sides():
@@ -86,6 +30,7 @@ def test_middle_visits_have_the_same_subject_on_both_sides():
     assert not middle_visits(table, {"a0", "a1"})
 
 
+@pytest.mark.slow
 def test_each_way_to_fill_in_a_visit_is_judged(models, opener):
     sources = [opener.open(scan) for scan in (SCAN, "sub-017", "sub-018")]
     table = pd.DataFrame(
@@ -111,6 +56,7 @@ def test_each_way_to_fill_in_a_visit_is_judged(models, opener):
     assert rows.loc[("decoded", "nearest"), "mse_brain"] == pytest.approx(nearest, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_at_a_visit_itself_detail_gives_the_scan_back(models, opener):
     """Interpolated at alpha 0, LDAE and detail differ from the scan by the round trip alone."""
     before, after = (opener.open(scan) for scan in (SCAN, "sub-017"))

@@ -1,4 +1,4 @@
-"""Signals to stop, and job managers: a step is kept, and nobody else's weights are taken."""
+"""Signals to stop: the step under way is kept, and nobody else's weights are taken."""
 
 import os
 import signal
@@ -14,14 +14,11 @@ import torch
 import pipeline.training.latent_diffusion as stages
 from pipeline.models.artefact import read_artefact
 from pipeline.stores.latents import open_latents
-from pipeline.training.distributed import Processes, processes
 from schemas.diffusion import TrainLdmParams
 from tests.support.command_line import environment
+from tests.support.slurm import SLURM
+from tests.support.tiny_models import CPU
 
-pytestmark = pytest.mark.slow
-"""Networks are trained."""
-
-CPU = torch.device("cpu")
 LDM = TrainLdmParams(
     steps=12,
     batch_size=4,
@@ -29,23 +26,18 @@ LDM = TrainLdmParams(
     precision="fp32",
     denoiser={"base_channels": 8, "attention_levels": [1], "multipliers": [1, 2]},
 )
+
+
 ODD = LDM.model_copy(update={"steps": 11})
 """Its last step ends no interval."""
+
+
 OPTIONS = [
     "--device", "cpu", "--set", "train_ldm.batch_size=4", "--set", "train_ldm.checkpoint_every=4",
     "--set", "train_ldm.precision=fp32", "--set", "train_ldm.denoiser.base_channels=8",
     "--set", "train_ldm.denoiser.multipliers=[1,2]",
     "--set", "train_ldm.denoiser.attention_levels=[1]",
 ]  # fmt: skip
-SLURM = {
-    "SLURM_JOB_ID": "4711",
-    "SLURM_JOB_NAME": "train",
-    "SLURM_NTASKS": "1",
-    "SLURM_PROCID": "0",
-    "SLURM_LOCALID": "0",
-    "SLURM_NODEID": "0",
-    "SLURM_NNODES": "1",
-}
 
 
 @pytest.fixture
@@ -64,6 +56,7 @@ def step_of(folder: Path) -> int:
     return torch.load(folder / "last.ckpt", weights_only=True, mmap=True)["global_step"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "params", "stop"),
     [
@@ -109,6 +102,7 @@ def test_a_signal_to_stop_keeps_the_step_under_way(
     pd.testing.assert_frame_equal(*(curve.drop(columns="seconds") for curve in curves))
 
 
+@pytest.mark.slow
 def test_a_second_ctrl_c_stops_at_once(tmp_path, monkeypatch, train):
     compute, seen = stages.DenoiserModule.compute_losses, []
 
@@ -126,6 +120,7 @@ def test_a_second_ctrl_c_stops_at_once(tmp_path, monkeypatch, train):
     assert step_of(tmp_path / "cut.training") == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [{}, {"SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "1"}])
 def test_nobody_elses_checkpoint_is_taken_in_a_slurm_job(
     tmp_path, monkeypatch, recwarn, train, step
@@ -148,20 +143,6 @@ def test_nobody_elses_checkpoint_is_taken_in_a_slurm_job(
     assert train("fresh").digest == whole.digest
     assert not recwarn.list
     assert sorted(p.name for p in tmp_path.glob("hpc_ckpt*")) == ["hpc_ckpt_3.ckpt"]
-
-
-def test_processes_are_those_of_the_slurm_step_not_of_its_job(monkeypatch):
-    for name, value in (SLURM | {"SLURM_NTASKS": "8", "SLURM_NNODES": "2"}).items():
-        monkeypatch.setenv(name, value)
-    assert processes() == Processes()  # the batch script itself
-    monkeypatch.setenv("SLURM_STEP_ID", "1")
-    monkeypatch.setenv("SLURM_PROCID", "3")
-    monkeypatch.setenv("SLURM_LOCALID", "1")
-    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "4")
-    monkeypatch.setenv("SLURM_STEP_NUM_NODES", "2")
-    assert processes() == Processes(rank=3, size=4, local_rank=1, local_size=2)
-    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "1")
-    assert processes() == Processes()
 
 
 SENT_TO_ONE = """
@@ -187,6 +168,7 @@ def command(tmp_path: Path, latents_path: Path, steps: int) -> list[str]:
     return ["train-ldm", *out, *OPTIONS, "--set", f"train_ldm.steps={steps}"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("launcher", ["torchrun", "srun"])
 def test_two_processes_stop_after_the_same_step_where_one_is_asked(
     tmp_path, latents_path, launcher
@@ -238,6 +220,7 @@ def wait_for(condition, *, seconds: float = 120) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 def test_a_job_manager_s_signal_to_dvc_repro_keeps_the_step(tmp_path, latents_path):
     """As docs/cluster.md says: dvc ignores the signal, the training beneath it does not."""
     words = [sys.executable, "-m", "stages.cli", *command(tmp_path, latents_path, 100_000)]
