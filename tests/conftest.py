@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 from threadpoolctl import threadpool_limits
 
 from pipeline.stores.volumes import VolumeStore
@@ -21,6 +22,9 @@ from tests.support.volumes import SCAN, make_volumes, subjects
 torch.set_num_threads(1)
 # Test processes share the cores: threads of each would only wait for one another.
 threadpool_limits(1)
+# For the same reason an example of hypothesis may take long.
+settings.register_profile("shared", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("shared")
 
 
 @pytest.fixture(autouse=True)
