@@ -15,28 +15,24 @@ from pipeline.applications.inputs import source_from_store
 from pipeline.diffusion.samplers import invert, sample
 from pipeline.diffusion.schedule import alpha_sigma
 from pipeline.encoding.embed import embed_latents
-from pipeline.imaging.preprocess_scan import scale_intensities
 from pipeline.models.conversion.published_import import Choices, Files, import_ldae
-from pipeline.models.direction import Readout, find_direction, read_direction, write_directions
+from pipeline.models.direction import find_direction, read_direction
 from pipeline.models.frozen import load_autoencoder, load_diffusion, load_ldae
 from pipeline.models.inference import load_models
-from pipeline.nets.published import PublishedEncoder, sinusoids
+from pipeline.nets.published import PublishedEncoder
 from pipeline.probes.applied import apply_probes, write_known_spread
-from pipeline.probes.protocols import fit_probes
-from pipeline.probes.readouts import readouts_of
 from pipeline.report.provenance import whose_weights
 from pipeline.stores.latents import open_latents
 from pipeline.stores.open_store import OpenStore
 from pipeline.stores.volumes import open_volumes
-from schemas.diffusion import SemanticEncoderParams, TrainLdaeParams
+from schemas.diffusion import TrainLdaeParams
 from schemas.errors import ContractError
 from schemas.evaluation import EvaluateParams, ProbeParams
-from schemas.params import EmbedParams, PreprocessParams
+from schemas.params import EmbedParams
 from stages.cli import app, main
 from stages.params_file import load_params
 from tests.support import published_layout as layout
 from tests.support.paths import ROOT
-from tests.support.probe_cohort import QUICK, cohort
 from tests.support.published_models import NAMES, PublishedStudy, make_store, make_study
 
 CPU = torch.device("cpu")
@@ -61,9 +57,6 @@ def run(*words: object) -> str:
     result = CliRunner().invoke(app, [*map(str, words), "--device", "cpu"])
     assert result.exit_code == 0, f"{result.output} {result.exception!r}"
     return result.output
-
-
-# y_sem
 
 
 def test_y_sem_of_a_store_is_what_a_second_implementation_gives(study):
@@ -97,9 +90,6 @@ def test_volumes_of_another_grid_are_refused_in_one_line(study, tmp_path):
         )  # fmt: skip
     assert "\n" not in str(error.value)
     assert not (tmp_path / "y.zarr").exists()
-
-
-# The direction and the probe
 
 
 def test_a_published_scale_moves_y_sem_as_published(study):
@@ -218,33 +208,6 @@ def test_two_scans_are_too_few_to_measure_a_spread(study, tmp_path):
     assert entry["assumed_spread"]
 
 
-def test_a_probe_of_a_study_applied_again_gives_its_own_figures_and_judges_no_fitted_subject(
-    tmp_path,
-):
-    features, table = cohort()
-    results = fit_probes(features, table, QUICK)
-    path = tmp_path / "directions.json"
-    fitted = table["subject_id"][table["split"] != "test"]
-    write_directions(
-        path, results.directions, digests={"ldae": "x"}, readouts=readouts_of(results),
-        fitted_subjects=fitted,
-    )  # fmt: skip
-    assert not any(subject in path.read_text() for subject in fitted)
-    applied = apply_probes(path, features["y_sem"], table, QUICK, ldae_digest="x")
-    for target in ("diagnosis", "age_years"):
-        again = applied.results.metrics[target]["y_sem"]
-        before = results.metrics[target]["y_sem"]
-        for metric in ("roc_auc", "brier") if target == "diagnosis" else ("mae", "r2"):
-            assert again[metric]["value"] == pytest.approx(before[metric]["value"], abs=1e-6)
-            assert again[metric]["low"] == pytest.approx(before[metric]["low"], abs=1e-6)
-    assert set(applied.results.predictions["subject_id"]) == set(
-        table["subject_id"][table["split"] == "test"]
-    )
-    assert len(applied.scores) == 2 * len(table)
-    with pytest.raises(ContractError, match="directions of another LDAE"):
-        apply_probes(path, features["y_sem"], table, QUICK, ldae_digest="y")
-
-
 @pytest.mark.parametrize("fault", ["none", "text", "no probe", "incomplete"])
 def test_files_that_hold_no_probe_are_refused_in_one_line(study, tmp_path, fault):
     path = tmp_path / "directions.json"
@@ -262,20 +225,6 @@ def test_files_that_hold_no_probe_are_refused_in_one_line(study, tmp_path, fault
         apply_probes(path, codes(study), table, ProbeParams(), ldae_digest=study.digest())
     assert str(path) in str(error.value)
     assert "\n" not in str(error.value)
-
-
-def test_a_readout_is_the_probe_it_was_made_of():
-    features, table = cohort()
-    results = fit_probes(features, table, QUICK)
-    probe = results.fits["diagnosis"]["y_sem"]
-    readout = readouts_of(results)["diagnosis"]
-    assert readout == Readout(
-        kind="classification", slope=pytest.approx(np.linalg.norm(probe.coef)),
-        intercept=probe.intercept, classes=("CN", "AD"),
-    )  # fmt: skip
-
-
-# Training, sampling, report
 
 
 def test_training_starts_from_an_imported_stage_1(study, tmp_path):
@@ -299,38 +248,6 @@ def test_training_starts_from_an_imported_stage_1(study, tmp_path):
     assert isinstance(trained.encoder, PublishedEncoder)
     kept = load_diffusion(tmp_path / "ldm", device=CPU).diffusion.state_dict()
     torch.testing.assert_close(trained.diffusion.state_dict(), kept, atol=0, rtol=0)
-
-
-def test_the_published_encoder_learns_in_pieces_what_it_learns_at_once(monkeypatch):
-    torch.manual_seed(0)
-    net = PublishedEncoder(channels=(8, 16), depths=(1, 1), num_slices=5, dim=16, num_heads=2)
-    for p in net.parameters():
-        torch.nn.init.normal_(p, std=0.2)
-    volume = torch.rand(2, 1, 16, 24, 5)
-    found = []
-    for size in (1000, 3):
-        monkeypatch.setattr("pipeline.nets.published.IMAGES_AT_A_TIME", size)
-        net.zero_grad()
-        net(volume).square().sum().backward()
-        found.append({n: p.grad.clone() for n, p in net.named_parameters()})
-    torch.testing.assert_close(*found, atol=1e-4, rtol=1e-4)
-
-
-def test_positions_are_sines_at_even_and_cosines_at_odd_places():
-    torch.testing.assert_close(sinusoids(9, 12), layout.positions(9, 12), atol=1e-6, rtol=0)
-
-
-@pytest.mark.parametrize(
-    ("changes", "expected"),
-    [
-        ({"dim": 12}, "dim 12: published has 16"),
-        ({"dim": 16, "num_slices": 4}, "num_slices: published reads every slice"),
-    ],
-)
-def test_settings_that_the_published_encoder_cannot_have_are_refused(changes, expected):
-    shared = {"kind": "published", "channels": (8, 16), "depths": (1, 1), "num_heads": 2}
-    with pytest.raises(ValueError, match=expected):
-        SemanticEncoderParams(**shared, **changes)
 
 
 def test_twenty_steps_of_dpm_are_as_near_as_a_hundred_of_ddim(study, tmp_path):
@@ -375,30 +292,6 @@ def test_a_report_says_whose_weights_it_was_made_with(study):
     imported = json.loads((study.ldae / "config.json").read_text())["imported"]
     assert "decoder.pth" in whose_weights(None, {"imported": {"ldae": imported}})[0]
     assert whose_weights(None, {}) == ()
-
-
-# Preprocessing as published
-
-
-def test_minmax_maps_air_to_0_and_the_brightest_voxel_to_1():
-    values = np.array([[0.0, 10.0, 55.0], [90.0, 200.0, 0.0]], np.float32)
-    inside = values > 0
-    levels, (low, high) = scale_intensities(values, inside, None)
-    expected = np.rint(255 * values / 200)
-    np.testing.assert_array_equal(levels[inside], expected[inside])
-    assert (levels[~inside] == 0).all()
-    # The way back, as native output goes it: 1 and 255 are the ends of the range.
-    back = low + (levels[inside].astype(float) - 1) / 254 * (high - low)
-    np.testing.assert_allclose(back, values[inside], atol=200 / 255 / 2 + 1e-4)
-
-
-def test_a_choice_of_intensities_leaves_older_fingerprints_as_they_were():
-    usual = PreprocessParams()
-    assert "intensity" not in usual.content()
-    assert "intensity" not in usual.recorded()
-    published = usual.model_copy(update={"intensity": "minmax"})
-    assert published.content()["intensity"] == "minmax"
-    assert PreprocessParams.model_validate(published.recorded()) == published
 
 
 def test_the_published_preset_is_the_grid_and_scale_of_the_published_weights():

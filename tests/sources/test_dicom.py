@@ -372,7 +372,7 @@ def test_anonymous_keeps_scaling_and_geometry(tmp_path: Path) -> None:
 
 def test_missing_converter_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr(dicom.sys, "executable", str(tmp_path / "python"))
+    monkeypatch.setattr("sys.executable", str(tmp_path / "python"))
     mark(tmp_path / "d" / "1")
     with pytest.raises(ContractError, match=r"not installed; run pip install .*\[dicom\]") as error:
         dicom_records(tmp_path / "d", tmp_path / "cache")
