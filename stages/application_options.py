@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pipeline.applications.inputs import Source
     from pipeline.applications.output_files import Writer
     from pipeline.applications.runner import Opener
-    from pipeline.models.inference import Models
+    from pipeline.models.inference import LdaeInference
 
 INPUT_PANEL = "Scans"
 SAMPLER_PANEL = "Sampler"
@@ -116,7 +116,7 @@ _MODELS: dict[str, tuple[Any, Any]] = {
 class Bench:
     """Models, the stores' door and the writer of one invocation."""
 
-    models: "Models"
+    models: "LdaeInference"
     opener: "Opener"
     writer: "Writer"
 

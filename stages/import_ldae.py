@@ -59,15 +59,15 @@ def import_ldae(
     Example: pipeline import-ldae --decoder decoder.pth --encoder encoder.pth --ae models/ae
     --probe disease_classifier.ckpt --mean semantic_mean.pt --std semantic_std.pt --out models/ldae
     """
-    from pipeline.models.conversion.published_import import Choices, Files
+    from pipeline.models.conversion.published_import import ImportChoices, ImportFiles
     from pipeline.models.conversion.published_import import import_ldae as take_in
 
     imported = take_in(
-        Files(decoder=decoder, encoder=encoder, probe=probe, mean=mean, std=std),
+        ImportFiles(decoder=decoder, encoder=encoder, probe=probe, mean=mean, std=std),
         out,
         ae=ae,
         device=settings.device(),
-        choices=Choices(
+        choices=ImportChoices(
             weights=weights,
             stage_1=stage_1,
             half=half,

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pipeline.applications.generated_volumes import Outcome
 from pipeline.cohort.manifest import read_manifest
-from pipeline.models.inference import Models
+from pipeline.models.inference import LdaeInference
 from pipeline.runtime.digests import digest_of, seed_from
 from pipeline.stores.open_store import OpenStore
 from schemas.errors import ContractError
@@ -57,7 +57,7 @@ def fit_prior(y_sem: NDArray[np.floating]) -> GaussianPrior:
     return GaussianPrior(values.mean(axis=0), factor, len(values))
 
 
-def prior_of(semantics: Path, manifest: Path, models: Models) -> GaussianPrior:
+def prior_of(semantics: Path, manifest: Path, models: LdaeInference) -> GaussianPrior:
     """Fit the prior to y_sem of the manifest's training scans.
 
     Raises
@@ -78,7 +78,9 @@ def prior_of(semantics: Path, manifest: Path, models: Models) -> GaussianPrior:
     return fit_prior(store.read("y_sem")[rows])
 
 
-def generate(models: Models, *, count: int, seed: int, prior: GaussianPrior | None) -> Outcome:
+def generate(
+    models: LdaeInference, *, count: int, seed: int, prior: GaussianPrior | None
+) -> Outcome:
     """Return `count` volumes; brain k depends on (seed, k) alone.
 
     Without a prior the denoiser makes them (latent diffusion, unconditional); with one, the LDAE

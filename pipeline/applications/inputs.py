@@ -15,7 +15,7 @@ from pipeline.imaging.bias import BiasField
 from pipeline.imaging.geometry import straight_grid
 from pipeline.imaging.template import grid_affine, mni_grid
 from pipeline.models.frozen import intensity_rule
-from pipeline.models.inference import Models
+from pipeline.models.inference import LdaeInference
 from pipeline.runtime.digests import digest_image, digest_of
 from pipeline.stores.latents import LatentStore
 from pipeline.stores.provenance import check_same_scans
@@ -76,7 +76,7 @@ def seen_by(*sources: Source) -> Float[Tensor, "B X Y Z"] | None:
 
 
 def source_from_store(
-    scan_id: str, models: Models, latents: LatentStore, volumes: VolumeStore | None
+    scan_id: str, models: LdaeInference, latents: LatentStore, volumes: VolumeStore | None
 ) -> Source:
     """Return a scan of the stores. Without `volumes` it has no way back to native space.
 
@@ -133,7 +133,7 @@ def identity_of_file(path: Path, params: PreprocessParams) -> dict[str, Any]:
     }
 
 
-def check_latents(latents: LatentStore, models: Models) -> None:
+def check_latents(latents: LatentStore, models: LdaeInference) -> None:
     """Refuse latents of another autoencoder or shape.
 
     Raises
@@ -152,7 +152,7 @@ def check_latents(latents: LatentStore, models: Models) -> None:
         )
 
 
-def source_from_file(path: Path, models: Models, params: PreprocessParams) -> Source:
+def source_from_file(path: Path, models: LdaeInference, params: PreprocessParams) -> Source:
     """Return a new image, preprocessed and encoded as the scans of the stores were.
 
     Raises
@@ -198,7 +198,7 @@ def native_space_of(scan: "PreprocessedScan") -> NativeSpace:
 
 
 def preprocessing_for(
-    models: Models,
+    models: LdaeInference,
     default: PreprocessParams,
     *,
     volumes: VolumeStore | None,

@@ -9,14 +9,14 @@ from torch import Tensor
 from pipeline.applications.generated_volumes import Outcome, numbered
 from pipeline.applications.time_points import check_alphas
 from pipeline.metrics.gaussianity import latent_health
-from pipeline.models.inference import Models
+from pipeline.models.inference import LdaeInference
 
 SMALL_ANGLE = 1e-4
 """Angle (radians) below which the arc is its chord."""
 
 
 def interpolate(
-    models: Models,
+    models: LdaeInference,
     z_0_a: Float[Tensor, "1 C X Y Z"],
     z_0_b: Float[Tensor, "1 C X Y Z"],
     alphas: Sequence[float],
@@ -35,7 +35,7 @@ def interpolate(
     """
     check_alphas(alphas, extrapolate=extrapolate)
     labels = numbered("alpha", alphas, digits=3)
-    both = models.take_apart(torch.cat([z_0_a, z_0_b]), volumes)
+    both = models.infer_codes(torch.cat([z_0_a, z_0_b]), volumes)
     alpha = torch.tensor(alphas, dtype=torch.float64)
     y_sem = torch.lerp(
         both.y_sem[:1].double().cpu(), both.y_sem[1:].double().cpu(), alpha[:, None]

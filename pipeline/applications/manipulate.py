@@ -10,11 +10,11 @@ from torch import Tensor
 from pipeline.applications.generated_volumes import Outcome, numbered
 from pipeline.metrics.gaussianity import latent_health
 from pipeline.models.direction import Direction
-from pipeline.models.inference import Models
+from pipeline.models.inference import LdaeInference
 
 
 def manipulate(
-    models: Models,
+    models: LdaeInference,
     z_0: Float[Tensor, "1 C X Y Z"],
     direction: Direction,
     scales: Sequence[float],
@@ -31,7 +31,7 @@ def manipulate(
         labels = numbered("scale", scales, digits=2, sign="+")
     else:
         labels = numbered("published-scale", named, digits=2, sign="+")
-    codes = models.take_apart(z_0, volume)
+    codes = models.infer_codes(z_0, volume)
     moved = move(codes.y_sem, direction, scales)
     x_T = codes.x_T.expand(len(scales), *codes.x_T.shape[1:])
     numbers = torch.arange(len(scales))

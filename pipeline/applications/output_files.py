@@ -20,7 +20,7 @@ from pipeline.applications.native_space import brain_of, overlay, read_native, r
 from pipeline.figures.brain_slices import Tile, qc_mosaic, reconstruction_strip
 from pipeline.figures.style import figure_style, save_figure
 from pipeline.imaging.header import zooms_of
-from pipeline.models.inference import Models
+from pipeline.models.inference import LdaeInference
 from pipeline.runtime.files import write_atomic, write_json, writing_to
 from pipeline.runtime.progress import progress
 from schemas.errors import ContractError
@@ -42,7 +42,7 @@ class Writer:
     out: Path
     command: str
     space: Space
-    models: Models
+    models: LdaeInference
     variant: str = ""
     """Part of every file's name, such as `seed-1`: what keeps runs apart in one folder."""
 

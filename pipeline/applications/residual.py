@@ -11,11 +11,11 @@ from torch import Tensor
 
 from pipeline.applications.generated_volumes import Outcome
 from pipeline.applications.inputs import Source
-from pipeline.models.inference import Models
+from pipeline.models.inference import LdaeInference
 from schemas.errors import ParamsError
 
 
-def detail_of(models: Models, source: Source) -> NDArray[np.float32]:
+def detail_of(models: LdaeInference, source: Source) -> NDArray[np.float32]:
     """Return the preprocessed scan minus its decoded latent, (X, Y, Z).
 
     Raises

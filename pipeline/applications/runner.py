@@ -27,7 +27,7 @@ from pipeline.applications.residual import blend, detail_of, with_detail, with_o
 from pipeline.applications.scan_names import check_names, is_image, scan_id_of
 from pipeline.applications.time_points import Places
 from pipeline.metrics.gaussianity import near_gaussian
-from pipeline.models.inference import Models
+from pipeline.models.inference import LdaeInference
 from pipeline.runtime.progress import progress
 from pipeline.stores.latents import LatentStore
 from pipeline.stores.volumes import VolumeStore
@@ -41,7 +41,7 @@ log = logging.getLogger(__name__)
 class Opener:
     """Opens a scan id of the stores, or an image file, as a `Source`."""
 
-    models: Models
+    models: LdaeInference
     latents: LatentStore | None
     volumes: VolumeStore | None
     preprocess: PreprocessParams
@@ -199,14 +199,16 @@ def _warn_of_inversion(name: str, outcome: Outcome) -> None:
         )
 
 
-def _compared(outcome: Outcome, source: Source, models: Models) -> tuple[str, NDArray[np.float32]]:
+def _compared(
+    outcome: Outcome, source: Source, models: LdaeInference
+) -> tuple[str, NDArray[np.float32]]:
     if outcome.beside is None:
         return reference_of(source, models)
     title, make = outcome.beside
     return title, make()[0].numpy()
 
 
-def reference_of(source: Source, models: Models) -> tuple[str, NDArray[np.float32]]:
+def reference_of(source: Source, models: LdaeInference) -> tuple[str, NDArray[np.float32]]:
     """Return what pictures compare with: the preprocessed scan, or its decoded latent."""
     if source.volume is not None:
         return "input", source.volume

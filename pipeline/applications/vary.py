@@ -5,11 +5,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pipeline.applications.generated_volumes import Outcome
-from pipeline.models.inference import Models
+from pipeline.models.inference import LdaeInference
 
 
 def vary(
-    models: Models,
+    models: LdaeInference,
     z_0: Float[Tensor, "1 C x y z"],
     volume: Float[Tensor, "1 X Y Z"] | None = None,
     *,

@@ -17,7 +17,7 @@ from pipeline.evaluation.study import Part, Study, levels
 from pipeline.imaging.ventricles import intensity_levels, ventricle_ml
 from pipeline.metrics.intervals import mean_interval, paired_difference
 from pipeline.metrics.reconstruction import reconstruction_metrics
-from pipeline.models.inference import Models
+from pipeline.models.inference import LdaeInference
 from pipeline.runtime.progress import Progress
 
 METHODS = ("ldae", "ldae_detail", "latent_blend", "blend", "nearest")
@@ -68,7 +68,7 @@ def middle_visits(manifest: pd.DataFrame, scan_ids: Collection[str]) -> list[Mid
 
 
 def fill_in(
-    models: Models, visit: MiddleVisit, before: Source, after: Source
+    models: LdaeInference, visit: MiddleVisit, before: Source, after: Source
 ) -> dict[str, dict[str, Volume]]:
     """Return {target: {method: volume}}: a middle visit made from its two neighbours alone.
 
@@ -100,7 +100,7 @@ def _without_model(first: Volume, last: Volume, alpha: float) -> dict[str, Volum
 
 
 def judge_middle_visit(
-    models: Models, visit: MiddleVisit, middle: Source, made: dict[str, dict[str, Volume]]
+    models: LdaeInference, visit: MiddleVisit, middle: Source, made: dict[str, dict[str, Volume]]
 ) -> pd.DataFrame:
     """Return one row a method and target: how close what `fill_in` made comes to the visit.
 

@@ -19,7 +19,7 @@ from pipeline.evaluation.study import Part, Study, levels
 from pipeline.imaging.ventricles import intensity_levels, ventricle_ml, ventricle_territory
 from pipeline.metrics.intervals import mean_interval, median_interval, share_interval
 from pipeline.models.direction import Direction, read_direction
-from pipeline.models.inference import Models
+from pipeline.models.inference import LdaeInference
 from pipeline.runtime.progress import Progress
 from schemas.errors import ContractError
 from schemas.metrics import Estimate
@@ -34,7 +34,7 @@ EXAMPLES = 6
 class Judge:
     """What manipulated volumes are measured with."""
 
-    models: Models
+    models: LdaeInference
     direction: Direction
     pca: PcaDirection | None = None
     neighbours: Neighbours | None = None

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pipeline.applications.inputs import Source, source_from_store
 from pipeline.cohort.subjects import many_subjects_first
-from pipeline.models.inference import Models
+from pipeline.models.inference import LdaeInference
 from pipeline.nets.lpips import Lpips
 from pipeline.stores.latents import LatentStore
 from pipeline.stores.volumes import VolumeStore
@@ -33,7 +33,7 @@ def of_many_subjects(scans: pd.DataFrame, at_most: int) -> pd.DataFrame:
 class Study:
     """Everything that an evaluation is made from."""
 
-    models: Models
+    models: LdaeInference
     volumes: VolumeStore
     latents: LatentStore
     manifest: pd.DataFrame
@@ -41,7 +41,7 @@ class Study:
     probe: ProbeParams
     directions: Path | None = None
     """directions.json of the probe stage."""
-    voxel_dae: Models | None = None
+    voxel_dae: LdaeInference | None = None
     """The baseline whose latents are voxels."""
     lpips: Lpips | None = None
     """For LPIPS of reconstructions, where its weights were given."""

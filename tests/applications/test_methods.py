@@ -25,7 +25,7 @@ def fine(models):
 
 
 def round_trip_error(models, source):
-    codes = models.take_apart(source.z_0)
+    codes = models.infer_codes(source.z_0)
     return float((models.sample(codes.y_sem, codes.x_T) - source.z_0).norm() / source.z_0.norm())
 
 

@@ -15,7 +15,7 @@ from pipeline.applications.runner import run_batch, run_pair
 from pipeline.applications.scan_names import check_names
 from pipeline.applications.time_points import Places
 from pipeline.applications.vary import vary
-from pipeline.models.inference import Models
+from pipeline.models.inference import LdaeInference
 from schemas.errors import ContractError, ParamsError
 from schemas.params import PreprocessParams
 from tests.support.volumes import OTHER, SCAN
@@ -97,13 +97,13 @@ def test_an_image_made_already_is_kept_until_it_changes(tmp_path, models, opener
 
 @pytest.mark.slow
 def test_scale_0_of_a_manipulation_is_made_once(tmp_path, monkeypatch, opener, models, direction):
-    rows, sample = [], Models.sample
+    rows, sample = [], LdaeInference.sample
 
     def counting(self, y_sem, x_T):
         rows.append(len(x_T))
         return sample(self, y_sem, x_T)
 
-    monkeypatch.setattr(Models, "sample", counting)
+    monkeypatch.setattr(LdaeInference, "sample", counting)
     writer = Writer(out=tmp_path, command="manipulate", space="mni", models=models)
     scales = (-2.0, -1.0, 0.0, 1.0, 2.0)
     assert not run_batch(
