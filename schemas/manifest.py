@@ -1,6 +1,6 @@
 """Tables that travel between stages: the manifest (one row a scan) and the quarantine list."""
 
-from typing import Literal
+from typing import Literal, TypedDict
 
 Split = Literal["train", "val", "test"]
 
@@ -24,6 +24,16 @@ NUMERIC_COLUMNS = ("age_years", "months_from_first")
 
 QUARANTINE_COLUMNS = ("scan_id", "path", "stage", "reason")
 """Columns of quarantine.csv: which scan, which file, where it stopped, why."""
+
+
+class QuarantineRow(TypedDict):
+    """One row of quarantine.csv."""
+
+    scan_id: str
+    path: str
+    stage: str
+    reason: str
+
 
 SELECTION = "selection"
 """Stage of quarantine rows for images that are no fault: other series, results, second choices."""

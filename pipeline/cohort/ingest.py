@@ -25,7 +25,7 @@ from pipeline.sources.dicom_files import is_dicom
 from pipeline.sources.file_kinds import READ as IMAGES
 from pipeline.sources.read_source import read_source
 from schemas.errors import ContractError, ParamsError
-from schemas.manifest import MANIFEST_COLUMNS, QUARANTINE_COLUMNS, SELECTION
+from schemas.manifest import MANIFEST_COLUMNS, QUARANTINE_COLUMNS, SELECTION, QuarantineRow
 from schemas.params import CohortParams
 
 log = logging.getLogger(__name__)
@@ -172,7 +172,7 @@ def _warn_of_misspelt_columns(columns: Mapping[str, str]) -> None:
             )
 
 
-def quarantine_table(rows: list[dict[str, str]]) -> pd.DataFrame:
+def quarantine_table(rows: list[QuarantineRow]) -> pd.DataFrame:
     """Return a quarantine list (schemas.manifest) from its rows."""
     return pd.DataFrame(rows, columns=list(QUARANTINE_COLUMNS))
 
@@ -184,7 +184,7 @@ def _labelled(
     cache: Path | None,
     *,
     dry_run: bool,
-) -> tuple[list[ScanRecord], list[dict[str, str]]]:
+) -> tuple[list[ScanRecord], list[QuarantineRow]]:
     """Return the source's scans with their labels, and quarantine rows of the images not taken."""
     people = read_participants(source, columns)
     records, refused = read_source(params, source, columns, cache, listed=people, dry_run=dry_run)
@@ -196,9 +196,9 @@ def _labelled(
 
 def _sound(
     records: list[ScanRecord], *, dry_run: bool
-) -> tuple[list[ScanRecord], list[str], list[dict[str, str]]]:
+) -> tuple[list[ScanRecord], list[str], list[QuarantineRow]]:
     """Return the usable records with their digests, and quarantine rows of the others."""
-    refused: list[dict[str, str]] = []
+    refused: list[QuarantineRow] = []
     readable: list[ScanRecord] = []
     for record in sorted(records, key=lambda r: (r.scan_id, str(r.path))):
         fault = _fault(record)
@@ -284,7 +284,7 @@ def _digest(record: ScanRecord) -> tuple[str, str | None]:
         return "", f"cannot be read ({error.strerror})"
 
 
-def _row(record: ScanRecord, reason: str) -> dict[str, str]:
+def _row(record: ScanRecord, reason: str) -> QuarantineRow:
     return {
         "scan_id": record.scan_id,
         "path": "" if record.path == Path() else str(record.path),

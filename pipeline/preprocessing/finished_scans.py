@@ -5,15 +5,33 @@ import json
 import shutil
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
 from pipeline.runtime.files import write_atomic, write_json
 from pipeline.stores.volumes import VolumeRow
 
-ScanOutcome = dict[str, Any]
-"""One scan's outcome: scan_id, fingerprint, qc (or error), notes, timings."""
+
+class ScanOutcome(TypedDict, total=False):
+    """Outcome of preprocessing one image, kept as JSON: QC numbers, or an error."""
+
+    scan_id: str
+    fingerprint: str
+    source_digest: str
+    method_version: int
+    versions: dict[str, str | None]
+    """Package → version; None if it is not installed."""
+    qc: dict[str, Any]
+    """QC numbers; missing where there is an error."""
+    notes: list[str]
+    """Oddities of the file."""
+    timings: dict[str, float]
+    """CPU-seconds of each step."""
+    error: str
+    """Reason for which there is no volume."""
+    transient: bool
+    """Whether the error may not occur again (out of memory, disk)."""
 
 
 class FinishedScans:

@@ -15,7 +15,7 @@ from pipeline.sources.bids_choice import ImageChoice, suffix_of
 from pipeline.sources.bids_survey import survey_images
 from pipeline.sources.file_kinds import stem_of
 from pipeline.sources.same_name_images import drop_other_formats
-from schemas.manifest import SELECTION
+from schemas.manifest import SELECTION, QuarantineRow
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +26,7 @@ KEPT_ENTITIES = ("acq", "ce", "rec", "run", "echo", "part", "inv")
 
 def bids_records(
     root: Path, listed: Collection[str] = (), choice: ImageChoice | None = None
-) -> tuple[list[ScanRecord], list[dict[str, str]]]:
+) -> tuple[list[ScanRecord], list[QuarantineRow]]:
     """Return one T1w a session of every subject, with its ground truth, and rows of the others.
 
     A subject of participants.tsv without an image of its own is looked up below `derivatives/`.
@@ -84,7 +84,7 @@ def _check_names(root: Path, paths: Iterable[Path]) -> None:
         label("ses", parts.get("ses", ""), within=subject)
 
 
-def _row(path: Path, reason: str, stage: str) -> dict[str, str]:
+def _row(path: Path, reason: str, stage: str) -> QuarantineRow:
     return {"scan_id": stem_of(path.name), "path": str(path), "stage": stage, "reason": reason}
 
 
@@ -117,7 +117,7 @@ def _derived(root: Path, wanted: set[str], choice: ImageChoice) -> list[Path]:
 
 def _one_a_session(
     paths: list[Path], choice: ImageChoice
-) -> tuple[list[ScanRecord], list[dict[str, str]]]:
+) -> tuple[list[ScanRecord], list[QuarantineRow]]:
     """Return one record a session, and quarantine rows of its other images."""
     groups: dict[tuple[str, str], list[Path]] = defaultdict(list)
     for path in paths:

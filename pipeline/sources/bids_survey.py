@@ -9,7 +9,7 @@ from pathlib import Path
 from pipeline.labels.scan_records import ScanRecord, prefixed, walk
 from pipeline.sources.bids_choice import ImageChoice, suffix_of
 from pipeline.sources.file_kinds import FOREIGN, image_format
-from schemas.manifest import SELECTION
+from schemas.manifest import SELECTION, QuarantineRow
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ class Survey:
         else:
             self.images.append(path)
 
-    def lacking(self, people: Iterable[str], records: Iterable[ScanRecord]) -> list[dict[str, str]]:
+    def lacking(self, people: Iterable[str], records: Iterable[ScanRecord]) -> list[QuarantineRow]:
         """Return quarantine rows of subjects, and of sessions, that have no record."""
         have = {(record.subject_id, record.session_id) for record in records}
         subjects = {subject for subject, _ in have}
@@ -112,5 +112,5 @@ def survey_images(root: Path, choice: ImageChoice) -> Survey:
     return survey
 
 
-def _row(scan_id: str, path: Path, reason: str, stage: str) -> dict[str, str]:
+def _row(scan_id: str, path: Path, reason: str, stage: str) -> QuarantineRow:
     return {"scan_id": scan_id, "path": str(path), "stage": stage, "reason": reason}

@@ -25,7 +25,7 @@ from pipeline.sources.dicom_files import is_dicom
 from pipeline.sources.dicom_headers import Headers, Series, read_headers
 from pipeline.sources.dicom_series import Selection, notes_of, select, why_later
 from schemas.errors import ContractError, ScanError
-from schemas.manifest import SELECTION
+from schemas.manifest import SELECTION, QuarantineRow
 
 log = logging.getLogger(__name__)
 
@@ -80,13 +80,13 @@ class SessionOutcome:
     """The converted image, or a file of the series where nothing is converted; None for none."""
     notes: list[str] = field(default_factory=list)
     """Oddities of the image."""
-    rows: list[dict[str, str]] = field(default_factory=list)
+    rows: list[QuarantineRow] = field(default_factory=list)
     """Quarantine rows: of other series, and of the session where nothing could be taken."""
 
 
 def dicom_records(
     root: Path, cache: Path | None, prefer: Sequence[str] = ()
-) -> tuple[list[ScanRecord], list[dict[str, str]]]:
+) -> tuple[list[ScanRecord], list[QuarantineRow]]:
     """Return one converted T1w a session, and quarantine rows of the other series.
 
     The series is chosen by its headers (`dicom_series.select`, with the words of `prefer` first);
@@ -109,7 +109,7 @@ def dicom_records(
     if cache is not None:
         cache.mkdir(parents=True, exist_ok=True)
     records: list[ScanRecord] = []
-    refused = [
+    refused: list[QuarantineRow] = [
         {"scan_id": path.name, "path": str(path), "stage": "cohort", "reason": why}
         for path, why in closed
     ]
@@ -158,10 +158,10 @@ class _SessionSeries:
     prefer: Sequence[str]
     order: list[Series]
     selection: Selection
-    rows: list[dict[str, str]]
+    rows: list[QuarantineRow]
     """Quarantine rows of unreadable files, and of the session where it is refused."""
 
-    def outcome(self, taken: Series, path: Path, failed: list[dict[str, str]]) -> SessionOutcome:
+    def outcome(self, taken: Series, path: Path, failed: list[QuarantineRow]) -> SessionOutcome:
         """Return the outcome if this series is taken; `failed` are rows of those before it."""
         lost = {row["path"] for row in failed}
         left = {id(series): reason for series, reason in self.selection.left}
@@ -213,7 +213,7 @@ def _convert(
     if target.is_file() and before.get("state") == state:
         return SessionOutcome(before["taken"], target, before["notes"], before["rows"])
     read = _read_session(session, prefer)
-    failed: list[dict[str, str]] = []
+    failed: list[QuarantineRow] = []
     for series in read.selection.candidates:
         try:
             with tempfile.TemporaryDirectory(dir=cache, prefix=".converting-") as temporary:
@@ -239,7 +239,7 @@ def _read_mark(path: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def _row(session: Session, path: Path, reason: str, stage: str = "cohort") -> dict[str, str]:
+def _row(session: Session, path: Path, reason: str, stage: str = "cohort") -> QuarantineRow:
     return {"scan_id": session.scan_id, "path": str(path), "stage": stage, "reason": reason}
 
 

@@ -14,7 +14,7 @@ from pipeline.sources.dicom_files import is_dicom
 from pipeline.sources.file_kinds import FOREIGN, READ, image_format, not_t1w, stem_of
 from pipeline.sources.folder_owners import Owner, owners_of
 from pipeline.sources.image_copies import drop_copies
-from schemas.manifest import SELECTION
+from schemas.manifest import SELECTION, QuarantineRow
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +25,7 @@ HIDDEN = "."
 """First letter of hidden files, and of those that a Mac adds (`._x.nii`)."""
 
 
-def folder_records(root: Path) -> tuple[list[ScanRecord], list[dict[str, str]]]:
+def folder_records(root: Path) -> tuple[list[ScanRecord], list[QuarantineRow]]:
     """Return every T1w below a folder (or the one image file given), and rows of other images.
 
     `sub-` and `ses-` in a file name are kept; else `owners_of` finds the subject. In a FreeSurfer
@@ -67,7 +67,7 @@ def folder_records(root: Path) -> tuple[list[ScanRecord], list[dict[str, str]]]:
     left += [(path, SELECTION, why) for path, why in copies]
     taken = _records(images, root, label)
     _log_images(root, taken, left)
-    rows = [
+    rows: list[QuarantineRow] = [
         {"scan_id": stem_of(path.name), "path": str(path), "stage": stage, "reason": why}
         for path, stage, why in left
     ]

@@ -12,7 +12,7 @@ from pipeline.sources.folder_source import folder_records
 from pipeline.sources.same_name_images import drop_other_formats
 from pipeline.sources.table_source import table_records
 from schemas.errors import ParamsError
-from schemas.manifest import SELECTION
+from schemas.manifest import SELECTION, QuarantineRow
 from schemas.params import CohortParams
 
 log = logging.getLogger(__name__)
@@ -26,7 +26,7 @@ def read_source(
     *,
     listed: Collection[str],
     dry_run: bool,
-) -> tuple[list[ScanRecord], list[dict[str, str]]]:
+) -> tuple[list[ScanRecord], list[QuarantineRow]]:
     """Return the scan records of an input, and quarantine rows of images not taken.
 
     Parameters
@@ -62,8 +62,8 @@ def read_source(
 
 
 def _one_format_each(
-    records: list[ScanRecord], rows: list[dict[str, str]]
-) -> tuple[list[ScanRecord], list[dict[str, str]]]:
+    records: list[ScanRecord], rows: list[QuarantineRow]
+) -> tuple[list[ScanRecord], list[QuarantineRow]]:
     """Return the records with one format of each image, and rows of the other formats."""
     kept, left = drop_other_formats([record.path for record in records])
     names = {record.path: record.scan_id for record in records}
