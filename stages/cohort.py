@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def cohort(
-    settings: Settings,
+    context: typer.Context,
     *,
     out: Annotated[
         Path | None,
@@ -42,6 +42,7 @@ def cohort(
 
     Example: pipeline cohort --input bids/ --out data/cohort
     """
+    settings: Settings = context.obj
     from pipeline.cohort.candidates import FILE, write_candidates
     from pipeline.cohort.ingest import build_cohort
     from pipeline.cohort.manifest import write_manifest

@@ -5,11 +5,8 @@ from typing import Annotated
 
 import typer
 
-from stages.common_options import Settings
-
 
 def docs(
-    settings: Settings,  # noqa: ARG001 (every command takes the common options)
     *,
     page: Annotated[
         str | None, typer.Argument(help="Name of a page; without it, all are listed.")

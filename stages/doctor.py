@@ -5,11 +5,8 @@ from typing import Annotated
 
 import typer
 
-from stages.common_options import Settings
-
 
 def doctor(
-    settings: Settings,  # noqa: ARG001 (every command takes the common options)
     *,
     study: Annotated[Path, typer.Option(help="Where the study will live.")] = Path(),
 ) -> None:

@@ -5,11 +5,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from stages.common_options import Settings
-
 
 def export_ae(
-    settings: Settings,  # noqa: ARG001 (every command takes the common options)
     *,
     out: Annotated[Path, typer.Option(help="Folder to write.")],
     ae: Annotated[Path, typer.Option(help="Autoencoder folder.")] = Path("models/ae"),

@@ -9,7 +9,7 @@ from stages.common_options import Settings
 
 
 def import_ae(
-    settings: Settings,
+    context: typer.Context,
     *,
     checkpoint: Annotated[
         Path,
@@ -55,6 +55,7 @@ def import_ae(
 
     Example: pipeline import-ae autoencoder.pth --out models/ae --zooms 1.5
     """
+    settings: Settings = context.obj
     import torch
 
     from pipeline.encoding.batch_size import scan_bytes

@@ -5,11 +5,8 @@ from typing import Annotated, Any
 
 import typer
 
-from stages.common_options import Settings
-
 
 def info(
-    settings: Settings,  # noqa: ARG001 (every command takes the common options)
     *,
     path: Annotated[Path, typer.Argument(help="A store, a model folder, or a reports folder.")],
     manifest: Annotated[
@@ -27,8 +24,8 @@ def info(
     import json
 
     from pipeline.models.artefact import CONFIG, read_config
-    from pipeline.report.headline import read_headline
     from schemas.errors import ContractError
+    from stages.headline import read_headline
 
     path = path.parent if path.name == "report.html" else path
     if (path / CONFIG).is_file():

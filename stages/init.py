@@ -9,7 +9,7 @@ from stages.common_options import Settings
 
 
 def init(
-    settings: Settings,
+    context: typer.Context,
     *,
     study: Annotated[Path, typer.Argument(help="Folder of the study; made where missing.")],
     preset: Annotated[
@@ -26,6 +26,7 @@ def init(
 
     Example: pipeline init my-study --input bids/ --preset small
     """
+    settings: Settings = context.obj
     from pipeline.runtime.progress import counted
     from schemas.errors import ParamsError
     from stages.params_file import load_params

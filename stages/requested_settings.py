@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from schemas.changes import flattened
@@ -48,7 +47,7 @@ SCHEDULED = {"preprocess", "encode"}
 """Commands that dask workers can take over."""
 
 
-def tell_unread(settings: "Settings", command: str) -> None:
+def warn_unread(settings: "Settings", command: str) -> None:
     """Warn of options and parameters given by hand that play no part in a command."""
     shown = command.replace("_", "-")
     read = READS.get(command)
@@ -130,33 +129,3 @@ def is_given(params: "Params", key: str) -> bool:
             return False
         values = getattr(values, name)
     return True
-
-
-def chosen_autoencoder(settings: "Settings", ae: Path | None) -> tuple[Path, str]:
-    """Return the folder of the autoencoder to use, and in words which it is.
-
-    --ae, else what --set autoencoder.* names, else that of the study, else what the parameters
-    name: by default the bundled one.
-
-    Raises
-    ------
-    ParamsError
-        If two are given, or the one to be trained is not there yet.
-    """
-    from pipeline.models.bundled import STUDY, bundled_autoencoder, find_autoencoder
-
-    if ae is not None:
-        refuse_set(settings, "autoencoder", f"--ae {ae} is given too; leave one of the two out")
-        return find_autoencoder(ae)
-    chosen = settings.params().autoencoder
-    by_hand = any(key.startswith("autoencoder.") for key in settings.set_by_hand())
-    if (STUDY / "config.json").is_file() and (not by_hand or chosen.source == "train"):
-        return find_autoencoder(None)
-    if chosen.path is not None:
-        return chosen.path, f"{chosen.path}"
-    if chosen.source == "train":
-        raise ParamsError(
-            f"autoencoder.source: train, and there is none in {STUDY} yet; run `pipeline train-ae`,"
-            " or give --ae FOLDER"
-        )
-    return bundled_autoencoder(), "the one bundled with the package"

@@ -33,7 +33,6 @@ from pipeline.models.frozen import load_diffusion, load_ldae
 from pipeline.models.inference import load_models, load_voxel_models
 from pipeline.models.pretrained import load_medicalnet, medicalnet_features
 from pipeline.nets.lpips import Lpips
-from pipeline.report.headline import read_headline
 from pipeline.stores.latents import open_latents
 from pipeline.stores.open_store import OpenStore
 from pipeline.training.voxel_latents import VoxelsAsLatents
@@ -41,6 +40,7 @@ from schemas.errors import ContractError
 from schemas.evaluation import EvaluateParams, ProbeParams
 from schemas.params import EmbedParams
 from stages.cli import app
+from stages.headline import read_headline
 from tests.test_training import CPU, LDAE, LDM
 
 pytestmark = pytest.mark.slow
