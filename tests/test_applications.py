@@ -53,8 +53,9 @@ from pipeline.stores.provenance import check_same_latents, check_same_scans
 from pipeline.stores.volumes import BIAS_GRID
 from schemas.errors import ContractError, ParamsError, ScanError
 from schemas.evaluation import EvaluateParams
+from schemas.grid import GridParams
 from schemas.manifest import MANIFEST_COLUMNS
-from schemas.params import EmbedParams, GridParams, PreprocessParams
+from schemas.params import EmbedParams, PreprocessParams
 from stages.cli import app
 from tests.conftest import SHAPE, make_volumes, smooth_volume
 from tests.test_training import CPU, LDAE, LDM
@@ -371,7 +372,7 @@ def test_files_say_what_was_done(tmp_path, opener, models, direction):
     assert [output["scale"] for output in record["outputs"]] == [-1, 1]
     image = nib.load(tmp_path / record["outputs"][0]["file"])
     assert image.shape == SHAPE
-    np.testing.assert_allclose(image.affine, models.autoencoder.grid["affine"])
+    np.testing.assert_allclose(image.affine, models.autoencoder.grid.affine)
     assert int(image.header["sform_code"]) == 4
     assert (tmp_path / record["picture"]).read_bytes().startswith(b"\x89PNG")
     assert not list(tmp_path.glob(".*"))

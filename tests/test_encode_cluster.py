@@ -6,7 +6,7 @@ from distributed import LocalCluster
 
 from pipeline.encoding.run import encode_volumes
 from pipeline.models.frozen import load_autoencoder
-from pipeline.preprocessing import scan_task as tasks
+from pipeline.workers import dask_client
 from pipeline.stores.latents import open_latents
 from schemas.errors import ContractError, ParamsError
 from schemas.params import EncodeParams
@@ -46,7 +46,7 @@ def test_workers_give_the_bytes_of_one_process(tmp_path, volumes, autoencoder_pa
 
 
 def test_no_scheduler_at_the_address_is_one_line(tmp_path, volumes, autoencoder_path, monkeypatch):
-    monkeypatch.setattr(tasks, "CONNECT_TIMEOUT", "1s")
+    monkeypatch.setattr(dask_client, "CONNECT_TIMEOUT", "1s")
     autoencoder = load_autoencoder(autoencoder_path, device=CPU)
     with pytest.raises(ContractError, match=r"tcp://127\.0\.0\.1:9: no dask scheduler answers"):
         encode_volumes(

@@ -214,7 +214,7 @@ class Writer:
         """Return the correlations with the file: of its voxels, and at the grid's resolution."""
         assert source is not None
         assert source.native is not None
-        affine = np.asarray(self.models.autoencoder.grid["affine"], dtype=np.float64)
+        affine = np.asarray(self.models.autoencoder.grid.affine, dtype=np.float64)
         sigma = resolution(float(zooms_of(affine).mean()), source.native.native_affine)
         return {
             "correlation_with_file": round(overlay(written, image), 4),
@@ -225,7 +225,7 @@ class Writer:
         self, path: Path, volume: NDArray[np.float32], source: Source | None
     ) -> NDArray[np.float32]:
         """Write one volume in the space that was asked for; return it as it was written."""
-        affine = np.asarray(self.models.autoencoder.grid["affine"], dtype=np.float64)
+        affine = np.asarray(self.models.autoencoder.grid.affine, dtype=np.float64)
         if self.space == "native":
             assert source is not None
             assert source.native is not None

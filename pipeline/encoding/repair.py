@@ -139,7 +139,7 @@ def _restore_array_metadata(path: Path, autoencoder: FrozenAutoencoder) -> None:
     hurt = hurt_metadata(path, units)
     if not hurt:
         return
-    shape = autoencoder.net.latent_shape(tuple(attributes.grid["shape"]))
+    shape = autoencoder.net.latent_shape(attributes.grid.shape)
     with TemporaryDirectory() as folder:
         arrays = latent_arrays(shape, rows_per_chunk=units["rows"])
         made = StoreBuilder(Path(folder) / "s.zarr", attributes, arrays, unit_rows=units["rows"])

@@ -13,7 +13,7 @@ from pipeline import __version__
 from pipeline.encoding.across_devices import Site, fill
 from pipeline.encoding.reusable_rows import find_previous, open_previous, refuse_change, refuse_loss
 from pipeline.encoding.unit_writer import Work, begin
-from pipeline.models.frozen import FrozenAutoencoder, grid_words, intensity_rule
+from pipeline.models.frozen import FrozenAutoencoder, intensity_rule
 from pipeline.runtime.files import lock_store, real_path
 from pipeline.stores.build_units import Made
 from pipeline.stores.builder import check_target
@@ -151,10 +151,10 @@ def latent_shape(volumes: VolumeStore, autoencoder: FrozenAutoencoder) -> tuple[
         raise ContractError(
             f"{volumes.path}: volumes are {volume.dtype}, expected uint8; run `pipeline preprocess`"
         )
-    if any(grid[key] != trained[key] for key in ("shape", "affine")):
+    if grid != trained:
         raise ContractError(
-            f"{volumes.path}: grid {grid_words(grid)}, the autoencoder was trained on"
-            f" {grid_words(trained)}; preprocess to that grid or train an autoencoder on this one"
+            f"{volumes.path}: grid {grid}, the autoencoder was trained on"
+            f" {trained}; preprocess to that grid or train an autoencoder on this one"
         )
     try:
         return autoencoder.net.latent_shape(tuple(volume.shape[1:]))
