@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 from schemas.changes import flattened
 from schemas.errors import ParamsError
-from schemas.grid import times
 
 if TYPE_CHECKING:
     from schemas.grid import Grid
@@ -111,6 +110,8 @@ def refuse_grid(settings: "Settings", grid: "Grid") -> None:
     ParamsError
         Naming the models' grid.
     """
+    from schemas.grid import times
+
     asked = {key for key in settings.set_by_hand() if key.startswith("preprocess.grid.")}
     if not asked:
         return

@@ -6,8 +6,8 @@ from distributed import LocalCluster
 
 from pipeline.encoding.run import encode_volumes
 from pipeline.models.frozen import load_autoencoder
-from pipeline.workers import dask_client
 from pipeline.stores.latents import open_latents
+from pipeline.workers import dask_client
 from schemas.errors import ContractError, ParamsError
 from schemas.params import EncodeParams
 
