@@ -1,12 +1,9 @@
 """Resampling, grid, template, scaling, QC, mosaic: closed forms and invariances."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from pipeline.figures.contact_sheet import draw_mosaic, scan_strip
 from pipeline.imaging.brain import stripped_mask
 from pipeline.imaging.geometry import (
     bounding_box,
@@ -205,14 +202,3 @@ def test_turned_is_the_angle_whatever_the_scaling(angles: tuple[float, float]) -
 def test_notes_warn_and_rigid_ignores_scaling() -> None:
     assert judge(GOOD, ("odd header",), QcParams(), rigid=False).status == "warn"
     assert judge(GOOD | {"scaling": 3.0}, (), QcParams(), rigid=True).status == "pass"
-
-
-def test_mosaic_shows_superior_up(tmp_path: Path) -> None:
-    volume = np.zeros((7, 8, 9), np.uint8)
-    volume[:, :, 6:] = 200
-    strip = scan_strip(volume)
-    assert strip[:3, :8].mean() > strip[-3:, :8].mean()
-    draw_mosaic([volume] * 5, [f"scan {i}" for i in range(5)], tmp_path / "m.png")
-    assert (tmp_path / "m.png").read_bytes()[:4] == b"\x89PNG"
-    with pytest.raises(ValueError, match="one each"):
-        draw_mosaic([volume], [], tmp_path / "m.png")

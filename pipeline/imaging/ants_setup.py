@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.linalg import polar
 
 from pipeline.imaging.header import SHEAR_TOLERANCE, Affine, shear_of, zooms_of
 from schemas.errors import ScanError
@@ -108,5 +109,4 @@ def ants_image(data: npt.NDArray[Any], affine: Affine) -> Any:
 
 def _nearest_rotation(matrix: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """ITK refuses directions that rounding left a little off orthonormal."""
-    left, _, right = np.linalg.svd(matrix)
-    return np.asarray(left @ right)
+    return np.asarray(polar(matrix)[0])

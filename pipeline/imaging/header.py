@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import nibabel as nib
 import numpy as np
 import numpy.typing as npt
+from nibabel.affines import voxel_sizes
 
 from schemas.errors import ScanError
 
@@ -39,7 +40,7 @@ class Geometry:
 
 def zooms_of(affine: Affine) -> npt.NDArray[np.float64]:
     """Return the voxel sizes (mm) of a (4, 4) affine."""
-    return np.asarray(np.linalg.norm(affine[:3, :3], axis=0))
+    return np.asarray(voxel_sizes(affine))
 
 
 def shear_of(affine: Affine) -> float:

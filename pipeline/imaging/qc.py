@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+from scipy.linalg import polar
 
 from pipeline.imaging.geometry import bounding_box
 from pipeline.imaging.header import Affine, zooms_of
@@ -206,8 +207,7 @@ def _coverage(
 
 def _turned(native_to_mni: Affine) -> float:
     """Return the angle of the rotation in an affine (degrees)."""
-    left, _, right = np.linalg.svd(native_to_mni[:3, :3])
-    cosine = (float(np.trace(left @ right)) - 1) / 2
+    cosine = (float(np.trace(polar(native_to_mni[:3, :3])[0])) - 1) / 2
     return float(np.rad2deg(np.arccos(np.clip(cosine, -1, 1))))
 
 

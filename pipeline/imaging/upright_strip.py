@@ -2,6 +2,7 @@
 
 import numpy as np
 import numpy.typing as npt
+from scipy.linalg import polar
 
 from pipeline.imaging.brain import deepbet_mask
 from pipeline.imaging.geometry import sample
@@ -45,8 +46,7 @@ def upright_mask(
 
 def _rotation_about(mask: npt.NDArray[np.bool_], affine: Affine, pose: Affine) -> Affine:
     """Return the rotation of an affine, with its translation at the middle of the mask."""
-    left, _, right = np.linalg.svd(pose[:3, :3])
-    rotation = left @ right
+    rotation = polar(pose[:3, :3])[0]
     middle = affine[:3, :3] @ np.argwhere(mask).mean(axis=0) + affine[:3, 3]
     turn = np.eye(4)
     turn[:3, :3] = rotation
