@@ -1,4 +1,4 @@
-"""Which autoencoder a command uses: --ae, --set, the study's own, or the bundled one."""
+"""Choose the autoencoder of a command: by --ae, by --set, that of the study, or the bundled one."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from stages.requested_settings import refuse_set
 
 
 def chosen_autoencoder(settings: Settings, ae: Path | None) -> tuple[Path, str]:
-    """Return the folder of the autoencoder to use, and in words which it is.
+    """Return the folder of the autoencoder to use, and its description in words.
 
     --ae, else what --set autoencoder.* names, else that of the study, else what the parameters
     name: by default the bundled one.

@@ -1,4 +1,4 @@
-"""The `pipeline` command: every stage, and what is no stage beside them.
+"""The `pipeline` command: the ten stages, and the tools beside them.
 
 Only typer is imported here; a command's own work is imported when it runs.
 """

@@ -74,7 +74,7 @@ class Settings:
     ] = None
 
     def params(self) -> "Params":
-        """Return the validated parameters: of the file given, else of the study around us."""
+        """Return the validated parameters: of the file given, else of the study in this folder."""
         from stages.params_file import load_params
 
         study = STUDY_PARAMS if STUDY_PARAMS.is_file() else None
@@ -128,7 +128,7 @@ class Settings:
 
 
 class _LineFormatter(logging.Formatter):
-    """The message alone; warnings say that they are one."""
+    """The message alone; a warning or error begins with its level."""
 
     def format(self, record: logging.LogRecord) -> str:
         text = from_here(super().format(record))

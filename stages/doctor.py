@@ -1,4 +1,4 @@
-"""Say what this computer lacks."""
+"""Check whether this computer can run the pipeline."""
 
 from pathlib import Path
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""Stage 9: what scans never trained on show."""
+"""Stage 9: evaluate the trained models on held-out subjects."""
 
 from pathlib import Path
 from typing import Annotated, Literal

@@ -1,4 +1,4 @@
-"""Hand an autoencoder on: as a MONAI bundle, or as the one inside the package."""
+"""Export an autoencoder: as a MONAI bundle, or as the one inside the package."""
 
 from pathlib import Path
 from typing import Annotated, Literal

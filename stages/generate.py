@@ -1,4 +1,4 @@
-"""New brains that belong to no subject."""
+"""Generate brains that belong to no subject."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -68,6 +68,6 @@ def generate(
         prior = prior_of(semantics, manifest, application.models)
     outcome = apply(application.models, count=count, seed=seed, prior=prior)
     record = {"options": {"count": count, "seed": seed, "prior": prior and prior.digest}}
-    path, made = application.writer.write_once(outcome, stem=f"seed-{seed}", record=record)
-    kept = "" if made else ", made already and kept"
+    path, is_new = application.writer.write_once(outcome, stem=f"seed-{seed}", record=record)
+    kept = "" if is_new else ", made already and kept"
     typer.echo(f"{path}: {count} brains, {outcome.record['method']}{kept}")

@@ -1,4 +1,4 @@
-"""Take in an autoencoder that someone else trained."""
+"""Import an autoencoder that was trained elsewhere."""
 
 from pathlib import Path
 from typing import Annotated, Literal

@@ -1,4 +1,4 @@
-"""Take in the published LDAE: denoiser, gradient branch, semantic encoder, probe."""
+"""Import the published LDAE: denoiser, gradient branch, semantic encoder, probe."""
 
 from pathlib import Path
 from typing import Annotated, Literal

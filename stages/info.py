@@ -1,4 +1,4 @@
-"""Say what a store, a model folder or a folder of results is."""
+"""Describe a store, a model folder or a folder of results."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -38,8 +38,8 @@ def info(
         return
     elif path.suffix != ".zarr" and not path.is_file() and not (path / "zarr.json").is_file():
         parts = ("reports", "models/ldae", "models/ae", "data/latents.zarr", "data/volumes.zarr")
-        made = [str(path / part) for part in parts if (path / part).exists()]
-        remedy = f"give one of {', '.join(made)}" if made else "`dvc repro` makes them"
+        existing = [str(path / part) for part in parts if (path / part).exists()]
+        remedy = f"give one of {', '.join(existing)}" if existing else "`dvc repro` makes them"
         raise ContractError(f"{path}: no store, no model, no report.html (yet?); {remedy}")
     else:
         facts = _store_facts(path, manifest)

@@ -1,4 +1,4 @@
-"""Between two visits: fill in what was not scanned."""
+"""Interpolate between two scans of a subject."""
 
 from pathlib import Path
 from typing import Annotated
@@ -87,6 +87,6 @@ def interpolate(
     )
     from pipeline.applications.runner import run_pair
 
-    path, made = run_pair(a, b, application.opener, application.writer, places, detail=detail)
-    kept = "" if made else ", made already and kept"
+    path, is_new = run_pair(a, b, application.opener, application.writer, places, detail=detail)
+    kept = "" if is_new else ", made already and kept"
     typer.echo(f"{path}: {len(places.alphas)} volumes{kept}")

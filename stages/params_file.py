@@ -1,4 +1,4 @@
-"""Read params.yaml and --set overrides into validated parameters."""
+"""Read params.yaml and --set overrides into validated parameters, and write params.yaml."""
 
 import difflib
 import io
@@ -22,7 +22,7 @@ from schemas.params import Params
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe, and without a second value for a key, of which YAML takes the last silently."""
+    """A safe loader that refuses a key given twice; YAML would take the last value silently."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()

@@ -51,9 +51,9 @@ def qc(
     scans = read_qc(table)
     overrides = read_overrides(overrides_csv)
     if mark or unmark:
-        made = dict(_parse(text) for text in mark or [])
-        check_known([*made, *(unmark or [])], scans.index, where=str(table))
-        overrides |= made
+        decisions = dict(_parse(text) for text in mark or [])
+        check_known([*decisions, *(unmark or [])], scans.index, where=str(table))
+        overrides |= decisions
         overrides = {k: v for k, v in overrides.items() if k not in (unmark or [])}
         write_overrides(overrides_csv, overrides)
         typer.echo(f"{overrides_csv}: {len(overrides)} scans set by hand")

@@ -1,4 +1,4 @@
-"""Take scans apart into y_sem and x_T and put them together again."""
+"""Reconstruct scans from their own y_sem and x_T."""
 
 import typer
 

@@ -1,4 +1,4 @@
-"""What a user set by hand is done, or refused or told with the reason."""
+"""Options given by hand: refuse a value that cannot be applied, warn of an unused one."""
 
 import logging
 from collections.abc import Mapping
@@ -78,18 +78,18 @@ def refuse_set(settings: "Settings", section: str, reason: str) -> None:
 
 
 def refuse_other(
-    settings: "Settings", section: str, made: Mapping[str, Any], *, where: str, but: set[str]
+    settings: "Settings", section: str, recorded: Mapping[str, Any], *, where: str, but: set[str]
 ) -> None:
-    """Refuse a parameter given with --set where something was made with another value of it.
+    """Refuse a parameter given with --set that differs from the one that a store was made with.
 
-    `made` is the section as it was then; keys of the section in `but` may differ.
+    `recorded` is the section that the store records; keys of the section in `but` may differ.
 
     Raises
     ------
     ParamsError
         Naming the parameter and both values.
     """
-    before = flattened(made)
+    before = flattened(recorded)
     for key, value in settings.set_by_hand().items():
         name = key.removeprefix(f"{section}.")
         if name == key or name.split(".")[0] in but or name not in before:
@@ -103,7 +103,7 @@ def refuse_other(
 
 
 def refuse_grid(settings: "Settings", grid: "Grid") -> None:
-    """Refuse a grid given with --set that is not the models' own, onto which images are brought.
+    """Refuse a grid given with --set other than that of the models, which images are resampled to.
 
     Raises
     ------
@@ -124,7 +124,7 @@ def refuse_grid(settings: "Settings", grid: "Grid") -> None:
 
 
 def is_given(params: "Params", key: str) -> bool:
-    """Tell whether a parameter was given, by a file or by --set, and is no default."""
+    """Return whether a parameter was given, by a file or by --set, and is no default."""
     values: Any = params
     for name in key.split("."):
         if name not in values.model_fields_set:

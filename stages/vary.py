@@ -1,4 +1,4 @@
-"""Other brains with the same y_sem."""
+"""Variations of a scan: brains with the same y_sem."""
 
 from typing import Annotated
 

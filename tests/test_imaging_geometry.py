@@ -14,7 +14,7 @@ from pipeline.imaging.geometry import (
     smooth_for,
 )
 from pipeline.imaging.preprocess_scan import scale_intensities
-from pipeline.imaging.qc import _turned, judge
+from pipeline.imaging.qc import _turned, assess_qc
 from pipeline.imaging.register import correlation
 from pipeline.imaging.template import GRID_CENTRE, grid_affine, load_template
 from schemas.errors import ScanError
@@ -183,7 +183,7 @@ def test_stripped_rule_by_volume_and_exact_background() -> None:
     ],
 )
 def test_verdict(change: dict[str, float], status: str, word: str) -> None:
-    verdict = judge(GOOD | change, (), QcParams(), rigid=False)
+    verdict = assess_qc(GOOD | change, (), QcParams(), rigid=False)
     assert verdict.status == status
     assert word in "; ".join(verdict.reasons)
 
@@ -200,5 +200,5 @@ def test_turned_is_the_angle_whatever_the_scaling(angles: tuple[float, float]) -
 
 
 def test_notes_warn_and_rigid_ignores_scaling() -> None:
-    assert judge(GOOD, ("odd header",), QcParams(), rigid=False).status == "warn"
-    assert judge(GOOD | {"scaling": 3.0}, (), QcParams(), rigid=True).status == "pass"
+    assert assess_qc(GOOD, ("odd header",), QcParams(), rigid=False).status == "warn"
+    assert assess_qc(GOOD | {"scaling": 3.0}, (), QcParams(), rigid=True).status == "pass"

@@ -38,8 +38,8 @@ def load_ants() -> Any:
 
 
 @contextlib.contextmanager
-def ants_speech(step: str) -> Iterator[None]:
-    """Keep what ANTs prints from C++ off the terminal; its last words explain a failure.
+def captured_ants_output(step: str) -> Iterator[None]:
+    """Send what ANTs prints from C++ to the debug log; its last line explains a failure.
 
     Of trial transforms that it throws away itself it prints lines such as "bad det": they go to
     the debug log.
@@ -49,15 +49,15 @@ def ants_speech(step: str) -> Iterator[None]:
     ScanError
         If ANTs fails over the images; `step` says at what.
     """
-    with tempfile.TemporaryFile() as heard:
+    with tempfile.TemporaryFile() as captured:
         failure: Exception | None = None
-        with _descriptors_to(heard.fileno()):
+        with _descriptors_to(captured.fileno()):
             try:
                 yield
             except RuntimeError as error:
                 failure = error
-        heard.seek(0)
-        text = heard.read(1 << 16).decode(errors="replace")
+        captured.seek(0)
+        text = captured.read(1 << 16).decode(errors="replace")
         lines = [line.strip() for line in text.splitlines() if line.strip()]
         if lines:
             log.debug("ANTs, %s: %s", step, " | ".join(dict.fromkeys(lines)))

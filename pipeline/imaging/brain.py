@@ -1,4 +1,4 @@
-"""Where the brain is: a scan stripped by its source, or the mask of one of three methods."""
+"""Brain masks: of an image stripped by its source, or by one of three methods."""
 
 import contextlib
 import io

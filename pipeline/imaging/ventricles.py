@@ -129,7 +129,7 @@ def _rows(affine: NDArray[np.floating]) -> tuple[tuple[float, ...], ...]:
 
 
 class Levels(NamedTuple):
-    """Intensities that the rule goes by."""
+    """Intensities of fluid and of tissue, which the rule compares with."""
 
     fluid: float
     tissue: float

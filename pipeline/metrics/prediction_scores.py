@@ -117,7 +117,7 @@ def regression_scores(
 
 
 def gap_closed(mae: Floats, guess_mae: Floats, oracle_mae: Floats) -> Floats:
-    """Return how much of the way from guessing the median to the oracle an MAE goes (1 is all).
+    """Return the share of the way from the median's MAE to the oracle's that an MAE goes (1: all).
 
     NaN where the oracle is no better than the guess.
     """

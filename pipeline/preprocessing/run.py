@@ -237,13 +237,13 @@ def _known(
 
 def _judge(task: Task, record: Record, params: PreprocessParams) -> tuple[str, str]:
     """Return status and reasons of a record under today's thresholds."""
-    from pipeline.imaging.qc import judge
+    from pipeline.imaging.qc import assess_qc
 
     if "error" in record:
         return "error", str(record["error"])
     rigid = params.registration == "rigid"
     notes = (*filter(None, [task.note]), *record["notes"])
-    verdict = judge(record["qc"], notes, params.qc, rigid=rigid)
+    verdict = assess_qc(record["qc"], notes, params.qc, rigid=rigid)
     return verdict.status, "; ".join(verdict.reasons)
 
 

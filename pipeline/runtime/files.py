@@ -75,13 +75,13 @@ def lock_store(out: Path) -> Iterator[None]:
 
 
 def real_path(out: Path) -> Path:
-    """Return where a store really is: what is built beside a link could not be swapped in."""
+    """Return the real path of a store: one built beside a link could not be renamed into place."""
     return out.resolve() if out.is_symlink() or out.name in {"", ".."} else out
 
 
 @contextmanager
 def writing_to(out: Path) -> Iterator[None]:
-    """Turn what the operating system refuses (disk full, read-only) into one clear line."""
+    """Turn an error of the operating system (disk full, read-only) into one clear line."""
     try:
         yield
     except (FileExistsError, NotADirectoryError) as error:
