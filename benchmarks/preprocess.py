@@ -35,7 +35,7 @@ from pipeline.imaging.preprocess_scan import preprocess_scan
 from pipeline.imaging.read import read_scan
 from pipeline.imaging.register import correlation, register, template_grid
 from pipeline.imaging.template import grid_affine, load_template
-from pipeline.preprocessing.run import STEPS
+from pipeline.preprocessing.qc_table import STEPS
 from schemas.grid import GridParams
 from schemas.params import PreprocessParams
 

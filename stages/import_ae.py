@@ -58,7 +58,7 @@ def import_ae(
     settings: Settings = context.obj
     import torch
 
-    from pipeline.encoding.batch_size import scan_bytes
+    from pipeline.encoding.device_settings import scan_bytes
     from pipeline.models.conversion.monai_import import import_autoencoder
     from pipeline.models.frozen import load_autoencoder
 

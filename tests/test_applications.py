@@ -42,7 +42,7 @@ from pipeline.encoding.embed import check_same_autoencoder, embed_latents
 from pipeline.imaging.bias import BiasField
 from pipeline.imaging.geometry import resample_masked
 from pipeline.imaging.preprocess_scan import scale_intensities
-from pipeline.imaging.template import grid_affine
+from pipeline.imaging.template import grid_affine, mni_grid
 from pipeline.models.artefact import CONFIG, finished_metrics
 from pipeline.models.direction import Direction, read_direction, write_directions
 from pipeline.models.frozen import load_autoencoder, load_diffusion, load_ldae
@@ -691,10 +691,8 @@ def test_a_new_image_that_fails_quality_control_is_refused(tmp_path, monkeypatch
 def test_a_new_image_is_preprocessed_as_the_store_was(opener, models):
     with pytest.raises(ContractError, match="its grid is not one"):
         preprocessing_for(models, PreprocessParams(), volumes=None, latents=None)
-    affine = grid_affine(GridParams(shape=SHAPE, zooms=3.0)).tolist()
-    on_grid = SimpleNamespace(
-        autoencoder=SimpleNamespace(grid={"shape": list(SHAPE), "affine": affine}, config={})
-    )
+    grid = mni_grid(GridParams(shape=SHAPE, zooms=3.0))
+    on_grid = SimpleNamespace(autoencoder=SimpleNamespace(grid=grid, config={}))
 
     def volumes(zooms):
         grid = GridParams(shape=SHAPE, zooms=zooms)

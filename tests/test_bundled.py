@@ -15,7 +15,7 @@ from pipeline.models.conversion.monai_export import export_monai_bundle
 from pipeline.models.frozen import load_autoencoder, on_grid
 from pipeline.stores.latents import open_latents
 from schemas.errors import ContractError, ParamsError
-from schemas.grid import GridParams
+from schemas.grid import Grid, GridParams
 from stages.cli import app
 from stages.params_file import load_params
 from tests.conftest import SHAPE
@@ -152,7 +152,7 @@ def test_repair_finds_the_volumes_where_commands_leave_them(inside, volumes, tmp
 
 
 def test_a_grid_that_the_bundled_one_cannot_take_is_refused(inside, tmp_path):
-    grid = {"shape": [17, 24, 20], "affine": np.eye(4).tolist()}
+    grid = Grid.model_validate({"shape": [17, 24, 20], "affine": np.eye(4).tolist()})
     with pytest.raises(ContractError, match=r"multiple of 4; set preprocess\.grid\.shape"):
         bundled.adopt_autoencoder(inside, tmp_path / "models" / "ae", grid=grid)
 

@@ -47,14 +47,14 @@ def scans(tmp_path, monkeypatch):
     asked = []
 
     def preprocess_cohort(manifest, params, *, out, **_):
-        from pipeline.imaging.template import grid_affine
+        from pipeline.imaging.template import mni_grid
 
         asked.append(params)
         row = volume_row(1)
         shape = params.grid.shape
         row = dataclasses.replace(row, volume=np.resize(row.volume, shape))
         attributes = volume_attributes(["sub-a"])
-        attributes.grid.update(shape=list(shape), affine=grid_affine(params.grid).tolist())
+        attributes = attributes.model_copy(update={"grid": mni_grid(params.grid)})
         write_volumes(out, attributes, iter([row]))
         return SimpleNamespace(quarantined=0)
 

@@ -38,7 +38,9 @@ def test_workers_give_the_bytes_of_one_process(tmp_path, volumes, autoencoder_pa
         assert contents(out) == contents(tmp_path / "one.zarr")
         assert encode_volumes(volumes, autoencoder, out, PARAMS, **where).encoded == 0
         encode_volumes(volumes, autoencoder, tmp_path / "auto.zarr", auto, **where)
-        assert {how.batch_size for how in open_latents(tmp_path / "auto.zarr").made} == {4}
+        assert {how.batch_size for how in open_latents(tmp_path / "auto.zarr").encode_settings} == {
+            4
+        }
         where["device_name"] = "cuda:99"
         with pytest.raises(ParamsError, match="no such GPU"):
             encode_volumes(volumes, autoencoder, tmp_path / "none.zarr", PARAMS, **where)

@@ -11,7 +11,7 @@ import pytest
 from pipeline.cohort.ingest import build_manifest
 from pipeline.imaging import preprocess_scan as chain
 from pipeline.imaging.preprocess_scan import PreprocessedScan
-from pipeline.preprocessing.finished_scans import Staging
+from pipeline.preprocessing.finished_scans import FinishedScans
 from pipeline.preprocessing.run import PreprocessSummary, preprocess_cohort
 from pipeline.runtime.files import lock_store
 from pipeline.stores.verify import verify_store
@@ -126,7 +126,7 @@ def test_bad_scans_are_quarantined_and_the_rest_goes_on(cohort: Path, fake: Chai
     assert "correlation" in reasons["sub-s07"]
     qc = pd.read_csv(cohort.parent / "v.qc.csv").set_index("scan_id")
     assert qc["status"].value_counts().to_dict() == {"pass": 16, "error": 2, "warn": 1, "fail": 1}
-    assert not Staging(cohort.parent / "v.zarr").folder.exists()
+    assert not FinishedScans(cohort.parent / "v.zarr").folder.exists()
 
 
 def test_second_run_does_nothing_and_changes_nothing(cohort: Path, fake: Chain) -> None:
@@ -265,7 +265,7 @@ def test_damaged_staging_is_redone(cohort: Path, fake: Chain) -> None:
     fake.stop_after = 6
     with pytest.raises(KeyboardInterrupt):
         run(cohort)
-    staged = sorted(Staging(cohort.parent / "v.zarr").folder.glob("*.npz"))
+    staged = sorted(FinishedScans(cohort.parent / "v.zarr").folder.glob("*.npz"))
     staged[0].write_bytes(staged[0].read_bytes()[:50])
     fake.stop_after = None
     assert run(cohort).reused == 5
