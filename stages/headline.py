@@ -1,4 +1,4 @@
-"""The figures most looked for, as lines of text."""
+"""The headline figures of a study, as lines of text."""
 
 import json
 from pathlib import Path
@@ -32,8 +32,8 @@ def read_headline(*, evaluate: Path | None = None, probe: Path | None = None) ->
 def _application_lines(metrics: dict[str, Any]) -> list[str]:
     lines = []
     manipulation = metrics.get("manipulation", {})
-    for method, found in manipulation.get("methods", {}).items():
-        dose = found["ventricle_ml"]
+    for method, figures in manipulation.get("methods", {}).items():
+        dose = figures["ventricle_ml"]
         lines.append(
             f"ventricles along {manipulation['direction']}, {method}: Spearman"
             f" {_interval(dose['spearman'])}{_people(dose['spearman'])}, rising in"
@@ -63,12 +63,12 @@ def _probe_lines(metrics: dict[str, Any]) -> list[str]:
     for protocol, where in names.items():
         for target, sets in metrics.get(protocol, {}).items():
             for figure in ("roc_auc", "mae", "gap_closed"):
-                found = {s: sets[s][figure] for s in sets if figure in sets[s]}
-                beside = [s for s in ("y_sem", "oracle", "chance") if s in found]
-                shown = [f"{s} {_interval(found[s])}" for s in beside]
-                if "y_sem" in found:
-                    people = found["y_sem"]["subjects"]
-                    if found["y_sem"].get("interval_method") == "few":
+                estimates = {s: sets[s][figure] for s in sets if figure in sets[s]}
+                beside = [s for s in ("y_sem", "oracle", "chance") if s in estimates]
+                shown = [f"{s} {_interval(estimates[s])}" for s in beside]
+                if "y_sem" in estimates:
+                    people = estimates["y_sem"]["subjects"]
+                    if estimates["y_sem"].get("interval_method") == "few":
                         shown = ["too few subjects of a class to print it"]
                     elif figure != "gap_closed":
                         about = metrics["targets"][target]
