@@ -39,7 +39,7 @@ def test_the_encoder_sees_a_mode_and_the_estimator_shows_where_it_is():
     )
     assert encoder.modes is not None
     encoder.modes.fit(deviations(), torch.arange(SCANS))
-    encoder.fit_output([deviations()])
+    encoder.estimate_output_statistics([deviations()])
     moved = deviations()[:1] + 3 * encoder.modes.size * encoder.modes.modes[:1]
     assert (encoder(moved) - encoder(deviations()[:1])).norm() > 0.5
 

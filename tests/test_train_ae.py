@@ -12,7 +12,7 @@ from pipeline.models.pretrained import load_lpips
 from pipeline.nets.autoencoder import Autoencoder
 from pipeline.nets.lpips import Lpips
 from pipeline.training.autoencoder import AutoencoderModule, train_autoencoder
-from pipeline.training.autoencoder_losses import Adversary, perceptual_distance
+from pipeline.training.autoencoder_losses import Adversary, PerceptualLoss
 from pipeline.training.batches import step_generator
 from pipeline.training.resize_latent_channels import narrowed
 from schemas.autoencoder import AdversarialParams, TrainAeParams
@@ -115,7 +115,7 @@ def test_one_optimiser_steps_as_two_in_turn():
     )
     for _ in range(3):
         both.zero_grad()
-        (0.5 * ours.fooled(made) + ours.mistaken(made, real)).backward()
+        (0.5 * ours.generator_loss(made) + ours.discriminator_loss(made, real)).backward()
         both.step()
 
     other, theirs = players()
@@ -142,11 +142,11 @@ def test_no_term_leaks_into_the_other_player():
     torch.manual_seed(0)
     adversary = Adversary(AdversarialParams(weight=1.0, channels=4, layers=1))
     made = torch.rand(1, 1, 8, 8, 8, requires_grad=True)
-    adversary.fooled(made).backward()
+    adversary.generator_loss(made).backward()
     assert made.grad is not None
     assert all(p.grad is None for p in adversary.parameters())
     made.grad = None
-    adversary.mistaken(made, torch.rand(1, 1, 8, 8, 8)).backward()
+    adversary.discriminator_loss(made, torch.rand(1, 1, 8, 8, 8)).backward()
     assert made.grad is None
     assert all(p.grad is not None for p in adversary.parameters())
 
@@ -187,7 +187,7 @@ def test_lpips_is_zero_for_equals_grows_with_the_difference_and_is_loaded_strict
 
     def distance(other):
         generator = step_generator(0, seed=0, device=CPU)
-        return float(perceptual_distance(lpips, other, x, share=0.3, generator=generator))
+        return float(PerceptualLoss(lpips, 0.3)(other, x, generator))
 
     assert distance(x) == 0
     assert 0 < distance(x + 0.02 * noise) < distance(x + 0.2 * noise)

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
-import pipeline.runtime.progress as compute_module
+import pipeline.runtime.devices as compute_module
 import pipeline.training.latent_diffusion as stages
 import pipeline.training.lightning_run as fit_module
 from pipeline.cohort.subjects import scans_of_others
@@ -142,12 +142,12 @@ def test_stage_two_trains_encoder_and_estimator(trained):
 
 def test_standardised_training_latents_have_unit_variance(latents_path, split):
     train = open_latents(latents_path).load(split["train"])
-    shift, scale, _ = stages.fit_standardisation(train, "channel", drawn=True)
-    draws = train.draw(torch.arange(12), generator=torch.Generator().manual_seed(0))
+    shift, scale, _ = stages.estimate_standardisation(train, "channel", sampled=True)
+    draws = train.sample_posterior(torch.arange(12), generator=torch.Generator().manual_seed(0))
     by_channel = ((draws - shift) * scale).transpose(0, 1).flatten(1)
     np.testing.assert_allclose(by_channel.mean(1), 0, atol=0.1)
     np.testing.assert_allclose(by_channel.std(1), 1, atol=0.1)
-    shift, scale, _ = stages.fit_standardisation(train, 0.873, drawn=True)
+    shift, scale, _ = stages.estimate_standardisation(train, 0.873, sampled=True)
     assert shift.flatten().tolist() == [0.0] * 3
     assert scale.flatten().tolist() == pytest.approx([0.873] * 3)
 
@@ -243,7 +243,7 @@ def test_one_batch_of_latents_is_overfitted(latents_path):
     torch.manual_seed(0)
     store = open_latents(latents_path)
     loaded = store.load(["sub-000", "sub-001"])
-    shift, scale, _ = stages.fit_standardisation(loaded, "channel", drawn=False)
+    shift, scale, _ = stages.estimate_standardisation(loaded, "channel", sampled=False)
     z_0 = (loaded.mean.float() - shift) * scale
     config = stages.unet_config(LDM.denoiser, in_channels=3)
     diffusion = stages.build_diffusion(
@@ -367,13 +367,13 @@ def test_posterior_draws_have_the_posterior_moments():
         torch.full((1, 1, 20, 20, 20), 2.0).half(),
         torch.full((1, 1, 20, 20, 20), -2.0).half(),
     )
-    draw = latents.draw(torch.tensor([0]), generator=torch.Generator().manual_seed(0))
+    draw = latents.sample_posterior(torch.tensor([0]), generator=torch.Generator().manual_seed(0))
     assert float(draw.mean()) == pytest.approx(2, abs=0.02)
     assert float(draw.std()) == pytest.approx(np.exp(-1), abs=0.01)
 
 
 def test_a_finished_model_is_not_trained_again(monkeypatch, latents_path, split, trained):
-    monkeypatch.setattr(stages, "fit", lambda *_, **__: pytest.fail("trained again"))
+    monkeypatch.setattr(stages, "run_training", lambda *_, **__: pytest.fail("trained again"))
     metrics = stages.train_denoiser(
         open_latents(latents_path), split, LDM, trained / "ldm", device=CPU
     )

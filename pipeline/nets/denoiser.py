@@ -17,11 +17,11 @@ from pipeline.nets.blocks import (
     Resample,
     ResBlock,
     SelfAttention,
-    Stride,
     group_norm,
     timestep_embedding,
     zero_init,
 )
+from pipeline.nets.cpu_kernels import Stride
 from pipeline.nets.principal_modes import Modes
 
 

@@ -46,7 +46,9 @@ class DeviationEncoder(SemanticEncoder):
         self.register_buffer("spread", torch.ones(in_channels, *grid))
         self.standardise = nn.BatchNorm1d(dim, affine=False, momentum=0.05)
 
-    def fit_input(self, centre: Float[Tensor, "C X Y Z"], spread: Float[Tensor, "C X Y Z"]) -> None:
+    def set_input_statistics(
+        self, centre: Float[Tensor, "C X Y Z"], spread: Float[Tensor, "C X Y Z"]
+    ) -> None:
         """Set the mean of standardised training latents and the unit of deviations from it."""
         self.centre.copy_(centre)
         self.spread.copy_(spread)
@@ -72,7 +74,7 @@ class DeviationEncoder(SemanticEncoder):
         raise NotImplementedError
 
     @torch.no_grad()
-    def fit_output(self, batches: Iterable[Tensor]) -> None:
+    def estimate_output_statistics(self, batches: Iterable[Tensor]) -> None:
         """Set the statistics that standardise y_sem to those of these latents, all alike in weight.
 
         Leaves the encoder in evaluation mode.

@@ -31,7 +31,7 @@ def random_encoder_codes(
     """
     encoder = _encoder(config, z_0[fit], seed=seed)
     shape = (-1, config["in_channels"], *config["grid"])
-    encoder.fit_output(_parts(torch.from_numpy(z_0[fit]).reshape(shape)))
+    encoder.estimate_output_statistics(_parts(torch.from_numpy(z_0[fit]).reshape(shape)))
     return _codes(encoder, z_0)
 
 
@@ -110,7 +110,7 @@ def _train(
         optimiser.step()
         schedule.step()
     encoder.eval()
-    encoder.fit_output(part.to(device) for part in _parts(volumes))
+    encoder.estimate_output_statistics(part.to(device) for part in _parts(volumes))
     return _SupervisedProbe(kind, encoder, layer, unit)
 
 
@@ -134,7 +134,7 @@ def _encoder(config: dict[str, Any], z_0: NDArray[np.float32], *, seed: int) -> 
     centre = volumes.mean(dim=0)
     channels = (0, 2, 3, 4)
     spread = (volumes - centre).square().mean(dim=channels, keepdim=True).sqrt().clamp(min=1e-6)
-    encoder.fit_input(centre, spread[0])
+    encoder.set_input_statistics(centre, spread[0])
     return encoder
 
 

@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 LOG_FILE = "log.csv"
 
 
-def fit(
+def run_training(
     module: StepModule,
     out: Path,
     *,

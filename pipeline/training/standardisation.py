@@ -1,6 +1,7 @@
 """Shift and scale that give latents unit variance, whether they are in memory or not."""
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import torch
@@ -11,7 +12,6 @@ from torch import Tensor
 from pipeline.cohort.subjects import subjects_of
 from pipeline.stores.latents import Latents
 from pipeline.stores.streaming import StreamedLatents
-from pipeline.training.subject_folds import subject_folds
 
 AnyLatents = Latents | StreamedLatents
 Field = Float[Tensor, "C X Y Z"]
@@ -22,6 +22,8 @@ MIN_SUBJECTS = 4
 """Fewer say nothing of others."""
 MIN_DEVIATION = 1e-3
 """Smallest standard deviation at a voxel, as a share of its channel's."""
+FOLDS = 5
+"""Folds of subjects, for what is estimated on subjects that took no part in a fit."""
 BACKGROUND = 1e-3
 """Variance below which a voxel is background, as a share of its channel's."""
 
@@ -57,14 +59,23 @@ class Moments(NamedTuple):
         return (self.second - 2 * centre * self.first) / self.weight + centre.square()
 
 
-def fit_standardisation(
-    train: AnyLatents, scale: Literal["voxel", "channel", "scalar"] | float, *, drawn: bool
+def subject_folds(scan_ids: Sequence[str]) -> Tensor:
+    """Return the fold of each scan, 0 to at most 4; a subject is whole in its fold."""
+    subjects = subjects_of(scan_ids)
+    names = sorted(set(subjects))
+    count = min(FOLDS, len(names))
+    fold_of = {name: i * count // len(names) for i, name in enumerate(names)}
+    return torch.tensor([fold_of[subject] for subject in subjects])
+
+
+def estimate_standardisation(
+    train: AnyLatents, scale: Literal["voxel", "channel", "scalar"] | float, *, sampled: bool
 ) -> Statistics:
     """Return shift and scale that give latents unit variance.
 
-    `drawn` says whether latents are posterior draws, whose variance is var(mean) +
-    mean(exp(logvar)), or posterior means. `channel` and `scalar` give the training latents unit
-    variance. A number is taken as the scale factor as it is, with no shift.
+    With `sampled`, training samples latents from their posteriors, so that their variance is
+    var(mean) + mean(exp(logvar)); without, they are posterior means. `channel` and `scalar` give
+    the training latents unit variance. A number is the scale factor as it is, with no shift.
 
     `voxel` takes the mean brain away, since registered brains are alike and it is most of a latent.
     Subjects count alike, however many visits they have. The variance is that of unseen scans: a
@@ -74,7 +85,7 @@ def fit_standardisation(
     if isinstance(scale, float):
         ones = torch.ones(train.take_mean(torch.zeros(1, dtype=torch.long)).shape[1], 1, 1, 1)
         return Statistics(0 * ones, scale * ones, ones)
-    origin, folds = _moments(train, drawn=drawn, by_subject=scale == "voxel")
+    origin, folds = _moments(train, sampled=sampled, by_subject=scale == "voxel")
     whole = _together(folds)
     ones = torch.ones(len(origin), 1, 1, 1, device=origin.device)
     if scale == "voxel":
@@ -88,15 +99,15 @@ def fit_standardisation(
     return Statistics(ones * shift.float(), ones * variance.rsqrt().float(), ones)
 
 
-def fit_deviations(train: AnyLatents) -> tuple[Field, Float[Tensor, " C"]]:
+def estimate_deviations(train: AnyLatents) -> tuple[Field, Float[Tensor, " C"]]:
     """Return the mean latent, and each channel's standard deviation from it over all scans."""
-    origin, folds = _moments(train, drawn=False, by_subject=True)
+    origin, folds = _moments(train, sampled=False, by_subject=True)
     whole = _together(folds)
     deviation = whole.variance.mean(dim=(1, 2, 3)).sqrt()
     return (origin + whole.mean).float(), deviation.clamp(min=1e-6).float()
 
 
-def _moments(train: AnyLatents, *, drawn: bool, by_subject: bool) -> tuple[Field, list[Moments]]:
+def _moments(train: AnyLatents, *, sampled: bool, by_subject: bool) -> tuple[Field, list[Moments]]:
     """Return an origin and the moments of each fold of subjects, in one pass."""
     fold = subject_folds(train.scan_ids)
     count = int(fold.max()) + 1
@@ -112,7 +123,7 @@ def _moments(train: AnyLatents, *, drawn: bool, by_subject: bool) -> tuple[Field
         value = mean.to(origin.device).double() - origin
         sums[0].index_add_(0, of, by * value)
         sums[1].index_add_(0, of, by * value.square())
-        if drawn:
+        if sampled:
             sums[1].index_add_(0, of, by * logvar.to(origin.device).double().exp())
     return origin, [Moments(*moments) for moments in zip(weight, sums[0], sums[1], strict=True)]
 
