@@ -45,14 +45,14 @@ def interpolate(
     Example: pipeline interpolate --a sub-001_ses-1 --b sub-001_ses-2 --months 12
     --manifest data/cohort/manifest.csv --latents data/latents.zarr --out made
     """
-    from pipeline.applications.time_points import places_between
+    from pipeline.applications.time_points import points_between
 
-    places = places_between(
+    points = points_between(
         a, b, alpha=alpha, months=months, manifest=manifest, extrapolate=extrapolate
     )
     bench = request.open(a, b, variant="detail" if detail else "")
     from pipeline.applications.runner import run_pair
 
-    path, made = run_pair(a, b, bench.opener, bench.writer, places, detail=detail)
+    path, made = run_pair(a, b, bench.opener, bench.writer, points, detail=detail)
     kept = "" if made else ", made already and kept"
-    typer.echo(f"{path}: {len(places.alphas)} volumes{kept}")
+    typer.echo(f"{path}: {len(points.alphas)} volumes{kept}")

@@ -3,11 +3,15 @@
 import logging
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from stages.application_options import Detail, Request, application
+
+if TYPE_CHECKING:
+    from pipeline.applications.generated_volumes import GeneratedVolumes
+    from pipeline.applications.inputs import InputScan
 
 log = logging.getLogger(__name__)
 
@@ -72,11 +76,13 @@ def manipulate(
     bench = request.open(*names, variant=f"{variant}_detail" if detail else variant)
     from pipeline.applications.manipulate import manipulate as apply
 
+    def manipulate_scan(scan: "InputScan") -> "GeneratedVolumes":
+        z_0, volume = scan.z_0, scan.encoder_volume
+        return apply(bench.models, z_0, along, scales, volume=volume, named=named)
+
     bench.run(
         names,
-        lambda source: apply(
-            bench.models, source.z_0, along, scales, volume=source.seen, named=named
-        ),
+        manipulate_scan,
         detail=detail,
         scales=list(scales),
         direction={"name": direction, "sha256": along.digest},

@@ -1,6 +1,12 @@
 """Take scans apart into y_sem and x_T and put them together again."""
 
+from typing import TYPE_CHECKING
+
 from stages.application_options import Detail, Request, application
+
+if TYPE_CHECKING:
+    from pipeline.applications.generated_volumes import GeneratedVolumes
+    from pipeline.applications.inputs import InputScan
 
 
 @application("scans")
@@ -14,4 +20,7 @@ def reconstruct(request: Request, *, detail: Detail = False) -> None:
     bench = request.open(*names, variant="detail" if detail else "")
     from pipeline.applications.reconstruct import reconstruct as apply
 
-    bench.run(names, lambda source: apply(bench.models, source.z_0, source.seen), detail=detail)
+    def reconstruct_scan(scan: "InputScan") -> "GeneratedVolumes":
+        return apply(bench.models, scan.z_0, scan.encoder_volume)
+
+    bench.run(names, reconstruct_scan, detail=detail)

@@ -1,10 +1,14 @@
 """Other brains with the same y_sem."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from stages.application_options import Request, application
+
+if TYPE_CHECKING:
+    from pipeline.applications.generated_volumes import GeneratedVolumes
+    from pipeline.applications.inputs import InputScan
 
 
 @application("scans")
@@ -21,11 +25,8 @@ def vary(
     bench = request.open(*names, variant=f"seed-{seed}")
     from pipeline.applications.vary import vary as apply
 
-    bench.run(
-        names,
-        lambda source: apply(
-            bench.models, source.z_0, source.seen, name=source.scan_id, count=count, seed=seed
-        ),
-        count=count,
-        seed=seed,
-    )
+    def vary_scan(scan: "InputScan") -> "GeneratedVolumes":
+        z_0, volume = scan.z_0, scan.encoder_volume
+        return apply(bench.models, z_0, volume, name=scan.scan_id, count=count, seed=seed)
+
+    bench.run(names, vary_scan, count=count, seed=seed)

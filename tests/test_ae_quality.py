@@ -11,7 +11,7 @@ from monai.metrics.regression import MultiScaleSSIMMetric
 from scipy.ndimage import gaussian_filter
 from typer.testing import CliRunner
 
-from pipeline.evaluation.autoencoder import AeJudge, image_figures
+from pipeline.evaluation.autoencoder import AutoencoderScores, image_figures
 from pipeline.metrics.ms_ssim import ms_ssim, num_scales
 from pipeline.metrics.posterior_statistics import LatentStatistics
 from pipeline.models.artefact import read_artefact
@@ -102,7 +102,7 @@ def test_drift_grows_pass_by_pass_and_a_filled_ventricle_is_an_error(tmp_path, a
     store = make_volumes(tmp_path / "v.zarr", subjects(2))
     frozen = load_autoencoder(autoencoder_path, device=CPU)
     object.__setattr__(frozen, "net", Blur())
-    judge = AeJudge(autoencoder=frozen, volumes=store, device=CPU)
+    judge = AutoencoderScores(autoencoder=frozen, volumes=store, device=CPU)
     figures = judge.judge("sub-001")
     drift = [figures[f"drift_mse_brain_{i}"] for i in range(1, 6)]
     assert all(a < b for a, b in pairwise(drift))

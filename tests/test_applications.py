@@ -17,15 +17,15 @@ from typer.testing import CliRunner
 
 import pipeline.stores.volumes as volume_module
 import pipeline.training.latent_diffusion as training
-from pipeline.applications.generate import fit_prior, generate, prior_of
+from pipeline.applications.generate import NewBrains, fit_prior, generate, prior_of
 from pipeline.applications.generated_volumes import numbered
 from pipeline.applications.inputs import (
     NativeSpace,
     check_latents,
     identity_of_file,
     preprocessing_for,
-    source_from_file,
-    source_from_store,
+    scan_from_file,
+    scan_from_store,
 )
 from pipeline.applications.interpolate import interpolate, slerp
 from pipeline.applications.manipulate import manipulate, move
@@ -33,10 +33,10 @@ from pipeline.applications.native_space import brain_of, overlay, resolution, to
 from pipeline.applications.number_ranges import parse_numbers
 from pipeline.applications.output_files import Writer
 from pipeline.applications.reconstruct import reconstruct
-from pipeline.applications.residual import with_own_detail
+from pipeline.applications.residual import ScanResidual, add_residual
 from pipeline.applications.runner import Opener, run_batch, run_pair
 from pipeline.applications.scan_names import check_names, stem_of
-from pipeline.applications.time_points import Places, alphas_of_months
+from pipeline.applications.time_points import InterpolationPoints, alphas_of_months
 from pipeline.applications.vary import vary
 from pipeline.encoding.embed import check_same_autoencoder, embed_latents
 from pipeline.imaging.bias import BiasField
@@ -46,7 +46,7 @@ from pipeline.imaging.template import grid_affine
 from pipeline.models.artefact import CONFIG, finished_metrics
 from pipeline.models.direction import Direction, read_direction, write_directions
 from pipeline.models.frozen import load_autoencoder, load_diffusion, load_ldae
-from pipeline.models.inference import Models, load_models
+from pipeline.models.inference import LdaeInference, load_models
 from pipeline.stores.latents import open_latents
 from pipeline.stores.open_store import OpenStore
 from pipeline.stores.provenance import check_same_latents, check_same_scans
@@ -135,7 +135,7 @@ def fine(models):
 
 
 def round_trip_error(models, source):
-    codes = models.take_apart(source.z_0)
+    codes = models.infer_codes(source.z_0)
     return float((models.sample(codes.y_sem, codes.x_T) - source.z_0).norm() / source.z_0.norm())
 
 
@@ -176,7 +176,7 @@ def test_prior_has_the_moments_of_its_scans():
     mixing = generator.normal(size=(3, 3))
     y_sem = generator.normal(size=(4000, 3)) @ mixing + [5, -2, 0]
     prior = fit_prior(y_sem)
-    drawn = torch.cat([prior.draw("a", k) for k in range(4000)]).numpy()
+    drawn = torch.cat([prior.sample("a", k) for k in range(4000)]).numpy()
     np.testing.assert_allclose(drawn.mean(axis=0), [5, -2, 0], atol=0.2)
     np.testing.assert_allclose(np.cov(drawn.T), mixing.T @ mixing, atol=0.4)
     constant = fit_prior(np.column_stack([y_sem, np.ones(4000)]))
@@ -411,18 +411,19 @@ def test_two_scans_of_one_name_would_write_the_same_files(tmp_path, opener, mode
     check_names([SCAN, SCAN], opener.latents)  # a pair has one set of files
 
 
-def test_volumes_are_made_a_batch_at_a_time(tmp_path, models):
+def test_volumes_are_made_a_batch_at_a_time(tmp_path, monkeypatch, models):
     """So a thousand of them need the memory of one batch."""
     outcome = generate(models, count=5, seed=3, prior=None)
-    asked = []
+    asked, generate_rows = [], NewBrains.generate
 
-    def make(rows):
+    def counting(self, rows):
         asked.append(len(range(5)[rows]))
-        return outcome.make(rows)
+        return generate_rows(self, rows)
 
+    monkeypatch.setattr(NewBrains, "generate", counting)
     few = dataclasses.replace(models, batch_size=2)
     writer = Writer(out=tmp_path, command="generate", space="mni", models=few)
-    writer.write(dataclasses.replace(outcome, make=make), stem="seed-3", record={})
+    writer.write(outcome, stem="seed-3", record={})
     assert asked == [2, 2, 1]
     last = nib.load(tmp_path / "seed-3_generate-5_space-MNI152_T1w.nii.gz")
     np.testing.assert_allclose(last.get_fdata(), outcome.volumes[4], atol=1e-4)
@@ -482,7 +483,9 @@ def test_a_pair_made_already_is_kept(tmp_path, opener, models):
     writer = Writer(out=tmp_path, command="interpolate", space="mni", models=models)
 
     def made(alphas, **options):
-        return run_pair(SCAN, OTHER, opener, writer, Places(alphas, None, False, {}), **options)[1]
+        return run_pair(
+            SCAN, OTHER, opener, writer, InterpolationPoints(alphas, None, False, {}), **options
+        )[1]
 
     assert made([0.25, 0.5])
     assert not made([0.25, 0.5])
@@ -500,14 +503,14 @@ def test_an_image_made_already_is_kept_until_it_changes(tmp_path, models, opener
     path.write_bytes(b"one")
     opened = []
 
-    def source_from_file(path, models, params):
+    def scan_from_file(path, models, params):
         opened.append(path)
         source = opener.open(SCAN)
         record = identity_of_file(path, params) | {"qc": {"status": "pass"}}
         return dataclasses.replace(source, scan_id="head", record=record)
 
     monkeypatch.setattr(batch, "preprocessing_for", lambda *_, **__: PreprocessParams())
-    monkeypatch.setattr(batch, "source_from_file", source_from_file)
+    monkeypatch.setattr(batch, "scan_from_file", scan_from_file)
     writer = Writer(out=tmp_path / "made", command="reconstruct", space="mni", models=models)
     for content, times in ((b"one", 1), (b"one", 1), (b"two", 2)):
         path.write_bytes(content)
@@ -561,32 +564,32 @@ def test_a_new_image_gets_the_latent_of_its_volume(tmp_path, monkeypatch, opener
     monkeypatch.setattr(
         "pipeline.imaging.preprocess_scan.preprocess_scan", lambda path, params: preprocessed()
     )
-    new = source_from_file(path, models, PreprocessParams())
+    new = scan_from_file(path, models, PreprocessParams())
     assert (new.scan_id, new.record["qc"]["status"]) == ("head", "pass")
     assert (new.native.native_shape, new.native.intensity_range) == ((17, 25, 21), (5.0, 250.0))
-    stored = source_from_store(SCAN, models, opener.latents, opener.volumes)
+    stored = scan_from_store(SCAN, models, opener.latents, opener.volumes)
     torch.testing.assert_close(new.z_0, stored.z_0, atol=5e-3, rtol=5e-3)
     syn = PreprocessParams(registration="syn")
-    assert source_from_file(path, models, syn).native is None
+    assert scan_from_file(path, models, syn).native is None
 
 
 def test_pictures_of_a_manipulation_compare_with_scale_0(opener, models, direction, source):
     own = np.full(SHAPE, 0.03, np.float32)
     outcome = manipulate(models, source.z_0, direction, (-1.0, 0.0))
-    for compared in (outcome, with_own_detail(outcome, own)):
-        title, make = compared.beside
+    for compared in (outcome, add_residual(outcome, ScanResidual(own))):
+        title, volume = compared.comparison()
         assert title == "scale 0"
-        torch.testing.assert_close(make()[0], compared.volumes[1], atol=1e-4, rtol=0)
+        np.testing.assert_allclose(volume, compared.volumes[1].numpy(), atol=1e-4, rtol=0)
 
 
 def test_scale_0_of_a_manipulation_is_made_once(tmp_path, monkeypatch, opener, models, direction):
-    rows, sample = [], Models.sample
+    rows, sample = [], LdaeInference.sample
 
     def counting(self, y_sem, x_T):
         rows.append(len(x_T))
         return sample(self, y_sem, x_T)
 
-    monkeypatch.setattr(Models, "sample", counting)
+    monkeypatch.setattr(LdaeInference, "sample", counting)
     writer = Writer(out=tmp_path, command="manipulate", space="mni", models=models)
     scales = (-2.0, -1.0, 0.0, 1.0, 2.0)
     assert not run_batch(
@@ -646,7 +649,7 @@ def test_smoothed_correlation_forgives_noise_and_no_shift():
 
 
 def test_a_scan_of_the_store_gets_its_bias_field_back(opener, models):
-    native = source_from_store(SCAN, models, opener.latents, opener.volumes).native
+    native = scan_from_store(SCAN, models, opener.latents, opener.volumes).native
     field = native.bias.on(native.native_affine, native.native_shape)
     np.testing.assert_allclose(field, np.exp(0.01 * int(SCAN[4:])), rtol=1e-3)
 
@@ -655,7 +658,7 @@ def test_a_store_of_an_earlier_version_has_no_bias_field(tmp_path, monkeypatch, 
     arrays = volume_module._arrays
     monkeypatch.setattr(volume_module, "_arrays", lambda shape: arrays(shape)[:-1])
     former = make_volumes(tmp_path / "volumes.zarr", opener.volumes.attributes.scan_ids)
-    native = source_from_store(SCAN, models, opener.latents, former).native
+    native = scan_from_store(SCAN, models, opener.latents, former).native
     assert native.bias is None
 
 
@@ -681,10 +684,10 @@ def test_a_new_image_that_fails_quality_control_is_refused(tmp_path, monkeypatch
         lambda path, params: preprocessed("fail"),
     )
     with pytest.raises(ScanError, match=r"head.nii.gz: fails quality control \(brain of 9 ml"):
-        source_from_file(path, models, PreprocessParams())
+        scan_from_file(path, models, PreprocessParams())
     monkeypatch.undo()
     with pytest.raises(ScanError, match=r"head.nii.gz: named as gzip"):
-        source_from_file(path, models, PreprocessParams())
+        scan_from_file(path, models, PreprocessParams())
 
 
 def test_a_new_image_is_preprocessed_as_the_store_was(opener, models):
@@ -745,7 +748,7 @@ def test_volumes_of_another_study_are_refused(tmp_path, opener, models, latents_
     other.attributes = other.attributes.model_copy(update={"fingerprints": renewed})
     latents = open_latents(latents_path)
     with pytest.raises(ContractError, match=f"{SCAN} is not the volume that its latent"):
-        source_from_store(SCAN, models, latents, other)
+        scan_from_store(SCAN, models, latents, other)
     with pytest.raises(ContractError, match=r"20 of 20 scans"):
         check_same_scans(latents, other)
     check_same_scans(latents, opener.volumes)
@@ -843,7 +846,7 @@ def test_commands_write_their_files(tmp_path, invoke, split, ldae_path, directio
 
 def test_detail_of_the_scans_is_added_to_what_lies_between(models, opener, tmp_path):
     writer = Writer(out=tmp_path, command="interpolate", space="mni", models=models)
-    places = Places([0.25], None, False, {})
+    places = InterpolationPoints([0.25], None, False, {})
     plain = interpolate(models, *(opener.open(s).z_0 for s in (SCAN, OTHER)), [0.25]).volumes[0]
     run_pair(SCAN, OTHER, opener, writer, places, detail=True)
     (path,) = tmp_path.glob("*.nii.gz")

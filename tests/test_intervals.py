@@ -21,6 +21,7 @@ from pipeline.probes.probe_intervals import probe_differences, probe_estimates
 from pipeline.probes.rivals import read_rivals
 from schemas.evaluation import ProbeParams
 from schemas.metrics import FEWEST_SUBJECTS, Estimate
+from schemas.results import TargetResult
 
 
 def of_classes(positives: int, negatives: int) -> tuple[np.ndarray, np.ndarray]:
@@ -270,14 +271,17 @@ def test_other_targets_are_held_together_by_holm() -> None:
     assert holm({"a": 0.01, "b": 0.04, "c": 0.03}) == pytest.approx(
         {"a": 0.03, "b": 0.06, "c": 0.06}
     )
-    targets: dict[str, dict[str, Any]] = {
-        name: {"test": {"permutation": {"p": p}}}
+    targets = {
+        name: TargetResult.model_validate(
+            {"kind": "regression", "test": {"permutation": {"p": p, "permutations": 99}}}
+        )
         for name, p in (("diagnosis", 0.04), ("sex", 0.04), ("age_years", 0.03))
     }
     adjust(targets, ProbeParams())
-    assert "p_holm" not in targets["diagnosis"]["test"]["permutation"]
-    assert targets["diagnosis"]["primary"] is True
-    assert targets["sex"]["test"]["permutation"]["p_holm"] == pytest.approx(0.06)
+    tests = {name: target.model_dump()["test"]["permutation"] for name, target in targets.items()}
+    assert "p_holm" not in tests["diagnosis"]
+    assert targets["diagnosis"].primary is True
+    assert tests["sex"]["p_holm"] == pytest.approx(0.06)
     secondary = about(0.04)
     secondary["test"]["permutation"]["p_holm"] = 0.06
     assert chance_doubt({"roc_auc": AUC}, secondary, "test") == (

@@ -16,10 +16,11 @@ from pipeline.metrics.bootstrap import subject_draws, subject_weights
 from pipeline.metrics.prediction_scores import classification_scores, rank_areas, regression_scores
 from pipeline.probes.linear import C_GRID, LARGE, fit_linear, many_fits
 from pipeline.probes.protocols import PREDICTION_COLUMNS, ProbeResults, fit_probes
-from pipeline.probes.supervised_encoder import random_encoder_codes, supervised_head
+from pipeline.probes.supervised_encoder import SupervisedHead, random_encoder_codes
 from schemas.errors import ContractError
 from schemas.evaluation import ProbeParams
 from schemas.metrics import Prediction
+from schemas.results import Counts, ProbeMetrics
 from tests.conftest import MadeOnce
 
 pytestmark = pytest.mark.slow
@@ -90,31 +91,32 @@ def results(made_once: MadeOnce) -> ProbeResults:
 def test_signal_is_found_and_noise_is_not(results: ProbeResults) -> None:
     for metrics in (results.metrics, results.cv_metrics):
         diagnosis, age = metrics["diagnosis"], metrics["age_years"]
-        assert diagnosis["y_sem"]["roc_auc"]["value"] > 0.9
-        assert diagnosis["noise"]["roc_auc"]["value"] < diagnosis["y_sem"]["roc_auc"]["value"]
-        assert diagnosis["chance"]["roc_auc"]["value"] == 0.5
-        assert diagnosis["chance"]["balanced_accuracy"]["value"] == 0.5
-        assert age["y_sem"]["mae_gain"]["value"] > 0
-        assert age["y_sem"]["gap_closed"]["value"] < 1.2
+        assert diagnosis["y_sem"]["roc_auc"].value > 0.9
+        assert diagnosis["noise"]["roc_auc"].value < diagnosis["y_sem"]["roc_auc"].value
+        assert diagnosis["chance"]["roc_auc"].value == 0.5
+        assert diagnosis["chance"]["balanced_accuracy"].value == 0.5
+        assert age["y_sem"]["mae_gain"].value > 0
+        assert age["y_sem"]["gap_closed"].value < 1.2
         assert "gap_closed" not in age["chance"]
-        assert age["oracle"]["mae"]["value"] < age["chance"]["mae"]["value"]
+        assert age["oracle"]["mae"].value < age["chance"]["mae"].value
     assert results.differences["test"]["diagnosis"].keys() >= {"noise", "age_sex"}
-    assert results.metrics["diagnosis"]["y_sem"]["roc_auc"]["low"] > 0.5
+    assert results.metrics["diagnosis"]["y_sem"]["roc_auc"].low > 0.5
     few = results.cv_metrics["diagnosis"]["y_sem"]["roc_auc"]
-    assert few["low"] is None, "nine subjects of a class are too few to know of other fits"
+    assert few.low is None, "nine subjects of a class are too few to know of other fits"
 
 
 def test_intervals_rest_on_subjects(results: ProbeResults) -> None:
-    assert results.metrics["diagnosis"]["y_sem"]["roc_auc"]["subjects"] == 12
-    assert results.cv_metrics["diagnosis"]["y_sem"]["roc_auc"]["subjects"] == 18
+    assert results.metrics["diagnosis"]["y_sem"]["roc_auc"].subjects == 12
+    assert results.cv_metrics["diagnosis"]["y_sem"]["roc_auc"].subjects == 18
     described = results.targets["diagnosis"]
-    assert (described["positive"], described["negative"]) == ("AD", "CN")
-    assert described["test"]["fitted_on"]["all"] == {"scans": 48, "subjects": 24}
-    assert described["test"]["judged_on"]["AD"]["subjects"] == 6
+    assert (described.positive, described.negative) == ("AD", "CN")
+    assert described.test.fitted_on["all"] == Counts(scans=48, subjects=24)
+    assert described.test.judged_on["AD"].subjects == 6
 
 
 def test_results_are_json(results: ProbeResults) -> None:
-    assert json.loads(json.dumps(results.document(), allow_nan=False))["test"] == results.metrics
+    written = json.dumps(results.document().model_dump(), allow_nan=False)
+    assert ProbeMetrics.model_validate_json(written).test == results.metrics
 
 
 def test_predictions_reproduce_the_metrics(results: ProbeResults) -> None:
@@ -127,7 +129,7 @@ def test_predictions_reproduce_the_metrics(results: ProbeResults) -> None:
         (table.target == "diagnosis") & (table.feature_set == "y_sem") & (table.protocol == "test")
     ]
     expected = sk.roc_auc_score(rows.truth.astype(float), rows.score.astype(float))
-    assert results.metrics["diagnosis"]["y_sem"]["roc_auc"]["value"] == pytest.approx(expected)
+    assert results.metrics["diagnosis"]["y_sem"]["roc_auc"].value == pytest.approx(expected)
 
 
 def test_direction_points_to_the_positive_class(results: ProbeResults) -> None:
@@ -231,7 +233,7 @@ def test_one_class_in_test_leaves_what_is_defined() -> None:
     results = fit_probes(features, table, QUICK)
     assert "only AD in test" in results.skipped["diagnosis/roc_auc"]
     assert list(results.metrics["diagnosis"]["y_sem"]) == ["sensitivity"]
-    assert 0 <= results.metrics["diagnosis"]["y_sem"]["sensitivity"]["value"] <= 1
+    assert 0 <= results.metrics["diagnosis"]["y_sem"]["sensitivity"].value <= 1
 
 
 def test_one_subject_of_a_class_in_test_has_no_rank() -> None:
@@ -375,18 +377,18 @@ def test_fitting_in_the_span_of_few_scans_changes_no_probe(kind: Prediction) -> 
 
 def test_other_heads_find_signal_and_are_judged_alike(results: ProbeResults) -> None:
     for head in ("y_sem_knn", "y_sem_mlp"):
-        assert results.metrics["diagnosis"][head]["roc_auc"]["value"] > 0.75
-        assert results.cv_metrics["age_years"][head]["mae"]["subjects"] == 18
-    assert results.targets["diagnosis"]["cv"]["repeats"] == 2
+        assert results.metrics["diagnosis"][head]["roc_auc"].value > 0.75
+        assert results.cv_metrics["age_years"][head]["mae"].subjects == 18
+    assert results.targets["diagnosis"].cv.repeats == 2
 
 
 def test_signal_is_rare_among_permuted_labels(results: ProbeResults) -> None:
     for protocol in ("test", "cv"):
-        assert results.targets["diagnosis"][protocol]["permutation"]["p"] == pytest.approx(1 / 21)
+        assert results.targets["diagnosis"].sizes(protocol).permutation.p == pytest.approx(1 / 21)
     features, table = cohort()
     noise = {"y_sem": features["noise"]}
     params = QUICK.model_copy(update={"permutations": 20})
-    p = fit_probes(noise, table, params).targets["diagnosis"]["cv"]["permutation"]["p"]
+    p = fit_probes(noise, table, params).targets["diagnosis"].cv.permutation.p
     assert p > 0.1
 
 
@@ -412,7 +414,7 @@ def test_no_head_sees_the_test_subjects() -> None:
     params = QUICK.model_copy(update={"heads": ("knn", "mlp"), "supervised_steps": 3})
     config = {"in_channels": 1, "grid": (4, 4, 4), "channels": (4, 8), "dim": 6, "num_heads": 2}
     z_0 = np.random.default_rng(0).normal(size=(36, 64)).astype(np.float32)
-    heads = {"supervised": supervised_head(config, torch.device("cpu"))}
+    heads = {"supervised": SupervisedHead(config, torch.device("cpu"))}
     sets = {"y_sem": features["y_sem"], "supervised": z_0}
     results = fit_probes(sets, table, params, heads=heads)
     test = (table.split == "test").to_numpy()

@@ -15,7 +15,7 @@ from pipeline.imaging.bias import BiasField
 from pipeline.imaging.geometry import straight_grid
 from pipeline.imaging.template import grid_affine
 from pipeline.models.frozen import intensity_rule
-from pipeline.models.inference import Models
+from pipeline.models.inference import LdaeInference
 from pipeline.runtime.digests import digest_image, digest_of
 from pipeline.stores.latents import LatentStore
 from pipeline.stores.provenance import check_same_scans
@@ -47,7 +47,7 @@ class NativeSpace:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Source:
+class InputScan:
     """One scan, ready to be worked on."""
 
     scan_id: str
@@ -62,21 +62,20 @@ class Source:
     """The image, where it was read just now."""
 
     @property
-    def seen(self) -> Float[Tensor, "1 X Y Z"] | None:
+    def encoder_volume(self) -> Float[Tensor, "1 X Y Z"] | None:
         """Return the volume for a semantic encoder that reads volumes."""
         return None if self.volume is None else torch.from_numpy(self.volume)[None]
 
 
-def seen_by(*sources: Source) -> Float[Tensor, "B X Y Z"] | None:
+def encoder_volumes(*scans: InputScan) -> Float[Tensor, "B X Y Z"] | None:
     """Return the volumes of scans for a semantic encoder that reads them, if all have one."""
-    seen = [source.seen for source in sources]
-    known = [volume for volume in seen if volume is not None]
-    return torch.cat(known) if len(known) == len(seen) else None
+    volumes = [scan.encoder_volume for scan in scans if scan.encoder_volume is not None]
+    return torch.cat(volumes) if len(volumes) == len(scans) else None
 
 
-def source_from_store(
-    scan_id: str, models: Models, latents: LatentStore, volumes: VolumeStore | None
-) -> Source:
+def scan_from_store(
+    scan_id: str, models: LdaeInference, latents: LatentStore, volumes: VolumeStore | None
+) -> InputScan:
     """Return a scan of the stores. Without `volumes` it has no way back to native space.
 
     Raises
@@ -107,7 +106,7 @@ def source_from_store(
                 bias=bias if volumes.knows_bias else None,
             )
     record = identity_in_store(scan_id, latents, volumes)
-    return Source(scan_id=scan_id, z_0=z_0, volume=volume, native=native, record=record)
+    return InputScan(scan_id=scan_id, z_0=z_0, volume=volume, native=native, record=record)
 
 
 def identity_in_store(
@@ -132,7 +131,7 @@ def identity_of_file(path: Path, params: PreprocessParams) -> dict[str, Any]:
     }
 
 
-def check_latents(latents: LatentStore, models: Models) -> None:
+def check_latents(latents: LatentStore, models: LdaeInference) -> None:
     """Refuse latents of another autoencoder or shape.
 
     Raises
@@ -151,7 +150,7 @@ def check_latents(latents: LatentStore, models: Models) -> None:
         )
 
 
-def source_from_file(path: Path, models: Models, params: PreprocessParams) -> Source:
+def scan_from_file(path: Path, models: LdaeInference, params: PreprocessParams) -> InputScan:
     """Return a new image, preprocessed and encoded as the scans of the stores were.
 
     Raises
@@ -175,7 +174,7 @@ def source_from_file(path: Path, models: Models, params: PreprocessParams) -> So
             " `pipeline preprocess` for its thresholds"
         )
     volume = unit_interval(scan.volume)
-    return Source(
+    return InputScan(
         scan_id=stem_of(path),
         z_0=models.encode(torch.from_numpy(volume)[None]),
         volume=volume,
@@ -197,7 +196,7 @@ def native_space_of(scan: "PreprocessedScan") -> NativeSpace:
 
 
 def preprocessing_for(
-    models: Models,
+    models: LdaeInference,
     default: PreprocessParams,
     *,
     volumes: VolumeStore | None,

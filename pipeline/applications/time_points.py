@@ -15,7 +15,7 @@ DEFAULT_ALPHAS = "0:1:5"
 
 
 @dataclass(frozen=True, slots=True)
-class Places:
+class InterpolationPoints:
     """Shares of the way from a to b, and the months they stand for where these were asked for."""
 
     alphas: list[float]
@@ -24,7 +24,7 @@ class Places:
     record: dict[str, Any]
 
 
-def places_between(
+def points_between(
     a: str,
     b: str,
     *,
@@ -32,8 +32,8 @@ def places_between(
     months: str | None,
     manifest: Path | None,
     extrapolate: bool,
-) -> Places:
-    """Return the places that `--alpha` or `--months` ask for.
+) -> InterpolationPoints:
+    """Return the points that `--alpha` or `--months` ask for.
 
     Raises
     ------
@@ -47,7 +47,7 @@ def places_between(
     if months is None:
         alphas = list(parse_numbers(alpha or DEFAULT_ALPHAS, option="--alpha"))
         check_alphas(alphas, extrapolate=extrapolate)
-        return Places(alphas, None, extrapolate, {})
+        return InterpolationPoints(alphas, None, extrapolate, {})
     if alpha is not None:
         raise ParamsError("--alpha and --months both given; use one")
     if manifest is None:
@@ -63,7 +63,7 @@ def places_between(
         )
     alphas = alphas_of_months(wanted, month_a, month_b, extrapolate=extrapolate)
     record = {"months_of_visits": [month_a, month_b], "subject_id": subjects[0]}
-    return Places(alphas, wanted, extrapolate, record)
+    return InterpolationPoints(alphas, wanted, extrapolate, record)
 
 
 def check_alphas(alphas: Sequence[float], *, extrapolate: bool) -> None:

@@ -33,7 +33,7 @@ DRIFT_PASSES = 5
 
 
 @dataclass(kw_only=True)
-class AeJudge:
+class AutoencoderScores:
     """Takes scans through the autoencoder, one at a time, and keeps what a summary needs."""
 
     autoencoder: FrozenAutoencoder
@@ -118,7 +118,7 @@ def image_figures(
 
 
 def evaluate_autoencoder(
-    judge: AeJudge, scans: pd.DataFrame, params: EvaluateParams, out: Path
+    judge: AutoencoderScores, scans: pd.DataFrame, params: EvaluateParams, out: Path
 ) -> dict[str, Any]:
     """Write metrics.json, per_scan.parquet and error_map.png (and .npz) to `out`.
 
@@ -156,7 +156,9 @@ def evaluate_autoencoder(
     return metrics
 
 
-def summarise(judge: AeJudge, per_scan: pd.DataFrame, params: EvaluateParams) -> dict[str, Any]:
+def summarise(
+    judge: AutoencoderScores, per_scan: pd.DataFrame, params: EvaluateParams
+) -> dict[str, Any]:
     """Return every figure with its interval over subjects, latents, speed and memory."""
     subjects = per_scan["subject_id"].to_numpy()
 

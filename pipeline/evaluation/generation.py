@@ -24,7 +24,7 @@ from pipeline.evaluation.study import (
 from pipeline.metrics.distribution_distances import frechet_distance
 from pipeline.metrics.ms_ssim import ms_ssim
 from pipeline.metrics.sample_tests import copies, kernel_width, mean_of_pairs, mmd
-from pipeline.models.inference import Models
+from pipeline.models.inference import LdaeInference
 from pipeline.models.pretrained import load_medicalnet, medicalnet_features
 
 Floats = NDArray[np.float64]
@@ -52,7 +52,7 @@ def evaluate_generation(study: Study) -> Part:
     )
     shape = models.latent_shape
     chosen = list(spread(train, MAX_LATENTS)["scan_id"].astype(str))
-    codes = models.embed(study.z_0(chosen), study.seen(chosen))
+    codes = models.embed(study.z_0(chosen), study.encoder_volumes(chosen))
     prior = fit_prior(codes.cpu().numpy())
     seed, count = study.params.seed, params.count
     made = {
@@ -105,7 +105,7 @@ def _decoded(
     return models.decode(models.standardise(torch.from_numpy(latents).reshape(-1, *shape)))
 
 
-def _encoded(models: Models, volumes: Float[Tensor, "N X Y Z"]) -> NDArray[np.float32]:
+def _encoded(models: LdaeInference, volumes: Float[Tensor, "N X Y Z"]) -> NDArray[np.float32]:
     """Return the latents of volumes (n, latent), as they are stored."""
     latents: NDArray[np.float32] = (
         models.unstandardise(models.encode(volumes)).flatten(1).cpu().numpy()

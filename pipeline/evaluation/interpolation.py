@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from pipeline.applications.inputs import Source, seen_by
+from pipeline.applications.inputs import InputScan, encoder_volumes
 from pipeline.applications.interpolate import interpolate
 from pipeline.applications.residual import blend
 from pipeline.cohort.subjects import many_subjects_first
@@ -17,7 +17,7 @@ from pipeline.evaluation.study import Part, Study, levels
 from pipeline.imaging.ventricles import intensity_levels, ventricle_ml
 from pipeline.metrics.intervals import mean_interval, paired_difference
 from pipeline.metrics.reconstruction import reconstruction_metrics
-from pipeline.models.inference import Models
+from pipeline.models.inference import LdaeInference
 from pipeline.runtime.progress import Progress
 
 METHODS = ("ldae", "ldae_detail", "latent_blend", "blend", "nearest")
@@ -67,23 +67,23 @@ def middle_visits(manifest: pd.DataFrame, scan_ids: Collection[str]) -> list[Mid
     return found
 
 
-def fill_in(
-    models: Models, visit: MiddleVisit, before: Source, after: Source
+def interpolate_middle_visit(
+    models: LdaeInference, visit: MiddleVisit, before: InputScan, after: InputScan
 ) -> dict[str, dict[str, Volume]]:
     """Return {target: {method: volume}}: a middle visit made from its two neighbours alone.
 
     Raises
     ------
     ValueError
-        If a source comes without its volume.
+        If a scan comes without its volume.
     """
     if before.volume is None or after.volume is None:
-        raise ValueError("middle visits are judged on volumes; open the sources with them")
+        raise ValueError("middle visits are judged on volumes; open the scans with them")
     alpha = visit.alpha
     latents = torch.cat([before.z_0, torch.lerp(before.z_0, after.z_0, alpha), after.z_0])
     first, latent_blend, last = models.decode(latents).numpy()
-    seen = seen_by(before, after)
-    outcome = interpolate(models, before.z_0, after.z_0, [alpha], volumes=seen)
+    volumes = encoder_volumes(before, after)
+    outcome = interpolate(models, before.z_0, after.z_0, [alpha], volumes=volumes)
     ldae = outcome.volumes[0].numpy()
     both = {"ldae": ldae, "latent_blend": latent_blend}
     detail = blend(before.volume - first, after.volume - last, alpha)
@@ -99,10 +99,10 @@ def _without_model(first: Volume, last: Volume, alpha: float) -> dict[str, Volum
     return {"blend": blend(first, last, alpha), "nearest": first if alpha <= 0.5 else last}
 
 
-def judge_middle_visit(
-    models: Models, visit: MiddleVisit, middle: Source, made: dict[str, dict[str, Volume]]
+def score_middle_visit(
+    models: LdaeInference, visit: MiddleVisit, middle: InputScan, made: dict[str, dict[str, Volume]]
 ) -> pd.DataFrame:
-    """Return one row a method and target: how close what `fill_in` made comes to the visit.
+    """Return one row a method and target: how close what the interpolation comes to the visit.
 
     Columns: those of `reconstruction_metrics`, and ventricle_error_ml (absolute).
 
@@ -112,7 +112,7 @@ def judge_middle_visit(
         If `middle` comes without its volume.
     """
     if middle.volume is None:
-        raise ValueError("middle visits are judged on volumes; open the sources with them")
+        raise ValueError("middle visits are judged on volumes; open the scans with them")
     scan = middle.volume
     targets = dict(zip(TARGETS, (scan, models.decode(middle.z_0)[0].numpy()), strict=True))
     affine = np.asarray(models.autoencoder.grid["affine"], dtype=np.float64)
@@ -148,9 +148,9 @@ def evaluate_interpolation(study: Study) -> Part:
     pictures: dict[str, list[Any]] = {}
     with Progress("interpolation", total=len(visits)) as bar:
         for visit in visits:
-            before, middle, after = map(study.source, (visit.before, visit.scan_id, visit.after))
-            made = fill_in(study.models, visit, before, after)
-            tables.append(judge_middle_visit(study.models, visit, middle, made))
+            before, middle, after = map(study.open_scan, (visit.before, visit.scan_id, visit.after))
+            made = interpolate_middle_visit(study.models, visit, before, after)
+            tables.append(score_middle_visit(study.models, visit, middle, made))
             if len(pictures.get("scan_id", [])) < EXAMPLES:
                 shown = {"before": before.volume, "scan": middle.volume, "after": after.volume}
                 pictures.setdefault("scan_id", []).append(np.asarray(visit.scan_id))

@@ -19,7 +19,7 @@ from pipeline.evaluation.study import Part, Study, levels
 from pipeline.imaging.ventricles import intensity_levels, ventricle_ml, ventricle_territory
 from pipeline.metrics.intervals import mean_interval, median_interval, share_interval
 from pipeline.models.direction import Direction, read_direction
-from pipeline.models.inference import Models
+from pipeline.models.inference import LdaeInference
 from pipeline.runtime.progress import Progress
 from schemas.errors import ContractError
 from schemas.metrics import Estimate
@@ -34,7 +34,7 @@ EXAMPLES = 6
 class Judge:
     """What manipulated volumes are measured with."""
 
-    models: Models
+    models: LdaeInference
     direction: Direction
     pca: PcaDirection | None = None
     neighbours: Neighbours | None = None
@@ -108,14 +108,14 @@ def evaluate_manipulation(study: Study) -> Part:
     pictures: dict[str, list[Any]] = {}
     with Progress("manipulation", total=len(chosen)) as bar:
         for scan_id, subject_id in zip(chosen["scan_id"], chosen["subject_id"], strict=True):
-            source = study.source(str(scan_id))
-            own = study.models.decode(source.z_0)[0].numpy()
-            outcome = manipulate(
-                study.models, source.z_0, direction, params.scales, volume=source.seen
+            scan = study.open_scan(str(scan_id))
+            own = study.models.decode(scan.z_0)[0].numpy()
+            generated = manipulate(
+                study.models, scan.z_0, direction, params.scales, volume=scan.encoder_volume
             )
-            made = {"ldae": outcome.volumes}
+            made = {"ldae": generated.volumes}
             if pca is not None:
-                mean = study.models.unstandardise(source.z_0)
+                mean = study.models.unstandardise(scan.z_0)
                 moved = mean + pca.moves(params.scales).to(mean)
                 made["pca"] = study.models.decode(study.models.standardise(moved))
             for method, volumes in made.items():

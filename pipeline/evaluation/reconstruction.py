@@ -15,7 +15,7 @@ from pipeline.evaluation.study import Part, Study, levels, of_many_subjects
 from pipeline.metrics.gaussianity import latent_health
 from pipeline.metrics.intervals import paired_difference
 from pipeline.metrics.reconstruction import reconstruction_metrics, summarise_reconstruction
-from pipeline.models.inference import Models
+from pipeline.models.inference import LdaeInference
 from pipeline.nets.lpips import Lpips, lpips_of_volumes
 from pipeline.runtime.progress import Progress
 from pipeline.stores.volumes import VolumeStore
@@ -106,10 +106,10 @@ def reconstruct_all(study: Study, batch: list[Scan]) -> tuple[Made, Float[Tensor
     others = [other for scan in batch for other in scan.other_ids]
     other_codes = None
     if others:
-        codes = models.embed(study.z_0(others), study.seen(others))
+        codes = models.embed(study.z_0(others), study.encoder_volumes(others))
         other_codes = codes.reshape(len(batch), -1, codes.shape[1])
-    seen = study.seen(scan.scan_id for scan in batch)
-    made, x_T = _ldae_ways(models, z_0, seen, _noise(study, models, batch), other_codes)
+    encoder_volumes = study.encoder_volumes(scan.scan_id for scan in batch)
+    made, x_T = _ldae_ways(models, z_0, encoder_volumes, _noise(study, models, batch), other_codes)
     made = {"ae": models.decode(z_0), "lddim": _lddim(models, z_0)} | made
     if study.voxel_dae is not None:
         voxels = study.voxel_dae
@@ -121,13 +121,13 @@ def reconstruct_all(study: Study, batch: list[Scan]) -> tuple[Made, Float[Tensor
 
 
 def _ldae_ways(
-    models: Models,
+    models: LdaeInference,
     z_0: Tensor,
-    seen: Tensor | None,
+    encoder_volumes: Tensor | None,
     noise: Tensor,
     other_codes: Tensor | None,
 ) -> tuple[Made, Tensor]:
-    codes = models.take_apart(z_0, seen)
+    codes = models.infer_codes(z_0, encoder_volumes)
     starts = {"ldae": (codes.x_T, codes.y_sem), "ldae_y_sem_only": (noise, codes.y_sem)}
     if other_codes is not None:
         each = noise.repeat_interleave(other_codes.shape[1], 0)
@@ -141,11 +141,11 @@ def _ldae_ways(
     return ways, codes.x_T
 
 
-def _lddim(models: Models, z_0: Tensor) -> Tensor:
+def _lddim(models: LdaeInference, z_0: Tensor) -> Tensor:
     return models.decode(models.sample(None, models.invert(None, z_0)))
 
 
-def _noise(study: Study, models: Models, batch: list[Scan]) -> Tensor:
+def _noise(study: Study, models: LdaeInference, batch: list[Scan]) -> Tensor:
     """Return noise that depends on each scan's id alone, not on what shares its batch."""
     return torch.cat([models.random_noise(study.params.seed, scan.scan_id) for scan in batch])
 
@@ -179,8 +179,8 @@ def _other_steps(study: Study, scans: list[Scan]) -> pd.DataFrame:
         models = replace(study.models, num_inference_steps=steps)
         for batch in _batches(scans, study.params.batch_size):
             z_0 = study.z_0(scan.scan_id for scan in batch)
-            seen = study.seen(scan.scan_id for scan in batch)
-            made, _ = _ldae_ways(models, z_0, seen, _noise(study, models, batch), None)
+            encoder_volumes = study.encoder_volumes(scan.scan_id for scan in batch)
+            made, _ = _ldae_ways(models, z_0, encoder_volumes, _noise(study, models, batch), None)
             made |= {"lddim": _lddim(models, z_0)}
             for i, scan in enumerate(batch):
                 reference = _reference(study.volumes, scan.scan_id)

@@ -11,9 +11,9 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.applications.inputs import Source, source_from_store
+from pipeline.applications.inputs import InputScan, scan_from_store
 from pipeline.cohort.subjects import many_subjects_first
-from pipeline.models.inference import Models
+from pipeline.models.inference import LdaeInference
 from pipeline.nets.lpips import Lpips
 from pipeline.stores.latents import LatentStore
 from pipeline.stores.volumes import VolumeStore
@@ -33,7 +33,7 @@ def of_many_subjects(scans: pd.DataFrame, at_most: int) -> pd.DataFrame:
 class Study:
     """Everything that an evaluation is made from."""
 
-    models: Models
+    models: LdaeInference
     volumes: VolumeStore
     latents: LatentStore
     manifest: pd.DataFrame
@@ -41,7 +41,7 @@ class Study:
     probe: ProbeParams
     directions: Path | None = None
     """directions.json of the probe stage."""
-    voxel_dae: Models | None = None
+    voxel_dae: LdaeInference | None = None
     """The baseline whose latents are voxels."""
     lpips: Lpips | None = None
     """For LPIPS of reconstructions, where its weights were given."""
@@ -75,11 +75,11 @@ class Study:
         """Return voxel to MNI152 world (mm), (4, 4)."""
         return np.asarray(self.models.autoencoder.grid["affine"], dtype=np.float64)
 
-    def source(self, scan_id: str) -> Source:
+    def open_scan(self, scan_id: str) -> InputScan:
         """Return a scan with its latent and its preprocessed volume."""
-        return source_from_store(scan_id, self.models, self.latents, self.volumes)
+        return scan_from_store(scan_id, self.models, self.latents, self.volumes)
 
-    def seen(self, scan_ids: Iterable[str]) -> Float[Tensor, "B X Y Z"] | None:
+    def encoder_volumes(self, scan_ids: Iterable[str]) -> Float[Tensor, "B X Y Z"] | None:
         """Return the volumes of scans, if the semantic encoder reads volumes."""
         if not self.models.reads_volumes:
             return None

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pipeline.nets.semantic import DeviationEncoder, build_encoder
-from pipeline.probes.estimators import Head, Probe
+from pipeline.probes.estimators import LabelledFeatures, Probe
 from pipeline.probes.linear import balanced, subject_weight
 from pipeline.runtime.digests import seed_from
 from schemas.evaluation import ProbeParams
@@ -35,22 +35,19 @@ def random_encoder_codes(
     return _codes(encoder, z_0)
 
 
-def supervised_head(config: dict[str, Any], device: torch.device) -> Head:
-    """Return a head that trains encoder and last layer together on flattened z_0 (scan, latent)."""
+@dataclass(frozen=True, slots=True)
+class SupervisedHead:
+    """Trains an encoder of this architecture and a last layer together."""
 
-    def fit(
-        features: NDArray[np.floating],
-        truth: Floats,
-        subjects: NDArray[Any],
-        kind: Prediction,
-        params: ProbeParams,
-    ) -> Probe:
-        weight = subject_weight(subjects)
-        weight = balanced(weight, truth) if kind == "classification" else weight
-        latents = np.asarray(features, np.float32)
-        return _train(latents, truth, weight, kind, config, params, device)
+    config: dict[str, Any]
+    device: torch.device
 
-    return fit
+    def __call__(self, data: LabelledFeatures, params: ProbeParams) -> Probe:
+        """Fit on flattened z_0 (scan, latent)."""
+        weight = subject_weight(data.subjects)
+        if data.kind == "classification":
+            weight = balanced(weight, data.truth)
+        return _train(data, weight, self.config, params, self.device)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,14 +73,13 @@ class _SupervisedProbe:
 
 
 def _train(
-    z_0: NDArray[np.float32],
-    truth: Floats,
+    data: LabelledFeatures,
     weight: Floats,
-    kind: Prediction,
     config: dict[str, Any],
     params: ProbeParams,
     device: torch.device,
 ) -> _SupervisedProbe:
+    z_0, truth, kind = np.asarray(data.features, np.float32), data.truth, data.kind
     encoder = _encoder(config, z_0, seed=params.seed).to(device)
     layer = nn.Linear(encoder.dim, 1).to(device)
     nn.init.zeros_(layer.weight)
