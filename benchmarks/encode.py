@@ -112,7 +112,7 @@ def untrained(
         "norm_groups": norm_groups,
     }
     torch.manual_seed(0)
-    config = {"architecture": shape, "grid": attributes("volumes", 0, grid).grid}
+    config = {"architecture": shape, "grid": attributes("volumes", 0, grid).grid.document()}
     tensors = Autoencoder(**shape).state_dict()
     write_artefact(path, kind="ae", tensors=tensors, config=config, metrics={}, card="")
     return load_autoencoder(path, device=at_hand())

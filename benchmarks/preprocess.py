@@ -36,7 +36,8 @@ from pipeline.imaging.read import read_scan
 from pipeline.imaging.register import correlation, register, template_grid
 from pipeline.imaging.template import grid_affine, load_template
 from pipeline.preprocessing.run import STEPS
-from schemas.params import GridParams, PreprocessParams
+from schemas.grid import GridParams
+from schemas.params import PreprocessParams
 
 MAX_BYTES = 2_000_000_000
 GRIDS = {

@@ -33,7 +33,7 @@ def references(manifest: pd.DataFrame) -> pd.DataFrame:
 def measure(store_path: Path, known: pd.DataFrame) -> pd.DataFrame:
     """Return the known scans of a store with grid_ml (template space) and native_ml."""
     store = open_volumes(store_path)
-    affine = np.asarray(store.attributes.grid["affine"])
+    affine = np.asarray(store.attributes.grid.affine)
     params = store.attributes.params["preprocess"]
     about = {"registration": params["registration"], "grid_mm": params["grid"]["zooms"]}
     rows = []

@@ -11,7 +11,8 @@ from pydantic import Field, field_validator, model_validator
 from schemas.autoencoder import AutoencoderParams, TrainAeParams
 from schemas.diffusion import TrainLdaeParams, TrainLdmParams
 from schemas.evaluation import EvaluateParams, ProbeParams, ReportParams
-from schemas.section import Fraction, Positive, Precision, Section, Triple
+from schemas.grid import GridParams
+from schemas.section import Fraction, Positive, Precision, Section
 
 
 class SplitParams(Section):
@@ -87,15 +88,6 @@ class CohortParams(Section):
     @classmethod
     def _one_is_a_list(cls, value: object) -> object:
         return [value] if isinstance(value, str) else value
-
-
-class GridParams(Section):
-    """The MNI152 grid that every volume is resampled to (RAS), centred on the template brain."""
-
-    shape: Triple = (56, 72, 64)
-    """Voxels along x, y, z."""
-    zooms: Annotated[float, Field(gt=0)] = 3.0
-    """Isotropic voxel size (mm)."""
 
 
 class QcParams(Section):

@@ -4,6 +4,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from schemas.grid import Grid
+
 SCHEMA_VERSION = 1
 
 StoreKind = Literal["volumes", "latents", "semantics"]
@@ -22,8 +24,8 @@ class StoreAttributes(BaseModel):
     """The params sections that decide the content."""
     digests: dict[str, str]
     """sha256 of what made the store: `autoencoder`, `preprocessing`, `ldae`, as they apply."""
-    grid: dict[str, Any]
-    """`shape`, `affine` (voxel to MNI152 world, mm) and `orientation` of the volumes."""
+    grid: Grid
+    """Of the volumes."""
     scan_ids: list[str]
     fingerprints: list[str]
     """One a scan: digest of its source and of everything that was done to it."""

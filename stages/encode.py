@@ -1,7 +1,7 @@
 """Stage 4: every volume through the frozen autoencoder, once."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -9,6 +9,7 @@ from stages.common_options import Settings
 
 if TYPE_CHECKING:
     from pipeline.models.frozen import FrozenAutoencoder
+    from schemas.grid import Grid
 
 
 def encode(
@@ -76,9 +77,7 @@ def encode(
         raise typer.Exit(1)
 
 
-def _grid_of(
-    settings: Settings, input_path: Path, autoencoder: "FrozenAutoencoder"
-) -> dict[str, Any]:
+def _grid_of(settings: Settings, input_path: Path, autoencoder: "FrozenAutoencoder") -> "Grid":
     """Return the grid to preprocess onto; refuse parameters of what was done to volumes before."""
     from pipeline.cohort.ingest import detect_source
     from pipeline.encoding.input_volumes import grid_asked

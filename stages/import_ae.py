@@ -57,7 +57,7 @@ def import_ae(
     """
     import torch
 
-    from pipeline.encoding.batch_size import scan_bytes
+    from pipeline.encoding.device_settings import scan_bytes
     from pipeline.models.conversion.monai_import import import_autoencoder
     from pipeline.models.frozen import load_autoencoder
 
@@ -83,6 +83,6 @@ def import_ae(
         f" {proof['mse_whole']:.6f})"
     )
     frozen = load_autoencoder(out, device=torch.device("cpu"))
-    needed = scan_bytes(frozen, tuple(frozen.grid["shape"])) / 1e9
+    needed = scan_bytes(frozen, frozen.grid.shape) / 1e9
     way = "in boxes" if boxes else "whole (--boxes X Y Z takes less)"
     typer.echo(f"{out}: encodes a scan {way} in about {needed:.1f} GB")

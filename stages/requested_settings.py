@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from schemas.changes import flattened
 from schemas.errors import ParamsError
+from schemas.grid import times
 
 if TYPE_CHECKING:
+    from schemas.grid import Grid
     from schemas.params import Params
     from stages.common_options import Settings
 
@@ -102,7 +104,7 @@ def refuse_other(
             )
 
 
-def refuse_grid(settings: "Settings", grid: Mapping[str, Any]) -> None:
+def refuse_grid(settings: "Settings", grid: "Grid") -> None:
     """Refuse a grid given with --set that is not the models' own, onto which images are brought.
 
     Raises
@@ -114,11 +116,10 @@ def refuse_grid(settings: "Settings", grid: Mapping[str, Any]) -> None:
     if not asked:
         return
     wanted = settings.params().preprocess.grid
-    zooms = abs(float(grid["affine"][0][0]))
-    if tuple(grid["shape"]) != wanted.shape or abs(zooms - wanted.zooms) > 1e-3:
+    if grid.shape != wanted.shape or abs(grid.zooms[0] - wanted.zooms) > 1e-3:
         raise ParamsError(
-            f"--set {min(asked)}: the models take {'×'.join(map(str, grid['shape']))} voxels of"
-            f" {zooms:g} mm alone; leave it out"
+            f"--set {min(asked)}: the models take {times(grid.shape)} voxels of"
+            f" {grid.zooms[0]:g} mm alone; leave it out"
         )
 
 

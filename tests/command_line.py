@@ -10,7 +10,7 @@ import nibabel as nib
 import numpy as np
 
 from pipeline.imaging.template import grid_affine, load_template
-from schemas.params import GridParams
+from schemas.grid import GridParams
 
 ROOT = Path(__file__).parents[1]
 CHEAP = (

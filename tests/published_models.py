@@ -126,7 +126,7 @@ def make_store(path: Path, scans: int, grid: dict) -> None:
     )
     rows = (
         VolumeRow(
-            volume=volume_of(i, tuple(grid["shape"])),
+            volume=volume_of(i, grid.shape),
             native_to_mni=np.eye(4),
             native_affine=np.diag([6.0, 6, 6, 1]),
             native_shape=np.array([32, 40, 32], np.int32),

@@ -108,10 +108,11 @@ def test_drift_grows_pass_by_pass_and_a_filled_ventricle_is_an_error(tmp_path, a
     assert all(a < b for a, b in pairwise(drift))
     assert drift[0] == pytest.approx(figures["mse_brain"])
     grid = store.attributes.grid
-    affine = np.array(grid["affine"])
+    affine = np.array(grid.affine)
     affine[:3, 3] = [-24, -36, -8]
-    grid["affine"] = affine.tolist()
-    tissue = torch.full((1, 1, *grid["shape"]), 0.55)
+    moved = grid.model_copy(update={"affine": affine.tolist()})
+    store.attributes = store.attributes.model_copy(update={"grid": moved})
+    tissue = torch.full((1, 1, *grid.shape), 0.55)
     tissue[..., :10, 8:22, 3:13] = 0.8  # white matter around the ventricles
     ventricles = tissue.clone()
     ventricles[..., 3:7, 12:18, 6:10] = 0.05

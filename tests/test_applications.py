@@ -42,7 +42,7 @@ from pipeline.encoding.embed import check_same_autoencoder, embed_latents
 from pipeline.imaging.bias import BiasField
 from pipeline.imaging.geometry import resample_masked
 from pipeline.imaging.preprocess_scan import scale_intensities
-from pipeline.imaging.template import grid_affine
+from pipeline.imaging.template import grid_affine, mni_grid
 from pipeline.models.artefact import CONFIG, finished_metrics
 from pipeline.models.direction import Direction, read_direction, write_directions
 from pipeline.models.frozen import load_autoencoder, load_diffusion, load_ldae
@@ -53,8 +53,9 @@ from pipeline.stores.provenance import check_same_latents, check_same_scans
 from pipeline.stores.volumes import BIAS_GRID
 from schemas.errors import ContractError, ParamsError, ScanError
 from schemas.evaluation import EvaluateParams
+from schemas.grid import GridParams
 from schemas.manifest import MANIFEST_COLUMNS
-from schemas.params import EmbedParams, GridParams, PreprocessParams
+from schemas.params import EmbedParams, PreprocessParams
 from stages.cli import app
 from tests.conftest import SHAPE, make_volumes, smooth_volume
 from tests.test_training import CPU, LDAE, LDM
@@ -371,7 +372,7 @@ def test_files_say_what_was_done(tmp_path, opener, models, direction):
     assert [output["scale"] for output in record["outputs"]] == [-1, 1]
     image = nib.load(tmp_path / record["outputs"][0]["file"])
     assert image.shape == SHAPE
-    np.testing.assert_allclose(image.affine, models.autoencoder.grid["affine"])
+    np.testing.assert_allclose(image.affine, models.autoencoder.grid.affine)
     assert int(image.header["sform_code"]) == 4
     assert (tmp_path / record["picture"]).read_bytes().startswith(b"\x89PNG")
     assert not list(tmp_path.glob(".*"))
@@ -693,10 +694,8 @@ def test_a_new_image_that_fails_quality_control_is_refused(tmp_path, monkeypatch
 def test_a_new_image_is_preprocessed_as_the_store_was(opener, models):
     with pytest.raises(ContractError, match="its grid is not one"):
         preprocessing_for(models, PreprocessParams(), volumes=None, latents=None)
-    affine = grid_affine(GridParams(shape=SHAPE, zooms=3.0)).tolist()
-    on_grid = SimpleNamespace(
-        autoencoder=SimpleNamespace(grid={"shape": list(SHAPE), "affine": affine}, config={})
-    )
+    grid = mni_grid(GridParams(shape=SHAPE, zooms=3.0))
+    on_grid = SimpleNamespace(autoencoder=SimpleNamespace(grid=grid, config={}))
 
     def volumes(zooms):
         grid = GridParams(shape=SHAPE, zooms=zooms)

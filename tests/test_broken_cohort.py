@@ -14,7 +14,7 @@ from tests.test_broken_inputs import FAULTS
 PEAK = """
 import re, sys
 from pathlib import Path
-from pipeline.precompute import tasks
+from pipeline.preprocessing import scan_task as tasks
 from stages.cli import main
 run_task = tasks.run_task
 def peak():  # getrusage's maximum would be that of pytest, from which this process was forked

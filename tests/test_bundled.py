@@ -15,7 +15,7 @@ from pipeline.models.conversion.monai_export import export_monai_bundle
 from pipeline.models.frozen import load_autoencoder, on_grid
 from pipeline.stores.latents import open_latents
 from schemas.errors import ContractError, ParamsError
-from schemas.params import GridParams
+from schemas.grid import Grid, GridParams
 from stages.cli import app
 from stages.params_file import load_params
 from tests.conftest import SHAPE
@@ -113,7 +113,7 @@ def test_the_stage_takes_the_bundled_one_onto_the_grid_of_the_study(inside, volu
     assert "trained on voxels of 2×2×2 mm, used on 3×3×3 mm" in result.output
     frozen = load_autoencoder(tmp_path / "models" / "ae", device=CPU)
     assert frozen.digest == read_artefact(inside, kind="ae").digest
-    assert tuple(frozen.grid["shape"]) == SHAPE
+    assert frozen.grid.shape == SHAPE
     assert frozen.config["trained_grid"]["shape"] == [32, 32, 32]
     for name in ("README.md", "metrics.json", "log.csv"):
         assert (tmp_path / "models" / "ae" / name).is_file()
@@ -152,7 +152,7 @@ def test_repair_finds_the_volumes_where_commands_leave_them(inside, volumes, tmp
 
 
 def test_a_grid_that_the_bundled_one_cannot_take_is_refused(inside, tmp_path):
-    grid = {"shape": [17, 24, 20], "affine": np.eye(4).tolist()}
+    grid = Grid.model_validate({"shape": [17, 24, 20], "affine": np.eye(4).tolist()})
     with pytest.raises(ContractError, match=r"multiple of 4; set preprocess\.grid\.shape"):
         bundled.adopt_autoencoder(inside, tmp_path / "models" / "ae", grid=grid)
 
@@ -208,9 +208,11 @@ def test_a_brain_comes_back_from_a_smaller_box_as_from_the_one_trained_on():
 
 def test_the_box_is_that_of_the_voxels_trained_on_and_goes_with_the_study(inside, tmp_path):
     trained = load_autoencoder(inside, device=CPU)
-    half = np.array(trained.grid["affine"]) / 2
-    assert on_grid(trained, trained.grid | {"affine": half.tolist()}).net.box is None
-    smaller = trained.grid | {"shape": [n - 8 for n in SHAPE]}
+    half = np.array(trained.grid.affine) / 2
+    assert (
+        on_grid(trained, trained.grid.model_copy(update={"affine": half.tolist()})).net.box is None
+    )
+    smaller = trained.grid.model_copy(update={"shape": tuple(n - 8 for n in SHAPE)})
     bundled.adopt_autoencoder(inside, tmp_path / "ae", grid=smaller)
     assert load_autoencoder(tmp_path / "ae", device=CPU).net.box == tuple(SHAPE)
 

@@ -47,14 +47,14 @@ def scans(tmp_path, monkeypatch):
     asked = []
 
     def preprocess_cohort(manifest, params, *, out, **_):
-        from pipeline.imaging.template import grid_affine
+        from pipeline.imaging.template import mni_grid
 
         asked.append(params)
         row = volume_row(1)
         shape = params.grid.shape
         row = dataclasses.replace(row, volume=np.resize(row.volume, shape))
         attributes = volume_attributes(["sub-a"])
-        attributes.grid.update(shape=list(shape), affine=grid_affine(params.grid).tolist())
+        attributes = attributes.model_copy(update={"grid": mni_grid(params.grid)})
         write_volumes(out, attributes, iter([row]))
         return SimpleNamespace(quarantined=0)
 
@@ -75,15 +75,15 @@ def test_encode_preprocesses_onto_the_grid_that_was_asked_for(portable, scans, t
     assert scans[0].grid.shape == (24, 28, 24)
     assert scans[0].grid.zooms == 2
     made = open_latents(tmp_path / "l.zarr")
-    assert made.attributes.grid["shape"] == [24, 28, 24]
-    assert made.attributes.grid["affine"][0][0] == 2
+    assert made.attributes.grid.shape == (24, 28, 24)
+    assert made.attributes.grid.zooms == (2, 2, 2)
     assert "trained on voxels of 3×3×3 mm, used on 2×2×2 mm" in result.output
 
 
 def test_encode_without_a_grid_takes_the_autoencoders_own(portable, scans):
     result = run("encode", "--input", "nifti", "--out", "l.zarr", "--device", "cpu")
     own = load_autoencoder(portable, device=CPU).grid
-    assert list(scans[0].grid.shape) == own["shape"], result.output
+    assert scans[0].grid.shape == own.shape, result.output
     assert scans[0].grid.zooms == 3
 
 

@@ -17,8 +17,8 @@ from pipeline.evaluation.interpolation import (
     score_middle_visit,
 )
 from pipeline.evaluation.manipulation import Judge, spearman, summarise_dose
-from pipeline.imaging.template import grid_affine
-from schemas.params import GridParams
+from pipeline.imaging.template import mni_grid
+from schemas.grid import GridParams
 from tests.test_applications import (  # noqa: F401 (fixtures)
     SCAN,
     direction,
@@ -44,8 +44,7 @@ def test_dose_response_has_a_row_a_scale(models, source, direction):  # noqa: F8
 
 
 def on_template(models):  # noqa: F811
-    shape = tuple(models.autoencoder.grid["shape"])
-    return models.autoencoder.grid | {"affine": grid_affine(GridParams(shape=shape, zooms=6.0))}
+    return mni_grid(GridParams(shape=models.autoencoder.grid.shape, zooms=6.0))
 
 
 def test_dose_is_summarised_over_scans():

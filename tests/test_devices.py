@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.encoding.batch_encoder import Encoder
+from pipeline.encoding.batch_encoder import BatchEncoder
 from pipeline.encoding.run import encode_volumes
 from pipeline.models.frozen import load_autoencoder
 from pipeline.runtime.devices import resolve_devices
@@ -59,8 +59,8 @@ def test_out_of_memory_halves_the_batch_and_goes_on(
     assert len(passed) == 10
     halved, small = open_latents(tmp_path / "l.zarr"), open_latents(tmp_path / "small.zarr")
     assert halved.digest == small.digest
-    assert halved.made == small.made
-    assert {how.batch_size for how in small.made} == {2}
+    assert halved.encode_settings == small.encode_settings
+    assert {how.batch_size for how in small.encode_settings} == {2}
 
 
 def test_a_scan_that_does_not_fit_is_one_line(tmp_path, volumes, autoencoder, monkeypatch):
@@ -72,7 +72,7 @@ def test_a_scan_that_does_not_fit_is_one_line(tmp_path, volumes, autoencoder, mo
 
 def test_other_errors_are_not_taken_for_memory(autoencoder, monkeypatch):
     limit_memory(autoencoder, monkeypatch, 0, RuntimeError("shapes do not match"))
-    encoder = Encoder(autoencoder, batch_size=4, precision="fp32", device=CPU)
+    encoder = BatchEncoder(autoencoder, batch_size=4, precision="fp32", device=CPU)
     with pytest.raises(RuntimeError, match="shapes"):
         encoder.encode(np.zeros((4, 16, 24, 20), np.uint8), advance=lambda _: None)
 
@@ -81,7 +81,7 @@ def test_a_latent_does_not_depend_on_its_company(volumes, autoencoder):
     scans = volumes.read("volume", slice(0, 6))
 
     def encode(batch):
-        encoder = Encoder(autoencoder, batch_size=4, precision="fp32", device=CPU)
+        encoder = BatchEncoder(autoencoder, batch_size=4, precision="fp32", device=CPU)
         return encoder.encode(batch, advance=lambda _: None)[0]
 
     together, alone = encode(scans), np.concatenate([encode(scans[i : i + 1]) for i in range(6)])

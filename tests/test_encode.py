@@ -8,10 +8,12 @@ import torch
 
 from pipeline.encoding.input_volumes import input_volumes
 from pipeline.encoding.run import encode_volumes
+from pipeline.imaging.template import mni_grid
 from pipeline.models.frozen import load_autoencoder
 from pipeline.stores.latents import open_latents
 from pipeline.stores.volumes import open_volumes
 from schemas.errors import ContractError
+from schemas.grid import GridParams
 from schemas.params import EncodeParams, Params
 from tests.conftest import make_volumes, subjects
 
@@ -99,7 +101,7 @@ def test_columns_of_the_studys_table_play_no_part_for_a_folder(tmp_path, monkeyp
         return SimpleNamespace(quarantined=0)
 
     monkeypatch.setattr(module, "preprocess_cohort", preprocess_cohort)
-    grid = {"shape": [8, 8, 8], "affine": np.diag([3.0, 3, 3, 1]).tolist()}
+    grid = mni_grid(GridParams(shape=(8, 8, 8)))
     out = tmp_path / "l.zarr"
     input_volumes(tmp_path / "scans", out, params, grid=grid, workers=1, scheduler=None)
     assert taken == ["sub-a"]

@@ -6,8 +6,8 @@ from distributed import LocalCluster
 
 from pipeline.encoding.run import encode_volumes
 from pipeline.models.frozen import load_autoencoder
-from pipeline.preprocessing import scan_task as tasks
 from pipeline.stores.latents import open_latents
+from pipeline.workers import dask_client
 from schemas.errors import ContractError, ParamsError
 from schemas.params import EncodeParams
 
@@ -38,7 +38,9 @@ def test_workers_give_the_bytes_of_one_process(tmp_path, volumes, autoencoder_pa
         assert contents(out) == contents(tmp_path / "one.zarr")
         assert encode_volumes(volumes, autoencoder, out, PARAMS, **where).encoded == 0
         encode_volumes(volumes, autoencoder, tmp_path / "auto.zarr", auto, **where)
-        assert {how.batch_size for how in open_latents(tmp_path / "auto.zarr").made} == {4}
+        assert {how.batch_size for how in open_latents(tmp_path / "auto.zarr").encode_settings} == {
+            4
+        }
         where["device_name"] = "cuda:99"
         with pytest.raises(ParamsError, match="no such GPU"):
             encode_volumes(volumes, autoencoder, tmp_path / "none.zarr", PARAMS, **where)
@@ -46,7 +48,7 @@ def test_workers_give_the_bytes_of_one_process(tmp_path, volumes, autoencoder_pa
 
 
 def test_no_scheduler_at_the_address_is_one_line(tmp_path, volumes, autoencoder_path, monkeypatch):
-    monkeypatch.setattr(tasks, "CONNECT_TIMEOUT", "1s")
+    monkeypatch.setattr(dask_client, "CONNECT_TIMEOUT", "1s")
     autoencoder = load_autoencoder(autoencoder_path, device=CPU)
     with pytest.raises(ContractError, match=r"tcp://127\.0\.0\.1:9: no dask scheduler answers"):
         encode_volumes(

@@ -251,7 +251,7 @@ def test_each_row_keeps_the_batch_size_it_was_made_with(tmp_path, encode, autoen
     encode(make_volumes(tmp_path / "3.zarr", subjects(3)), out)
     five = make_volumes(tmp_path / "5.zarr", subjects(5))
     encode(five, out, PARAMS.model_copy(update={"batch_size": 1}))
-    assert [how.batch_size for how in open_latents(out).made] == [2, 2, 2, 1, 1]
+    assert [how.batch_size for how in open_latents(out).encode_settings] == [2, 2, 2, 1, 1]
     good = contents(out)
     (out / "posterior_logvar/c/0/0/0/0/0").unlink()
     assert repair_latents(out, five, autoencoder, PARAMS, devices=[CPU]) == 4
@@ -272,17 +272,17 @@ def test_rows_in_another_order_are_copied(tmp_path, encode):
 def test_the_plan_keeps_an_automatic_batch_size(
     tmp_path, encode, volumes, autoencoder, monkeypatch
 ):
-    from pipeline.encoding import across_devices as spread
+    from pipeline.encoding import device_settings
 
     auto = PARAMS.model_copy(update={"batch_size": "auto"})
     out = tmp_path / "l.zarr"
-    monkeypatch.setattr(spread, "find_batch_size", lambda *a, **k: 4)
+    monkeypatch.setattr(device_settings, "find_batch_size", lambda *a, **k: 4)
     original = stop_after(autoencoder, monkeypatch, 2)
     with pytest.raises(KeyboardInterrupt):
         encode(volumes, out, auto)
     plan = json.loads((tmp_path / "l.zarr.building/plan.json").read_text())
     assert plan["settings"] == {"batch_size": 4, "threads": 1}
     monkeypatch.setattr(autoencoder.net, "encode", original)
-    monkeypatch.setattr(spread, "find_batch_size", lambda *a, **k: 1)
+    monkeypatch.setattr(device_settings, "find_batch_size", lambda *a, **k: 1)
     encode(volumes, out, auto)
-    assert {how.batch_size for how in open_latents(out).made} == {4}
+    assert {how.batch_size for how in open_latents(out).encode_settings} == {4}

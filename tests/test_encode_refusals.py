@@ -5,6 +5,7 @@ import os
 import resource
 import shutil
 import subprocess
+from dataclasses import replace
 
 import nibabel as nib
 import numpy as np
@@ -130,8 +131,9 @@ def test_another_schema_version_is_refused(refused, volumes, tmp_path):
     assert "schema version 99, expected 1" in refused(path, tmp_path / "l.zarr")
 
 
-def test_volumes_on_another_grid_are_refused(tmp_path, volumes, autoencoder, monkeypatch):
-    monkeypatch.setitem(autoencoder.grid, "shape", [8, 8, 8])
+def test_volumes_on_another_grid_are_refused(tmp_path, volumes, autoencoder):
+    other = autoencoder.grid.model_copy(update={"shape": (8, 8, 8)})
+    autoencoder = replace(autoencoder, grid=other)
     with pytest.raises(ContractError, match=r"grid 16×24×20 of 3×3×3 mm.*trained on 8×8×8"):
         encode_volumes(volumes, autoencoder, tmp_path / "l.zarr", PARAMS, device=CPU)
 

@@ -1,7 +1,6 @@
 """The evaluation on tiny models: every part and method, files written, mismatches refused."""
 
 import dataclasses
-import json
 
 import numpy as np
 import pandas as pd
@@ -40,6 +39,7 @@ from pipeline.training.voxel_latents import VoxelsAsLatents
 from schemas.errors import ContractError
 from schemas.evaluation import EvaluateParams, ProbeParams
 from schemas.params import EmbedParams
+from schemas.results import EvaluateMetrics
 from stages.cli import app
 from tests.test_training import CPU, LDAE, LDM
 
@@ -114,17 +114,18 @@ def test_every_part_is_judged_and_written(tmp_path, study):
     tables = {path.stem: pd.read_parquet(path) for path in (out / "per_scan").iterdir()}
     main = tables["reconstruction"].query("num_inference_steps == 4")
     assert main.groupby("method")["scan_id"].nunique().to_dict() == dict.fromkeys(METHODS, 5)
-    assert set(metrics["reconstruction"]) == set(METHODS)
+    assert set(metrics.reconstruction) == set(METHODS)
     pairs = {"ldae_minus_ae", "own_minus_other_y_sem"}
-    assert set(metrics["differences"]) == pairs
-    assert set(metrics["steps"]) == {"2", "4"}
-    assert set(metrics["steps"]["2"]) == {"ldae", "ldae_y_sem_only", "lddim"}
-    assert set(metrics["manipulation"]["methods"]) == {"ldae", "pca"}
+    assert set(metrics.differences) == pairs
+    assert set(metrics.steps) == {"2", "4"}
+    assert set(metrics.steps["2"]) == {"ldae", "ldae_y_sem_only", "lddim"}
+    assert set(metrics.manipulation["methods"]) == {"ldae", "pca"}
     assert tables["manipulation"].groupby("method").size().to_dict() == {"ldae": 6, "pca": 6}
-    assert metrics["interpolation"]["visits"] == 1
-    assert list(metrics["interpolation"]["by_gap"]) == ["up to 24 months"]
-    assert set(metrics["generation"]["sets"]) == {"held_out", "denoiser", "prior"}
-    assert json.loads((out / "metrics.json").read_text()) == metrics
+    assert metrics.interpolation["visits"] == 1
+    assert list(metrics.interpolation["by_gap"]) == ["up to 24 months"]
+    assert set(metrics.generation["sets"]) == {"held_out", "denoiser", "prior"}
+    written = (out / "metrics.json").read_text()
+    assert EvaluateMetrics.model_validate_json(written) == metrics
     with np.load(out / "pictures" / "manipulation.npz") as pictures:
         assert pictures["ldae"].shape == (2, 3, 16, 24, 20)
     lines = read_headline(evaluate=out)

@@ -16,7 +16,7 @@ def test_a_complete_installation_passes(tmp_path):
 
 
 def test_doctor_tells_that_dicom_needs_dcm2niix(tmp_path, monkeypatch):
-    monkeypatch.setattr("pipeline.sources.dicom_source.shutil.which", lambda *_, **__: None)
+    monkeypatch.setattr("pipeline.runtime.dcm2niix.shutil.which", lambda *_, **__: None)
     checks = {check.name: check for check in health.check_machine(tmp_path)}
     assert checks["dcm2niix"].status == "warn"
     assert "ldae-pipeline[dicom]" in checks["dcm2niix"].remedy

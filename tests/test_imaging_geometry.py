@@ -21,7 +21,8 @@ from pipeline.imaging.qc import _turned, judge
 from pipeline.imaging.register import correlation
 from pipeline.imaging.template import GRID_CENTRE, grid_affine, load_template
 from schemas.errors import ScanError
-from schemas.params import GridParams, QcParams
+from schemas.grid import GridParams
+from schemas.params import QcParams
 
 DEMO, FINE = GridParams(shape=(64, 80, 64), zooms=3.0), GridParams(shape=(128, 160, 128), zooms=1.5)
 GOOD = {

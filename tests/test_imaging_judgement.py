@@ -13,7 +13,8 @@ from pipeline.imaging.register import overlap, template_grid
 from pipeline.imaging.template import grid_affine, load_template, load_tissues
 from pipeline.imaging.turns import quarter_turns, ranked_turns
 from schemas.errors import ScanError
-from schemas.params import GridParams, Params, QcParams
+from schemas.grid import GridParams
+from schemas.params import Params, QcParams
 from tests.test_imaging_geometry import GOOD
 
 GRID = GridParams(shape=(64, 80, 64), zooms=3.0)

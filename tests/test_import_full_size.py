@@ -103,11 +103,11 @@ def difference(one: torch.Tensor, other: torch.Tensor) -> float:
 MEASURED = """
 import resource, sys, torch
 from pathlib import Path
-from pipeline.foreign.published_import import Choices, Files, import_ldae
-from pipeline.frozen import load_autoencoder
-import monai.networks.nets.autoencoderkl, pipeline.evaluation.metrics
+from pipeline.models.conversion.published_import import Choices, Files, import_ldae
+from pipeline.models.frozen import load_autoencoder
+import monai.networks.nets.autoencoderkl, pipeline.metrics.reconstruction
 folder = Path(sys.argv[1])
-from pipeline.foreign.importing import prove
+from pipeline.models.conversion.monai_import import prove
 ae = load_autoencoder(folder / "ae", device=torch.device("cpu"))
 prove(ae.net, ae.grid, device=torch.device("cpu"))
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

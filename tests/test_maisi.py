@@ -8,7 +8,7 @@ import torch
 from monai.apps.generation.maisi.networks.autoencoderkl_maisi import AutoencoderKlMaisi
 from typer.testing import CliRunner
 
-from pipeline.encoding.batch_size import scan_bytes
+from pipeline.encoding.device_settings import scan_bytes
 from pipeline.encoding.run import encode_volumes
 from pipeline.models.conversion.monai_export import export_monai_bundle
 from pipeline.models.conversion.monai_import import import_autoencoder

@@ -23,7 +23,7 @@ from pipeline.phantom import cohort
 from pipeline.phantom.anatomy import CAUSES
 from pipeline.phantom.atlas import Atlas, build_atlas, open_atlas, write_atlas
 from pipeline.phantom.cohort import TRUTH_COLUMNS, make_phantom_cohort
-from pipeline.phantom.grid import BRAIN, Grid, exponential, jacobian, sample
+from pipeline.phantom.grid import BRAIN, MapGrid, exponential, jacobian, sample
 from pipeline.phantom.scanner import make_shape, scan, true_volumes
 from pipeline.phantom.subjects import Visit, make_subject, make_visits
 from schemas.manifest import VOLUMES
@@ -76,7 +76,7 @@ def visit() -> Visit:
 
 
 def test_a_uniform_flow_is_a_shift():
-    grid = Grid((-3.0, 5.0, 0.0), 2.0, (27, 28, 29))
+    grid = MapGrid((-3.0, 5.0, 0.0), 2.0, (27, 28, 29))
     velocity = torch.zeros(3, *grid.shape)
     velocity[1] = 1.5
     flow = exponential(velocity, grid, grid.points())
@@ -85,7 +85,7 @@ def test_a_uniform_flow_is_a_shift():
 
 
 def test_a_map_is_read_where_its_coordinates_say():
-    grid = Grid((-7.0, 3.0, 11.0), 1.5, (7, 8, 9))
+    grid = MapGrid((-7.0, 3.0, 11.0), 1.5, (7, 8, 9))
     points = grid.points()
     torch.testing.assert_close(
         sample(points.movedim(-1, 0).contiguous(), grid, points).movedim(0, -1), points
@@ -93,7 +93,7 @@ def test_a_map_is_read_where_its_coordinates_say():
 
 
 def test_the_jacobian_of_a_linear_map_is_its_determinant():
-    grid = Grid((0.0, 0.0, 0.0), 2.0, (7, 8, 9))
+    grid = MapGrid((0.0, 0.0, 0.0), 2.0, (7, 8, 9))
     matrix = torch.tensor([[1.1, 0.2, 0.0], [0.0, 0.9, -0.1], [0.05, 0.0, 1.2]])
     points = grid.points()
     displacement = (points @ matrix.T - points).movedim(-1, 0)

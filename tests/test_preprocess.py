@@ -17,7 +17,8 @@ from pipeline.runtime.files import lock_store
 from pipeline.stores.verify import verify_store
 from pipeline.stores.volumes import open_volumes
 from schemas.errors import ContractError, ScanError
-from schemas.params import CohortParams, GridParams, PreprocessParams, QcParams
+from schemas.grid import GridParams
+from schemas.params import CohortParams, PreprocessParams, QcParams
 
 SHAPE = (7, 8, 9)
 PARAMS = PreprocessParams(grid=GridParams(shape=SHAPE, zooms=25.0))

@@ -31,7 +31,7 @@ def test_snippet_brings_a_volume_back_to_native_space(
     mask = np.zeros(native.shape, bool)
     mask[4:-4, 9:-5, 4:-4] = True
     attributes = volume_attributes(["sub-001_ses-M12"])
-    grid = np.array(attributes.grid["affine"])
+    grid = np.array(attributes.grid.affine)
     volume, _ = resample_masked(
         native.astype(np.float32), mask, native_affine, np.linalg.inv(native_to_mni) @ grid, SHAPE
     )

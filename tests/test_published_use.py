@@ -83,8 +83,8 @@ def test_applications_read_y_sem_off_the_volume_itself(study, models):
 
 def test_volumes_of_another_grid_are_refused_in_one_line(study, tmp_path):
     ldae = load_ldae(study.ldae, device=CPU)
-    grid = dict(load_autoencoder(study.ae, device=CPU).grid)
-    make_store(tmp_path / "v.zarr", 2, grid | {"shape": [32, 40, 40]})
+    grid = load_autoencoder(study.ae, device=CPU).grid
+    make_store(tmp_path / "v.zarr", 2, grid.model_copy(update={"shape": (32, 40, 40)}))
     from pipeline.encoding.embed import check_volumes
 
     with pytest.raises(ContractError, match=r"40 axial slices, the semantic encoder reads 32"):

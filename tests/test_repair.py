@@ -14,6 +14,7 @@ from pipeline.runtime.devices import torch_threads
 from pipeline.stores.builder import StoreBuilder
 from pipeline.stores.latents import open_latents
 from pipeline.stores.open_store import RecordError
+from pipeline.stores.record_copy import copy_differs
 from pipeline.stores.verify import refuse_hurt, verify_store
 from schemas.errors import ContractError
 from schemas.params import EncodeParams
@@ -22,6 +23,7 @@ from tests.conftest import make_volumes, subjects
 CPU = torch.device("cpu")
 PARAMS = EncodeParams(chunk_scans=8, precision="fp32")
 CHUNK = "posterior_logvar/c/1/0/0/0/0"
+RECORD_COPY = "posterior_logvar/record.json"
 
 
 @pytest.fixture
@@ -62,6 +64,9 @@ def test_every_flipped_byte_is_found(copy, latents_path):
             bad = bytearray(good)
             bad[at] ^= 1 << int(rng.integers(0, 8))
             file.write_bytes(bad)
+            if file.name == "record.json":
+                assert copy_differs(copy), (file, at)
+                continue
             named = found(copy)
             if file == copy / "zarr.json":
                 assert named == [str(copy)], (file, at)
@@ -74,9 +79,20 @@ def test_every_flipped_byte_is_found(copy, latents_path):
     assert verify_store(copy) == {}
 
 
-@pytest.mark.parametrize(
-    "damage", ["flipped", "deleted", "metadata", "record", "record and chunk", "no record"]
-)
+EXPECTED_COUNTS = {
+    "flipped": 8,
+    "deleted": 8,
+    "metadata": 0,
+    "record": 0,
+    "record and chunk": 8,
+    "no record": 0,
+    "copy": 0,
+    "record and copy": 20,
+}
+"""Scans to encode again, by what is damaged."""
+
+
+@pytest.mark.parametrize("damage", EXPECTED_COUNTS)
 def test_repair_gives_back_the_very_bytes(
     copy, latents_path, volumes, autoencoder, monkeypatch, damage
 ):
@@ -89,15 +105,19 @@ def test_repair_gives_back_the_very_bytes(
         flip(copy / "posterior_mean" / "zarr.json")
     elif damage == "no record":
         (copy / "zarr.json").write_text("{}")
+    elif damage == "copy":
+        flip(copy / RECORD_COPY)
     else:
         text = (copy / "zarr.json").read_text()
         (copy / "zarr.json").write_text(text.replace("sub-003", "sub-033"))
         if damage == "record and chunk":
             flip(copy / CHUNK)
+        if damage == "record and copy":
+            flip(copy / RECORD_COPY)
     original = autoencoder.net.encode
     monkeypatch.setattr(autoencoder.net, "encode", lambda x: encoded.append(len(x)) or original(x))
     count = repair_latents(copy, volumes, autoencoder, PARAMS, devices=[CPU])
-    expected_count = {"flipped": 8, "deleted": 8, "metadata": 0, "record": 0}.get(damage, 20)
+    expected_count = EXPECTED_COUNTS[damage]
     assert count == sum(encoded) == expected_count
     assert contents(copy) == expected
     assert not copy.with_name("l.zarr.building").exists()
@@ -164,6 +184,7 @@ def test_volumes_are_not_taken_for_latents(tmp_path, volumes, autoencoder):
 def test_a_hurt_record_is_not_made_anew_from_another_cohort(copy, tmp_path, autoencoder):
     text = (copy / "zarr.json").read_text()
     (copy / "zarr.json").write_text(text.replace("sub-003", "sub-033"))
+    flip(copy / RECORD_COPY)
     before = contents(copy)
     other = make_volumes(tmp_path / "v.zarr", [f"sub-{i:03d}" for i in range(100, 120)])
     with pytest.raises(ContractError, match=r"--volumes .* hold 0 of its 20 scans"):

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.encoding import batch_size as sizing
-from pipeline.encoding.batch_size import find_batch_size, find_precision, scan_bytes
+from pipeline.encoding import device_settings as sizing
+from pipeline.encoding.device_settings import find_batch_size, find_precision, scan_bytes
 from pipeline.models.frozen import load_autoencoder
 
 CPU = torch.device("cpu")

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 SCRIPT = """
 import sys
 from pathlib import Path
-from pipeline.precompute.slurm import read_slurm, slurm_cluster
+from pipeline.workers.slurm import read_slurm, slurm_cluster
 if __name__ == "__main__":
     with slurm_cluster(read_slurm(Path(sys.argv[1]))) as cluster:
         print(cluster.job_script())

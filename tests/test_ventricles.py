@@ -16,10 +16,11 @@ from pipeline.imaging.ventricles import (
     ventricle_territory,
 )
 from pipeline.phantom.atlas import Atlas
-from pipeline.phantom.grid import BRAIN_1MM, Grid, sample
+from pipeline.phantom.grid import BRAIN_1MM, MapGrid, sample
 from pipeline.phantom.scanner import make_shape, tissue_signal, true_volumes
 from pipeline.phantom.subjects import make_subject, make_visits
-from schemas.params import GridParams, PhantomParams, PreprocessParams
+from schemas.grid import GridParams
+from schemas.params import PhantomParams, PreprocessParams
 from tests.real_data import real_more
 from tests.test_phantom import atlas  # noqa: F401 (fixture)
 
@@ -158,7 +159,7 @@ def test_phantoms_with_large_ventricles_measure_their_true_volume(atlas: Atlas):
     """Phantoms on the grid: their anatomy, their widening, no scanner and no registration."""
     affine = grid_affine(CPU)
     x, y, z = (float(v) for v in affine[:3, 3])
-    grid = Grid((x, y, z), CPU.zooms, CPU.shape)
+    grid = MapGrid((x, y, z), CPU.zooms, CPU.shape)
     true, measured = [], []
     for number, widening in enumerate((-0.6, 0.5, 1.5, 3.0, 4.2, 5.5), start=1):
         visit = make_visits(make_subject(number, PhantomParams(subjects=6)))[0]

@@ -13,7 +13,7 @@ from torch import Tensor
 from pipeline.applications.scan_names import stem_of
 from pipeline.imaging.bias import BiasField
 from pipeline.imaging.geometry import straight_grid
-from pipeline.imaging.template import grid_affine
+from pipeline.imaging.template import grid_affine, mni_grid
 from pipeline.models.frozen import intensity_rule
 from pipeline.models.inference import LdaeInference
 from pipeline.runtime.digests import digest_image, digest_of
@@ -21,7 +21,8 @@ from pipeline.stores.latents import LatentStore
 from pipeline.stores.provenance import check_same_scans
 from pipeline.stores.volumes import BIAS_GRID, VolumeStore
 from schemas.errors import ContractError, ScanError
-from schemas.params import GridParams, PreprocessParams
+from schemas.grid import GridParams
+from schemas.params import PreprocessParams
 
 if TYPE_CHECKING:
     from pipeline.imaging.preprocess_scan import PreprocessedScan
@@ -214,9 +215,8 @@ def preprocessing_for(
     """
     from pipeline.imaging.preprocess_scan import METHOD_VERSION
 
-    affine = np.asarray(models.autoencoder.grid["affine"])
-    grid = GridParams(shape=tuple(models.autoencoder.grid["shape"]), zooms=abs(float(affine[0, 0])))
-    if not np.allclose(grid_affine(grid), affine, atol=1e-3):
+    grid = models.autoencoder.grid.as_params()
+    if not mni_grid(grid).same_voxels(models.autoencoder.grid):
         raise ContractError(
             "--ae: its grid is not one that `pipeline preprocess` makes, so a new image cannot be"
             " brought onto it; give a scan of a store with --scan"

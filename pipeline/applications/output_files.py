@@ -133,7 +133,7 @@ class Writer:
         """
         files = VolumeWriter(
             space=self.space,
-            grid_affine=np.asarray(self.models.autoencoder.grid["affine"], dtype=np.float64),
+            grid_affine=np.asarray(self.models.autoencoder.grid.affine, dtype=np.float64),
             made_by=self.command,
             scan=scan,
         )

@@ -15,7 +15,7 @@ from schemas.errors import ContractError
 log = logging.getLogger(__name__)
 
 
-class Encoder:
+class BatchEncoder:
     """Encodes whole units of scans, `batch_size` at a time.
 
     Every batch has the same number of scans (the last is filled up), so that a latent never
@@ -44,7 +44,8 @@ class Encoder:
         """Return mean and log-variance, float16 (N, C, x, y, z), of uint8 (N, X, Y, Z).
 
         When the device's memory does not hold a batch, all of these scans start again in batches
-        of half the size, and so do those that follow. `advance` hears of scans done, or undone.
+        of half the size, and so do those that follow. `advance` gets the number of scans done, or
+        undone.
 
         Raises
         ------

@@ -125,7 +125,7 @@ def check_volumes(ldae: FrozenLdae, volumes: VolumeStore) -> None:
     encoder = ldae.net.encoder
     if isinstance(encoder, PublishedEncoder):
         try:
-            encoder.check_grid(tuple(volumes.attributes.grid["shape"]))
+            encoder.check_grid(volumes.attributes.grid.shape)
         except ValueError as error:
             raise ContractError(f"{volumes.path}: {error}; preprocess to its grid") from error
 

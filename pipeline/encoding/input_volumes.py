@@ -7,17 +7,16 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-import numpy as np
-
 from pipeline.cohort.candidates import candidates_of
 from pipeline.cohort.ingest import build_cohort, detect_source
 from pipeline.cohort.manifest import write_manifest
-from pipeline.imaging.template import grid_affine
-from pipeline.models.frozen import FrozenAutoencoder, for_volumes, grid_words
+from pipeline.imaging.template import mni_grid
+from pipeline.models.frozen import FrozenAutoencoder, for_volumes
 from pipeline.preprocessing.run import preprocess_cohort
 from pipeline.runtime.files import real_path, writing_to
 from schemas.errors import ContractError
-from schemas.params import GridParams, Params
+from schemas.grid import Grid, GridParams, times
+from schemas.params import Params
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +35,7 @@ def input_volumes(
     out: Path,
     params: Params,
     *,
-    grid: dict[str, Any],
+    grid: Grid,
     intensity: dict[str, Any] | None = None,
     workers: int,
     scheduler: str | None,
@@ -68,17 +67,15 @@ def input_volumes(
     found = build_cohort(cohort, input_path=input_path, cache=work / "dicom", judged=False)
     with writing_to(work):
         write_manifest(found.manifest, work / "manifest.csv")
-    affine = grid["affine"]
-    zooms = abs(affine[0][0])
     preprocess = params.preprocess.model_copy(
-        update={"grid": GridParams(shape=tuple(grid["shape"]), zooms=zooms), **(intensity or {})}
+        update={"grid": grid.as_params(), **(intensity or {})}
     )
     quarantine = work / "quarantine.csv"
     log.info(
         "%s: preprocessing onto %s voxels of %g mm; volumes and QC stay there for the next call",
         work,
-        "×".join(map(str, grid["shape"])),
-        zooms,
+        times(grid.shape),
+        grid.zooms[0],
     )
     with writing_to(work):
         summary = preprocess_cohort(
@@ -96,9 +93,7 @@ def input_volumes(
     return MadeVolumes(work / "volumes.zarr", quarantine, summary.quarantined)
 
 
-def grid_asked(
-    asked: GridParams | None, autoencoder: FrozenAutoencoder, *, firm: bool
-) -> dict[str, Any]:
+def grid_asked(asked: GridParams | None, autoencoder: FrozenAutoencoder, *, firm: bool) -> Grid:
     """Return the grid to preprocess onto: the one asked for, else the autoencoder's own.
 
     Raises
@@ -109,24 +104,22 @@ def grid_asked(
     """
     if asked is None:
         return autoencoder.grid
-    affine = grid_affine(asked)
-    same = tuple(autoencoder.grid["shape"]) == asked.shape
-    if same and np.allclose(autoencoder.grid["affine"], affine, atol=1e-3):
+    grid = mni_grid(asked)
+    if grid.same_voxels(autoencoder.grid):
         return autoencoder.grid
-    grid = {"shape": list(asked.shape), "affine": affine.tolist(), "orientation": "RAS"}
     if not autoencoder.config.get("portable"):
         if not firm:
             log.warning(
                 "%s: takes %s alone, which images are brought onto, not preprocess.grid (%s) of"
                 " params.yaml",
                 autoencoder.path,
-                grid_words(autoencoder.grid),
-                grid_words(grid),
+                autoencoder.grid,
+                grid,
             )
             return autoencoder.grid
         raise ContractError(
-            f"preprocess.grid: {grid_words(grid)} was asked for, but {autoencoder.path} takes"
-            f" {grid_words(autoencoder.grid)} alone; set that grid, or train an autoencoder on the"
+            f"preprocess.grid: {grid} was asked for, but {autoencoder.path} takes"
+            f" {autoencoder.grid} alone; set that grid, or train an autoencoder on the"
             " other (`pipeline train-ae --set autoencoder.source=train`)"
         )
     return for_volumes(autoencoder, grid).grid

@@ -1,4 +1,4 @@
-"""Heal a hurt latent store: its good rows are kept, the hurt scans encoded again."""
+"""Heal a damaged latent store: its good rows are kept, the damaged scans encoded again."""
 
 import hashlib
 from collections.abc import Sequence
@@ -7,20 +7,29 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from pipeline.encoding.across_devices import Site, fill
-from pipeline.encoding.metadata_recovery import DEFAULT_MADE, restore_record
-from pipeline.encoding.reusable_rows import what_is_lost
-from pipeline.encoding.run import encode_volumes, latent_shape, plan_latents
-from pipeline.encoding.unit_writer import Previous, Work, begin
+from pipeline.encoding.encode_target import EncodeTarget
+from pipeline.encoding.latent_plan import (
+    LatentPlan,
+    ReusableRows,
+    latent_attributes,
+    latent_builder,
+)
+from pipeline.encoding.previous_latents import describe_loss
+from pipeline.encoding.run import encode_volumes
 from pipeline.models.frozen import FrozenAutoencoder
 from pipeline.runtime.files import lock_store, write_atomic, writing_to
+from pipeline.stores.build_units import EncodeSettings
 from pipeline.stores.builder import StoreBuilder
 from pipeline.stores.latents import LatentStore, latent_arrays
 from pipeline.stores.open_store import RecordError, hurt_metadata, read_record
+from pipeline.stores.record_copy import copy_differs, restore_record, write_copy
 from pipeline.stores.verify import verify_store
 from pipeline.stores.volumes import VolumeStore
 from schemas.errors import ContractError
 from schemas.params import EncodeParams
+
+DEFAULT_SETTINGS = EncodeSettings(batch_size=4, threads=1)
+"""Of scans whose store does not record them."""
 
 
 def repair_latents(
@@ -31,11 +40,11 @@ def repair_latents(
     *,
     devices: Sequence[torch.device],
 ) -> int:
-    """Encode the hurt scans of a store again and return how many they were.
+    """Encode the damaged scans of a store again and return how many they were.
 
     The healed store has the very bytes of the undisturbed one. Where the store's own record is
-    damaged and cannot be made again from what is left (`restore_record`), nothing in the store can
-    be trusted: every scan is encoded again, with `params`.
+    damaged, and its copy too, nothing in the store can be trusted: every scan is encoded again,
+    with `params`.
 
     Raises
     ------
@@ -48,53 +57,55 @@ def repair_latents(
             read_record(path)
             sound = True
         except RecordError as error:
-            _refuse_strangers(path, error.scan_ids, volumes)
-            shape = latent_shape(volumes, autoencoder)
-            sound = restore_record(path, volumes, autoencoder, shape)
+            sound = restore_record(path)
+            if not sound:
+                _refuse_strangers(path, error.scan_ids, volumes)
         if sound:
             _refuse_other_maker(path, autoencoder)
+            if copy_differs(path):
+                with writing_to(path):
+                    write_copy(path)
             _restore_array_metadata(path, autoencoder)
-            return _encode_hurt(LatentStore(path), volumes, autoencoder, devices)
+            return _encode_damaged(LatentStore(path), volumes, autoencoder, devices)
     return encode_volumes(volumes, autoencoder, path, params, device=devices, replace=True).encoded
 
 
-def _encode_hurt(
+def _encode_damaged(
     store: LatentStore,
     volumes: VolumeStore,
     autoencoder: FrozenAutoencoder,
     devices: Sequence[torch.device],
 ) -> int:
     recorded = EncodeParams(**store.attributes.params["encode"])
-    planned = plan_latents(volumes, autoencoder, recorded, recorded.precision)
+    planned = latent_attributes(volumes, autoencoder, recorded, recorded.precision)
     if planned.fingerprints != store.attributes.fingerprints:
-        more = " --replace" if what_is_lost(store.attributes, planned) else ""
+        more = " --replace" if describe_loss(store.attributes, planned) else ""
         raise ContractError(
             f"{store.path}: not made from the --volumes {volumes.path}; repair with those that made"
             f" it, or let `pipeline encode{more}` follow these"
         )
-    hurt = verify_store(store.path)
-    if not hurt:
+    damaged = verify_store(store.path)
+    if not damaged:
         return 0
     attributes = store.attributes.model_copy(update={"complete": False})
-    held = {
+    rows = {
         fingerprint: (0, row)
         for fingerprint, row in store.fingerprint_rows().items()
-        if store.attributes.scan_ids[row] not in hurt
+        if store.attributes.scan_ids[row] not in damaged
     }
-    work = Work(
+    plan = LatentPlan(
         volumes=volumes.path.absolute(),
         autoencoder=autoencoder.path.absolute(),
         autoencoder_digest=autoencoder.digest,
-        out=store.path,
+        latents=store.path,
         attributes=attributes,
         latent_shape=store.latent_shape,
         chunk_scans=store.unit_rows,
-        precision=recorded.precision,
-        previous=Previous((store.path,), held),
-        made=store.made or [DEFAULT_MADE] * len(store),
+        reusable=ReusableRows(stores=(store.path,), rows=rows),
+        settings=store.encode_settings or [DEFAULT_SETTINGS] * len(store),
     )
-    builder = begin(store.path, attributes, store.latent_shape, store.unit_rows)
-    fill(work, builder.pending(), autoencoder, Site(devices, autoencoder, volumes))
+    builder = latent_builder(store.path, attributes, store.latent_shape, store.unit_rows)
+    EncodeTarget(devices, autoencoder).write_units(plan, builder.pending())
     changed = [
         i
         for i, (old, new) in enumerate(zip(store.unit_digests, builder.unit_digests(), strict=True))
@@ -109,7 +120,7 @@ def _encode_hurt(
             " --replace` encode the damaged scans as they come out here"
         )
     builder.finish()
-    return len(hurt)
+    return len(damaged)
 
 
 def _refuse_strangers(path: Path, scan_ids: Sequence[str], volumes: VolumeStore) -> None:
@@ -136,15 +147,15 @@ def _refuse_other_maker(path: Path, autoencoder: FrozenAutoencoder) -> None:
 def _restore_array_metadata(path: Path, autoencoder: FrozenAutoencoder) -> None:
     """Write the arrays' zarr.json again where it is not what the record says."""
     _, attributes, units = read_record(path)
-    hurt = hurt_metadata(path, units)
-    if not hurt:
+    damaged = hurt_metadata(path, units)
+    if not damaged:
         return
-    shape = autoencoder.net.latent_shape(tuple(attributes.grid["shape"]))
+    shape = autoencoder.net.latent_shape(attributes.grid.shape)
     with TemporaryDirectory() as folder:
         arrays = latent_arrays(shape, rows_per_chunk=units["rows"])
-        made = StoreBuilder(Path(folder) / "s.zarr", attributes, arrays, unit_rows=units["rows"])
-        for name in hurt:
-            file, metadata = path / name / "zarr.json", made.metadata(name)
+        rebuilt = StoreBuilder(Path(folder) / "s.zarr", attributes, arrays, unit_rows=units["rows"])
+        for name in damaged:
+            file, metadata = path / name / "zarr.json", rebuilt.metadata(name)
             if hashlib.sha256(metadata).hexdigest() != units["metadata_sha256"][name]:
                 raise ContractError(
                     f"{file}: this version of zarr would write another; repair with the version"

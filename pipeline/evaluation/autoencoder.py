@@ -81,7 +81,7 @@ class AutoencoderScores:
         return result
 
     def _ventricles(self, reference: Tensor, made: Tensor) -> dict[str, float]:
-        affine = np.asarray(self.volumes.attributes.grid["affine"], dtype=np.float64)
+        affine = np.asarray(self.volumes.attributes.grid.affine, dtype=np.float64)
         before, after = reference[0, 0].numpy(), made[0, 0].numpy()
         own = intensity_levels(before, affine)
         true, kept = (ventricle_ml(v, affine, levels=own) for v in (before, after))
@@ -181,7 +181,7 @@ def summarise(
         "split": params.split,
         "scans": len(per_scan),
         "autoencoder": judge.autoencoder.digest,
-        "ms_ssim_scales": num_scales(tuple(judge.volumes.attributes.grid["shape"])),
+        "ms_ssim_scales": num_scales(judge.volumes.attributes.grid.shape),
         "reconstruction": {name: estimate(per_scan[name].to_numpy(float)) for name in figures},
         "ventricles": ventricles,
         "drift": {name: estimate(per_scan[name].to_numpy(float)) for name in drift},

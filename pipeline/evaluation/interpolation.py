@@ -115,7 +115,7 @@ def score_middle_visit(
         raise ValueError("middle visits are judged on volumes; open the scans with them")
     scan = middle.volume
     targets = dict(zip(TARGETS, (scan, models.decode(middle.z_0)[0].numpy()), strict=True))
-    affine = np.asarray(models.autoencoder.grid["affine"], dtype=np.float64)
+    affine = np.asarray(models.autoencoder.grid.affine, dtype=np.float64)
     own_levels = intensity_levels(scan, affine)
     mask = _tensor(scan) > 0
     rows = []

@@ -52,7 +52,7 @@ class Judge:
         and outside the territory of the ventricles; `same_subject` tells whether the nearest latent
         of all belongs to the subject.
         """
-        affine = np.asarray(self.models.autoencoder.grid["affine"], dtype=np.float64)
+        affine = np.asarray(self.models.autoencoder.grid.affine, dtype=np.float64)
         own_levels = intensity_levels(own, affine)
         kept = (own > 0.1) & (ventricle_territory(own.shape, affine) == 0)
         z_0 = self.models.encode(volumes)

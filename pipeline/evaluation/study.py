@@ -73,7 +73,7 @@ class Study:
     @property
     def affine(self) -> NDArray[np.float64]:
         """Return voxel to MNI152 world (mm), (4, 4)."""
-        return np.asarray(self.models.autoencoder.grid["affine"], dtype=np.float64)
+        return np.asarray(self.models.autoencoder.grid.affine, dtype=np.float64)
 
     def open_scan(self, scan_id: str) -> InputScan:
         """Return a scan with its latent and its preprocessed volume."""

@@ -11,7 +11,8 @@ from pipeline.imaging.geometry import bounding_box
 from pipeline.imaging.header import Affine, zooms_of
 from pipeline.imaging.register import correlation, overlap
 from pipeline.imaging.template import grid_affine, load_template, load_tissues
-from schemas.params import GridParams, QcParams
+from schemas.grid import GridParams
+from schemas.params import QcParams
 
 Status = Literal["pass", "warn", "fail"]
 Mask = npt.NDArray[np.bool_]

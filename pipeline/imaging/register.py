@@ -15,7 +15,7 @@ from pipeline.imaging.geometry import isotropic_grid, resample_masked, sample
 from pipeline.imaging.header import Affine
 from pipeline.imaging.template import grid_affine, load_template
 from pipeline.imaging.turns import ranked_turns
-from schemas.params import GridParams
+from schemas.grid import GridParams
 
 Kind = Literal["rigid", "affine", "syn"]
 MARGIN = 12.0

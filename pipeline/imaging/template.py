@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from pipeline.imaging.geometry import sample, smooth_for
 from pipeline.imaging.header import Affine
-from schemas.params import GridParams
+from schemas.grid import Grid, GridParams
 
 SURE_TISSUE = {"fluid": 0.7, "grey": 0.9, "white": 0.9}
 """Share of a tissue in a template voxel from which on it stands for that tissue."""
@@ -25,6 +25,11 @@ def grid_affine(grid: GridParams) -> Affine:
     affine = np.diag([grid.zooms, grid.zooms, grid.zooms, 1.0])
     affine[:3, 3] = np.asarray(GRID_CENTRE) - grid.zooms * (np.asarray(grid.shape) - 1) / 2
     return affine
+
+
+def mni_grid(grid: GridParams) -> Grid:
+    """Return the grid that these parameters of preprocessing name."""
+    return Grid.model_validate({"shape": grid.shape, "affine": grid_affine(grid).tolist()})
 
 
 @lru_cache(maxsize=1)

@@ -10,7 +10,7 @@ from scipy import fft
 from pipeline.imaging.geometry import sample, smooth_for
 from pipeline.imaging.header import Affine
 from pipeline.imaging.template import grid_affine, load_template
-from schemas.params import GridParams
+from schemas.grid import GridParams
 
 BRIGHT = 0.05
 """Intensity (0 to 1) from which a voxel counts for the centre of mass."""

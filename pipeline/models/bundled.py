@@ -24,10 +24,11 @@ from pipeline.runtime.digests import digest_of
 from pipeline.runtime.files import lock_store, write_atomic, write_json
 from pipeline.runtime.progress import few
 from schemas.errors import ContractError
+from schemas.grid import Grid
 
 log = logging.getLogger(__name__)
 
-BUNDLED = Path(__file__).with_name("weights") / "ae"
+BUNDLED = Path(__file__).parents[1] / "weights" / "ae"
 STUDY = Path("models/ae")
 MAX_BUNDLED_BYTES = 8_000_000
 LOG_FILE = "log.csv"
@@ -65,7 +66,7 @@ def load_start(named: Path | Literal["bundled"]) -> FrozenAutoencoder:
     return load_autoencoder(folder, device=torch.device("cpu"))
 
 
-def adopt_autoencoder(source: Path, out: Path, *, grid: dict[str, Any]) -> dict[str, Any]:
+def adopt_autoencoder(source: Path, out: Path, *, grid: Grid) -> dict[str, Any]:
     """Take a finished autoencoder into a study, for volumes on `grid`; return its metrics.
 
     A checkpoint or MONAI bundle of others is imported first. Weights of ours stay the same bytes,
@@ -87,9 +88,9 @@ def adopt_autoencoder(source: Path, out: Path, *, grid: dict[str, Any]) -> dict[
     frozen = on_grid(load_autoencoder(source, device=torch.device("cpu")), grid)
     metrics = _json(source / METRICS)
     config = frozen.config | {
-        "grid": grid,
+        "grid": grid.document(),
         "trained_grid": frozen.config.get("trained_grid", frozen.config["grid"]),
-        "fingerprint": digest_of(["adopted", frozen.digest, grid]),
+        "fingerprint": digest_of(["adopted", frozen.digest, grid.document()]),
     }
     with lock_store(out):
         _say_what_goes(out, frozen)

@@ -17,6 +17,7 @@ from pipeline.models.ldae import LatentDiffusion, Ldae, build_diffusion, build_l
 from pipeline.nets.autoencoder import Autoencoder, Voxels
 from pipeline.runtime.digests import digest_of
 from schemas.errors import ContractError
+from schemas.grid import Grid, times
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +31,7 @@ class FrozenAutoencoder:
 
     net: Autoencoder | Voxels
     digest: str
-    grid: dict[str, Any]
+    grid: Grid
     config: dict[str, Any]
     path: Path
 
@@ -47,15 +48,16 @@ def load_autoencoder(path: Path, *, device: torch.device) -> FrozenAutoencoder:
     config = artefact.config
     with _described_by(artefact, "grid"):
         net = Autoencoder(**architecture(config))
-        net.box = _box(config, config["grid"])
+        grid = Grid.model_validate(config["grid"])
+        net.box = _box(config, grid)
         net.boxes = tuple(config["boxes"]) if config.get("boxes") else None
     load_strict(net, artefact.tensors, source=path)
     net.requires_grad_(False).eval().to(device)
     digest = artefact.digest if net.boxes is None else digest_of([artefact.digest, net.boxes])
-    return FrozenAutoencoder(net, digest, config["grid"], config, path)
+    return FrozenAutoencoder(net, digest, grid, config, path)
 
 
-def on_grid(autoencoder: FrozenAutoencoder, grid: dict[str, Any]) -> FrozenAutoencoder:
+def on_grid(autoencoder: FrozenAutoencoder, grid: Grid) -> FrozenAutoencoder:
     """Return the autoencoder for volumes on another grid than it was trained on.
 
     It is convolutional, so the shape is free; smaller volumes go through amid the air that it was
@@ -67,23 +69,23 @@ def on_grid(autoencoder: FrozenAutoencoder, grid: dict[str, Any]) -> FrozenAutoe
         If an axis is no multiple of the downsampling factor.
     """
     try:
-        autoencoder.net.latent_shape(tuple(grid["shape"]))
+        autoencoder.net.latent_shape(grid.shape)
     except ValueError as error:
         raise ContractError(f"{autoencoder.path}: {error}; set preprocess.grid.shape") from error
     net = copy.copy(autoencoder.net)
     if isinstance(net, Autoencoder):
         net.box = _box(autoencoder.config, grid)
-    if not _same_zooms(trained := trained_grid(autoencoder.config), grid):
+    if not grid.same_zooms(trained := trained_grid(autoencoder.config)):
         log.warning(
             "%s: trained on voxels of %s mm, used on %s mm; expect a worse reconstruction",
             autoencoder.path,
-            "×".join(f"{zoom:g}" for zoom in _zooms(trained)),
-            "×".join(f"{zoom:g}" for zoom in _zooms(grid)),
+            times(trained.zooms),
+            times(grid.zooms),
         )
     return replace(autoencoder, grid=grid, net=net)
 
 
-def for_volumes(autoencoder: FrozenAutoencoder, grid: dict[str, Any]) -> FrozenAutoencoder:
+def for_volumes(autoencoder: FrozenAutoencoder, grid: Grid) -> FrozenAutoencoder:
     """Return the autoencoder for volumes on this grid if it says that it suits any, else as it is.
 
     Raises
@@ -106,33 +108,18 @@ def intensity_rule(config: dict[str, Any]) -> dict[str, Any]:
     return rule
 
 
-def trained_grid(config: dict[str, Any]) -> dict[str, Any]:
+def trained_grid(config: dict[str, Any]) -> Grid:
     """Return the grid that an adopted autoencoder, or any other, was trained on."""
-    grid: dict[str, Any] = config.get("trained_grid", config["grid"])
-    return grid
+    return Grid.model_validate(config.get("trained_grid", config["grid"]))
 
 
-def _box(config: dict[str, Any], grid: dict[str, Any]) -> tuple[int, ...] | None:
+def _box(config: dict[str, Any], grid: Grid) -> tuple[int, ...] | None:
     """Return the shape that the autoencoder was trained on, if its voxels are those of the grid."""
     trained = trained_grid(config)
-    return tuple(trained["shape"]) if _same_zooms(trained, grid) else None
+    return trained.shape if trained.same_zooms(grid) else None
 
 
-def _same_zooms(one: dict[str, Any], other: dict[str, Any]) -> bool:
-    return all(abs(a - b) <= 0.01 for a, b in zip(_zooms(one), _zooms(other), strict=True))
-
-
-def _zooms(grid: dict[str, Any]) -> list[float]:
-    return [sum(float(row[axis]) ** 2 for row in grid["affine"][:3]) ** 0.5 for axis in range(3)]
-
-
-def grid_words(grid: dict[str, Any]) -> str:
-    """Return a grid in words: 56×64×56 of 3×3×3 mm."""
-    shape = "×".join(str(n) for n in grid["shape"])
-    return f"{shape} of {'×'.join(f'{zoom:g}' for zoom in _zooms(grid))} mm"
-
-
-def voxels_as_latents(grid: dict[str, Any], path: Path) -> FrozenAutoencoder:
+def voxels_as_latents(grid: Grid, path: Path) -> FrozenAutoencoder:
     """Return what stands in for the autoencoder where volumes are their own latents."""
     return FrozenAutoencoder(Voxels(), VOXELS, grid, {}, path)
 

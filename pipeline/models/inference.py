@@ -26,6 +26,7 @@ from pipeline.runtime.digests import seed_from
 from pipeline.runtime.progress import Progress
 from schemas.errors import ContractError, ParamsError
 from schemas.evaluation import EvaluateParams
+from schemas.grid import Grid
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,7 @@ class LdaeInference:
     @property
     def latent_shape(self) -> tuple[int, ...]:
         """(channel, x, y, z)."""
-        return self.autoencoder.net.latent_shape(tuple(self.autoencoder.grid["shape"]))
+        return self.autoencoder.net.latent_shape(self.autoencoder.grid.shape)
 
     def standardise(self, mean: Float[Tensor, "B C X Y Z"]) -> Float[Tensor, "B C X Y Z"]:
         """Return z_0 of posterior means, on the device."""
@@ -215,11 +216,13 @@ def load_models(
         raise ContractError(
             f"{ldae}: trained on latents of another autoencoder than {ae}; give that one as --ae"
         )
-    return _models(on_grid(autoencoder, frozen.config["grid"]), frozen, params, device)
+    return _models(
+        on_grid(autoencoder, Grid.model_validate(frozen.config["grid"])), frozen, params, device
+    )
 
 
 def load_voxel_models(
-    voxel_dae: Path, grid: dict[str, Any], params: EvaluateParams, *, device: torch.device
+    voxel_dae: Path, grid: Grid, params: EvaluateParams, *, device: torch.device
 ) -> LdaeInference:
     """Load a voxel-space diffusion autoencoder (`pipeline train-voxel-dae`) of volumes on a grid.
 
@@ -233,10 +236,10 @@ def load_voxel_models(
     ldae = load_ldae(voxel_dae, device=device)
     if ldae.config["autoencoder_digest"] != VOXELS:
         raise ContractError(f"{voxel_dae}: an LDAE of latents; give the model of train-voxel-dae")
-    if tuple(ldae.config["latent_shape"]) != (1, *grid["shape"]):
+    if tuple(ldae.config["latent_shape"]) != (1, *grid.shape):
         raise ContractError(
             f"{voxel_dae}: trained on volumes of {ldae.config['latent_shape'][1:]}, these are of"
-            f" {list(grid['shape'])}; run `pipeline train-voxel-dae` on this store"
+            f" {list(grid.shape)}; run `pipeline train-voxel-dae` on this store"
         )
     return _models(voxels_as_latents(grid, voxel_dae), ldae, params, device)
 

@@ -23,7 +23,7 @@ Points = Float[Tensor, "I J K 3"]
 
 
 @dataclass(frozen=True)
-class Grid:
+class MapGrid:
     """An axis-aligned RAS grid: voxel (0, 0, 0) lies at `origin` (mm), voxels are `zooms` mm."""
 
     origin: tuple[float, float, float]
@@ -46,15 +46,15 @@ class Grid:
         ).contiguous()
 
 
-BRAIN_1MM = Grid(ORIGIN, 1.0, SHAPE)
-"""Grid of the template maps (MNI152)."""
-BRAIN = Grid((-96.0, -134.0, -100.0), 2.0, (97, 116, 110))
-"""Grid of velocity fields and true volumes: the brain with room around it."""
-HEAD = Grid((-98.0, -134.0, -152.0), 1.0, (197, 265, 269))
-"""Grid of the head atlas: the brain, face and neck."""
+BRAIN_1MM = MapGrid(ORIGIN, 1.0, SHAPE)
+"""MapGrid of the template maps (MNI152)."""
+BRAIN = MapGrid((-96.0, -134.0, -100.0), 2.0, (97, 116, 110))
+"""MapGrid of velocity fields and true volumes: the brain with room around it."""
+HEAD = MapGrid((-98.0, -134.0, -152.0), 1.0, (197, 265, 269))
+"""MapGrid of the head atlas: the brain, face and neck."""
 
 
-def sample(maps: Maps, grid: Grid, points: Points) -> Float[Tensor, "C I J K"]:
+def sample(maps: Maps, grid: MapGrid, points: Points) -> Float[Tensor, "C I J K"]:
     """Return maps on `grid` at points (mm), trilinear, zero outside."""
     last = torch.tensor(grid.shape, dtype=torch.float32) - 1
     unit = (points - torch.tensor(grid.origin)) * (2 / (grid.zooms * last)) - 1
@@ -62,12 +62,12 @@ def sample(maps: Maps, grid: Grid, points: Points) -> Float[Tensor, "C I J K"]:
     return values
 
 
-def displaced(points: Points, displacement: Maps, grid: Grid) -> Points:
+def displaced(points: Points, displacement: Maps, grid: MapGrid) -> Points:
     """Return points + displacement(points), both mm; displacement is (3, x, y, z) on `grid`."""
     return points + sample(displacement, grid, points).movedim(0, -1)
 
 
-def exponential(velocity: Maps, grid: Grid, points: Points, *, squarings: int = 5) -> Maps:
+def exponential(velocity: Maps, grid: MapGrid, points: Points, *, squarings: int = 5) -> Maps:
     """Return the displacement (mm) of the flow of a stationary velocity after unit time.
 
     Scaling and squaring (Arsigny et al. 2006). `points` are `grid.points()`, given so that

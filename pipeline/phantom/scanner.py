@@ -15,7 +15,7 @@ from pipeline.phantom.grid import (
     BRAIN_1MM,
     HEAD,
     AnyMaps,
-    Grid,
+    MapGrid,
     Points,
     displaced,
     exponential,
@@ -27,8 +27,8 @@ from schemas.manifest import VOLUMES
 
 Affine = Float[np.ndarray, "4 4"]
 
-SHAPE_GRID = Grid((-116.0, -152.0, -170.0), 6.0, (40, 51, 51))
-"""Grid of the individual deformation."""
+SHAPE_GRID = MapGrid((-116.0, -152.0, -170.0), 6.0, (40, 51, 51))
+"""MapGrid of the individual deformation."""
 FIELD_OF_VIEW = (192.0, 248.0, 248.0)
 """Extent of an image (mm), right-left, front-back, up-down."""
 CENTRE = (0.0, -6.0, -16.0)

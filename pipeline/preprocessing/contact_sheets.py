@@ -15,7 +15,7 @@ from pipeline.imaging.template import load_template
 from pipeline.runtime.progress import progress
 from pipeline.stores.volumes import VolumeStore
 from schemas.errors import ScanError
-from schemas.params import GridParams
+from schemas.grid import GridParams
 
 log = logging.getLogger(__name__)
 
@@ -35,8 +35,8 @@ def draw_sheets(
         QC table, indexed by scan_id.
     """
     grid = GridParams(
-        shape=tuple(store.attributes.grid["shape"]),
-        zooms=abs(store.attributes.grid["affine"][0][0]),
+        shape=store.attributes.grid.shape,
+        zooms=store.attributes.grid.zooms[0],
     )
     rows = {scan_id: row for row, scan_id in enumerate(store.attributes.scan_ids)}
     doubted = table if every else table[table["status"] != "pass"]

@@ -300,18 +300,14 @@ def _digest(params: PreprocessParams) -> str:
 
 
 def _attributes(tasks: list[Task], params: PreprocessParams) -> StoreAttributes:
-    from pipeline.imaging.template import grid_affine
+    from pipeline.imaging.template import mni_grid
 
     return StoreAttributes(
         kind="volumes",
         made_by=f"ldae-pipeline {__version__}",
         params={"preprocess": params.recorded()},
         digests={"preprocessing": _digest(params)},
-        grid={
-            "shape": list(params.grid.shape),
-            "affine": grid_affine(params.grid).tolist(),
-            "orientation": "RAS",
-        },
+        grid=mni_grid(params.grid),
         scan_ids=[task.scan_id for task in tasks],
         fingerprints=[task.fingerprint for task in tasks],
     )

@@ -98,7 +98,7 @@ def volume_features(volumes: VolumeStore, table: pd.DataFrame) -> Features:
             f"{volumes.path}: {len(missing)} scans not in it, first {missing[0]}; run"
             " `pipeline preprocess`"
         )
-    affine = np.asarray(volumes.attributes.grid["affine"], dtype=np.float64)
+    affine = np.asarray(volumes.attributes.grid.affine, dtype=np.float64)
     voxel_ml = abs(float(np.linalg.det(affine[:3, :3]))) / 1000
     measured, coarse = [], []
     for scan in table["scan_id"]:

@@ -14,6 +14,7 @@ import pandas as pd
 from pipeline.figures.brain_slices import Tile
 from pipeline.report.provenance import whose_weights
 from schemas.errors import ContractError
+from schemas.grid import Grid
 from schemas.manifest import NUMERIC_COLUMNS, SELECTION, VOLUMES
 from schemas.params import Params
 
@@ -55,7 +56,7 @@ class ReportContext:
     """Preprocessed scans for the QC mosaic."""
     num_volumes: int | None = None
     """Scans in volumes.zarr."""
-    grid: Mapping[str, Any] = field(default_factory=dict)
+    grid: Grid | None = None
     """Shape and affine of the volumes."""
     logs: Mapping[str, pd.DataFrame] = field(default_factory=dict)
     """`ae`, `ldm`, `ldae` to their training log."""
@@ -246,10 +247,10 @@ def _read_arrays(path: Path) -> dict[str, np.ndarray]:
 
 def _read_tiles(
     path: Path | None, quality: pd.DataFrame | None, count: int
-) -> tuple[tuple[Tile, ...], int | None, dict[str, Any]]:
+) -> tuple[tuple[Tile, ...], int | None, Grid | None]:
     """Return tiles of the scans with a warning first, then of others spread over the store."""
     if path is None or not path.exists():
-        return (), None, {}
+        return (), None, None
     from pipeline.stores.volumes import open_volumes
 
     store = open_volumes(path)

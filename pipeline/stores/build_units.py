@@ -16,8 +16,8 @@ STORE = "store.zarr"
 MARKS = "marks"
 
 
-class Made(NamedTuple):
-    """What a latent's last bits depend on, beside its content and the library versions."""
+class EncodeSettings(NamedTuple):
+    """Settings that a latent's last bits depend on, beside its content and library versions."""
 
     batch_size: int
     threads: int
@@ -50,18 +50,19 @@ def unit_is_whole(work: Path, group: zarr.Group, unit: int, rows: range) -> bool
     return content_digest(content) == mark.get("sha256")
 
 
-def made_of(record: Mapping[str, Any]) -> list[Made] | None:
-    """Return how each row was made, from a unit's mark or a store's record, where it is kept."""
+def settings_of(record: Mapping[str, Any]) -> list[EncodeSettings] | None:
+    """Return the settings of each row from a unit's mark or a store's record; None if not kept."""
     if not {"batch_sizes", "threads"} <= record.keys():
         return None
-    return [Made(*row) for row in zip(record["batch_sizes"], record["threads"], strict=True)]
+    columns = zip(record["batch_sizes"], record["threads"], strict=True)
+    return [EncodeSettings(*row) for row in columns]
 
 
-def made_columns(made: Sequence[Made]) -> dict[str, list[int]]:
-    """Return what `made_of` reads."""
+def settings_columns(settings: Sequence[EncodeSettings]) -> dict[str, list[int]]:
+    """Return the columns that `settings_of` reads."""
     return {
-        "batch_sizes": [row.batch_size for row in made],
-        "threads": [row.threads for row in made],
+        "batch_sizes": [row.batch_size for row in settings],
+        "threads": [row.threads for row in settings],
     }
 
 
@@ -132,21 +133,21 @@ def formers(out: Path) -> list[Path]:
     return sorted(work.glob("former-*"), key=lambda folder: int(folder.name[7:]))
 
 
-def former_rows(former: Path) -> dict[str, tuple[int, Made | None]]:
-    """Return fingerprint → (row, how it was made) of the whole units of an earlier plan."""
+def former_rows(former: Path) -> dict[str, tuple[int, EncodeSettings | None]]:
+    """Return fingerprint → (row, its settings) of the whole units of an earlier plan."""
     plan = read_plan(former)
     if plan is None or not (former / STORE).exists():
         return {}
     group = zarr.open_group(former / STORE, mode="r")
     fingerprints = plan["fingerprints"]
-    found: dict[str, tuple[int, Made | None]] = {}
+    former_row: dict[str, tuple[int, EncodeSettings | None]] = {}
     for unit, start in enumerate(range(0, len(fingerprints), plan["unit_rows"])):
         rows = range(start, min(start + plan["unit_rows"], len(fingerprints)))
         if unit_is_whole(former, group, unit, rows):
             mark = _read_json(mark_path(former, unit)) or {}
-            made: Sequence[Made | None] = made_of(mark) or [None] * len(rows)
-            found |= {fingerprints[row]: (row, made[row - start]) for row in rows}
-    return found
+            settings: Sequence[EncodeSettings | None] = settings_of(mark) or [None] * len(rows)
+            former_row |= {fingerprints[row]: (row, settings[row - start]) for row in rows}
+    return former_row
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:

@@ -24,17 +24,18 @@ from pipeline.stores.build_units import (
     MARKS,
     PLAN,
     STORE,
-    Made,
+    EncodeSettings,
     content_digest,
     flush,
-    made_columns,
-    made_of,
     mark_path,
     read_plan,
     recover_swap,
     set_former_aside,
+    settings_columns,
+    settings_of,
     unit_is_whole,
 )
+from pipeline.stores.record_copy import write_copy
 from schemas.errors import ContractError
 from schemas.stores import StoreAttributes, StoreKind
 
@@ -191,9 +192,9 @@ class StoreBuilder:
         rows: range,
         content: Mapping[str, np.ndarray],
         *,
-        made: Sequence[Made] | None = None,
+        encode_settings: Sequence[EncodeSettings] | None = None,
     ) -> None:
-        """Write one whole unit and then its mark, which keeps how each row was made.
+        """Write one whole unit and then its mark, which keeps the settings of each row.
 
         Raises
         ------
@@ -211,8 +212,8 @@ class StoreBuilder:
                 array[rows.start : rows.stop] = values
                 flush(self._partial, name, array, rows)
         mark: dict[str, Any] = {"rows": [rows.start, rows.stop], "sha256": content_digest(content)}
-        if made is not None:
-            mark |= made_columns(made)
+        if encode_settings is not None:
+            mark |= settings_columns(encode_settings)
         with writing_to(self.out):
             write_json(mark_path(self.work, rows.start // self.unit_rows), mark)
 
@@ -224,8 +225,8 @@ class StoreBuilder:
         num_units = -(-self.num_rows // self.unit_rows)
         return [json.loads(mark_path(self.work, i).read_text()) for i in range(num_units)]
 
-    def metadata(self, name: str = "") -> bytes:
-        """Return the zarr.json of one array, or of the group."""
+    def metadata(self, name: str) -> bytes:
+        """Return the zarr.json of one array."""
         return (self._partial / name / "zarr.json").read_bytes()
 
     def discard(self) -> None:
@@ -238,6 +239,7 @@ class StoreBuilder:
             for orphan in self._partial.rglob("*.partial"):
                 orphan.unlink()
             self.group.attrs.put(self._record())
+            write_copy(self._partial)
             old = self.work / "old.zarr"
             if self.out.exists():
                 self.out.rename(old)
@@ -248,18 +250,14 @@ class StoreBuilder:
         """Return the group's attributes, with digests of all in the store and of themselves."""
         marks = self._marks()
         units: dict[str, Any] = {"rows": self.unit_rows, "sha256": [m["sha256"] for m in marks]}
-        made = [made_of(mark) for mark in marks]
-        if all(made):
-            units |= made_columns([row for rows in made if rows for row in rows])
-        return self.sealed(self.attributes, units)
-
-    def sealed(self, attributes: StoreAttributes, units: dict[str, Any]) -> dict[str, Any]:
-        """Return the attributes of a complete store with these units."""
+        settings = [settings_of(mark) for mark in marks]
+        if all(settings):
+            units |= settings_columns([row for rows in settings if rows for row in rows])
         metadata = {
             name: digest_file(self._partial / name / "zarr.json")
             for name in sorted(self.group.array_keys())
         }
-        record = attributes.model_copy(update={"complete": True}).model_dump()
+        record = self.attributes.model_copy(update={"complete": True}).model_dump()
         record["units"] = units | {"metadata_sha256": metadata}
         plain = json.loads(json.dumps(record))
         return {**plain, "record_sha256": digest_of(plain)}

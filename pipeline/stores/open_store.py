@@ -13,7 +13,7 @@ import zarr
 from pydantic import ValidationError
 
 from pipeline.runtime.digests import digest_file, digest_of
-from pipeline.stores.build_units import made_of
+from pipeline.stores.build_units import settings_of
 from schemas.errors import ContractError
 from schemas.stores import SCHEMA_VERSION, StoreAttributes, StoreKind
 
@@ -125,7 +125,7 @@ class OpenStore:
         self.path = path
         self.unit_rows: int = units["rows"]
         self.unit_digests: list[str] = units["sha256"]
-        self.made = made_of(units)
+        self.encode_settings = settings_of(units)
         self.digest = digest_of([self.attributes.fingerprints, self.unit_digests])
         self.row_of = {scan_id: i for i, scan_id in enumerate(self.attributes.scan_ids)}
 

@@ -11,7 +11,7 @@ from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from pipeline.stores.builder import ArraySpec, StoreBuilder
 from pipeline.stores.open_store import OpenStore
-from schemas.params import GridParams
+from schemas.grid import GridParams
 from schemas.stores import StoreAttributes
 
 if TYPE_CHECKING:  # preprocessing writes volumes without torch, which takes seconds to import
@@ -98,7 +98,7 @@ def write_volumes(out: Path, attributes: StoreAttributes, rows: Iterator[VolumeR
 
     The store appears under `out` only when it is complete. Hold `lock_store(out)` around it.
     """
-    arrays = _arrays(tuple(attributes.grid["shape"]))
+    arrays = _arrays(attributes.grid.shape)
     builder = StoreBuilder(out, attributes, arrays, unit_rows=ROWS_PER_SHARD)
     pending = {unit.start for unit in builder.pending()}
     for start in range(0, builder.num_rows, ROWS_PER_SHARD):

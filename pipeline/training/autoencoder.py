@@ -210,7 +210,7 @@ def train_autoencoder(
     if start is not None:
         _take_weights(net, architecture, start)
     grid = volumes.attributes.grid
-    _check_boxes(net, params, tuple(grid["shape"]))
+    _check_boxes(net, params, grid.shape)
     if weights is None and params.perceptual.weight:
         log.info("perceptual term: off, no train_ae.perceptual.weights was given")
     module = AutoencoderModule(net, params, volumes, train_rows, val_rows)
@@ -219,7 +219,7 @@ def train_autoencoder(
     config = {
         **plan.record(),
         "architecture": architecture,
-        "grid": grid,
+        "grid": grid.document(),
         "params": shown,
         "perceptual_sha256": perceptual,
         "started_from": start.digest if start is not None else None,

@@ -155,7 +155,7 @@ def train_ldae(
         "encoder": encoder_config(
             params.encoder,
             latent_shape=store.latent_shape,
-            volume_shape=tuple(volumes.attributes.grid["shape"]) if volumes is not None else None,
+            volume_shape=volumes.attributes.grid.shape if volumes is not None else None,
         )
     }
     torch.manual_seed(params.seed)
@@ -283,7 +283,7 @@ def _config(
         "autoencoder_digest": store.attributes.digests["autoencoder"],
         "latents_digest": store.digest,
         "latent_shape": store.latent_shape,
-        "grid": store.attributes.grid,
+        "grid": store.attributes.grid.document(),
         "train_scans": len(latents["train"]),
         "metrics": {k: v for k, v in metrics.items() if k != "seconds"},
     }

@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
 from pipeline.runtime.digests import digest_file
 from schemas.errors import ContractError
+from schemas.grid import Grid
 
 BLOCK_KEY = re.compile(r"^(.*?)(?:encoder|decoder)\.blocks\.\d+\.")
 DEFINITIONS = ("autoencoder_def", "autoencoder", "network_def", "network", "architecture")
@@ -39,7 +41,7 @@ class Checkpoint:
     tensors: dict[str, Tensor]
     definition: dict[str, Any]
     """Arguments of AutoencoderKL, as far as a config tells them."""
-    grid: dict[str, Any] | None = None
+    grid: Grid | None = None
     """Grid that it was trained on, where a config tells."""
 
 
@@ -173,6 +175,8 @@ def _definition(values: dict[str, Any]) -> dict[str, Any]:
     return values if {"channels", "num_channels"} & values.keys() else {}
 
 
-def _grid(values: dict[str, Any]) -> dict[str, Any] | None:
-    grid = values.get("grid")
-    return grid if isinstance(grid, dict) and {"shape", "affine"} <= grid.keys() else None
+def _grid(values: dict[str, Any]) -> Grid | None:
+    try:
+        return Grid.model_validate(values.get("grid"))
+    except ValidationError:
+        return None

@@ -14,6 +14,7 @@ from pipeline.nets.autoencoder import Autoencoder
 from pipeline.runtime.files import write_atomic, write_json
 from pipeline.runtime.progress import few
 from schemas.errors import ContractError
+from schemas.grid import Grid
 
 MAISI = "monai.apps.generation.maisi.networks.autoencoderkl_maisi.AutoencoderKlMaisi"
 SCHEMA = (
@@ -84,7 +85,7 @@ def monai_arguments(architecture: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _inference(arguments: dict[str, Any], patch: int, grid: dict[str, Any]) -> dict[str, Any]:
+def _inference(arguments: dict[str, Any], patch: int, grid: Grid) -> dict[str, Any]:
     return {
         "imports": [
             "$import pathlib",
@@ -97,7 +98,7 @@ def _inference(arguments: dict[str, Any], patch: int, grid: dict[str, Any]) -> d
         "output_dir": "$@bundle_root + '/output'",
         "device": "$torch.device('cuda' if torch.cuda.is_available() else 'cpu')",
         "patch": patch,
-        "grid": grid,
+        "grid": grid.document(),
         "network_def": arguments,
         "weights": "$torch.load(@bundle_root + '/models/model.pt', map_location=@device,"
         " weights_only=True)",
@@ -108,7 +109,7 @@ def _inference(arguments: dict[str, Any], patch: int, grid: dict[str, Any]) -> d
             "transforms": [
                 {"_target_": "LoadImage", "image_only": True, "ensure_channel_first": True},
                 {"_target_": "Orientation", "axcodes": "RAS"},
-                {"_target_": "ResizeWithPadOrCrop", "spatial_size": grid["shape"]},
+                {"_target_": "ResizeWithPadOrCrop", "spatial_size": list(grid.shape)},
                 {"_target_": "ThresholdIntensity", "threshold": 0.0, "above": True},
                 {
                     "_target_": "ThresholdIntensity",
@@ -132,13 +133,13 @@ def _inference(arguments: dict[str, Any], patch: int, grid: dict[str, Any]) -> d
     }
 
 
-def _metadata(grid: dict[str, Any]) -> dict[str, Any]:
+def _metadata(grid: Grid) -> dict[str, Any]:
     image = {
         "type": "image",
         "format": "magnitude",
         "modality": "MR",
         "num_channels": 1,
-        "spatial_shape": list(grid["shape"]),
+        "spatial_shape": list(grid.shape),
         "dtype": "float32",
         "value_range": [0, 1],
         "is_patch_data": False,

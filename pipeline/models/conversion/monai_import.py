@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipeline.imaging.template import grid_affine, load_template
+from pipeline.imaging.template import load_template, mni_grid
 from pipeline.metrics.reconstruction import reconstruction_metrics
 from pipeline.models.artefact import check_model_folder, load_strict, write_artefact
 from pipeline.models.conversion.architecture import architecture_of
@@ -18,7 +18,7 @@ from pipeline.nets.autoencoder import Autoencoder
 from pipeline.runtime.digests import digest_file, digest_of
 from pipeline.runtime.progress import few
 from schemas.errors import ContractError
-from schemas.params import GridParams
+from schemas.grid import Grid, GridParams
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ def import_autoencoder(
     norm_groups: int | None = None,
     zooms: float | None = None,
     shape: tuple[int, int, int] | None = None,
-    assumed_grid: dict[str, Any] | None = None,
+    assumed_grid: Grid | None = None,
     boxes: tuple[int, int, int] | None = None,
     intensity: dict[str, Any] | None = None,
 ) -> Imported:
@@ -106,9 +106,9 @@ def import_autoencoder(
         kind="ae",
         tensors=net.state_dict(),
         config={
-            "fingerprint": digest_of(["imported", source, architecture, grid]),
+            "fingerprint": digest_of(["imported", source, architecture, grid.document()]),
             "architecture": architecture,
-            "grid": grid,
+            "grid": grid.document(),
             "portable": True,
             **({"boxes": list(boxes)} if boxes else {}),
             **({"intensity": intensity} if intensity else {}),
@@ -135,10 +135,10 @@ def _present_names(checkpoint: Checkpoint, projection: Projection) -> tuple[dict
 
 def _grid(
     net: Autoencoder,
-    known: dict[str, Any] | None,
+    known: Grid | None,
     zooms: float | None,
     shape: tuple[int, int, int] | None,
-) -> dict[str, Any]:
+) -> Grid:
     if known is not None and zooms is None and shape is None:
         return known
     zooms = zooms or 1.5
@@ -149,12 +149,11 @@ def _grid(
         net.latent_shape(shape)
     except ValueError as error:
         raise ContractError(f"--shape: {error}") from error
-    affine = grid_affine(GridParams(shape=shape, zooms=zooms))
-    return {"shape": list(shape), "affine": affine.tolist(), "orientation": "RAS"}
+    return mni_grid(GridParams(shape=shape, zooms=zooms))
 
 
 @torch.inference_mode()
-def prove(net: Autoencoder, grid: dict[str, Any], *, device: torch.device) -> dict[str, float]:
+def prove(net: Autoencoder, grid: Grid, *, device: torch.device) -> dict[str, float]:
     """Return how well the MNI template on a grid comes back (metrics.RECONSTRUCTION_METRICS)."""
     reference, brain = _template(grid)
     mean, _ = net.encode(reference.to(device))
@@ -179,7 +178,7 @@ def _boxes(net: Autoencoder, boxes: tuple[int, int, int]) -> tuple[int, ...]:
 
 @torch.inference_mode()
 def _in_boxes(
-    net: Autoencoder, grid: dict[str, Any], *, device: torch.device
+    net: Autoencoder, grid: Grid, *, device: torch.device
 ) -> tuple[str, dict[str, float]]:
     """Return in words and figures how far latents and volumes of boxes are from the whole's."""
     volume = _template(grid)[0].to(device)
@@ -200,17 +199,16 @@ def _in_boxes(
     return words, figures
 
 
-def _template(grid: dict[str, Any]) -> tuple[Tensor, Tensor]:
+def _template(grid: Grid) -> tuple[Tensor, Tensor]:
     """Return the MNI template's brain on a grid and where it is, each (1, 1, X, Y, Z)."""
-    zooms = abs(float(grid["affine"][0][0]))
-    volume, brain = load_template(GridParams(shape=tuple(grid["shape"]), zooms=zooms))
+    volume, brain = load_template(grid.as_params())
     return torch.from_numpy(volume * brain)[None, None], torch.from_numpy(brain.copy())[None, None]
 
 
 def _card(
     source: dict[str, str],
     architecture: dict[str, Any],
-    grid: dict[str, Any],
+    grid: Grid,
     proof: dict[str, float],
     remarks: list[str],
 ) -> str:
@@ -221,7 +219,7 @@ From {source["file"]} (sha256 {source["sha256"]}); every tensor loaded, none lef
 
 {lines}
 
-Grid: {grid["shape"]} voxels of {abs(float(grid["affine"][0][0])):g} mm. The MNI152 template on it
+Grid: {list(grid.shape)} voxels of {grid.zooms[0]:g} mm. The MNI152 template on it
 comes back with SSIM {proof["ssim_brain"]:.4f} and MSE {proof["mse_brain"]:.6f} inside the brain,
 SSIM {proof["ssim_whole"]:.4f} and MSE {proof["mse_whole"]:.6f} over the whole volume.
 

@@ -155,8 +155,8 @@ def import_ldae(
     config = found.config | {
         "fingerprint": digest_of(["imported", found.sources, found.config, autoencoder.digest]),
         "autoencoder_digest": autoencoder.digest,
-        "latent_shape": list(autoencoder.net.latent_shape(tuple(autoencoder.grid["shape"]))),
-        "grid": autoencoder.grid,
+        "latent_shape": list(autoencoder.net.latent_shape(autoencoder.grid.shape)),
+        "grid": autoencoder.grid.document(),
         "imported": {"files": found.sources, "weights": choices.weights, "licence": LICENCE},
     }
     partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
@@ -238,7 +238,7 @@ def _take_decoder(
         unet = unet_of(_shapes(tensors), heads=choices.heads)
     except ContractError as error:
         raise ContractError(f"{decoder.path}: {error}") from error
-    channels = autoencoder.net.latent_shape(tuple(autoencoder.grid["shape"]))[0]
+    channels = autoencoder.net.latent_shape(autoencoder.grid.shape)[0]
     if unet.in_channels != channels:
         raise ContractError(
             f"{decoder.path}: reads latents of {unet.in_channels} channels, those of"
@@ -273,7 +273,7 @@ def _take_encoder(
         architecture = encoder_of(_shapes(tensors), heads=choices.encoder_heads)
     except ContractError as error:
         raise ContractError(f"{encoder.path}: {error}") from error
-    grid = tuple(autoencoder.grid["shape"])
+    grid = autoencoder.grid.shape
     if architecture["num_slices"] != grid[2]:
         raise ContractError(
             f"{encoder.path}: reads {architecture['num_slices']} axial slices, the grid of"

@@ -18,7 +18,6 @@ from pipeline.metrics.reconstruction import reconstruction_metrics
 from pipeline.models.direction import FILE as DIRECTIONS
 from pipeline.models.frozen import load_autoencoder, load_diffusion, load_ldae
 from pipeline.models.ldae import LatentDiffusion
-from schemas.params import GridParams
 
 POOR_SSIM = 0.8
 LOST_SSIM = 0.05
@@ -37,8 +36,7 @@ def prove_import(
     One network is in memory at a time. Without `steps` the autoencoder alone is judged.
     """
     autoencoder = load_autoencoder(ae, device=device)
-    zooms = abs(float(autoencoder.grid["affine"][0][0]))
-    template, brain = load_template(GridParams(shape=tuple(autoencoder.grid["shape"]), zooms=zooms))
+    template, brain = load_template(autoencoder.grid.as_params())
     volume = torch.from_numpy(template * brain)[None, None]
     inside = torch.from_numpy(brain.copy())[None, None]
     mean, _ = autoencoder.net.encode(volume.to(device))

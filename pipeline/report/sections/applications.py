@@ -49,7 +49,7 @@ GENERATION_NAMES = {
 
 def affine_of(context: ReportContext) -> NDArray[np.float64] | None:
     """Return voxel to MNI152 world (mm), where it is known."""
-    affine = context.grid.get("affine")
+    affine = context.grid.affine if context.grid else None
     return None if affine is None else np.asarray(affine, dtype=np.float64)
 
 

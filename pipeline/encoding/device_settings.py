@@ -1,4 +1,4 @@
-"""What a device can do: arithmetic and batch size of the encoder."""
+"""How a device encodes: arithmetic, batch size and threads."""
 
 import copy
 import logging
@@ -11,7 +11,10 @@ from torch import Tensor, nn
 from pipeline.models.frozen import FrozenAutoencoder
 from pipeline.nets.autoencoder import Autoencoder
 from pipeline.runtime.devices import available_memory, native_bf16
+from pipeline.stores.build_units import EncodeSettings
 from pipeline.stores.latents import MEMORY_SHARE
+from pipeline.stores.volumes import VolumeStore
+from schemas.params import EncodeParams
 from schemas.section import Precision
 
 log = logging.getLogger(__name__)
@@ -73,13 +76,35 @@ def find_precision(
     """
     if not native_bf16(device):
         return "fp32"
-    from pipeline.encoding.batch_encoder import Encoder
+    from pipeline.encoding.batch_encoder import BatchEncoder
 
     means = {}
     for precision in ("fp32", "bf16"):
-        encoder = Encoder(autoencoder, batch_size=1, precision=precision, device=device)
+        encoder = BatchEncoder(autoencoder, batch_size=1, precision=precision, device=device)
         means[precision] = encoder.encode(sample, advance=lambda _: None)[0].astype(np.float64)
     error = np.linalg.norm(means["bf16"] - means["fp32"]) / np.linalg.norm(means["fp32"])
     chosen: Precision = "bf16" if error <= AGREEMENT else "fp32"
     log.info("%s: bf16 latents differ from fp32 by %.2g, taking %s", device, error, chosen)
     return chosen
+
+
+def choose_settings(
+    autoencoder: FrozenAutoencoder,
+    device: torch.device,
+    volumes: VolumeStore,
+    params: EncodeParams,
+    *,
+    sharing: int = 1,
+) -> tuple[str, EncodeSettings]:
+    """Return precision, batch size and threads: those asked for, else what suits the device.
+
+    `sharing` processes encode on the device at once.
+    """
+    precision, batch_size = params.precision, params.batch_size
+    if precision == "auto":
+        precision = find_precision(autoencoder, volumes.read("volume", slice(0, 1)), device)
+    if batch_size == "auto":
+        grid = tuple(volumes.array("volume").shape[1:])
+        batch_size = find_batch_size(autoencoder, grid, device, sharing=sharing)
+    threads = torch.get_num_threads() if device.type == "cpu" else 1
+    return precision, EncodeSettings(batch_size=batch_size, threads=threads)
