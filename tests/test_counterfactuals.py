@@ -16,7 +16,7 @@ from pipeline.evaluation.interpolation import (
     middle_visits,
     score_middle_visit,
 )
-from pipeline.evaluation.manipulation import Judge, spearman, summarise_dose
+from pipeline.evaluation.manipulation import CounterfactualScorer, spearman, summarise_dose
 from pipeline.imaging.template import mni_grid
 from schemas.grid import GridParams
 from tests.test_applications import (  # noqa: F401 (fixtures)
@@ -37,7 +37,9 @@ def test_dose_response_has_a_row_a_scale(models, source, direction):  # noqa: F8
     scales = (-1.0, 0.0, 1.0)
     there = dataclasses.replace(models, autoencoder=shifted)
     own, moved = there.decode(source.z_0)[0], manipulate(there, source.z_0, direction, scales)
-    table = Judge(models=there, direction=direction).measure(own.numpy(), moved.volumes, scales)
+    table = CounterfactualScorer(models=there, direction=direction).measure(
+        own.numpy(), moved.volumes, scales
+    )
     assert table["scale"].tolist() == list(scales)
     assert np.isfinite(table.to_numpy()).all()
     assert table["identity"].iloc[1] <= 1

@@ -156,7 +156,7 @@ def test_every_scan_is_given_y_sem_of_several_other_subjects(study):
     alone = dataclasses.replace(scans[0], other_ids=scans[0].other_ids[-1:])
     last, _ = reconstruct_all(study, [alone])
     torch.testing.assert_close(last["ldae_other_y_sem"][0, 0], several[0, -1], atol=1e-4, rtol=0)
-    rows = reconstruction.judge(scans[0], made["ae"][0], {"x": several[0]}, 4)
+    rows = reconstruction.score_reconstruction(scans[0], made["ae"][0], {"x": several[0]}, 4)
     assert [row["y_sem_of"] for row in rows] == list(scans[0].other_ids)
 
 
@@ -165,12 +165,12 @@ def test_lpips_stands_in_the_table_where_its_weights_are(study):
     torch.manual_seed(0)
     truth, lpips = torch.rand(16, 24, 20), Lpips().requires_grad_(False)
     worse = {"ae": truth[None][0], "ldae": (truth + 0.2 * torch.randn_like(truth)).clamp(0, 1)}
-    rows = pd.DataFrame(reconstruction.judge(scan, truth, worse, 4, lpips))
+    rows = pd.DataFrame(reconstruction.score_reconstruction(scan, truth, worse, 4, lpips))
     assert rows["lpips"][0] == 0
     assert rows["lpips"][1] != 0
     summary = summarise_reconstruction(rows)
     assert summary["ldae"]["lpips"]["value"] == pytest.approx(rows["lpips"][1])
-    assert "lpips" not in reconstruction.judge(scan, truth, worse, 4)[0]
+    assert "lpips" not in reconstruction.score_reconstruction(scan, truth, worse, 4)[0]
 
 
 def test_an_empty_split_is_refused(tmp_path, study):

@@ -90,8 +90,8 @@ def test_training_sees_amounts_as_doubtful_as_those_of_unseen_scans():
     assert (modes.reliability[:2] > 0.8).all()
     assert (modes.reliability[2:] < 0.35).all()
     centred = (known - known.mean(0)).repeat(500, 1, 1, 1, 1)
-    doubt = torch.randn(len(centred), 8, generator=generator)
-    seen = modes.project(centred, doubt)
+    mode_noise = torch.randn(len(centred), 8, generator=generator)
+    seen = modes.project(centred, mode_noise)
     new = modes.project(unseen - known.mean(0))
     torch.testing.assert_close(seen.std(0)[2:], new.std(0)[2:], rtol=0.2, atol=0)
     # The best guess of the true amount is the one seen.

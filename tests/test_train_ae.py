@@ -14,7 +14,7 @@ from pipeline.nets.lpips import Lpips
 from pipeline.training.autoencoder import AutoencoderModule, train_autoencoder
 from pipeline.training.autoencoder_losses import Adversary, PerceptualLoss
 from pipeline.training.batches import step_generator
-from pipeline.training.resize_latent_channels import narrowed
+from pipeline.training.resize_latent_channels import remove_latent_channels
 from schemas.autoencoder import AdversarialParams, TrainAeParams
 from schemas.errors import ContractError
 from tests.conftest import TINY_AE
@@ -230,7 +230,7 @@ def test_channels_that_carry_nothing_can_be_left_out(volumes, autoencoder_path):
     start.net.net.post_quant_conv.conv.bias.zero_()  # else the border of the grid differs
     x = torch.from_numpy(volumes.read("volume", 0))[None, None].float() / 255
     fewer = Autoencoder(**architecture(start.config) | {"latent_channels": 2})
-    fewer.load_state_dict(narrowed(start.net.state_dict(), 2))
+    fewer.load_state_dict(remove_latent_channels(start.net.state_dict(), 2))
     mean, kept = start.net.encode(x)[0], fewer.encode(x)[0]
     torch.testing.assert_close(kept, mean[:, [0, 2]], atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(fewer.decode(kept), start.net.decode(mean), atol=1e-4, rtol=1e-4)

@@ -1,4 +1,4 @@
-"""A scan to work on: out of the stores, or a new image taken through the same chain."""
+"""Open a scan: one of the stores, or a new image preprocessed and encoded in the same way."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +33,7 @@ SAME_ZOOMS = 1e-3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NativeSpace:
-    """How a scan came onto the grid, so that it can go back."""
+    """The transform from a scan's own space to the grid, and its intensities, to go back."""
 
     native_to_mni: NDArray[np.float64]
     """(4, 4): native world to MNI152 world (mm)."""
@@ -49,7 +49,7 @@ class NativeSpace:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InputScan:
-    """One scan, ready to be worked on."""
+    """One scan: its latent, and its volume and native space where they are known."""
 
     scan_id: str
     z_0: Float[Tensor, "1 C X Y Z"]
@@ -113,7 +113,7 @@ def scan_from_store(
 def identity_in_store(
     scan_id: str, latents: LatentStore, volumes: VolumeStore | None
 ) -> dict[str, Any]:
-    """Return what tells a scan of the stores, and its state, from every other."""
+    """Return the record of a scan of the stores: its origin and fingerprint."""
     return {
         "kind": "store",
         "latents": str(latents.path),
@@ -123,7 +123,7 @@ def identity_in_store(
 
 
 def identity_of_file(path: Path, params: PreprocessParams) -> dict[str, Any]:
-    """Return what tells an image file, and how it is preprocessed, from every other."""
+    """Return the record of an image file: its digest, and how it is preprocessed."""
     return {
         "kind": "file",
         "path": str(path),
@@ -186,7 +186,7 @@ def scan_from_file(path: Path, models: LdaeInference, params: PreprocessParams) 
 
 
 def native_space_of(scan: "PreprocessedScan") -> NativeSpace:
-    """Return the way back of a scan that was preprocessed just now."""
+    """Return the native space of a scan that was preprocessed just now."""
     return NativeSpace(
         native_to_mni=scan.native_to_mni,
         native_affine=scan.native_affine,
@@ -203,7 +203,7 @@ def preprocessing_for(
     volumes: VolumeStore | None,
     latents: LatentStore | None,
 ) -> PreprocessParams:
-    """Return how a new image must be preprocessed to be like those of the stores.
+    """Return the preprocessing of a new image that makes it like those of the stores.
 
     The volume store's own parameters where it is given, else `default`, on the grid of the
     autoencoder; QC thresholds are those of `default`.
@@ -231,8 +231,8 @@ def preprocessing_for(
             )
         params = recorded.model_copy(update={"qc": default.qc, "max_bytes": default.max_bytes})
     params = params.model_copy(update={"grid": grid})
-    made = digest_of([params.content(), METHOD_VERSION])
-    if latents is not None and latents.attributes.digests.get("preprocessing") != made:
+    digest = digest_of([params.content(), METHOD_VERSION])
+    if latents is not None and latents.attributes.digests.get("preprocessing") != digest:
         raise ContractError(
             f"{latents.path}: preprocessed in another way than the new image would be; give the"
             " study's --volumes (or its --params)"
@@ -254,5 +254,5 @@ def _size(grid: GridParams) -> str:
 
 
 def _is_syn(volumes: VolumeStore) -> bool:
-    made: dict[str, Any] = volumes.attributes.params.get("preprocess", {})
-    return made.get("registration") == "syn"
+    params: dict[str, Any] = volumes.attributes.params.get("preprocess", {})
+    return params.get("registration") == "syn"

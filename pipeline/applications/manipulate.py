@@ -1,4 +1,4 @@
-"""Move y_sem along a probe's direction and keep all else: x_T stays the scan's own."""
+"""Counterfactuals: y_sem moved along a probe's direction, with the scan's own x_T."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

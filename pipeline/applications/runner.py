@@ -1,4 +1,4 @@
-"""One command over several scans: models loaded once, one bad scan never stops the others."""
+"""Run an application over scans: models loaded once, one bad scan never stops the others."""
 
 import logging
 from collections import Counter
@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Opener:
-    """Opens a scan id of the stores, or an image file, as a `InputScan`."""
+    """Opens a scan id of the stores, or an image file, as an `InputScan`."""
 
     models: LdaeInference
     latents: LatentStore | None

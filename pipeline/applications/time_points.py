@@ -1,5 +1,6 @@
-"""Where between two visits to interpolate: as shares of the way, or as months."""
+"""Points between two visits at which to interpolate: interpolation weights, or months."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ DEFAULT_ALPHAS = "0:1:5"
 
 @dataclass(frozen=True, slots=True)
 class InterpolationPoints:
-    """Shares of the way from a to b, and the months they stand for where these were asked for."""
+    """Interpolation weights between scans a and b, with their months where requested."""
 
     alphas: list[float]
     months: list[float] | None
@@ -67,7 +68,7 @@ def points_between(
 
 
 def check_alphas(alphas: Sequence[float], *, extrapolate: bool) -> None:
-    """Refuse to leave the stretch between the two scans unasked.
+    """Refuse extrapolation beyond the two scans that was not asked for.
 
     Raises
     ------
@@ -111,6 +112,6 @@ def _month(visits: pd.DataFrame, scan_id: str, manifest: Path) -> float:
     if scan_id not in visits.index:
         raise ContractError(f"{manifest}: {scan_id} is not in it; --months needs both visits there")
     month = float(visits["months_from_first"].loc[scan_id])
-    if month != month:
+    if math.isnan(month):
         raise ContractError(f"{manifest}: months_from_first of {scan_id} is empty; use --alpha")
     return month

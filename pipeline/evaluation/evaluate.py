@@ -1,4 +1,4 @@
-"""The whole evaluation: every part, its figures, its table a scan, its pictures."""
+"""Evaluate a study: every part, with its metrics, its table a scan and its pictures."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A middle visit filled in from its neighbours, against the scan that was really made."""
+"""Interpolate a middle visit from its neighbours, and compare with the acquired scan."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -55,7 +55,7 @@ def middle_visits(manifest: pd.DataFrame, scan_ids: Collection[str]) -> list[Mid
     Its neighbours are the nearest of another month. Scans without a month are left out.
     """
     known = manifest[manifest["scan_id"].isin(scan_ids) & manifest["months_from_first"].notna()]
-    found = []
+    visits_between = []
     for subject, visits in known.groupby("subject_id"):
         ordered = visits.sort_values(["months_from_first", "scan_id"])
         ordered = ordered.drop_duplicates("months_from_first")
@@ -63,8 +63,10 @@ def middle_visits(manifest: pd.DataFrame, scan_ids: Collection[str]) -> list[Mid
         for i in range(1, len(ids) - 1):
             gap = months[i + 1] - months[i - 1]
             alpha = (months[i] - months[i - 1]) / gap
-            found.append(MiddleVisit(str(subject), ids[i - 1], ids[i], ids[i + 1], alpha, gap))
-    return found
+            visits_between.append(
+                MiddleVisit(str(subject), ids[i - 1], ids[i], ids[i + 1], alpha, gap)
+            )
+    return visits_between
 
 
 def interpolate_middle_visit(
@@ -102,7 +104,7 @@ def _without_model(first: Volume, last: Volume, alpha: float) -> dict[str, Volum
 def score_middle_visit(
     models: LdaeInference, visit: MiddleVisit, middle: InputScan, made: dict[str, dict[str, Volume]]
 ) -> pd.DataFrame:
-    """Return one row a method and target: how close what the interpolation comes to the visit.
+    """Return one row a method and target: how close the interpolation is to the visit.
 
     Columns: those of `reconstruction_metrics`, and ventricle_error_ml (absolute).
 
@@ -134,7 +136,7 @@ def score_middle_visit(
 
 
 def evaluate_interpolation(study: Study) -> Part:
-    """Fill in the middle visits of the judged subjects; says why where there is none."""
+    """Interpolate the middle visits of the judged subjects; `skipped` where there is none."""
     if not study.params.max_middle_visits:
         return Part(metrics={"skipped": "evaluate.max_middle_visits is 0"})
     judged = study.judged

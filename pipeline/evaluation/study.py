@@ -1,4 +1,4 @@
-"""What every part of the evaluation reads: models, stores, subjects never trained on."""
+"""The inputs of every part of the evaluation: models, stores, subjects never trained on."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -25,13 +25,13 @@ MAX_LATENTS = 1000
 
 
 def of_many_subjects(scans: pd.DataFrame, at_most: int) -> pd.DataFrame:
-    """Return so many scans: the first of every subject, then the second ones, and so on."""
+    """Return at most `at_most` scans, taking one of every subject before a second of any."""
     return scans.iloc[many_subjects_first(scans["subject_id"].tolist())].head(at_most)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Study:
-    """Everything that an evaluation is made from."""
+    """Models, stores and parameters of an evaluation."""
 
     models: LdaeInference
     volumes: VolumeStore
@@ -92,7 +92,7 @@ class Study:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """What one part of the evaluation found."""
+    """Metrics, table and pictures of one part of the evaluation."""
 
     metrics: dict[str, Any]
     per_scan: pd.DataFrame = field(default_factory=pd.DataFrame)

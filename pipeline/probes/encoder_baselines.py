@@ -1,4 +1,4 @@
-"""The semantic encoder untrained, and trained on labels: what stage 2 must beat."""
+"""Baselines of stage 2: the semantic encoder untrained, and trained on labels."""
 
 import logging
 from pathlib import Path

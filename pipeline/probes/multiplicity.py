@@ -1,4 +1,4 @@
-"""Several targets are several chances of a lucky p: one is primary, the others share by Holm."""
+"""Correct for several targets: one is primary, the p-values of the others are Holm-adjusted."""
 
 from collections.abc import Mapping
 

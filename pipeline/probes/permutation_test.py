@@ -1,4 +1,4 @@
-"""How often a probe finds as much in labels that mean nothing.
+"""Permutation test: how often a probe is as good on labels that mean nothing.
 
 What is exchanged are whole subjects, each with the series of its labels over its visits. Where a
 label never changes within a subject (sex), any subject may get any other's. Where it does (age,

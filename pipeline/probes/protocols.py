@@ -66,7 +66,7 @@ PREDICTION_COLUMNS = (
 
 @dataclass(slots=True, kw_only=True)
 class ProtocolResult:
-    """What one protocol gives for one target."""
+    """Figures, sizes and predictions of one target under one protocol."""
 
     skipped: dict[str, str] = field(default_factory=dict)
     """`target`, `target/cv` and the like not judged, and why."""
@@ -114,11 +114,11 @@ class ProbeResults:
             remarks=self.remarks,
         )
 
-    def add(self, target: Target, protocol: Literal["test", "cv"], found: ProtocolResult) -> None:
-        """Take over what one protocol gave for one target."""
+    def add(self, target: Target, protocol: Literal["test", "cv"], result: ProtocolResult) -> None:
+        """Add the result of one target under one protocol."""
         name = target.name
-        self.skipped |= found.skipped
-        if found.sizes is None:
+        self.skipped |= result.skipped
+        if result.sizes is None:
             return
         if name not in self.targets:
             negative, positive = target.classes or (None, None)
@@ -126,14 +126,14 @@ class ProbeResults:
                 kind=target.kind, negative=negative, positive=positive
             )
         if protocol == "test":
-            self.targets[name].test, self.metrics[name] = found.sizes, found.figures
+            self.targets[name].test, self.metrics[name] = result.sizes, result.figures
         else:
-            self.targets[name].cv, self.cv_metrics[name] = found.sizes, found.figures
-        if found.differences is not None:
+            self.targets[name].cv, self.cv_metrics[name] = result.sizes, result.figures
+        if result.differences is not None:
             of_protocol = self.differences.setdefault(protocol, {})
-            of_protocol |= {name: found.differences} if found.differences else {}
+            of_protocol |= {name: result.differences} if result.differences else {}
         parts = [self.predictions] if len(self.predictions) else []
-        self.predictions = pd.concat([*parts, found.predictions], ignore_index=True)
+        self.predictions = pd.concat([*parts, result.predictions], ignore_index=True)
 
 
 def fit_probes(
@@ -224,7 +224,7 @@ def _check(feature_sets: Mapping[str, NDArray[np.floating]], table: pd.DataFrame
 
 
 def _fit_for_test(target: Target, results: ProbeResults) -> None:
-    """Fit on train and val; add the fits, the direction, and what test shows."""
+    """Fit on train and val; add the fits, the direction, and the scores on test."""
     name, fit_rows = target.name, target.rows_in(FIT_SPLITS)
     reason = target.split_reason() or target.unfit_reason(fit_rows, "train and val")
     if reason is not None:
@@ -252,7 +252,7 @@ def _score_on_test(target: Target, fits: dict[str, Probe], fit_rows: Rows) -> Pr
         feature_set: probe.score(target.features[feature_set][test_rows])[None]
         for feature_set, probe in fits.items()
     }
-    found = ProtocolResult(
+    result = ProtocolResult(
         sizes=ProtocolSizes(fitted_on=target.size(fit_rows), judged_on=target.size(test_rows)),
         figures=_figures(target, test_rows, scores),
         differences=_differences(target, test_rows, scores),
@@ -260,12 +260,12 @@ def _score_on_test(target: Target, fits: dict[str, Probe], fit_rows: Rows) -> Pr
     )
     reason = target.unranked_reason(test_rows, "test")
     if reason is None:
-        return _with_p_value(found, target, "test", [(fit_rows, test_rows)], [fits])
+        return _with_p_value(result, target, "test", [(fit_rows, test_rows)], [fits])
     classes = len(np.unique(target.truth[test_rows]))
-    found.figures = {s: without_ranks(f, classes) for s, f in found.figures.items()}
-    found.differences = None if found.differences is None else {}
-    found.skipped[f"{name}/roc_auc"] = reason
-    return found
+    result.figures = {s: without_ranks(f, classes) for s, f in result.figures.items()}
+    result.differences = None if result.differences is None else {}
+    result.skipped[f"{name}/roc_auc"] = reason
+    return result
 
 
 def _cross_validate(target: Target, bar: Progress) -> ProtocolResult:
@@ -294,7 +294,7 @@ def _cross_validate(target: Target, bar: Progress) -> ProtocolResult:
     judged = (fold >= 0).all(axis=0)
     scores = {name: values[:, judged] for name, values in scores.items()}
     rows, fold = rows[judged], fold[:, judged]
-    found = ProtocolResult(
+    result = ProtocolResult(
         sizes=ProtocolSizes(
             folds=len(repeats[0]), repeats=len(repeats), judged_on=target.size(rows)
         ),
@@ -302,7 +302,7 @@ def _cross_validate(target: Target, bar: Progress) -> ProtocolResult:
         differences=_differences(target, rows, scores, fold),
         predictions=_predictions(target, rows, scores, "cv"),
     )
-    return _with_p_value(found, target, "cv", repeats[0], first)
+    return _with_p_value(result, target, "cv", repeats[0], first)
 
 
 def _repeats(target: Target, rows: Rows) -> list[list[tuple[Rows, Rows]]]:
@@ -318,7 +318,7 @@ def _repeats(target: Target, rows: Rows) -> list[list[tuple[Rows, Rows]]]:
 
 
 def _with_p_value(
-    found: ProtocolResult,
+    result: ProtocolResult,
     target: Target,
     protocol: str,
     splits: list[tuple[Rows, Rows]],
@@ -329,7 +329,7 @@ def _with_p_value(
     strengths = [p.strength for p in probes if isinstance(p, LinearProbe) and p.strength]
     permutations = target.params.permutations
     if not permutations or len(strengths) < len(splits):
-        return found
+        return result
     p = permutation_p(
         target.labelled(DIRECTION_FEATURES),
         splits=splits,
@@ -337,16 +337,16 @@ def _with_p_value(
         permutations=permutations,
         seed=target.params.seed,
     )
-    assert found.sizes is not None
+    assert result.sizes is not None
     if p is not None:
-        found.sizes.permutation = PermutationTest(p=p, permutations=permutations)
-        return found
+        result.sizes.permutation = PermutationTest(p=p, permutations=permutations)
+        return result
     where = "test" if protocol == "test" else "cross-validation"
-    found.skipped[f"{target.name}/{protocol}/permutation"] = (
+    result.skipped[f"{target.name}/{protocol}/permutation"] = (
         f"{target.name}: too few subjects can exchange their labels for a permutation test"
         f" ({where})"
     )
-    return found
+    return result
 
 
 def _figures(

@@ -25,7 +25,7 @@ from pipeline.training.batches import batch_rows, step_generator
 from pipeline.training.distributed import processes
 from pipeline.training.lightning_run import discard_checkpoints, run_training
 from pipeline.training.plan import Plan
-from pipeline.training.resize_latent_channels import narrowed, widened
+from pipeline.training.resize_latent_channels import add_latent_channels, remove_latent_channels
 from pipeline.training.step_module import StepModule
 from pipeline.training.training_volumes import ResidentVolumes
 from schemas.autoencoder import TrainAeParams
@@ -40,7 +40,7 @@ MAX_VAL_SCANS = 8
 class AutoencoderModule(StepModule):
     """L1, SSIM inside the brain, KL, and where asked for perceptual and adversarial terms."""
 
-    judged_by = "l1"
+    early_stop_metric = "l1"
 
     net: Autoencoder
     params: TrainAeParams
@@ -87,7 +87,7 @@ class AutoencoderModule(StepModule):
         picked = batch_rows(
             step, num_rows=len(self.train_rows), batch_size=params.batch_size, seed=params.seed
         )
-        x = self.resident.take([self.train_rows[i] for i in self.own(picked).tolist()])
+        x = self.resident.take([self.train_rows[i] for i in self.local_rows(picked).tolist()])
         if params.flip:
             flips = torch.rand(len(x), generator=generator, device=self.device) < 0.5
             x = torch.where(flips[:, None, None, None, None], x.flip(2), x)
@@ -173,14 +173,14 @@ def train_autoencoder(
     """
     weights = params.perceptual.weights
     perceptual = digest_file(weights) if weights and weights.is_file() else None
-    made_from = [perceptual]
-    made_from += [start.digest] if start is not None else []
+    started_from = [perceptual]
+    started_from += [start.digest] if start is not None else []
     # Paths say nothing elsewhere; digests of what lies there do.
     shown = params.model_dump(
         mode="json", exclude={"log_to": True, "start_from": True, "perceptual": {"weights"}}
     )
     plan = Plan(
-        digest_of([shown, made_from, volumes.digest, scan_ids]),
+        digest_of([shown, started_from, volumes.digest, scan_ids]),
         shown,
         {
             "volumes": volumes.digest,
@@ -253,8 +253,8 @@ def _take_weights(net: Autoencoder, architecture: dict[str, Any], start: FrozenA
             f"train_ae.start_from: {start.path} has {sizes}; give the same but for latent_channels"
         )
     if net.latent_channels < theirs["latent_channels"]:
-        given = narrowed(given, net.latent_channels)
-    net.load_state_dict(widened(given, net.state_dict()))
+        given = remove_latent_channels(given, net.latent_channels)
+    net.load_state_dict(add_latent_channels(given, net.state_dict()))
 
 
 def _check_boxes(net: Autoencoder, params: TrainAeParams, shape: tuple[int, ...]) -> None:

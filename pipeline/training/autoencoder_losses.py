@@ -1,4 +1,4 @@
-"""Terms of the autoencoder's loss beside L1 and KL: perceptual, and patch-adversarial."""
+"""Perceptual and patch-adversarial terms of the autoencoder's loss."""
 
 from dataclasses import dataclass
 
@@ -29,14 +29,16 @@ class PerceptualLoss:
         """Bring the network to the device."""
         self.lpips.to(device)
 
-    def __call__(self, made: Volumes, real: Volumes, generator: torch.Generator) -> Tensor:
+    def __call__(
+        self, reconstruction: Volumes, real: Volumes, generator: torch.Generator
+    ) -> Tensor:
         """Return the loss of a batch."""
         planes = []
         for axis in range(3):
-            size = made.shape[axis + 2]
+            size = reconstruction.shape[axis + 2]
             order = torch.randperm(size, generator=generator, device=generator.device)
-            picked = order[: max(1, round(self.share * size))].to(made.device)
-            slices = (plane_slices(volumes, axis, picked) for volumes in (made, real))
+            picked = order[: max(1, round(self.share * size))].to(reconstruction.device)
+            slices = (plane_slices(volumes, axis, picked) for volumes in (reconstruction, real))
             planes.append(self.lpips(*slices).mean())
         return torch.stack(planes).mean()
 
@@ -55,17 +57,17 @@ class Adversary(nn.Module):
         )
         self.loss = PatchAdversarialLoss(criterion="least_squares")
 
-    def generator_loss(self, made: Volumes) -> Tensor:
+    def generator_loss(self, reconstruction: Volumes) -> Tensor:
         """Return the autoencoder's term: how far its volumes are from being taken for real."""
         self.net.requires_grad_(False)
-        logits = self.net(made)[-1]
+        logits = self.net(reconstruction)[-1]
         self.net.requires_grad_(True)
         term: Tensor = self.loss(logits.float(), target_is_real=True, for_discriminator=False)
         return term
 
-    def discriminator_loss(self, made: Volumes, real: Volumes) -> Tensor:
+    def discriminator_loss(self, reconstruction: Volumes, real: Volumes) -> Tensor:
         """Return the discriminator's own loss."""
-        logits = ((self.net(made.detach())[-1], False), (self.net(real)[-1], True))
+        logits = ((self.net(reconstruction.detach())[-1], False), (self.net(real)[-1], True))
         sides = [self.loss(x.float(), target_is_real=t, for_discriminator=True) for x, t in logits]
         return torch.stack(sides).mean()
 

@@ -190,7 +190,7 @@ def train_ldae(
 
 
 def _prepare_encoder(ldae: Ldae, train: AnyLatents, params: TrainLdaeParams) -> None:
-    """Set what the encoder knows before training: statistics of latents, or ImageNet weights."""
+    """Set the encoder's start: statistics and modes of latents, or ImageNet weights."""
     encoder: SemanticEncoder = ldae.encoder
     if isinstance(encoder, VolumeSlicesEncoder | PublishedEncoder):
         load_imagenet(encoder.backbone, params.encoder.weights)

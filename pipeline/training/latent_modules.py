@@ -33,14 +33,14 @@ from schemas.section import OptimParams
 log = logging.getLogger(__name__)
 
 VAL_TIMESTEPS = 8
-"""Timesteps, evenly spread, at which every validation scan is judged with fixed noise."""
+"""Timesteps, evenly spread, at which every validation scan is scored with fixed noise."""
 MAX_CODE_SCANS = 1024
 """Training scans, evenly spread, over which y_sem is standardised."""
 VAL_CODE_SCANS = 128
 """The same for a validation on the way."""
 CODE_BATCH = 16
 MAX_VAL_SCANS = 12
-"""Validation scans judged; a validation should cost less than the steps between two of them."""
+"""Validation scans scored; a validation should cost less than the steps between two of them."""
 PICTURE_SCANS = 3
 PICTURE_STEPS = 10
 HEALTH_SCANS = 4
@@ -96,7 +96,7 @@ class LatentModule(StepModule):
             schedule.num_train_timesteps, (len(z_0),), generator=generator, device=self.device
         )
         eps = torch.randn(z_0.shape, generator=generator, device=self.device)
-        z_0, t, eps = self.own(z_0), self.own(t), self.own(eps)
+        z_0, t, eps = self.local_rows(z_0), self.local_rows(t), self.local_rows(eps)
         return LatentBatch(index, z_0, schedule.add_noise(z_0, eps, t), t, eps, generator)
 
     def mean_over_validation(
@@ -222,16 +222,20 @@ class SemanticModule(LatentModule):
         batch, net = self.batch(step), self._nets
         if net["encoder"].mixes_batch:
             # Its statistics are those of the whole batch, however that is cut into parts.
-            doubt = net["encoder"].doubt(len(batch.index), batch.generator)
-            y_sem = self.own(net["encoder"](self.semantic_input("train", batch.index), doubt))
+            mode_noise = net["encoder"].mode_noise(len(batch.index), batch.generator)
+            y_sem = self.local_rows(
+                net["encoder"](self.semantic_input("train", batch.index), mode_noise)
+            )
         else:
-            y_sem = net["encoder"](self.semantic_input("train", self.own(batch.index)))
+            y_sem = net["encoder"](self.semantic_input("train", self.local_rows(batch.index)))
         trunk, noise = self._noise(batch.x_t, batch.t)
         gradient = net["estimator"](trunk, y_sem).float()
         loss = self._loss(noise, gradient, batch.t, batch.eps)
         if net["estimator"].modes is None:
             return {"loss": loss}
-        wanted = net["encoder"].deviation(self.data.fixed_z_0("train", self.own(batch.index)))
+        wanted = net["encoder"].deviation(
+            self.data.fixed_z_0("train", self.local_rows(batch.index))
+        )
         rough = F.mse_loss(net["estimator"].rough_latent(y_sem), wanted)
         return {"loss": loss + self.params.rough_weight * rough, "rough": rough}
 
@@ -246,7 +250,7 @@ class SemanticModule(LatentModule):
         self.diffusion.denoiser.decoder.compile()
 
     def compute_validation(self) -> dict[str, float]:
-        """Return losses on validation scans that tell whether y_sem is used.
+        """Return losses on validation scans, with and without the right y_sem.
 
         `loss` with the scan's own y_sem, `loss_shuffled` with that of another subject's scan,
         `loss_without` with G = 0, and `loss_raw` with the weights that are not averaged.
@@ -257,19 +261,19 @@ class SemanticModule(LatentModule):
         def losses(scan: int, x_t: Tensor, t: Tensor, eps: Tensor) -> dict[str, Tensor]:
             trunk, noise = self._noise(x_t, t)
 
-            def judge(net: Any, source: int) -> Tensor:
-                read = self.semantic_input("val", torch.tensor([source], device=self.device))
-                y_sem = net["encoder"](read).expand(len(t), -1)
+            def loss_with(net: Any, encoded_scan: int) -> Tensor:
+                given = self.semantic_input("val", torch.tensor([encoded_scan], device=self.device))
+                y_sem = net["encoder"](given).expand(len(t), -1)
                 return self._loss(noise, net["estimator"](trunk, y_sem).float(), t, eps)
 
-            found = {
-                "loss": judge(self.averaged, scan),
+            values = {
+                "loss": loss_with(self.averaged, scan),
                 "loss_without": self._loss(noise, 0.0, t, eps),
-                "loss_raw": judge(self.net, scan),
+                "loss_raw": loss_with(self.net, scan),
             }
             if others:
-                found["loss_shuffled"] = judge(self.averaged, others[scan])
-            return found
+                values["loss_shuffled"] = loss_with(self.averaged, others[scan])
+            return values
 
         return self.mean_over_validation(losses)
 
@@ -280,7 +284,7 @@ class SemanticModule(LatentModule):
 
     @torch.no_grad()
     def pictures(self) -> dict[str, Tensor]:
-        """Return validation latents and what is made of y_sem with inverted and with random x_T."""
+        """Return validation latents, and samples of their y_sem with inverted and random x_T."""
         z_0 = self.validation_latents(PICTURE_SCANS)
         if z_0 is None:
             return {}
