@@ -31,7 +31,7 @@ def bench(
 
     Example: pipeline bench --what help,batch --out results
     """
-    from benchmarks.listing import listed_rows
+    from benchmarks.framework.listing import listed_rows
 
     names = [name.strip() for name in what.split(",")] if what else []
     listed = listed_rows(names)
@@ -40,8 +40,8 @@ def bench(
             typer.echo(f"{row.name:18} {row.seconds:4.0f} s  {row.what}")
         return
 
-    from benchmarks.run import chosen_rows, kind_of_machine, run_rows
-    from benchmarks.tables import full_text, put_table, short_table
+    from benchmarks.framework.run import chosen_rows, kind_of_machine, run_rows
+    from benchmarks.framework.tables import full_text, put_table, short_table
 
     results = run_rows(chosen_rows(names), out, note=note)
     (out / f"{kind_of_machine()}.md").write_text(full_text(results))

@@ -2,75 +2,29 @@
 
 import logging
 import os
-import pickle
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from filelock import FileLock
-from scipy.ndimage import gaussian_filter
+from hypothesis import HealthCheck, settings
 from threadpoolctl import threadpool_limits
 
-from pipeline.stores.volumes import BIAS_GRID, VolumeRow, VolumeStore, open_volumes, write_volumes
-from schemas.autoencoder import TrainAeParams
-from schemas.stores import StoreAttributes
-from tests.tiny_study import make_tiny_study
+from pipeline.stores.volumes import VolumeStore
+from schemas.evaluation import EvaluateParams
+from schemas.params import PreprocessParams
+from tests.support.made_once import MadeOnce, share
+from tests.support.tiny_models import CPU, DIM, LDAE, LDM, TINY_AE
+from tests.support.tiny_study import make_tiny_study
+from tests.support.volumes import SCAN, make_volumes, subjects
 
-SHAPE = (16, 24, 20)
 torch.set_num_threads(1)
 # Test processes share the cores: threads of each would only wait for one another.
 threadpool_limits(1)
-
-
-def smooth_volume(seed: int, shape: tuple[int, int, int] = SHAPE) -> np.ndarray:
-    """A blob of smooth noise in a zero background, uint8."""
-    field = gaussian_filter(np.random.default_rng(seed).normal(size=shape), 2)
-    field = 1 + 254 * (field - field.min()) / np.ptp(field)
-    inside = np.zeros(shape, bool)
-    inside[2:-2, 3:-3, 2:-2] = True
-    return np.where(inside, field, 0).astype(np.uint8)
-
-
-def volume_attributes(
-    scan_ids: list[str], fingerprints: list[str] | None = None
-) -> StoreAttributes:
-    return StoreAttributes(
-        kind="volumes",
-        made_by="test",
-        params={},
-        digests={"preprocessing": "test"},
-        grid={
-            "shape": list(SHAPE),
-            "affine": np.diag([3.0, 3, 3, 1]).tolist(),
-            "orientation": "RAS",
-        },
-        scan_ids=scan_ids,
-        fingerprints=fingerprints or [f"fingerprint-{s}" for s in scan_ids],
-    )
-
-
-def volume_row(seed: int) -> VolumeRow:
-    return VolumeRow(
-        volume=smooth_volume(seed),
-        native_to_mni=np.eye(4) + seed,
-        native_affine=np.eye(4),
-        native_shape=np.array([30, 40, 50], np.int32),
-        intensity_range=np.array([0.0, 100.0]),
-        log_bias=np.full(BIAS_GRID.shape, 0.01 * seed, np.float16),
-    )
-
-
-def make_volumes(path: Path, scan_ids: list[str]) -> VolumeStore:
-    rows = (volume_row(int(s[4:])) for s in scan_ids)
-    write_volumes(path, volume_attributes(scan_ids), rows)
-    return open_volumes(path)
-
-
-def subjects(count: int) -> list[str]:
-    return [f"sub-{i:03d}" for i in range(count)]
+# For the same reason an example of hypothesis may take long.
+settings.register_profile("shared", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("shared")
 
 
 @pytest.fixture(autouse=True)
@@ -90,11 +44,6 @@ def volumes(tmp_path_factory: pytest.TempPathFactory) -> VolumeStore:
 def split() -> dict[str, list[str]]:
     ids = subjects(20)
     return {"train": ids[:12], "val": ids[12:15], "test": ids[15:]}
-
-
-TINY_AE = TrainAeParams(
-    steps=12, channels=(8, 16), checkpoint_every=6, precision="fp32", ema_decay=0.5
-)
 
 
 @pytest.fixture(scope="session")
@@ -125,26 +74,74 @@ def latents_path(
     return out
 
 
-MadeOnce = Callable[[str, Callable[[Path], Any]], Any]
+@pytest.fixture(scope="session")
+def trained(
+    tmp_path_factory: pytest.TempPathFactory, latents_path: Path, split: dict[str, list[str]]
+) -> Path:
+    """Return a folder with stage 1 in `ldm` and stage 2 in `ldae`; never write into it."""
+    import pipeline.training.latent_diffusion as stages
+    from pipeline.models.frozen import load_diffusion
+    from pipeline.stores.latents import open_latents
+
+    root = tmp_path_factory.mktemp("trained")
+    store = open_latents(latents_path)
+    stages.train_denoiser(store, split, LDM, root / "ldm", device=CPU)
+    frozen = load_diffusion(root / "ldm", device=CPU)
+    stages.train_ldae(store, split, frozen, LDAE, root / "ldae", device=CPU)
+    return root
+
+
+@pytest.fixture(scope="session")
+def ldae_path(trained: Path) -> Path:
+    return trained / "ldae"
+
+
+@pytest.fixture(scope="session")
+def models(autoencoder_path, ldae_path):
+    """Return the tiny models ready for inference in six steps."""
+    from pipeline.models.inference import load_models
+
+    params = EvaluateParams(num_inference_steps=6, batch_size=3)
+    return load_models(autoencoder_path, ldae_path, params, device=CPU)
+
+
+@pytest.fixture
+def opener(models, latents_path, volumes):
+    """Return what opens scans of the stores for applications."""
+    from pipeline.applications.runner import Opener
+    from pipeline.stores.latents import open_latents
+
+    latents = open_latents(latents_path)
+    return Opener(models=models, latents=latents, volumes=volumes, preprocess=PreprocessParams())
+
+
+@pytest.fixture
+def source(opener):
+    """Return a scan of the stores as applications see it."""
+    return opener.open(SCAN)
+
+
+@pytest.fixture
+def direction():
+    """Return a direction in y_sem that no probe fitted."""
+    from pipeline.models.direction import Direction
+
+    generator = np.random.default_rng(3)
+    weight = generator.normal(size=DIM)
+    return Direction(
+        weight=weight / np.linalg.norm(weight),
+        mean=generator.normal(size=DIM),
+        std=generator.uniform(0.5, 2, DIM),
+        spread=1.7,
+        towards="diagnosis:AD",
+    )
 
 
 @pytest.fixture(scope="session")
 def made_once(tmp_path_factory: pytest.TempPathFactory) -> MadeOnce:
-    """Share what is dear among test processes: `made_once(name, make)` returns what
-    `make(folder)` returned to the process that came first. Never write into its folder.
-    """
+    """Return a function that shares among test processes; never write into its folders."""
     base = tmp_path_factory.getbasetemp()
-    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
-
-    def once(name: str, make: Callable[[Path], Any]) -> Any:
-        folder = base / name
-        with FileLock(f"{folder}.lock"):
-            if not (result := base / f"{name}.pickle").is_file():
-                folder.mkdir()
-                result.write_bytes(pickle.dumps(make(folder)))
-        return pickle.loads(result.read_bytes())
-
-    return once
+    return partial(share, base.parent if "PYTEST_XDIST_WORKER" in os.environ else base)
 
 
 @pytest.fixture(scope="session")

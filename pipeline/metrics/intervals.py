@@ -1,8 +1,9 @@
 """Intervals of means, differences, shares and medians over subjects, picked by their coverage.
 
 Two scans of one brain are not two pieces of evidence: every subject counts once, by the mean of
-its scans. What each method covers is simulated in `tests/test_coverage.py` and, at length, in
-`benchmarks/interval_coverage.py`.
+its scans. What each method covers is simulated in
+`tests/metrics/test_interval_coverage.py` and, at length, in
+`benchmarks/studies/interval_coverage.py`.
 """
 
 from typing import Any

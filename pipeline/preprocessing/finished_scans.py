@@ -12,11 +12,11 @@ import numpy as np
 from pipeline.runtime.files import write_atomic, write_json
 from pipeline.stores.volumes import VolumeRow
 
-Record = dict[str, Any]
+ScanOutcome = dict[str, Any]
 """One scan's outcome: scan_id, fingerprint, qc (or error), notes, timings."""
 
 
-class Staging:
+class FinishedScans:
     """The work folder of a volume store: `<store>.work`."""
 
     def __init__(self, out: Path) -> None:
@@ -25,7 +25,7 @@ class Staging:
     def _path(self, scan_id: str, fingerprint: str, suffix: str) -> Path:
         return self.folder / f"{scan_id}-{fingerprint[:12]}{suffix}"
 
-    def write_scan(self, row: VolumeRow, record: Record) -> None:
+    def write_scan(self, row: VolumeRow, record: ScanOutcome) -> None:
         """Keep a volume and its record, whole or not at all."""
         content = io.BytesIO()
         arrays = {name: getattr(row, name) for name in VolumeRow.__dataclass_fields__}
@@ -33,16 +33,16 @@ class Staging:
         path = self._path(record["scan_id"], record["fingerprint"], ".npz")
         write_atomic(path, content.getvalue())
 
-    def write_error(self, record: Record) -> None:
+    def write_error(self, record: ScanOutcome) -> None:
         """Keep the record of a scan that cannot be used."""
         write_json(self._path(record["scan_id"], record["fingerprint"], ".json"), record)
 
-    def read_record(self, scan_id: str, fingerprint: str) -> Record | None:
+    def read_outcome(self, scan_id: str, fingerprint: str) -> ScanOutcome | None:
         """Return the record of a finished scan; None if it is not finished or damaged."""
         error = self._path(scan_id, fingerprint, ".json")
         try:
             if error.is_file():
-                record: Record = json.loads(error.read_text())
+                record: ScanOutcome = json.loads(error.read_text())
             else:
                 path = self._path(scan_id, fingerprint, ".npz")
                 # Opened here: np.load leaves a damaged file open.

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pipeline.cohort.candidates import Candidate
-from pipeline.preprocessing.finished_scans import Record
+from pipeline.preprocessing.finished_scans import ScanOutcome
 from pipeline.preprocessing.scan_task import Task, fingerprint
 from pipeline.runtime.digests import digest_image
 from schemas.params import PreprocessParams
@@ -26,26 +26,26 @@ class Trials:
 
     candidates: Mapping[str, list[Candidate]]
     params: PreprocessParams
-    judge: Callable[[Task, Record], Verdict]
-    """Judges an image by what was measured; a verdict by hand is about the scan."""
+    assess: Callable[[Task, ScanOutcome], Verdict]
+    """Status and reasons of an image by its measurements; a verdict by hand is about the scan."""
     settled: Collection[str] = ()
     """Scans of which no further image is wanted."""
-    tried: dict[str, list[tuple[Task, Record]]] = field(default_factory=dict)
+    tried: dict[str, list[tuple[Task, ScanOutcome]]] = field(default_factory=dict)
 
-    def next_round(self, tasks: Sequence[Task], records: Mapping[str, Record]) -> list[Task]:
+    def next_round(self, tasks: Sequence[Task], records: Mapping[str, ScanOutcome]) -> list[Task]:
         """Take what came of the tasks; return the next image of each scan that was refused."""
         following = []
         for task in tasks:
             record = records[task.scan_id]
             tried = self.tried.setdefault(task.scan_id, [])
             tried.append((task, record))
-            passed = self.judge(task, record)[0] in {"pass", "warn"}
+            passed = self.assess(task, record)[0] in {"pass", "warn"}
             if not (passed or record.get("transient") or task.scan_id in self.settled):
                 following += self._after(task.scan_id, {done.path for done, _ in tried})
         return following
 
     def has_passing(
-        self, task: Task, records: Mapping[tuple[str, str], Record], volumes: Collection[str]
+        self, task: Task, records: Mapping[tuple[str, str], ScanOutcome], volumes: Collection[str]
     ) -> bool:
         """Tell whether another image of the scan passes by its record and has its volume.
 
@@ -63,7 +63,7 @@ class Trials:
             record = records.get((task.scan_id, other.fingerprint))
             if record is None or other.fingerprint not in volumes:
                 continue
-            if self.judge(other, record)[0] in {"pass", "warn"}:
+            if self.assess(other, record)[0] in {"pass", "warn"}:
                 return True
         return False
 
@@ -81,7 +81,7 @@ class Trials:
         key = fingerprint(digest, self.params)
         return Task(scan_id, candidate.path, digest, key, candidate.note)
 
-    def outcome(self, scan_id: str) -> tuple[Task, Record, str]:
+    def outcome(self, scan_id: str) -> tuple[Task, ScanOutcome, str]:
         """Return the image that counts, its record, and what to tell of the others.
 
         It is the last tried where that passed (or will be tried again), else the first.
@@ -89,11 +89,11 @@ class Trials:
         *before, last = self.tried[scan_id]
         if not before:
             return *last, ""
-        passed = self.judge(*last)[0] in {"pass", "warn"}
+        passed = self.assess(*last)[0] in {"pass", "warn"}
         chosen = last if passed else before[0]
         others = [pair for pair in (*before, last) if pair is not chosen]
         told = ", ".join(
-            f"{Path(task.path).name} was refused ({_plain(self.judge(task, record)[1])})"
+            f"{Path(task.path).name} was refused ({_plain(self.assess(task, record)[1])})"
             for task, record in others
         )
         name = Path(chosen[0].path).name

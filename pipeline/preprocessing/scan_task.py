@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
-from pipeline.preprocessing.finished_scans import Record, Staging
+from pipeline.preprocessing.finished_scans import FinishedScans, ScanOutcome
 from pipeline.runtime.digests import digest_image, digest_of
 from pipeline.stores.volumes import BIAS_GRID, VolumeRow
 from pipeline.workers.dask_client import dask_client
@@ -44,21 +45,42 @@ def fingerprint(source_digest: str, params: PreprocessParams) -> str:
     return digest_of([source_digest, params.content(), METHOD_VERSION])
 
 
-def run_task(task: Task, params: dict[str, Any], out: str) -> Record:
+def preprocessing_digest(params: PreprocessParams) -> str:
+    """Return the digest of everything that is done to any source file."""
+    from pipeline.imaging.preprocess_scan import METHOD_VERSION
+
+    return digest_of([params.content(), METHOD_VERSION])
+
+
+def tasks_of(manifest: pd.DataFrame, params: PreprocessParams, manifest_dir: Path) -> list[Task]:
+    """Return a task for every scan of a manifest, whose paths are relative to its folder."""
+    folder = manifest_dir.absolute()
+    return [
+        Task(
+            scan_id=str(row["scan_id"]),
+            path=str(folder / str(row["path"])),
+            source_digest=str(row["source_digest"]),
+            fingerprint=fingerprint(str(row["source_digest"]), params),
+        )
+        for row in manifest.to_dict("records")
+    ]
+
+
+def run_task(task: Task, params: dict[str, Any], out: str) -> ScanOutcome:
     """Preprocess one scan into the staging folder; returns its record, never raises for data.
 
     A record with `transient` set (out of memory, disk) is not kept: the scan is tried again in
     the next run.
     """
-    staging = Staging(Path(out))
-    record: Record = _provenance(task)
+    finished = FinishedScans(Path(out))
+    record: ScanOutcome = _provenance(task)
     try:
         row, more = _preprocess(task, PreprocessParams.model_validate(params))
-        staging.write_scan(row, record | more)
+        finished.write_scan(row, record | more)
         return record | more
     except ScanError as error:
         record |= {"error": str(error)}
-        staging.write_error(record)
+        finished.write_error(record)
         return record
     except MemoryError:
         return record | {"error": "out of memory; use fewer --workers", "transient": True}
@@ -69,11 +91,11 @@ def run_task(task: Task, params: dict[str, Any], out: str) -> Record:
         log.debug("%s", task.path, exc_info=True)
         first = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         record |= {"error": f"preprocessing failed: {type(error).__name__}: {first}"}
-        staging.write_error(record)
+        finished.write_error(record)
         return record
 
 
-def _provenance(task: Task) -> Record:
+def _provenance(task: Task) -> ScanOutcome:
     """Return which file a scan came from, and the versions of all that changes its voxels."""
     from pipeline.imaging.preprocess_scan import METHOD_VERSION
 
@@ -94,7 +116,7 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _preprocess(task: Task, params: PreprocessParams) -> tuple[VolumeRow, Record]:
+def _preprocess(task: Task, params: PreprocessParams) -> tuple[VolumeRow, ScanOutcome]:
     from pipeline.imaging.preprocess_scan import preprocess_scan
     from pipeline.imaging.template import grid_affine
 
@@ -122,7 +144,7 @@ def _preprocess(task: Task, params: PreprocessParams) -> tuple[VolumeRow, Record
 
 def run_all(
     tasks: list[Task], params: PreprocessParams, out: Path, *, workers: int, scheduler: str | None
-) -> Iterator[Record]:
+) -> Iterator[ScanOutcome]:
     """Yield the record of every task as it ends, in any order.
 
     One worker runs in this process; more are dask worker processes of one thread each, or those
@@ -142,7 +164,9 @@ def run_all(
         yield from _dispatch(client, tasks, dumped, str(out.absolute()))
 
 
-def _dispatch(client: Any, tasks: list[Task], params: dict[str, Any], out: str) -> Iterator[Record]:
+def _dispatch(
+    client: Any, tasks: list[Task], params: dict[str, Any], out: str
+) -> Iterator[ScanOutcome]:
     from distributed import as_completed
 
     waiting = iter(tasks)
@@ -162,7 +186,7 @@ def _dispatch(client: Any, tasks: list[Task], params: dict[str, Any], out: str) 
     for future in running:
         task = names.pop(future.key)
         try:
-            record: Record = future.result()
+            record: ScanOutcome = future.result()
         except Exception as error:
             # A worker died over this scan, and so did those that tried it again.
             log.debug("%s", task.path, exc_info=True)

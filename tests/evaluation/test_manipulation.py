@@ -1,0 +1,89 @@
+"""Dose response, and the step along PCA it is compared with."""
+
+import dataclasses
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pipeline.applications.manipulate import manipulate
+from pipeline.evaluation.manipulation import (
+    CounterfactualScorer,
+    evaluate_manipulation,
+    spearman,
+    summarise_dose,
+)
+from pipeline.evaluation.pca_direction import fit_pca_direction
+from pipeline.imaging.template import mni_grid
+from schemas.grid import GridParams
+
+
+@pytest.mark.slow
+def test_manipulation_without_its_direction_says_why(study, tmp_path):
+    without = evaluate_manipulation(dataclasses.replace(study, directions=None))
+    assert "no --directions" in without.metrics["skipped"]
+    asked = study.params.model_copy(
+        update={"manipulation": study.params.manipulation.model_copy(update={"direction": "sex:M"})}
+    )
+    unknown = evaluate_manipulation(dataclasses.replace(study, params=asked))
+    assert "directions.json: diagnosis:AD; set evaluate" in unknown.metrics["skipped"]
+
+
+@pytest.mark.slow
+def test_a_step_along_pca_moves_its_own_score_by_one(study):
+    along = fit_pca_direction(study, "diagnosis:AD")
+    latent = study.latents.load(["sub-016"]).mean.float()
+    moved = (latent + along.moves([0.0, 1.0, 2.5])).flatten(1).numpy()
+    start = along.position(latent.flatten(1).numpy())[0]
+    np.testing.assert_allclose(along.position(moved) - start, [0, 1, 2.5], atol=1e-4)
+    assert fit_pca_direction(study, "nothing:AD") is None
+
+
+@pytest.mark.slow
+def test_dose_response_has_a_row_a_scale(models, source, direction):
+    shifted = dataclasses.replace(models.autoencoder, grid=on_template(models))
+    scales = (-1.0, 0.0, 1.0)
+    there = dataclasses.replace(models, autoencoder=shifted)
+    own, moved = there.decode(source.z_0)[0], manipulate(there, source.z_0, direction, scales)
+    table = CounterfactualScorer(models=there, direction=direction).measure(
+        own.numpy(), moved.volumes, scales
+    )
+    assert table["scale"].tolist() == list(scales)
+    assert np.isfinite(table.to_numpy()).all()
+    assert table["identity"].iloc[1] <= 1
+
+
+def on_template(models):
+    return mni_grid(GridParams(shape=models.autoencoder.grid.shape, zooms=6.0))
+
+
+def test_dose_is_summarised_over_scans():
+    scale = np.array([-1.0, 0, 1, 2])
+    table = pd.concat(
+        pd.DataFrame(
+            {
+                "scan_id": scan,
+                "subject_id": scan,
+                "method": "ldae",
+                "scale": scale,
+                "score": score,
+                "ventricle_ml": ml,
+                "identity": [0.9, 1.0, 0.8, 0.95],
+            }
+        )
+        for scan, score, ml in (
+            ("a", scale**3, [1, 2, 3, 4]),
+            ("b", scale, [4, 3, 2, 1]),
+            ("c", 5 + scale, [7, 7, 7, 7]),
+        )
+    )
+    summary = summarise_dose(table)["ldae"]
+    values = {name: estimate["value"] for name, estimate in summary["score"].items()}
+    assert values["spearman"] == 1.0
+    assert values["rising"] == 1.0
+    assert summary["ventricle_ml"]["spearman"]["value"] == 0.0
+    assert summary["ventricle_ml"]["rising"]["value"] == pytest.approx(1 / 3)
+    assert summary["ventricle_ml"]["per_scale"]["value"] == pytest.approx(0)
+    assert summary["ventricle_ml"]["rising"]["subjects"] == 3
+    assert summary["identity"]["value"] == pytest.approx(0.8)
+    assert spearman(scale, np.array([1.0, 3, 2, 4])) == pytest.approx(0.8)

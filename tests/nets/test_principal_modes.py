@@ -1,0 +1,107 @@
+"""Principal modes of latents: told to y_sem, and back to where things are."""
+
+import pytest
+import torch
+
+from pipeline.nets.denoiser import Denoiser, GradientEstimator, UnetConfig
+from pipeline.nets.principal_modes import PrincipalModes
+from pipeline.nets.semantic import LatentEncoder
+
+SHAPE = (2, 5, 6, 7)
+SCANS = 9
+
+
+def deviations() -> torch.Tensor:
+    latents = torch.randn(SCANS, *SHAPE, generator=torch.Generator().manual_seed(0))
+    return latents - latents.mean(0)
+
+
+def test_all_modes_bring_every_training_latent_back():
+    modes = PrincipalModes(count=12, shape=SHAPE)
+    modes.fit(deviations(), torch.arange(SCANS))
+    amounts = modes.project(deviations())
+    assert amounts[:, SCANS - 1 :].abs().max() < 1e-5
+    assert amounts.square().mean(0)[: SCANS - 1].mean() == pytest.approx(1, rel=1e-4)
+    torch.testing.assert_close(modes.compose(amounts), deviations(), atol=1e-4, rtol=1e-4)
+
+
+def test_the_first_modes_are_the_largest():
+    modes = PrincipalModes(count=3, shape=SHAPE)
+    modes.fit(deviations(), torch.arange(SCANS))
+    sizes = modes.project(deviations()).square().mean(0)
+    assert sizes[0] > sizes[1] > sizes[2]
+
+
+def test_the_encoder_sees_a_mode_and_the_estimator_shows_where_it_is():
+    torch.manual_seed(0)
+    encoder = LatentEncoder(
+        in_channels=2, grid=SHAPE[1:], channels=(8, 16), dim=6, num_heads=2, modes=4
+    )
+    assert encoder.modes is not None
+    encoder.modes.fit(deviations(), torch.arange(SCANS))
+    encoder.estimate_output_statistics([deviations()])
+    moved = deviations()[:1] + 3 * encoder.modes.size * encoder.modes.modes[:1]
+    assert (encoder(moved) - encoder(deviations()[:1])).norm() > 0.5
+
+    config = UnetConfig(
+        in_channels=2, base_channels=8, multipliers=(1, 2), num_res_blocks=1, attention_levels=()
+    )
+    estimator = GradientEstimator(config, semantic_dim=6, modes=4, grid=SHAPE[1:])
+    assert estimator.modes is not None
+    estimator.modes.load_state_dict(encoder.modes.state_dict())
+    torch.nn.init.normal_(estimator.decoder.out.weight, std=0.1)
+    trunk = Denoiser(config).trunk(torch.randn(1, *SHAPE), torch.tensor([5.0]))
+    # The padded grid is larger than the latent's own, and odd sizes are no trouble.
+    assert estimator(trunk, torch.zeros(1, 6)).shape == (1, *SHAPE)
+    one, other = (estimator.rough_latent(y) for y in (torch.zeros(1, 6), torch.ones(1, 6)))
+    assert (one - other).abs().max() > 1e-3
+
+
+def test_g_begins_at_zero_and_can_be_the_rough_latent_itself():
+    torch.manual_seed(0)
+    config = UnetConfig(
+        in_channels=2, base_channels=8, multipliers=(1, 2), num_res_blocks=1, attention_levels=()
+    )
+    estimator = GradientEstimator(config, semantic_dim=6, modes=4, grid=SHAPE[1:])
+    assert estimator.modes is not None
+    estimator.modes.fit(deviations(), torch.arange(SCANS))
+    estimator.spread.copy_(torch.rand(SHAPE))
+    trunk = Denoiser(config).trunk(torch.randn(2, *SHAPE), torch.tensor([5.0, 900.0]))
+    y_sem = torch.randn(2, 6)
+    assert not estimator(trunk, y_sem).any()
+    torch.nn.init.constant_(estimator.gain.bias, 0.5)
+    expected = 0.5 * estimator.rough_latent(y_sem) * estimator.spread
+    torch.testing.assert_close(estimator(trunk, y_sem), expected)
+
+
+def test_training_sees_amounts_as_doubtful_as_those_of_unseen_scans():
+    """Few scans of many dimensions: PCA explains the fitted ones far better than others."""
+    generator = torch.Generator().manual_seed(1)
+    loud = 3 * torch.randn(2, *SHAPE, generator=generator)
+
+    def scans(count: int) -> torch.Tensor:
+        amounts = torch.randn(count, 2, generator=generator)
+        quiet = torch.randn(count, *SHAPE, generator=generator)
+        return quiet + torch.einsum("nk,kcxyz->ncxyz", amounts, loud)
+
+    known, unseen = scans(40), scans(4000)
+    modes = PrincipalModes(count=8, shape=SHAPE)
+    modes.fit(known - known.mean(0), torch.arange(40) // 8)
+    assert (modes.reliability[:2] > 0.8).all()
+    assert (modes.reliability[2:] < 0.35).all()
+    centred = (known - known.mean(0)).repeat(500, 1, 1, 1, 1)
+    mode_noise = torch.randn(len(centred), 8, generator=generator)
+    seen = modes.project(centred, mode_noise)
+    new = modes.project(unseen - known.mean(0))
+    torch.testing.assert_close(seen.std(0)[2:], new.std(0)[2:], rtol=0.2, atol=0)
+    # The best guess of the true amount is the one seen.
+    slope = (seen * modes.project(centred)).mean(0) / seen.square().mean(0)
+    torch.testing.assert_close(slope, torch.ones(8), rtol=0.06, atol=0)
+
+
+@pytest.mark.parametrize("scans", [2, 3, 5])
+def test_modes_of_very_few_scans_are_not_trusted(scans):
+    modes = PrincipalModes(count=4, shape=SHAPE)
+    modes.fit(deviations()[:scans] - deviations()[:scans].mean(0), torch.arange(scans))
+    assert torch.isfinite(modes.project(deviations(), torch.ones(SCANS, 4))).all()
+    assert (modes.reliability < 0.5).all()

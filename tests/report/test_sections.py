@@ -1,0 +1,114 @@
+"""What sections tell, and what they tell where something is missing."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pipeline.report.render import load_context
+from pipeline.report.sections.applications import VISIT_MEASURES, verdicts
+from pipeline.report.sections.cohort import headline_section
+from pipeline.report.sections.probes import doubt_of
+from schemas.manifest import VOLUMES
+from schemas.metrics import FEWEST_SUBJECTS
+from schemas.params import Params
+from tests.support.report_study import PARAMS, SECTIONS, Page, render, write_study
+
+
+@pytest.mark.slow
+def test_phantoms_are_called_phantoms(study: tuple[Path, str], tmp_path: Path) -> None:
+    """By what the manifest holds: --phantom and --input override the parameters."""
+    root, text = study
+    assert "Synthetic phantoms, no clinical meaning" in text
+    params = Params.model_validate({"cohort": {"source": "bids", "input": "in"}})
+    assert "no clinical meaning" in render(root, params)
+    real = pd.read_csv(root / "manifest.csv").drop(columns=["atrophy", *VOLUMES])
+    real.to_csv(tmp_path / "manifest.csv", index=False)
+    assert "no clinical meaning" not in render(tmp_path, Params())
+
+
+def test_one_subject_decides_nothing() -> None:
+    certain = {"value": -1.0, "low": -1.0, "high": -1.0, "subjects": 1}
+    found = {"ldae_minus": {"scan": {"blend": dict.fromkeys(VISIT_MEASURES, certain)}}}
+    (row,) = verdicts(found)
+    assert {cell["verdict"] for cell in row["cells"]} == {"too few subjects to tell"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "metric", "estimate", "p", "doubted"),
+    [
+        ("classification", "roc_auc", (0.9, 0.7, 1.0, 12), 0.01, False),
+        ("classification", "roc_auc", (0.9, 0.7, 1.0, 12), 0.18, True),
+        ("classification", "roc_auc", (0.6, 0.4, 0.8, 12), 0.01, True),
+        ("classification", "roc_auc", (1.0, 1.0, 1.0, 12), 0.01, True),
+        ("classification", "roc_auc", (1.0, 0.4, 1.0, FEWEST_SUBJECTS - 1), 0.01, True),
+        ("regression", "mae_gain", (0.4, 0.1, 0.6, 12), 0.01, False),
+        ("regression", "mae_gain", (0.4, 0.1, 0.6, 12), 0.3, True),
+        ("regression", "mae_gain", (-0.2, -0.3, 0.1, 12), 0.01, True),
+    ],
+)
+def test_a_direction_is_worth_no_more_than_its_probe(kind, metric, estimate, p, doubted):
+    figure = dict(zip(("value", "low", "high", "subjects"), estimate, strict=True))
+    fewer = figure | {"low": 0.9, "subjects": 3}
+    tested = {"permutation": {"p": p, "permutations": 100}}
+    probe = {
+        "targets": {"label": {"kind": kind, "cv": tested}},
+        "test": {"label": {"y_sem": {metric: fewer, "mae": fewer}}},
+        "cv": {"label": {"y_sem": {metric: figure, "mae": figure}}},
+    }
+    direction = "label:AD" if kind == "classification" else "label"
+    assert (doubt_of(direction, probe) is not None) == doubted
+    assert doubt_of("other", probe) is None
+    assert doubt_of(direction, None) is None
+
+
+@pytest.mark.slow
+def test_what_was_not_run_says_so(study: tuple[Path, str]) -> None:
+    text = render(study[0], PARAMS)
+    for command in ("preprocess", "train-ae", "evaluate", "probe"):
+        assert f"pipeline {command}</code> fills this section" in text
+    assert "(without effect: autoencoder.source is bundled)" in text
+    assert sorted(Page(text).ids) == sorted(SECTIONS)
+
+
+def test_labels_may_be_missing_altogether(tmp_path: Path) -> None:
+    pd.DataFrame(
+        {"scan_id": ["sub-1"], "subject_id": ["sub-1"], "split": ["train"], "age_years": [np.nan]}
+    ).to_csv(tmp_path / "manifest.csv", index=False)
+    assert "sub-1" not in render(tmp_path, Params())
+
+
+@pytest.mark.slow
+def test_the_report_says_who_wins_where(study: tuple[Path, str]) -> None:
+    text = re.sub(r"\s+", " ", "".join(Page(study[1]).text))
+    assert re.search(r"LDAE against nearest visit ?better", text)
+    assert re.search(r"LDAE against voxel blend ?worse", text)
+    assert "diagnosis:AD" in text
+
+
+@pytest.mark.slow
+def test_parts_left_out_say_why(study: tuple[Path, str], tmp_path: Path) -> None:
+    shutil.copy(study[0] / "manifest.csv", tmp_path)
+    parts = ("manipulation", "interpolation", "generation")
+    (tmp_path / "evaluate").mkdir()
+    document = {part: {"skipped": f"no {part} today"} for part in parts}
+    (tmp_path / "evaluate" / "metrics.json").write_text(json.dumps(document))
+    text = render(tmp_path, PARAMS, evaluate=tmp_path / "evaluate")
+    for part in parts:
+        assert f"Left out: no {part} today." in text
+
+
+@pytest.mark.slow
+def test_few_test_subjects_are_headed_by_cross_validation(tmp_path: Path) -> None:
+    write_study(tmp_path, subjects=18)
+    context = load_context(
+        params=PARAMS, manifest=tmp_path / "manifest.csv", probe=tmp_path / "probe"
+    )
+    cards = headline_section(context)
+    age = next(card for card in cards if card["label"].startswith("Age"))
+    assert age["note"].endswith("cross-validated")
+    assert age["estimate"]["subjects"] == 9, "val and test; test alone has 6"

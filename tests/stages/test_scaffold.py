@@ -1,0 +1,42 @@
+"""`pipeline init` looks at the scans that a study is started with."""
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from schemas.errors import ContractError
+from stages.cli import app
+from stages.scaffold import scaffold
+from tests.support.source_folders import table_of, touch
+
+
+def test_init_counts_the_scans_and_refuses_an_empty_folder(tmp_path: Path) -> None:
+    empty, full, study = tmp_path / "empty", tmp_path / "full", tmp_path / "study"
+    empty.mkdir()
+    touch(full, "1.nii.gz", "2.nii.gz")
+    with pytest.raises(ContractError, match=r"no usable T1w image found; expected \.nii"):
+        scaffold(study, preset="cpu", input_path=empty, overrides=[], force=False)
+    assert not study.exists()
+    made = CliRunner().invoke(app, ["init", str(study), "--input", str(full)])
+    assert made.exit_code == 0, made.output
+    assert "ready. 2 scans found." in made.output
+
+
+def test_init_says_where_diagnoses_are_others_than_those_compared(tmp_path: Path) -> None:
+    people = table_of(tmp_path, "subject,path,group\n1,1.nii,HC\n2,2.nii,MCI\n")
+    result = CliRunner().invoke(app, ["init", str(tmp_path / "study"), "--input", str(people)])
+    assert "diagnosis holds HC (1), MCI (1), not CN and AD" in result.output
+    own = ["--set", "probe.classification={diagnosis: [HC, MCI]}"]
+    again = ["init", str(tmp_path / "own"), "--input", str(people), *own]
+    assert "diagnosis holds" not in CliRunner().invoke(app, again).output
+
+
+def test_init_says_that_there_is_no_diagnosis_to_move_along(tmp_path: Path) -> None:
+    people = table_of(tmp_path, "subject,path\n1,1.nii\n2,2.nii\n")
+    result = CliRunner().invoke(app, ["init", str(tmp_path / "study"), "--input", str(people)])
+    assert "no diagnosis in the input, and manipulation would move along" in result.output
+    with pytest.raises(ContractError, match=r"people\.csv: a file is where a folder is wanted"):
+        CliRunner().invoke(
+            app, ["init", str(people), "--input", str(people)], catch_exceptions=False
+        )

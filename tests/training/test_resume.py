@@ -1,0 +1,97 @@
+"""A resumed run equals an undisturbed one, and a user's files stay."""
+
+import json
+
+import pandas as pd
+import pytest
+
+import pipeline.training.latent_diffusion as stages
+from pipeline.models.artefact import read_artefact
+from pipeline.models.frozen import load_diffusion
+from pipeline.stores.latents import open_latents
+from pipeline.training.autoencoder import AutoencoderModule, train_autoencoder
+from schemas.errors import ContractError
+from tests.support.tiny_models import CPU, LDAE, LDM, TINY_AE
+
+
+class KilledError(Exception):
+    pass
+
+
+@pytest.fixture
+def killed_at(monkeypatch):
+    """Run a training that dies in a step, and then once more to its end."""
+
+    def run(module, step, train):
+        compute = module.compute_losses
+
+        def dying(self, now):
+            if now == step:
+                raise KilledError
+            return compute(self, now)
+
+        monkeypatch.setattr(module, "compute_losses", dying)
+        with pytest.raises(KilledError):
+            train()
+        monkeypatch.setattr(module, "compute_losses", compute)
+        train()
+
+    return run
+
+
+@pytest.mark.slow
+def test_resumed_autoencoder_equals_an_uninterrupted_one(
+    tmp_path, killed_at, volumes, split, autoencoder_path
+):
+    out = tmp_path / "ae"
+    killed_at(
+        AutoencoderModule,
+        8,
+        lambda: train_autoencoder(volumes, split, TINY_AE, out, device=CPU),
+    )
+    whole, resumed = read_artefact(autoencoder_path, kind="ae"), read_artefact(out, kind="ae")
+    assert whole.digest == resumed.digest
+    curves = [pd.read_csv(p / "log.csv").drop(columns="seconds") for p in (autoencoder_path, out)]
+    pd.testing.assert_frame_equal(*curves)
+
+
+@pytest.mark.slow
+def test_resumed_stages_equal_uninterrupted_ones(tmp_path, killed_at, latents_path, split, trained):
+    store = open_latents(latents_path)
+
+    def first():
+        stages.train_denoiser(store, split, LDM, tmp_path / "ldm", device=CPU)
+
+    def second():
+        frozen = load_diffusion(tmp_path / "ldm", device=CPU)
+        stages.train_ldae(store, split, frozen, LDAE, tmp_path / "ldae", device=CPU)
+
+    killed_at(stages.DenoiserModule, 6, first)
+    killed_at(stages.SemanticModule, 6, second)
+    for kind in ("ldm", "ldae"):
+        whole, resumed = (read_artefact(root / kind, kind=kind) for root in (trained, tmp_path))
+        assert resumed.digest == whole.digest, kind
+
+
+@pytest.mark.slow
+def test_no_training_writes_among_a_users_files(tmp_path, trained, volumes, latents_path, split):
+    (tmp_path / "README.md").write_text("# My scans")
+    store = open_latents(latents_path)
+    frozen = load_diffusion(trained / "ldm", device=CPU)
+    for train in (
+        lambda: train_autoencoder(volumes, split, TINY_AE, tmp_path, device=CPU),
+        lambda: stages.train_denoiser(store, split, LDM, tmp_path, device=CPU),
+        lambda: stages.train_ldae(store, split, frozen, LDAE, tmp_path, device=CPU),
+    ):
+        with pytest.raises(ContractError, match=r"other files than a model's \(README\.md\)"):
+            train()
+    assert [path.name for path in tmp_path.iterdir()] == ["README.md"]
+
+
+@pytest.mark.slow
+def test_a_finished_model_is_not_trained_again(monkeypatch, latents_path, split, trained):
+    monkeypatch.setattr(stages, "run_training", lambda *_, **__: pytest.fail("trained again"))
+    metrics = stages.train_denoiser(
+        open_latents(latents_path), split, LDM, trained / "ldm", device=CPU
+    )
+    assert metrics == json.loads((trained / "ldm" / "metrics.json").read_text())
