@@ -4,7 +4,7 @@ Keys are those of the files. What an earlier version did not write yet has a def
 one adds is kept.
 """
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
@@ -16,6 +16,11 @@ FiguresOfSets = dict[str, Figures]
 """Feature set, method or pair to its figures."""
 FiguresOfTargets = dict[str, FiguresOfSets]
 """Target to the figures of its feature sets."""
+
+
+Protocol = Literal["test", "cv"]
+"""How a probe is judged: on the test split, or by cross-validation."""
+PROTOCOLS: tuple[Protocol, ...] = ("test", "cv")
 
 
 class Result(BaseModel):
@@ -72,7 +77,7 @@ class TargetResult(Result):
             return None
         return self.negative, self.positive
 
-    def sizes(self, protocol: str) -> ProtocolSizes | None:
+    def sizes(self, protocol: Protocol) -> ProtocolSizes | None:
         """Return the scans of protocol `test` or `cv`."""
         return self.test if protocol == "test" else self.cv
 
@@ -93,6 +98,10 @@ class ProbeMetrics(Result):
     """Target to a line on the scans that carry no such label."""
     applied: str | None = None
     """The directions.json whose probes were applied; nothing was fitted."""
+
+    def figures(self, protocol: Protocol) -> FiguresOfTargets:
+        """Return the figures of one protocol."""
+        return self.test if protocol == "test" else self.cv
 
 
 class Throughput(Result):

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from schemas.evaluation import ProbeParams
-from schemas.results import TargetResult
+from schemas.results import PROTOCOLS, TargetResult
 
 
 def primary_target(params: ProbeParams) -> str | None:
@@ -33,7 +33,7 @@ def adjust(targets: Mapping[str, TargetResult], params: ProbeParams) -> None:
     primary = primary_target(params)
     for name, target in targets.items():
         target.primary = name == primary
-    for protocol in ("test", "cv"):
+    for protocol in PROTOCOLS:
         tests = {
             name: sizes.permutation
             for name, target in targets.items()

@@ -18,7 +18,6 @@ and figures every subject weighs the same, by scans of equal weight.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -41,6 +40,7 @@ from schemas.results import (
     FiguresOfTargets,
     PermutationTest,
     ProbeMetrics,
+    Protocol,
     ProtocolSizes,
     TargetResult,
 )
@@ -114,7 +114,7 @@ class ProbeResults:
             remarks=self.remarks,
         )
 
-    def add(self, target: Target, protocol: Literal["test", "cv"], result: ProtocolResult) -> None:
+    def add(self, target: Target, protocol: Protocol, result: ProtocolResult) -> None:
         """Add the result of one target under one protocol."""
         name = target.name
         self.skipped |= result.skipped
@@ -320,7 +320,7 @@ def _repeats(target: Target, rows: Rows) -> list[list[tuple[Rows, Rows]]]:
 def _with_p_value(
     result: ProtocolResult,
     target: Target,
-    protocol: str,
+    protocol: Protocol,
     splits: list[tuple[Rows, Rows]],
     fits: list[dict[str, Probe]],
 ) -> ProtocolResult:
