@@ -10,7 +10,7 @@ from stages.common_options import Settings
 def judge_autoencoder(
     settings: Settings, manifest: Path, volumes: Path, ae: Path, out: Path
 ) -> None:
-    """Write metrics.json, per_scan.parquet and the error map; echo the figures most looked for."""
+    """Write metrics.json, per_scan.parquet and the error map; print the headline figures."""
     from pipeline.cohort.manifest import read_manifest
     from pipeline.evaluation.autoencoder import AutoencoderScorer, evaluate_autoencoder
     from pipeline.models.frozen import load_autoencoder, on_grid

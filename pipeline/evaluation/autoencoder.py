@@ -17,9 +17,9 @@ from pipeline.evaluation.study import of_many_subjects
 from pipeline.figures.error_map import error_map_png
 from pipeline.imaging.ventricles import intensity_levels, ventricle_ml
 from pipeline.metrics.intervals import mean_interval, median_interval
-from pipeline.metrics.ms_ssim import ms_ssim, num_scales
 from pipeline.metrics.posterior_statistics import LatentStatistics
-from pipeline.metrics.reconstruction import PSNR_CEILING_DB, reconstruction_metrics
+from pipeline.metrics.reconstruction import psnr, reconstruction_metrics
+from pipeline.metrics.ssim import ms_ssim, num_scales
 from pipeline.models.frozen import FrozenAutoencoder
 from pipeline.nets.lpips import Lpips, lpips_of_volumes
 from pipeline.runtime.files import write_atomic, write_json
@@ -110,10 +110,7 @@ def image_figures(
     """Return SSIM, MS-SSIM, PSNR, MSE and MAE, inside the brain and over the whole volume."""
     row = reconstruction_metrics(reference, reconstruction, brain).iloc[0]
     figures = {str(name): float(value) for name, value in row.items()}
-    mse = figures["mse_whole"]
-    figures["psnr_whole"] = (
-        min(PSNR_CEILING_DB, -10 * float(np.log10(mse))) if mse > 0 else PSNR_CEILING_DB
-    )
+    figures["psnr_whole"] = psnr(figures["mse_whole"])
     figures["mae_whole"] = float((reconstruction - reference).abs().mean())
     figures["ms_ssim_brain"], figures["ms_ssim_whole"] = ms_ssim(reference, reconstruction, brain)
     return figures

@@ -14,6 +14,7 @@ from torch import Tensor
 from pipeline.applications.generate import fit_prior, generate
 from pipeline.evaluation.nearest_latents import Neighbours
 from pipeline.evaluation.study import (
+    EXAMPLES,
     MAX_LATENTS,
     Part,
     Study,
@@ -22,8 +23,8 @@ from pipeline.evaluation.study import (
     spread,
 )
 from pipeline.metrics.distribution_distances import frechet_distance
-from pipeline.metrics.ms_ssim import ms_ssim
 from pipeline.metrics.sample_tests import copies, kernel_width, mean_of_pairs, mmd
+from pipeline.metrics.ssim import ms_ssim
 from pipeline.models.inference import LdaeInference
 from pipeline.models.pretrained import load_medicalnet, medicalnet_features
 
@@ -32,7 +33,6 @@ Floats = NDArray[np.float64]
 
 MAX_PAIRS = 28
 """Most pairs of brains whose likeness is measured."""
-EXAMPLES = 6
 
 
 def evaluate_generation(study: Study) -> Part:

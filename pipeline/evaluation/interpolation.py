@@ -13,7 +13,7 @@ from pipeline.applications.inputs import InputScan, encoder_volumes
 from pipeline.applications.interpolate import interpolate
 from pipeline.applications.residual import blend
 from pipeline.cohort.subjects import many_subjects_first
-from pipeline.evaluation.study import Part, Study, levels
+from pipeline.evaluation.study import EXAMPLES, Part, Study, levels
 from pipeline.imaging.ventricles import intensity_levels, ventricle_ml
 from pipeline.metrics.intervals import mean_interval, paired_difference
 from pipeline.metrics.reconstruction import reconstruction_metrics
@@ -30,7 +30,6 @@ are those of decoded neighbours, so that the autoencoder's blur is on both sides
 MEASURES = ("mse_brain", "ssim_brain", "ventricle_error_ml")
 GAPS = (6.0, 12.0, 24.0, 36.0, np.inf)
 """Upper ends (months) of the groups of gaps between the two neighbours."""
-EXAMPLES = 6
 
 Volume = NDArray[np.float32]
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from pipeline.applications.manipulate import manipulate
 from pipeline.evaluation.nearest_latents import Neighbours
 from pipeline.evaluation.pca_direction import PcaDirection, fit_pca_direction
-from pipeline.evaluation.study import Part, Study, levels
+from pipeline.evaluation.study import EXAMPLES, Part, Study, levels
 from pipeline.imaging.ventricles import intensity_levels, ventricle_ml, ventricle_territory
 from pipeline.metrics.intervals import mean_interval, median_interval, share_interval
 from pipeline.models.direction import Direction, read_direction
@@ -27,7 +27,6 @@ from schemas.metrics import Estimate
 MEASURES = ("score", "pca_score", "ventricle_ml")
 """Place of the made volume, encoded anew, along the probe's direction in y_sem; along the same
 target's direction in PCA of latents; fluid of its lateral ventricles (ml of template space)."""
-EXAMPLES = 6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pipeline.evaluation.reconstruction_speed import measure_throughput
-from pipeline.evaluation.study import Part, Study, levels, of_many_subjects
+from pipeline.evaluation.study import EXAMPLES, Part, Study, levels, of_many_subjects
 from pipeline.metrics.gaussianity import latent_health
 from pipeline.metrics.intervals import paired_difference
 from pipeline.metrics.reconstruction import reconstruction_metrics, summarise_reconstruction
@@ -34,7 +34,6 @@ PAIRS = {
 """LDAE minus LDDIM is no measure of what y_sem adds: an exact inversion gives back the latent with
 any code, so that it is 0 by construction. Own minus other subjects' y_sem is one."""
 PAIRED_METRICS = ("ssim_brain", "mse_brain")
-EXAMPLES = 6
 OTHERS = 3
 """Other subjects whose y_sem a scan is given: their mean says more than one does."""
 

@@ -20,6 +20,8 @@ from pipeline.stores.volumes import VolumeStore
 from schemas.errors import ContractError
 from schemas.evaluation import EvaluateParams, ProbeParams
 
+EXAMPLES = 6
+"""Scans of which every part keeps pictures for the report."""
 MAX_LATENTS = 1000
 """Scans, evenly spread, whose latents are kept in memory to compare with."""
 

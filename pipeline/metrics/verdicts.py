@@ -1,4 +1,4 @@
-"""What may be said of a figure: that a probe beats chance, that one method is nearer than another.
+"""Verdicts on figures: whether a probe beats chance, and which of two methods is better.
 
 One rule for report, headline and directions, so that interval and permutation test never tell
 different things: both must leave chance out.
@@ -63,7 +63,7 @@ def _permutation_doubt(test: PermutationTest | None) -> str | None:
 
 
 def comparison(difference: Mapping[str, Any], *, more_is_better: bool) -> str:
-    """Return what a paired difference says of the first: better, worse, or neither."""
+    """Return whether the first method of a paired difference is better, worse, or neither."""
     figure = Estimate.model_validate(difference)
     if figure.subjects < FEWEST_SUBJECTS:
         return "too few subjects to tell"

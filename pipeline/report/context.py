@@ -1,4 +1,4 @@
-"""Everything a report shows, read from a study's folders. What is missing was not run."""
+"""Read the results of a study for the report; a part whose files are missing was not run."""
 
 import datetime
 import json
@@ -44,7 +44,7 @@ PACKAGES = (
 
 @dataclass(frozen=True, kw_only=True)
 class ReportContext:
-    """What was run, on what, with what result."""
+    """The results of a study: parameters, tables, metrics, pictures."""
 
     params: Params
     """All sections, as they were run."""
@@ -95,7 +95,7 @@ def load_context(
     evaluate: Path | None = None,
     probe: Path | None = None,
 ) -> ReportContext:
-    """Read what there is; a path that is None or absent leaves its section `not run`.
+    """Read the results that exist; a path that is None or absent leaves its section `not run`.
 
     `models` holds `ae/log.csv`, `ldm/log.csv`, `ldae/log.csv`. `evaluate` holds `metrics.json`,
     `per_scan/*.parquet`, `pictures/*.npz`; `probe` holds `metrics.json`, `predictions.parquet`;
@@ -149,14 +149,14 @@ def load_context(
 
 def installed_versions() -> dict[str, tuple[str, str]]:
     """Return version and licence of the packages that decide the results."""
-    found = {}
+    versions = {}
     for package in PACKAGES:
         try:
             about = metadata.metadata(package)
         except metadata.PackageNotFoundError:
             continue
-        found[package] = (str(about["Version"]), _licence(about))
-    return found
+        versions[package] = (str(about["Version"]), _licence(about))
+    return versions
 
 
 def _licence(about: Any) -> str:
@@ -196,8 +196,8 @@ def _read_parts(
 ) -> dict[str, Any]:
     """Return every file of a subfolder of the evaluation, by its stem; empty ones are left out."""
     files = [] if folder is None else sorted((folder / name).glob(f"[!.]*{suffix}"))
-    found = {path.stem: read(path) for path in files}
-    return {stem: value for stem, value in found.items() if len(value)}
+    parts = {path.stem: read(path) for path in files}
+    return {stem: value for stem, value in parts.items() if len(value)}
 
 
 def _read_parquet(path: Path) -> pd.DataFrame:

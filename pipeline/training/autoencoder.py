@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pipeline.cohort.subjects import many_subjects_first, subjects_of
-from pipeline.metrics.ssim_map import ssim_map
+from pipeline.metrics.ssim import ssim_map
 from pipeline.models.artefact import check_model_folder, finished_metrics, write_artefact
 from pipeline.models.frozen import FrozenAutoencoder
 from pipeline.models.frozen import architecture as architecture_of

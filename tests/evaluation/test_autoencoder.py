@@ -12,8 +12,8 @@ from scipy.ndimage import gaussian_filter
 from typer.testing import CliRunner
 
 from pipeline.evaluation.autoencoder import AutoencoderScorer, image_figures
-from pipeline.metrics.ms_ssim import ms_ssim, num_scales
 from pipeline.metrics.posterior_statistics import LatentStatistics
+from pipeline.metrics.ssim import ms_ssim, num_scales
 from pipeline.models.artefact import read_artefact
 from pipeline.models.frozen import load_autoencoder
 from pipeline.report.render import load_context, render_report

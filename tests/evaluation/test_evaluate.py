@@ -17,9 +17,9 @@ from pipeline.evaluation.reconstruction import (
 from pipeline.evaluation.study import of_many_subjects
 from pipeline.metrics.reconstruction import summarise_reconstruction
 from pipeline.nets.lpips import Lpips
-from pipeline.report.headline import read_headline
 from schemas.errors import ContractError
 from schemas.results import EvaluateMetrics
+from stages.headline import read_headline
 
 
 @pytest.mark.slow

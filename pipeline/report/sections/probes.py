@@ -1,4 +1,4 @@
-"""What the report says of the probes, for the template."""
+"""Report section: probes."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The figures most looked for, as lines of text."""
+"""The headline figures of a study, as lines of text."""
 
 from pathlib import Path
 from typing import Any
@@ -34,8 +34,8 @@ def read_headline(*, evaluate: Path | None = None, probe: Path | None = None) ->
 def _application_lines(metrics: EvaluateMetrics) -> list[str]:
     lines = []
     manipulation = metrics.manipulation or {}
-    for method, found in manipulation.get("methods", {}).items():
-        dose = found["ventricle_ml"]
+    for method, figures in manipulation.get("methods", {}).items():
+        dose = figures["ventricle_ml"]
         lines.append(
             f"ventricles along {manipulation['direction']}, {method}: Spearman"
             f" {_interval(dose['spearman'])}{_people(dose['spearman'])}, rising in"
