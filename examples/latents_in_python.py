@@ -13,14 +13,14 @@ import torch
 
 from pipeline.applications.reconstruct import reconstruct
 from pipeline.applications.vary import vary
-from pipeline.models.inference import Models, load_models
+from pipeline.models.inference import LdaeInference, load_models
 from pipeline.runtime.devices import resolve_device
 from pipeline.stores.latents import LatentStore, open_latents
 from pipeline.stores.volumes import VolumeStore, open_volumes
 from schemas.evaluation import EvaluateParams
 
 
-def y_sem_table(study: Path, models: Models, latents: LatentStore) -> pd.DataFrame:
+def y_sem_table(study: Path, models: LdaeInference, latents: LatentStore) -> pd.DataFrame:
     """Return the manifest with y_sem beside it, one row a scan."""
     manifest = pd.read_csv(study / "data" / "cohort" / "manifest.csv", dtype={"scan_id": str})
     posterior = latents.load(latents.attributes.scan_ids)

@@ -14,11 +14,11 @@ import typer
 from stages.common_options import Settings
 
 if TYPE_CHECKING:
-    from pipeline.applications.generated_volumes import Outcome
-    from pipeline.applications.inputs import Source
+    from pipeline.applications.generated_volumes import GeneratedVolumes
+    from pipeline.applications.inputs import InputScan
     from pipeline.applications.output_files import Writer
     from pipeline.applications.runner import Opener
-    from pipeline.models.inference import Models
+    from pipeline.models.inference import LdaeInference
 
 INPUT_PANEL = "Scans"
 SAMPLER_PANEL = "Sampler"
@@ -100,14 +100,14 @@ DEFAULT_LDAE = Path("models/ldae")
 class ApplicationRun:
     """The models, scans and output folder of one application command."""
 
-    models: "Models"
+    models: "LdaeInference"
     opener: "Opener"
     writer: "Writer"
 
     def run(
         self,
         names: list[str],
-        apply: "Callable[[Source], Outcome]",
+        apply: "Callable[[InputScan], GeneratedVolumes]",
         *,
         detail: bool = False,
         **options: object,

@@ -66,8 +66,8 @@ def generate(
     prior = None
     if semantics is not None and manifest is not None and method == "prior":
         prior = prior_of(semantics, manifest, application.models)
-    outcome = apply(application.models, count=count, seed=seed, prior=prior)
+    brains = apply(application.models, count=count, seed=seed, prior=prior)
     record = {"options": {"count": count, "seed": seed, "prior": prior and prior.digest}}
-    path, is_new = application.writer.write_once(outcome, stem=f"seed-{seed}", record=record)
+    path, is_new = application.writer.write_once(brains, stem=f"seed-{seed}", record=record)
     kept = "" if is_new else ", made already and kept"
-    typer.echo(f"{path}: {count} brains, {outcome.record['method']}{kept}")
+    typer.echo(f"{path}: {count} brains, {brains.record['method']}{kept}")

@@ -65,9 +65,9 @@ def interpolate(
     Example: pipeline interpolate --a sub-001_ses-1 --b sub-001_ses-2 --months 12
     --manifest data/cohort/manifest.csv --latents data/latents.zarr --out made
     """
-    from pipeline.applications.time_points import places_between
+    from pipeline.applications.time_points import points_between
 
-    places = places_between(
+    points = points_between(
         a, b, alpha=alpha, months=months, manifest=manifest, extrapolate=extrapolate
     )
     application = open_application(
@@ -87,6 +87,6 @@ def interpolate(
     )
     from pipeline.applications.runner import run_pair
 
-    path, is_new = run_pair(a, b, application.opener, application.writer, places, detail=detail)
+    path, is_new = run_pair(a, b, application.opener, application.writer, points, detail=detail)
     kept = "" if is_new else ", made already and kept"
-    typer.echo(f"{path}: {len(places.alphas)} volumes{kept}")
+    typer.echo(f"{path}: {len(points.alphas)} volumes{kept}")

@@ -3,7 +3,7 @@
 import logging
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -25,6 +25,10 @@ from stages.application_options import (
     open_application,
     scan_names,
 )
+
+if TYPE_CHECKING:
+    from pipeline.applications.generated_volumes import GeneratedVolumes
+    from pipeline.applications.inputs import InputScan
 
 log = logging.getLogger(__name__)
 
@@ -112,11 +116,13 @@ def manipulate(
     )
     from pipeline.applications.manipulate import manipulate as apply
 
+    def manipulate_scan(scan: "InputScan") -> "GeneratedVolumes":
+        z_0, volume = scan.z_0, scan.encoder_volume
+        return apply(application.models, z_0, along, scales, volume=volume, named=named)
+
     application.run(
         names,
-        lambda source: apply(
-            application.models, source.z_0, along, scales, volume=source.seen, named=named
-        ),
+        manipulate_scan,
         detail=detail,
         scales=list(scales),
         direction={"name": direction, "sha256": along.digest},

@@ -81,7 +81,7 @@ def probe(
     heads |= unscaled
     results = fit_probes(features, table, params, heads=heads)
     results.remarks |= {f"rivals/{name}": line for name, line in lines.items()}
-    write_json(out / "metrics.json", results.document())
+    write_json(out / "metrics.json", results.document().model_dump())
     write_parquet(out / "predictions.parquet", results.predictions)
     write_directions(
         out / "directions.json",
@@ -116,7 +116,8 @@ def _apply(settings: Settings, path: Path, *, manifest: Path, semantics: Path, o
         settings.params().probe,
         ldae_digest=str(store.attributes.digests["ldae"]),
     )
-    write_json(out / "metrics.json", applied.results.document() | {"applied": str(path)})
+    metrics = applied.results.document().model_copy(update={"applied": str(path)})
+    write_json(out / "metrics.json", metrics.model_dump())
     write_parquet(out / "predictions.parquet", applied.results.predictions)
     write_atomic(out / "scores.csv", applied.scores.to_csv(index=False))
     for target in write_known_spread(path, applied.scores, out):

@@ -1,5 +1,7 @@
 """Reconstruct scans from their own y_sem and x_T."""
 
+from typing import TYPE_CHECKING
+
 import typer
 
 from stages.application_options import (
@@ -20,6 +22,10 @@ from stages.application_options import (
     open_application,
     scan_names,
 )
+
+if TYPE_CHECKING:
+    from pipeline.applications.generated_volumes import GeneratedVolumes
+    from pipeline.applications.inputs import InputScan
 
 
 def reconstruct(
@@ -61,6 +67,7 @@ def reconstruct(
     )
     from pipeline.applications.reconstruct import reconstruct as apply
 
-    application.run(
-        names, lambda source: apply(application.models, source.z_0, source.seen), detail=detail
-    )
+    def reconstruct_scan(scan: "InputScan") -> "GeneratedVolumes":
+        return apply(application.models, scan.z_0, scan.encoder_volume)
+
+    application.run(names, reconstruct_scan, detail=detail)

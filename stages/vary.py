@@ -1,6 +1,6 @@
 """Variations of a scan: brains with the same y_sem."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -21,6 +21,10 @@ from stages.application_options import (
     open_application,
     scan_names,
 )
+
+if TYPE_CHECKING:
+    from pipeline.applications.generated_volumes import GeneratedVolumes
+    from pipeline.applications.inputs import InputScan
 
 
 def vary(
@@ -61,11 +65,8 @@ def vary(
     )
     from pipeline.applications.vary import vary as apply
 
-    application.run(
-        names,
-        lambda source: apply(
-            application.models, source.z_0, source.seen, name=source.scan_id, count=count, seed=seed
-        ),
-        count=count,
-        seed=seed,
-    )
+    def vary_scan(scan: "InputScan") -> "GeneratedVolumes":
+        z_0, volume = scan.z_0, scan.encoder_volume
+        return apply(application.models, z_0, volume, name=scan.scan_id, count=count, seed=seed)
+
+    application.run(names, vary_scan, count=count, seed=seed)

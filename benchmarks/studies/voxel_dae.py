@@ -18,7 +18,7 @@ from torch import nn
 from benchmarks.framework.harness import at_hand, machine, race, table
 from pipeline.evaluation.reconstruction_speed import reconstruct
 from pipeline.models.frozen import FrozenAutoencoder, FrozenLdae, voxels_as_latents
-from pipeline.models.inference import Models
+from pipeline.models.inference import LdaeInference
 from pipeline.models.ldae import build_ldae, encoder_config, unet_config
 from pipeline.nets.autoencoder import Autoencoder
 from schemas.diffusion import DenoiserParams, SemanticEncoderParams
@@ -53,7 +53,7 @@ OURS = "LDAE"
 
 def machines(
     params: Params, steps: int, *, only: Sequence[str] = (SAME, NARROW, OURS), batch_size: int = 1
-) -> dict[str, Models]:
+) -> dict[str, LdaeInference]:
     """Return the LDAE, and voxel-space rivals of its own size and of the baseline's."""
     torch.manual_seed(0)
     ae, voxel, shape = params.train_ae, params.evaluate.voxel_dae, params.preprocess.grid.shape
@@ -84,7 +84,7 @@ def machines(
     }
     made = {name: ways[name]() for name in only}
     return {
-        name: Models(
+        name: LdaeInference(
             autoencoder=autoencoder,
             ldae=ldae,
             device=at_hand(),
@@ -96,7 +96,7 @@ def machines(
     }
 
 
-def size_of(models: Models) -> str:
+def size_of(models: LdaeInference) -> str:
     """Return parameters in millions."""
     nets: list[nn.Module] = [models.ldae.net, models.autoencoder.net]
     return f"{sum(p.numel() for net in nets for p in net.parameters()) / 1e6:.1f} M"

@@ -1,4 +1,4 @@
-"""From the MNI152 grid back to where a scan was acquired."""
+"""Bring volumes from the MNI152 grid back to the native space of a scan."""
 
 import sys
 from pathlib import Path
@@ -21,7 +21,7 @@ BRAIN_LEVEL = 0.1
 def brain_of(
     volume: NDArray[np.float32], known: NDArray[np.bool_] | None = None
 ) -> NDArray[np.bool_]:
-    """Return the brain of a made volume (X, Y, Z): its largest bright piece with holes filled.
+    """Return the brain mask of a generated volume: its largest bright piece with holes filled.
 
     `known` is the brain mask of the scan that it was made from; it is added, since dark rims of
     fluid belong to the brain too.
@@ -59,17 +59,19 @@ def to_native(
 
 
 def overlay(
-    made: NDArray[np.float32], image: NDArray[np.float32], sigma: NDArray[np.float64] | None = None
+    generated: NDArray[np.float32],
+    image: NDArray[np.float32],
+    sigma: NDArray[np.float64] | None = None,
 ) -> float:
     """Return the correlation of a volume in native space with its file, where it is not 0.
 
     With `sigma` (voxels, one an axis) of both after a Gaussian, within the same voxels: how well
     they lie on each other, whatever detail and noise the file has that the volume cannot hold.
     """
-    inside = made != 0
+    inside = generated != 0
     if sigma is not None:
-        made, image = (_within(volume, inside, sigma) for volume in (made, image))
-    return correlation(made, image, inside)
+        generated, image = (_within(volume, inside, sigma) for volume in (generated, image))
+    return correlation(generated, image, inside)
 
 
 def resolution(zooms: float, native_affine: NDArray[np.float64]) -> NDArray[np.float64]:

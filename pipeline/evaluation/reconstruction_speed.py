@@ -1,4 +1,4 @@
-"""Seconds of a whole reconstruction: the LDAE beside a voxel-space diffusion autoencoder."""
+"""Time a whole reconstruction: the LDAE and a voxel-space diffusion autoencoder."""
 
 import statistics
 import time
@@ -8,19 +8,21 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
-from pipeline.models.inference import Models
+from pipeline.models.inference import LdaeInference
 
 ROUNDS = 2
 
 
-def reconstruct(models: Models, volumes: Float[Tensor, "B X Y Z"]) -> Float[Tensor, "B X Y Z"]:
-    """Return volumes taken apart and put together: encode, y_sem, inversion, sampling, decode."""
-    codes = models.take_apart(models.encode(volumes), volumes)
+def reconstruct(
+    models: LdaeInference, volumes: Float[Tensor, "B X Y Z"]
+) -> Float[Tensor, "B X Y Z"]:
+    """Return reconstructions of volumes: encode, y_sem, inversion, sampling, decode."""
+    codes = models.infer_codes(models.encode(volumes), volumes)
     return models.decode(models.sample(codes.y_sem, codes.x_T))
 
 
 def measure_throughput(
-    ways: Mapping[str, Models], volume: Float[Tensor, "1 X Y Z"], *, baseline: str
+    ways: Mapping[str, LdaeInference], volume: Float[Tensor, "1 X Y Z"], *, baseline: str
 ) -> dict[str, Any]:
     """Reconstruct one volume in every way, in turn, round by round; the first round is not counted.
 

@@ -39,7 +39,7 @@ class Codes:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Models:
+class LdaeInference:
     """The frozen models that belong together, and how the sampler is run."""
 
     autoencoder: FrozenAutoencoder
@@ -98,7 +98,7 @@ class Models:
         return seen[:, None].to(self.device)
 
     @torch.inference_mode()
-    def take_apart(
+    def infer_codes(
         self, z_0: Float[Tensor, "B C x y z"], volumes: Float[Tensor, "B X Y Z"] | None = None
     ) -> Codes:
         """Return y_sem, of the volumes where it is read off those, and the inverted x_T."""
@@ -199,7 +199,9 @@ class Models:
         }
 
 
-def load_models(ae: Path, ldae: Path, params: EvaluateParams, *, device: torch.device) -> Models:
+def load_models(
+    ae: Path, ldae: Path, params: EvaluateParams, *, device: torch.device
+) -> LdaeInference:
     """Load an autoencoder and the LDAE that was trained on its latents; how to sample is in params.
 
     Raises
@@ -221,7 +223,7 @@ def load_models(ae: Path, ldae: Path, params: EvaluateParams, *, device: torch.d
 
 def load_voxel_models(
     voxel_dae: Path, grid: Grid, params: EvaluateParams, *, device: torch.device
-) -> Models:
+) -> LdaeInference:
     """Load a voxel-space diffusion autoencoder (`pipeline train-voxel-dae`) of volumes on a grid.
 
     Raises
@@ -244,12 +246,12 @@ def load_voxel_models(
 
 def _models(
     autoencoder: FrozenAutoencoder, ldae: FrozenLdae, params: EvaluateParams, device: torch.device
-) -> Models:
+) -> LdaeInference:
     last = ldae.net.diffusion.schedule.num_train_timesteps - 1
     for steps in (params.num_inference_steps, *params.other_steps):
         if not 1 <= steps <= last:
             raise ParamsError(f"{steps} sampler steps: expected 1 to {last}")
-    return Models(
+    return LdaeInference(
         autoencoder=autoencoder,
         ldae=ldae,
         device=device,

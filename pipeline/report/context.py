@@ -6,10 +6,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
+from pydantic import ValidationError
 
 from pipeline.figures.brain_slices import Tile
 from pipeline.report.provenance import whose_weights
@@ -17,6 +18,9 @@ from schemas.errors import ContractError
 from schemas.grid import Grid
 from schemas.manifest import NUMERIC_COLUMNS, SELECTION, VOLUMES
 from schemas.params import Params
+from schemas.results import EvaluateMetrics, ProbeMetrics, Result
+
+AnyResult = TypeVar("AnyResult", bound=Result)
 
 MODELS = ("ae", "ldm", "ldae")
 
@@ -60,8 +64,7 @@ class ReportContext:
     """Shape and affine of the volumes."""
     logs: Mapping[str, pd.DataFrame] = field(default_factory=dict)
     """`ae`, `ldm`, `ldae` to their training log."""
-    evaluate: Mapping[str, Any] | None = None
-    """`reconstruction` (metrics.summarise_reconstruction) and `inversion` (latent_health)."""
+    evaluate: EvaluateMetrics | None = None
     per_scan: Mapping[str, pd.DataFrame] = field(default_factory=dict)
     """Part of the evaluation to its table, one row a scan and whatever else was varied."""
     pictures: Mapping[str, Mapping[str, np.ndarray]] = field(default_factory=dict)
@@ -70,8 +73,7 @@ class ReportContext:
     """ae_quality.summarise."""
     ae_error_map: bytes | None = None
     """PNG."""
-    probe: Mapping[str, Any] | None = None
-    """probes.ProbeResults.document()."""
+    probe: ProbeMetrics | None = None
     predictions: pd.DataFrame | None = None
     """probes.PREDICTION_COLUMNS."""
     versions: Mapping[str, tuple[str, str]] = field(default_factory=dict)
@@ -138,7 +140,7 @@ def load_context(
         pictures=_read_parts(evaluate, "pictures", ".npz", _read_arrays),
         ae_quality=_read_ae_quality(evaluate and evaluate.parent / "ae" / "metrics.json"),
         ae_error_map=_read_bytes(evaluate and evaluate.parent / "ae" / "error_map.png"),
-        probe=_read_json(probe and probe / "metrics.json"),
+        probe=read_metrics(probe and probe / "metrics.json", ProbeMetrics),
         predictions=_read_predictions(probe),
         versions=installed_versions(),
         date=datetime.datetime.now(tz=datetime.UTC).date().isoformat(),
@@ -223,14 +225,33 @@ def _read_ae_quality(path: Path | None) -> dict[str, Any] | None:
     return metrics if metrics is not None and "ms_ssim_scales" in metrics else None
 
 
-def _read_study(path: Path | None) -> dict[str, Any] | None:
+def _read_study(path: Path | None) -> EvaluateMetrics | None:
     metrics = _read_json(path)
     if metrics is not None and "ms_ssim_scales" in metrics:
         raise ContractError(
             f"{path}: of `evaluate --what ae`; the study's metrics belong there, these beside, in"
             " ae/"
         )
-    return metrics
+    return read_metrics(path, EvaluateMetrics)
+
+
+def read_metrics(path: Path | None, kind: type[AnyResult]) -> AnyResult | None:
+    """Return the metrics file of probe or evaluate, or None where there is none.
+
+    Raises
+    ------
+    ContractError
+        If it is not JSON, or has not the shape of schemas.results.
+    """
+    document = _read_json(path)
+    if document is None:
+        return None
+    try:
+        return kind.model_validate(document)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise ContractError(f"{path}: {where}: {first['msg']}; run its stage again") from error
 
 
 def _read_bytes(path: Path | None) -> bytes | None:

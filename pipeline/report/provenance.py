@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from schemas.results import EvaluateMetrics
+
 CONFIG = "config.json"
 """Of a model folder."""
 TITLES = {"ae": "Autoencoder", "ldm": "Latent diffusion model", "ldae": "LDAE"}
@@ -25,9 +27,9 @@ def imported_words(kind: str, imported: Mapping[str, Any]) -> str:
     )
 
 
-def whose_weights(models: Path | None, evaluate: Mapping[str, Any] | None) -> tuple[str, ...]:
+def whose_weights(models: Path | None, evaluate: EvaluateMetrics | None) -> tuple[str, ...]:
     """Return a sentence for each imported model of a study's folder or of its evaluation."""
-    imports: dict[str, Mapping[str, Any]] = dict((evaluate or {}).get("imported", {}))
+    imports: dict[str, Mapping[str, Any]] = dict((evaluate and evaluate.imported) or {})
     for kind in TITLES:
         if models is None or not (models / kind / CONFIG).is_file():
             continue

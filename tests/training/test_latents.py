@@ -69,12 +69,12 @@ def test_batches_cover_every_scan_once_an_epoch():
 
 def test_standardised_training_latents_have_unit_variance(latents_path, split):
     train = open_latents(latents_path).load(split["train"])
-    shift, scale, _ = stages.fit_standardisation(train, "channel", drawn=True)
-    draws = train.draw(torch.arange(12), generator=torch.Generator().manual_seed(0))
+    shift, scale, _ = stages.estimate_standardisation(train, "channel", sampled=True)
+    draws = train.sample_posterior(torch.arange(12), generator=torch.Generator().manual_seed(0))
     by_channel = ((draws - shift) * scale).transpose(0, 1).flatten(1)
     np.testing.assert_allclose(by_channel.mean(1), 0, atol=0.1)
     np.testing.assert_allclose(by_channel.std(1), 1, atol=0.1)
-    shift, scale, _ = stages.fit_standardisation(train, 0.873, drawn=True)
+    shift, scale, _ = stages.estimate_standardisation(train, 0.873, sampled=True)
     assert shift.flatten().tolist() == [0.0] * 3
     assert scale.flatten().tolist() == pytest.approx([0.873] * 3)
 
@@ -85,6 +85,6 @@ def test_posterior_draws_have_the_posterior_moments():
         torch.full((1, 1, 20, 20, 20), 2.0).half(),
         torch.full((1, 1, 20, 20, 20), -2.0).half(),
     )
-    draw = latents.draw(torch.tensor([0]), generator=torch.Generator().manual_seed(0))
+    draw = latents.sample_posterior(torch.tensor([0]), generator=torch.Generator().manual_seed(0))
     assert float(draw.mean()) == pytest.approx(2, abs=0.02)
     assert float(draw.std()) == pytest.approx(np.exp(-1), abs=0.01)

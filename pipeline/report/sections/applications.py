@@ -55,8 +55,14 @@ def affine_of(context: ReportContext) -> NDArray[np.float64] | None:
 
 def part_of(context: ReportContext, name: str) -> Mapping[str, Any] | None:
     """Return the figures of one part, or None where it was not run."""
-    part: Mapping[str, Any] | None = (context.evaluate or {}).get(name)
-    return part
+    if context.evaluate is None:
+        return None
+    parts = {
+        "manipulation": context.evaluate.manipulation,
+        "interpolation": context.evaluate.interpolation,
+        "generation": context.evaluate.generation,
+    }
+    return parts[name]
 
 
 def manipulation_section(context: ReportContext, figures: FigureFolder) -> dict[str, Any] | None:
