@@ -104,7 +104,7 @@ def scan_from_store(
                 native_affine=native_affine,
                 native_shape=native_shape,
                 intensity_range=(float(row.intensity_range[0]), float(row.intensity_range[1])),
-                bias=bias if volumes.knows_bias else None,
+                bias=bias if volumes.has_bias else None,
             )
     record = identity_in_store(scan_id, latents, volumes)
     return InputScan(scan_id=scan_id, z_0=z_0, volume=volume, native=native, record=record)

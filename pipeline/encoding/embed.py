@@ -19,7 +19,7 @@ from pipeline.stores.builder import ArraySpec, StoreBuilder
 from pipeline.stores.latents import LatentStore
 from pipeline.stores.open_store import OpenStore, is_current
 from pipeline.stores.provenance import check_same_scans, semantic_fingerprint
-from pipeline.stores.verify import refuse_hurt
+from pipeline.stores.verify import refuse_damaged
 from pipeline.stores.volumes import VolumeStore
 from schemas.errors import ContractError
 from schemas.params import EmbedParams
@@ -72,7 +72,7 @@ def embed_latents(
         if is_current(out, attributes):
             return len(latents)
         tell_other_ldae(out, ldae.digest)
-        refuse_hurt(latents)
+        refuse_damaged(latents)
         if volumes is not None:
             check_same_scans(latents, volumes)
             check_volumes(ldae, volumes)

@@ -6,7 +6,13 @@ from pathlib import Path
 
 from pipeline.encoding.latent_plan import ReusableRows
 from pipeline.runtime.files import writing_to
-from pipeline.stores.build_units import STORE, EncodeSettings, former_rows, formers, recover_swap
+from pipeline.stores.build_units import (
+    STORE,
+    EncodeSettings,
+    former_folders,
+    former_rows,
+    recover_swap,
+)
 from pipeline.stores.builder import check_target
 from pipeline.stores.latents import LatentStore
 from pipeline.stores.open_store import is_current
@@ -114,7 +120,7 @@ class PreviousLatents:
                 if fingerprint in wanted and self.store.attributes.scan_ids[row] not in damaged:
                     rows[fingerprint] = (len(stores), row)
             stores.append(self.path)
-        for former in formers(self.path):
+        for former in former_folders(self.path):
             new = {k: v for k, v in former_rows(former).items() if k in wanted and k not in rows}
             rows |= {fingerprint: (len(stores), row) for fingerprint, (row, _) in new.items()}
             settings |= {fingerprint: how for fingerprint, (_, how) in new.items() if how}

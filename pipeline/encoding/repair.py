@@ -21,7 +21,7 @@ from pipeline.runtime.files import lock_store, write_atomic, writing_to
 from pipeline.stores.build_units import EncodeSettings
 from pipeline.stores.builder import StoreBuilder
 from pipeline.stores.latents import LatentStore, latent_arrays
-from pipeline.stores.open_store import RecordError, hurt_metadata, read_record
+from pipeline.stores.open_store import RecordError, damaged_arrays, read_record
 from pipeline.stores.record_copy import copy_differs, restore_record, write_copy
 from pipeline.stores.verify import verify_store
 from pipeline.stores.volumes import VolumeStore
@@ -147,16 +147,16 @@ def _refuse_other_maker(path: Path, autoencoder: FrozenAutoencoder) -> None:
 def _restore_array_metadata(path: Path, autoencoder: FrozenAutoencoder) -> None:
     """Write the arrays' zarr.json again where it is not what the record says."""
     _, attributes, units = read_record(path)
-    damaged = hurt_metadata(path, units)
+    damaged = damaged_arrays(path, units)
     if not damaged:
         return
     shape = autoencoder.net.latent_shape(attributes.grid.shape)
     with TemporaryDirectory() as folder:
-        arrays = latent_arrays(shape, rows_per_chunk=units["rows"])
-        rebuilt = StoreBuilder(Path(folder) / "s.zarr", attributes, arrays, unit_rows=units["rows"])
+        arrays = latent_arrays(shape, rows_per_chunk=units.rows)
+        rebuilt = StoreBuilder(Path(folder) / "s.zarr", attributes, arrays, unit_rows=units.rows)
         for name in damaged:
             file, metadata = path / name / "zarr.json", rebuilt.metadata(name)
-            if hashlib.sha256(metadata).hexdigest() != units["metadata_sha256"][name]:
+            if hashlib.sha256(metadata).hexdigest() != units.metadata_sha256[name]:
                 raise ContractError(
                     f"{file}: this version of zarr would write another; repair with the version"
                     " that made it, or make the store anew with `pipeline encode --replace`"

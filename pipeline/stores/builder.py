@@ -2,9 +2,9 @@
 
 A unit is the run of rows that one writer owns (a whole chunk or shard of the main array). After
 each unit, flushed to the disk, a mark keeps the sha256 of its content; a later start skips only
-units of the very same plan whose content is still that of their mark. What a start under another
-plan left behind may be set aside for its rows (`StoreBuilder.former`). Readers never see a store
-that is not complete.
+units of the very same plan whose content still has that digest. Units of another plan may be set
+aside, so that their rows can be copied (`build_units.former_rows`). Readers never see a store that
+is not complete.
 """
 
 import json
@@ -22,22 +22,23 @@ from pipeline.runtime.files import real_path, write_json, writing_to
 from pipeline.runtime.progress import few
 from pipeline.stores.build_units import (
     MARKS,
-    PLAN,
     STORE,
+    BuildPlan,
     EncodeSettings,
+    UnitMark,
     content_digest,
     flush,
     mark_path,
     read_plan,
+    read_whole_unit,
     recover_swap,
     set_former_aside,
     settings_columns,
-    settings_of,
-    unit_is_whole,
+    write_plan,
 )
 from pipeline.stores.record_copy import write_copy
 from schemas.errors import ContractError
-from schemas.stores import StoreAttributes, StoreKind
+from schemas.stores import StoreAttributes, StoreKind, UnitRecord
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +58,7 @@ class ArraySpec:
 def check_target(out: Path, kind: StoreKind) -> None:
     """Refuse a path that exists and is no store of this kind.
 
-    A store of ours whose own record is too damaged to tell may be written over.
+    A store of this project whose metadata are too damaged to name its kind may be overwritten.
     """
     try:
         if not out.exists():
@@ -68,18 +69,19 @@ def check_target(out: Path, kind: StoreKind) -> None:
         raise ContractError(f"{out}: exists and is no Zarr store; choose another --out")
     try:
         attributes = json.loads((out / "zarr.json").read_text())["attributes"]
-        found = attributes.get("kind")
+        kind_there = attributes.get("kind")
     except (OSError, ValueError, KeyError, AttributeError):
         return
-    damaged = "record_sha256" in attributes and found not in get_args(StoreKind)
-    if found != kind and not damaged:
+    damaged = "record_sha256" in attributes and kind_there not in get_args(StoreKind)
+    if kind_there != kind and not damaged:
         raise ContractError(
-            f"{out}: exists and holds {found or 'something else'}, not {kind}; choose another --out"
+            f"{out}: exists and holds {kind_there or 'something else'}, not {kind}; choose another"
+            " --out"
         )
 
 
 class StoreBuilder:
-    """Writes the rows of one store. Use beneath `lock_store`."""
+    """Builder of one store, unit by unit; hold `lock_store` around it."""
 
     def __init__(
         self,
@@ -92,11 +94,11 @@ class StoreBuilder:
         set_aside: bool = False,
         join: bool = False,
     ) -> None:
-        """Open what was begun under this plan, or begin it.
+        """Open the unfinished store of this plan, or begin it.
 
-        `settings` are kept when it is begun and returned by every later start (`self.settings`).
-        With `set_aside`, finished units of another plan are kept beside it until `finish`. With
-        `join`, it must have been begun: by the process that leads this one.
+        `settings` are written with the plan; a later start reads them back (`self.settings`). With
+        `set_aside`, finished units of another plan are kept in the work folder until `finish`.
+        With `join`, the leading process must have begun the store already.
         """
         check_target(out, attributes.kind)
         self.out = out = real_path(out)
@@ -128,10 +130,10 @@ class StoreBuilder:
         join: bool,
     ) -> tuple[dict[str, Any], zarr.Group]:
         plan = read_plan(self.work)
-        if plan is not None and plan["digest"] == self.plan_digest:
-            group = self._begun(arrays)
+        if plan is not None and plan.digest == self.plan_digest:
+            group = self._open_partial(arrays)
             if group is not None:
-                return plan["settings"], group
+                return plan.settings, group
         if join:
             raise ContractError(
                 f"{self.work}: the store that is being built is not there; every machine and"
@@ -157,17 +159,14 @@ class StoreBuilder:
                 compressors=list(spec.compressors) or None,
                 dimension_names=("scan", *spec.dimension_names),
             )
-        plan = {
-            "digest": self.plan_digest,
-            "settings": dict(settings),
-            "unit_rows": self.unit_rows,
-            "fingerprints": self.attributes.fingerprints,
-        }
-        write_json(self.work / PLAN, plan)
+        fingerprints = self.attributes.fingerprints
+        write_plan(
+            self.work, BuildPlan(self.plan_digest, dict(settings), self.unit_rows, fingerprints)
+        )
         return dict(settings), group
 
-    def _begun(self, arrays: Sequence[ArraySpec]) -> zarr.Group | None:
-        """Return the store that was begun, if all its arrays can still be opened."""
+    def _open_partial(self, arrays: Sequence[ArraySpec]) -> zarr.Group | None:
+        """Return the unfinished store, if all its arrays can still be opened."""
         try:
             group = zarr.open_group(self._partial, mode="r+")
             whole = all(isinstance(group[a.name], zarr.Array) for a in arrays)
@@ -176,7 +175,7 @@ class StoreBuilder:
         return group if whole else None
 
     def pending(self) -> list[range]:
-        """Return the units not yet written, or no longer as they were, as ranges of rows."""
+        """Return the units that are not written, or are damaged, as ranges of rows."""
         units = [
             range(start, min(start + self.unit_rows, self.num_rows))
             for start in range(0, self.num_rows, self.unit_rows)
@@ -184,7 +183,7 @@ class StoreBuilder:
         return [
             rows
             for i, rows in enumerate(units)
-            if not unit_is_whole(self.work, self.group, i, rows)
+            if read_whole_unit(self.work, self.group, i, rows) is None
         ]
 
     def write(
@@ -194,12 +193,12 @@ class StoreBuilder:
         *,
         encode_settings: Sequence[EncodeSettings] | None = None,
     ) -> None:
-        """Write one whole unit and then its mark, which keeps the settings of each row.
+        """Write one whole unit, then its mark with the settings of each row.
 
         Raises
         ------
         ContractError
-            If a float array holds NaN or infinity, or the disk refuses.
+            If a float array holds NaN or infinity, or the disk cannot be written.
         """
         for name, values in content.items():
             if values.dtype.kind == "f" and not np.isfinite(values).all():
@@ -211,26 +210,25 @@ class StoreBuilder:
             with writing_to(self.out):
                 array[rows.start : rows.stop] = values
                 flush(self._partial, name, array, rows)
-        mark: dict[str, Any] = {"rows": [rows.start, rows.stop], "sha256": content_digest(content)}
-        if encode_settings is not None:
-            mark |= settings_columns(encode_settings)
+        settings = None if encode_settings is None else list(encode_settings)
+        mark = UnitMark(rows, content_digest(content), settings)
         with writing_to(self.out):
-            write_json(mark_path(self.work, rows.start // self.unit_rows), mark)
+            write_json(mark_path(self.work, rows.start // self.unit_rows), mark.document())
 
     def unit_digests(self) -> list[str]:
         """Return the recorded digest of every unit written."""
-        return [mark["sha256"] for mark in self._marks()]
+        return [mark.sha256 for mark in self._marks()]
 
-    def _marks(self) -> list[dict[str, Any]]:
-        num_units = -(-self.num_rows // self.unit_rows)
-        return [json.loads(mark_path(self.work, i).read_text()) for i in range(num_units)]
+    def _marks(self) -> list[UnitMark]:
+        files = [mark_path(self.work, i) for i in range(-(-self.num_rows // self.unit_rows))]
+        return [UnitMark.from_document(json.loads(file.read_text())) for file in files]
 
     def metadata(self, name: str) -> bytes:
         """Return the zarr.json of one array."""
         return (self._partial / name / "zarr.json").read_bytes()
 
     def discard(self) -> None:
-        """Forget what was built; the store at the final path stays as it is."""
+        """Delete the unfinished store; the one at the final path stays as it is."""
         shutil.rmtree(self.work)
 
     def finish(self) -> None:
@@ -238,7 +236,7 @@ class StoreBuilder:
         with writing_to(self.out):
             for orphan in self._partial.rglob("*.partial"):
                 orphan.unlink()
-            self.group.attrs.put(self._record())
+            self.group.attrs.put(self._group_attributes())
             write_copy(self._partial)
             old = self.work / "old.zarr"
             if self.out.exists():
@@ -246,18 +244,24 @@ class StoreBuilder:
             self._partial.rename(self.out)
             shutil.rmtree(self.work)
 
-    def _record(self) -> dict[str, Any]:
+    def _group_attributes(self) -> dict[str, Any]:
         """Return the group's attributes, with digests of all in the store and of themselves."""
         marks = self._marks()
-        units: dict[str, Any] = {"rows": self.unit_rows, "sha256": [m["sha256"] for m in marks]}
-        settings = [settings_of(mark) for mark in marks]
+        settings = [mark.settings for mark in marks]
+        columns: dict[str, list[int]] = {}
         if all(settings):
-            units |= settings_columns([row for rows in settings if rows for row in rows])
-        metadata = {
-            name: digest_file(self._partial / name / "zarr.json")
-            for name in sorted(self.group.array_keys())
-        }
+            columns = settings_columns([row for rows in settings if rows for row in rows])
+        units = UnitRecord(
+            rows=self.unit_rows,
+            sha256=[mark.sha256 for mark in marks],
+            batch_sizes=columns.get("batch_sizes"),
+            threads=columns.get("threads"),
+            metadata_sha256={
+                name: digest_file(self._partial / name / "zarr.json")
+                for name in sorted(self.group.array_keys())
+            },
+        )
         record = self.attributes.model_copy(update={"complete": True}).model_dump()
-        record["units"] = units | {"metadata_sha256": metadata}
+        record["units"] = units.model_dump(exclude_none=True)
         plain = json.loads(json.dumps(record))
         return {**plain, "record_sha256": digest_of(plain)}

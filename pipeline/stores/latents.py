@@ -1,4 +1,4 @@
-"""latents.zarr: posterior mean and log-variance of every scan, and loading them for training."""
+"""latents.zarr: posterior mean and log-variance of every scan, stored and loaded for training."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,13 +16,13 @@ from pipeline.stores.open_store import OpenStore
 from schemas.errors import ContractError
 
 MEMORY_SHARE = 0.5
-"""Share of the free memory that resident latents may take; networks and copies need the rest."""
+"""Share of the free memory that latents may take; networks and copies need the rest."""
 
 LOAD_CHUNKS = 32
-"""Chunks read at once: enough to keep Zarr's threads busy, little beside what is loaded."""
+"""Chunks read at once: enough to keep Zarr's threads busy, in little memory."""
 
 BLOCK_SCANS = 64
-"""Scans of resident latents that are handed out at once where all are gone through."""
+"""Scans in a block of `Latents.blocks`."""
 
 LOGVAR_RANGE = (-30.0, 20.0)
 """As in MONAI's AutoencoderKL; keeps float16 finite."""
@@ -58,14 +58,14 @@ def sample_posterior(
     *,
     generator: torch.Generator,
 ) -> Float[Tensor, "B C X Y Z"]:
-    """Return one fresh sample a scan."""
+    """Return one fresh sample of each scan's posterior."""
     noise = torch.randn(mean.shape, generator=generator, device=mean.device)
     return mean + (0.5 * logvar).exp() * noise
 
 
 @dataclass(frozen=True, slots=True)
 class Latents:
-    """A set of scans' posteriors, whole in memory (host or device), float16."""
+    """Posteriors of a set of scans, whole in memory (host or device), float16."""
 
     scan_ids: list[str]
     mean: Float[Tensor, "N C X Y Z"]
@@ -75,13 +75,13 @@ class Latents:
     device: torch.device | None = None
     """Where batches go; None is where the latents are."""
     _batch: dict[int, Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
-    """Room for the batch size used last: new memory for each batch would cost as much again."""
+    """Buffer of the batch size used last: new memory for each batch would cost as much again."""
 
     def __len__(self) -> int:
         return len(self.scan_ids)
 
     def to(self, device: torch.device) -> "Latents":
-        """Return the same with batches on this device, and all latents too where it has room."""
+        """Return these latents with batches on the device, and all latents too if it has room."""
         if device.type == "cuda":
             free, _ = torch.cuda.mem_get_info(device)
             if self.mean.nbytes + self.logvar.nbytes > free * MEMORY_SHARE:
@@ -108,12 +108,12 @@ class Latents:
 
     def _take(self, values: Tensor, index: Tensor) -> Tensor:
         # Six times as fast as values[index] on the CPU.
-        room = self._batch.get(len(index))
-        if room is None:
+        buffer = self._batch.get(len(index))
+        if buffer is None:
             self._batch.clear()
-            room = values.new_empty((len(index), *values.shape[1:]))
-            self._batch[len(index)] = room
-        taken = torch.index_select(values, 0, index.to(values.device), out=room)
+            buffer = values.new_empty((len(index), *values.shape[1:]))
+            self._batch[len(index)] = buffer
+        taken = torch.index_select(values, 0, index.to(values.device), out=buffer)
         return taken.to(self.device, torch.float32, copy=True)
 
 
@@ -151,11 +151,11 @@ class LatentStore(OpenStore):
 
     @property
     def chunk_scans(self) -> int:
-        """Scans a chunk."""
+        """Number of scans in a chunk."""
         return int(self.array("posterior_mean").chunks[0])
 
     def bytes_of(self, num_scans: int) -> int:
-        """Return the memory that so many scans take (bytes)."""
+        """Return the memory (bytes) that `num_scans` scans take."""
         return bytes_of_latents(self.latent_shape, num_scans)
 
     def read_finite(self, name: str, rows: slice) -> np.ndarray:
@@ -171,7 +171,7 @@ class LatentStore(OpenStore):
         return values
 
     def check_finite(self, name: str, values: np.ndarray, rows: Sequence[int]) -> None:
-        """Refuse values (of these rows of one array) that are not finite, naming the scan."""
+        """Refuse values that are not finite; `rows` are the rows of the array they belong to."""
         sums = values.sum(axis=tuple(range(1, values.ndim)), dtype=np.float32)
         bad = np.flatnonzero(~np.isfinite(sums))
         if bad.size:

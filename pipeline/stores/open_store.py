@@ -13,50 +13,51 @@ import zarr
 from pydantic import ValidationError
 
 from pipeline.runtime.digests import digest_file, digest_of
-from pipeline.stores.build_units import settings_of
+from pipeline.stores.build_units import row_settings
 from schemas.errors import ContractError
-from schemas.stores import SCHEMA_VERSION, StoreAttributes, StoreKind
+from schemas.stores import SCHEMA_VERSION, StoreAttributes, StoreKind, UnitRecord
 
-GROUP = {"zarr_format": 3, "node_type": "group"}
-"""What the group's zarr.json says beside its attributes."""
-OURS = {"kind", "fingerprints", "scan_ids", "record_sha256"}
-"""Attributes of every store of this project; damage does not take them all."""
+GROUP_DOCUMENT = {"zarr_format": 3, "node_type": "group"}
+"""The group's zarr.json without its attributes."""
+STORE_ATTRIBUTES = {"kind", "fingerprints", "scan_ids", "record_sha256"}
+"""Attributes of every store of this project; a damaged one still has some of them."""
 
-HEAL = "restore it, or `pipeline verify --repair` if it is a latent store"
+REMEDY = "restore it, or `pipeline verify --repair` if it is a latent store"
 
 
 class RecordError(ContractError):
-    """A store's own record, from which everything else in it is checked, is damaged."""
+    """Damage in a store's record: the group's zarr.json, from which all else in it is checked."""
 
     scan_ids: tuple[str, ...] = ()
-    """The scans as far as they can still be read."""
+    """The scan ids that can still be read."""
 
 
-def read_record(path: Path) -> tuple[zarr.Group, StoreAttributes, dict[str, Any]]:
-    """Return a store's group, its attributes, and what is recorded about its units.
+def read_record(path: Path) -> tuple[zarr.Group, StoreAttributes, UnitRecord]:
+    """Return a store's group, its attributes, and the record of its units.
 
     Raises
     ------
     RecordError
-        If the record does not agree with its own digest, or is no record at all.
+        If the record does not agree with its own digest, or is not a record.
     ContractError
         If the path is no store, of another schema version, or not complete.
     """
     if not (path / "zarr.json").is_file():
-        if _building(path):
+        if _is_being_built(path):
             hint = "still being built; run the same command again"
         else:
             hint = "this folder is none" if path.exists() else "no such folder"
         raise ContractError(f"{path}: expected a Zarr store, found none ({hint})")
     raw = _raw_attributes(path)
     try:
-        units = raw.pop("units", None)
+        unit_record = raw.pop("units", None)
         version = raw.get("schema_version")
         if version != SCHEMA_VERSION:
             raise ContractError(
                 f"{path}: schema version {version}, expected {SCHEMA_VERSION}; make it again"
             )
         attributes = StoreAttributes.model_validate(raw)
+        units = None if unit_record is None else UnitRecord.model_validate(unit_record)
         group = zarr.open_group(path, mode="r")
     except (ValidationError, ValueError, KeyError, TypeError, FileNotFoundError) as error:
         reason = str(error).splitlines()[0]
@@ -75,22 +76,22 @@ def _raw_attributes(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise ContractError(f"{file}: {error.strerror}") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise RecordError(f"{file}: damaged, no store's record; {HEAL}") from error
-    if not OURS & raw.keys():
+        raise RecordError(f"{file}: damaged, no store's record; {REMEDY}") from error
+    if not STORE_ATTRIBUTES & raw.keys():
         raise ContractError(f"{path}: no store of this project")
     ids = raw.get("scan_ids")
     document.pop("consolidated_metadata", None)
     digest = raw.pop("record_sha256", None)
-    if document != GROUP or digest not in (None, digest_of(raw)):
-        hurt = RecordError(f"{file}: damaged, differs from its own digest; {HEAL}")
-        hurt.scan_ids = tuple(map(str, ids)) if isinstance(ids, list) else ()
-        raise hurt
+    if document != GROUP_DOCUMENT or digest not in (None, digest_of(raw)):
+        damage = RecordError(f"{file}: damaged, differs from its own digest; {REMEDY}")
+        damage.scan_ids = tuple(map(str, ids)) if isinstance(ids, list) else ()
+        raise damage
     return raw
 
 
-def hurt_metadata(path: Path, units: dict[str, Any]) -> list[str]:
-    """Return the arrays whose zarr.json is not the recorded one."""
-    recorded: dict[str, str] = units.get("metadata_sha256", {})
+def damaged_arrays(path: Path, units: UnitRecord) -> list[str]:
+    """Return the names of the arrays whose zarr.json is missing or differs from its digest."""
+    recorded = units.metadata_sha256
     files = {name: path / name / "zarr.json" for name in recorded}
     return [
         name
@@ -105,27 +106,27 @@ class OpenStore:
     Raises
     ------
     ContractError
-        If the path is no store, of another kind or schema version, not complete, or if what
-        describes its content is damaged.
+        If the path is no store, of another kind or schema version, not complete, or if its
+        metadata are damaged.
     """
 
     remedy = "make it anew"
-    """What to do about scans that are not in it."""
+    """Remedy that an error names for scans that are not in the store."""
 
     def __init__(self, path: Path, *, kind: StoreKind | None = None) -> None:
         self.group, self.attributes, units = read_record(path)
         if kind is not None and self.attributes.kind != kind:
             raise ContractError(f"{path}: a {self.attributes.kind} store, expected {kind}")
-        hurt = hurt_metadata(path, units)
-        if hurt:
+        damaged = damaged_arrays(path, units)
+        if damaged:
             raise ContractError(
-                f"{path / hurt[0] / 'zarr.json'}: damaged or missing; run `pipeline verify {path}"
-                " --repair`, or restore it"
+                f"{path / damaged[0] / 'zarr.json'}: damaged or missing; run `pipeline verify"
+                f" {path} --repair`, or restore it"
             )
         self.path = path
-        self.unit_rows: int = units["rows"]
-        self.unit_digests: list[str] = units["sha256"]
-        self.encode_settings = settings_of(units)
+        self.unit_rows = units.rows
+        self.unit_digests = units.sha256
+        self.encode_settings = row_settings(units.batch_sizes, units.threads)
         self.digest = digest_of([self.attributes.fingerprints, self.unit_digests])
         self.row_of = {scan_id: i for i, scan_id in enumerate(self.attributes.scan_ids)}
 
@@ -149,7 +150,7 @@ class OpenStore:
         return [self.row_of[s] for s in scan_ids]
 
     def array(self, name: str) -> zarr.Array[Any]:
-        """Return one array, unread."""
+        """Return one array without reading it."""
         array = self.group[name]
         assert isinstance(array, zarr.Array)
         return array
@@ -161,14 +162,14 @@ class OpenStore:
 
     @contextmanager
     def reading(self, name: str) -> Iterator[None]:
-        """Turn what goes wrong while an array is read into one clear line."""
+        """Turn an error of reading an array into a ContractError of one line."""
         try:
             yield
         except (ValueError, RuntimeError, OSError) as error:
-            what = re.split(r"[.:] Stored", str(error))[0]  # crc32c adds both sums as bytes
-            heal = "verify --repair" if self.attributes.kind == "latents" else "verify"
+            reason = re.split(r"[.:] Stored", str(error))[0]  # crc32c adds both sums as bytes
+            command = "verify --repair" if self.attributes.kind == "latents" else "verify"
             raise ContractError(
-                f"{self.path}: {name} is damaged ({what:.100}); run `pipeline {heal}`"
+                f"{self.path}: {name} is damaged ({reason:.100}); run `pipeline {command}`"
             ) from error
 
     def fingerprint_rows(self) -> dict[str, int]:
@@ -176,14 +177,14 @@ class OpenStore:
         return {fingerprint: i for i, fingerprint in enumerate(self.attributes.fingerprints)}
 
 
-def _building(path: Path) -> bool:
+def _is_being_built(path: Path) -> bool:
     return path.with_name(path.name + ".building").exists()
 
 
 def is_current(path: Path, attributes: StoreAttributes) -> bool:
-    """Tell whether a complete store with these very attributes is already at `path`.
+    """Return whether a complete store with these very attributes is already at `path`.
 
-    Removes what an interrupted swap may have left beside it.
+    If so, the work folder that an interrupted swap may have left is removed.
     """
     try:
         current = OpenStore(path).attributes.model_copy(update={"complete": False}) == attributes

@@ -1,4 +1,4 @@
-"""What was made of what: stores of two studies may hold the same scan ids."""
+"""Check that stores belong together: stores of two studies may hold the same scan ids."""
 
 from collections.abc import Callable, Sequence
 
@@ -22,25 +22,27 @@ def semantic_fingerprint(latent: str, *, ldae: str) -> str:
 def check_same_scans(
     latents: OpenStore, volumes: VolumeStore, scan_ids: Sequence[str] | None = None
 ) -> None:
-    """Refuse volumes that these latents were not encoded from; scans of one store alone may be.
+    """Refuse volumes that these latents were not encoded from.
+
+    Scans that only one of the stores holds are not compared.
 
     Raises
     ------
     ContractError
         Naming a scan.
     """
-    made = latents.attributes
-    known = {
-        "autoencoder": made.digests["autoencoder"],
-        "precision": made.params["encode"]["precision"],
+    attributes = latents.attributes
+    encoded_by = {
+        "autoencoder": attributes.digests["autoencoder"],
+        "precision": attributes.params["encode"]["precision"],
     }
-    others, both = _of_others(
-        latents, volumes, scan_ids, lambda volume: latent_fingerprint(volume, **known)
+    others, shared = _mismatched_scans(
+        latents, volumes, scan_ids, lambda volume: latent_fingerprint(volume, **encoded_by)
     )
     if others:
         raise ContractError(
             f"{volumes.path}: {others[0]} is not the volume that its latent in {latents.path} was"
-            f" encoded from ({len(others)} of {both} scans); give the study's own volumes, or"
+            f" encoded from ({len(others)} of {shared} scans); give the study's own volumes, or"
             " run `pipeline encode` again"
         )
 
@@ -48,7 +50,9 @@ def check_same_scans(
 def check_same_latents(
     semantics: OpenStore, latents: LatentStore, scan_ids: Sequence[str] | None = None
 ) -> None:
-    """Refuse latents that these y_sem were not made of; scans of one store alone may be.
+    """Refuse latents that these y_sem were not computed from.
+
+    Scans that only one of the stores holds are not compared.
 
     Raises
     ------
@@ -56,29 +60,32 @@ def check_same_latents(
         Naming a scan.
     """
     ldae = semantics.attributes.digests.get("ldae", "")
-    others, both = _of_others(
+    others, shared = _mismatched_scans(
         semantics, latents, scan_ids, lambda latent: semantic_fingerprint(latent, ldae=ldae)
     )
     if others:
         raise ContractError(
             f"{latents.path}: the latent of {others[0]} is not the one that {semantics.path} was"
-            f" made of ({len(others)} of {both} scans); run `pipeline embed` on these latents"
+            f" made of ({len(others)} of {shared} scans); run `pipeline embed` on these latents"
         )
 
 
-def _of_others(
-    made: OpenStore,
+def _mismatched_scans(
+    derived: OpenStore,
     sources: OpenStore,
     scan_ids: Sequence[str] | None,
     fingerprint: Callable[[str], str],
 ) -> tuple[list[str], int]:
-    """Return the scans of both stores that were made of something else, and how many both hold."""
-    names = scan_ids or made.attributes.scan_ids
-    both = [name for name in names if name in made.row_of and name in sources.row_of]
+    """Return the shared scans that were derived from other content, and the number of shared ones.
+
+    `fingerprint` gives the fingerprint that a scan of `derived` has, from that of its source.
+    """
+    names = scan_ids or derived.attributes.scan_ids
+    shared = [name for name in names if name in derived.row_of and name in sources.row_of]
     others = [
         name
-        for name in both
-        if made.attributes.fingerprints[made.row_of[name]]
+        for name in shared
+        if derived.attributes.fingerprints[derived.row_of[name]]
         != fingerprint(sources.attributes.fingerprints[sources.row_of[name]])
     ]
-    return others, len(both)
+    return others, len(shared)

@@ -1,6 +1,6 @@
-"""A second copy of a store's record, from which a damaged one is written again.
+"""A second copy of a store's record (the group's zarr.json), to restore a damaged one.
 
-It is a file in the folder of the store's first array: there no reader of Zarr lists files.
+The copy lies in the folder of the store's first array, where no reader of Zarr lists files.
 """
 
 import json
@@ -13,32 +13,32 @@ NAME = "record.json"
 
 
 def write_copy(store: Path) -> None:
-    """Copy the record, the group's zarr.json, into the folder of the first array."""
+    """Copy the record into the folder of the first array."""
     array = min(file.parent for file in store.glob("*/zarr.json"))
     write_atomic(array / NAME, (store / "zarr.json").read_bytes())
 
 
 def copy_differs(store: Path) -> bool:
-    """Return whether there is a copy, and it is not the record byte for byte."""
+    """Return whether there is a copy that differs from the record in any byte."""
     copies = sorted(store.glob(f"*/{NAME}"))
     return any(copy.read_bytes() != (store / "zarr.json").read_bytes() for copy in copies)
 
 
 def restore_record(store: Path) -> bool:
-    """Write the record again from its copy; return whether there is a sound one.
+    """Write the record again from an undamaged copy; return whether there was one.
 
-    Stores that were made before there were copies have none.
+    Stores of earlier versions have no copy.
     """
     for copy in sorted(store.glob(f"*/{NAME}")):
         content = copy.read_bytes()
-        if _is_sealed(content):
+        if _agrees_with_digest(content):
             with writing_to(store):
                 write_atomic(store / "zarr.json", content)
             return True
     return False
 
 
-def _is_sealed(content: bytes) -> bool:
+def _agrees_with_digest(content: bytes) -> bool:
     """Return whether a record agrees with its own digest."""
     try:
         attributes = dict(json.loads(content)["attributes"])

@@ -1,4 +1,4 @@
-"""Latents that do not fit in memory, behind the interface of those that do."""
+"""Latents read from the store chunk by chunk, for those that do not fit in memory."""
 
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
@@ -31,10 +31,11 @@ class ChunkedPosteriors(Protocol):
 
 
 class StreamedLatents:
-    """A set of scans' posteriors, read chunk by chunk when they are asked for.
+    """Posteriors of a set of scans, read chunk by chunk on demand.
 
-    The chunks used last stay in memory. Training asks in an order that stays within a window of
-    that many chunks (`pipeline.training.batches`), so that each is read once an epoch.
+    The interface is that of `Latents`. The chunks used last stay in memory. Training takes scans
+    in an order that stays within a window of that many chunks (`pipeline.training.batches`), so
+    that each chunk is read once an epoch.
     """
 
     def __init__(
@@ -45,7 +46,7 @@ class StreamedLatents:
         self.device: torch.device | None = None
         self.chunks_in_memory = chunks_in_memory
         self._rows = np.array(store.rows_of(scan_ids), dtype=np.int64)
-        self._held: OrderedDict[int, Chunk] = OrderedDict()
+        self._recent_chunks: OrderedDict[int, Chunk] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self.scan_ids)
@@ -56,7 +57,7 @@ class StreamedLatents:
         return tuple((self._rows // self.store.chunk_scans).tolist())
 
     def to(self, device: torch.device) -> "StreamedLatents":
-        """Give batches on this device from now on."""
+        """Return itself, with batches on this device from now on."""
         self.device = device
         return self
 
@@ -80,26 +81,26 @@ class StreamedLatents:
             yield torch.from_numpy(index), torch.from_numpy(mean[at]), torch.from_numpy(logvar[at])
 
     def _take(self, index: Tensor) -> tuple[Tensor, Tensor]:
-        found = []
+        picked = []
         for row in self._rows[index.cpu().numpy()].tolist():
             chunk, at = divmod(row, self.store.chunk_scans)
             mean, logvar = self._chunk(chunk)
-            found.append((mean[at], logvar[at]))
-        means, logvars = zip(*found, strict=True)
+            picked.append((mean[at], logvar[at]))
+        means, logvars = zip(*picked, strict=True)
         stacked = torch.from_numpy(np.stack([np.stack(means), np.stack(logvars)]))
         mean, logvar = stacked.to(self.device).float()
         return mean, logvar
 
     def _chunk(self, chunk: int) -> Chunk:
-        if chunk in self._held:
-            self._held.move_to_end(chunk)
+        if chunk in self._recent_chunks:
+            self._recent_chunks.move_to_end(chunk)
         else:
-            while len(self._held) >= self.chunks_in_memory:
-                self._held.popitem(last=False)
+            while len(self._recent_chunks) >= self.chunks_in_memory:
+                self._recent_chunks.popitem(last=False)
             start = chunk * self.store.chunk_scans
             rows = slice(start, min(start + self.store.chunk_scans, len(self.store)))
-            self._held[chunk] = (
+            self._recent_chunks[chunk] = (
                 self.store.read_finite("posterior_mean", rows),
                 self.store.read_finite("posterior_logvar", rows),
             )
-        return self._held[chunk]
+        return self._recent_chunks[chunk]

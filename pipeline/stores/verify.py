@@ -1,4 +1,4 @@
-"""Check a store against its own record: what is hurt, and which scans that touches."""
+"""Compare a store with its recorded digests and name the damaged scans."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -6,35 +6,35 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.stores.build_units import chunk_file, content_digest, rows_per_file
-from pipeline.stores.open_store import OpenStore, hurt_metadata, read_record
+from pipeline.stores.open_store import OpenStore, damaged_arrays, read_record
 from schemas.errors import ContractError
 
 
 def verify_store(path: Path) -> dict[str, str]:
-    """Read everything and compare it with the recorded digests.
+    """Read every array, compare it with its recorded digests, and return the damaged scans.
 
-    Returns the damaged scans: scan id → what is wrong. Empty means sound.
+    The result maps scan id → fault; it is empty for an undamaged store.
 
     Raises
     ------
     RecordError
-        If its own record is damaged: then no scan can be trusted.
+        If the store's record is damaged: then no scan can be trusted.
     ContractError
         If the path is no store.
     """
     _, attributes, units = read_record(path)
-    without = hurt_metadata(path, units)
-    if without:
-        reason = f"{without[0]}/zarr.json, which describes its array, is damaged or missing"
+    arrays = damaged_arrays(path, units)
+    if arrays:
+        reason = f"{arrays[0]}/zarr.json, which describes its array, is damaged or missing"
         return dict.fromkeys(attributes.scan_ids, reason)
     store = OpenStore(path)
-    hurt: dict[str, str] = {}
+    damaged: dict[str, str] = {}
     for unit, expected in enumerate(store.unit_digests):
-        hurt |= _hurt_in(store, unit_rows(store, unit), expected)
-    return hurt
+        damaged |= _damaged_in(store, unit_rows(store, unit), expected)
+    return damaged
 
 
-def refuse_hurt(store: OpenStore) -> None:
+def refuse_damaged(store: OpenStore) -> None:
     """Refuse a damaged store before hours are spent on it.
 
     Raises
@@ -42,11 +42,11 @@ def refuse_hurt(store: OpenStore) -> None:
     ContractError
         Naming the first damaged scan and the remedy.
     """
-    gaps = next(missing_chunks(store), None)
-    hurt = {"a chunk file": f"{gaps} is missing"} if gaps else verify_store(store.path)
-    if hurt:
-        scan_id, reason = next(iter(hurt.items()))
-        count = "" if gaps else f"{len(hurt)} scans damaged, first "
+    gap = next(missing_chunks(store), None)
+    damaged = {"a chunk file": f"{gap} is missing"} if gap else verify_store(store.path)
+    if damaged:
+        scan_id, reason = next(iter(damaged.items()))
+        count = "" if gap else f"{len(damaged)} scans damaged, first "
         raise ContractError(
             f"{store.path}: {count}{scan_id} ({reason}); see `pipeline verify {store.path}"
             " --repair`"
@@ -54,7 +54,7 @@ def refuse_hurt(store: OpenStore) -> None:
 
 
 def missing_chunks(store: OpenStore) -> Iterator[str]:
-    """Yield the chunk files that should be there and are not, without reading any."""
+    """Yield the chunk files that are missing, without reading any."""
     for name, array in sorted(store.group.arrays()):
         for start in range(0, len(store), rows_per_file(array)):
             file = chunk_file(name, array, start)
@@ -63,11 +63,11 @@ def missing_chunks(store: OpenStore) -> Iterator[str]:
 
 
 def unit_rows(store: OpenStore, unit: int) -> range:
-    """Return the rows of a unit."""
+    """Return the range of rows of a unit."""
     return range(unit * store.unit_rows, min((unit + 1) * store.unit_rows, len(store)))
 
 
-def _hurt_in(store: OpenStore, rows: range, expected: str) -> dict[str, str]:
+def _damaged_in(store: OpenStore, rows: range, expected: str) -> dict[str, str]:
     arrays = dict(sorted(store.group.arrays()))
     try:
         content = {name: store.read(name, slice(rows.start, rows.stop)) for name in arrays}
@@ -86,13 +86,13 @@ def _hurt_in(store: OpenStore, rows: range, expected: str) -> dict[str, str]:
 
 
 def _unreadable_rows(store: OpenStore, rows: range, reason: str) -> dict[str, str]:
-    """Name the very scans where a shard has a checksum for each, else all of the unit."""
+    """Return the unreadable scans of a shard with a checksum for each, else all of the unit."""
     ids = store.attributes.scan_ids
-    found: dict[str, str] = {}
+    damaged: dict[str, str] = {}
     for name, array in store.group.arrays():
         for row in rows if array.shards is not None else ():
             try:
                 store.read(name, row)
             except ContractError as error:
-                found[ids[row]] = str(error)
-    return found or dict.fromkeys(ids[rows.start : rows.stop], reason)
+                damaged[ids[row]] = str(error)
+    return damaged or dict.fromkeys(ids[rows.start : rows.stop], reason)

@@ -1,4 +1,4 @@
-"""volumes.zarr: preprocessed volumes on the MNI grid, and how each came there."""
+"""volumes.zarr: preprocessed volumes on the MNI grid, each with the way back to its file."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -21,7 +21,7 @@ if TYPE_CHECKING:  # preprocessing writes volumes without torch, which takes sec
 ROWS_PER_SHARD = 16
 ROWS_PER_SMALL_CHUNK = 1024
 BIAS_GRID = GridParams(shape=(18, 22, 18), zooms=12.0)
-"""Where bias fields are sampled, whatever the grid of the volumes: N4's knots lie 25 mm apart."""
+"""Grid of the bias fields, on any grid of the volumes; N4's knots lie 25 mm apart."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +94,7 @@ def _arrays(shape: tuple[int, ...]) -> list[ArraySpec]:
 
 
 def write_volumes(out: Path, attributes: StoreAttributes, rows: Iterator[VolumeRow]) -> None:
-    """Write a volume store. `rows` come in the order of attributes.scan_ids.
+    """Write a volume store from rows in the order of attributes.scan_ids.
 
     The store appears under `out` only when it is complete. Hold `lock_store(out)` around it.
     """
@@ -123,8 +123,8 @@ class VolumeStore(OpenStore):
         return VolumeRow(**{name: self.read(name, index) for name in names if name in self.group})
 
     @property
-    def knows_bias(self) -> bool:
-        """Whether it holds bias fields, which stores of earlier versions do not."""
+    def has_bias(self) -> bool:
+        """Whether the store holds bias fields; stores of earlier versions do not."""
         return "log_bias" in self.group
 
     def read_unit_interval(self, rows: slice) -> np.ndarray:
@@ -141,8 +141,8 @@ class VolumeStore(OpenStore):
         """
         import torch
 
-        read = (self.read("volume", row) for row in self.rows_of(scan_ids))
-        return torch.stack([torch.from_numpy(volume) for volume in read])[:, None].float() / 255
+        volumes = (self.read("volume", row) for row in self.rows_of(scan_ids))
+        return torch.stack([torch.from_numpy(volume) for volume in volumes])[:, None].float() / 255
 
 
 def open_volumes(path: Path) -> VolumeStore:

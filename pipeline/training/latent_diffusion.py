@@ -20,7 +20,7 @@ from pipeline.runtime.digests import digest_of
 from pipeline.stores.latents import MEMORY_SHARE
 from pipeline.stores.provenance import check_same_scans
 from pipeline.stores.streaming import StreamedLatents
-from pipeline.stores.verify import refuse_hurt
+from pipeline.stores.verify import refuse_damaged
 from pipeline.stores.volumes import VolumeStore
 from pipeline.training.autoencoder import final_metrics
 from pipeline.training.batches import WINDOW_CHUNKS
@@ -258,7 +258,7 @@ def _load(
     if not present["val"]:
         early = " and no early stop" if params.patience else ""
         log.warning("%s: no validation scan; no validation figures%s", store.path, early)
-    refuse_hurt(store)
+    refuse_damaged(store)
     needed = store.bytes_of(sum(len(ids) for ids in present.values()))
     if needed <= MEMORY_SHARE * available_memory():
         return {split: store.load(ids) for split, ids in present.items()}

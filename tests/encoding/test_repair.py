@@ -15,7 +15,7 @@ from pipeline.stores.builder import StoreBuilder
 from pipeline.stores.latents import open_latents
 from pipeline.stores.open_store import RecordError
 from pipeline.stores.record_copy import copy_differs
-from pipeline.stores.verify import refuse_hurt, verify_store
+from pipeline.stores.verify import refuse_damaged, verify_store
 from schemas.errors import ContractError
 from schemas.params import EncodeParams
 from tests.support.volumes import make_volumes, subjects
@@ -266,4 +266,4 @@ def test_volumes_are_named_one_by_one(tmp_path):
     assert len(hurt) == 1
     assert next(iter(hurt)) in subjects(5)
     with pytest.raises(ContractError, match="1 scans damaged"):
-        refuse_hurt(store)
+        refuse_damaged(store)
