@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from sklearn import metrics as sk
 
-from pipeline.probes.protocols import PREDICTION_COLUMNS, ProbeResults, fit_probes
+from pipeline.probes.protocols import fit_probes
+from pipeline.probes.results import PREDICTION_COLUMNS, ProbeResults
 from schemas.results import Counts, ProbeMetrics
 from tests.support.probe_cohort import QUICK, assert_same_fit, cohort
 

@@ -9,6 +9,7 @@ from pipeline.models.ldae import build_diffusion, unet_config
 from pipeline.stores import latents
 from pipeline.stores.latents import Latents, open_latents
 from pipeline.training.batches import batch_rows
+from pipeline.training.latent_batches import LatentData
 from pipeline.training.latent_modules import DenoiserModule
 from schemas.errors import ContractError
 from tests.support.tiny_training import ldm
@@ -26,7 +27,7 @@ def test_fewer_scans_than_a_batch_lower_it_to_what_can_be_cut(latents_path, spli
     }
     diffusion = build_diffusion(config)
     params = ldm(batch_size=50, accumulate=5)
-    module = DenoiserModule(diffusion.denoiser, params, diffusion, loaded, "sample")
+    module = DenoiserModule(diffusion.denoiser, params, LatentData(diffusion, loaded, "sample"))
     assert module.batch_size == 10
     assert "only 12 training scans" in caplog.text
 
@@ -38,9 +39,9 @@ def test_the_stored_draw_of_a_scan_never_changes(latents_path, split):
     unet = unet_config(ldm().denoiser, in_channels=3)
     config = {"unet": unet, "diffusion": {}, "prediction": "epsilon"}
     diffusion = build_diffusion(config | {"statistics": [3, 1, 1, 1]})
-    module = DenoiserModule(diffusion.denoiser, ldm(), diffusion, loaded, "stored_draw")
-    both = module.clean("train", torch.tensor([3, 5]))
-    torch.testing.assert_close(module.clean("train", torch.tensor([5, 3])), both.flip(0))
+    module = DenoiserModule(diffusion.denoiser, ldm(), LatentData(diffusion, loaded, "stored_draw"))
+    both = module.data.fixed_z_0("train", torch.tensor([3, 5]))
+    torch.testing.assert_close(module.data.fixed_z_0("train", torch.tensor([5, 3])), both.flip(0))
     mean = loaded["train"].take_mean(torch.tensor([3, 5]))
     spread = (0.5 * loaded["train"].logvar[[3, 5]].float()).exp()
     assert float(((both - mean) / spread).std()) == pytest.approx(1, abs=0.1)
