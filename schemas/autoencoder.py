@@ -1,4 +1,4 @@
-"""Parameters of the frozen autoencoder: where it comes from, and how one is trained."""
+"""Parameters of the frozen autoencoder: its source, and its training."""
 
 from pathlib import Path
 from typing import Annotated, Literal

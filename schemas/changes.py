@@ -1,4 +1,4 @@
-"""What differs between two sets of parameters, in words."""
+"""Differences between two sets of parameters, in words."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,7 +8,7 @@ MISSING = object()
 
 
 def flattened(values: Mapping[str, Any], section: str = "") -> dict[str, Any]:
-    """Return nested values as {a.b.c: value}; tuples as lists, as JSON has them."""
+    """Return nested values as {a.b.c: value}, tuples as lists, as in JSON."""
     flat: dict[str, Any] = {}
     for key, value in values.items():
         name = f"{section}.{key}" if section else key
@@ -20,7 +20,7 @@ def flattened(values: Mapping[str, Any], section: str = "") -> dict[str, Any]:
 
 
 def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """Return one `key: old, now new` for each value that differs."""
+    """Return `key: old, now new` for each value that differs."""
     before, now = flattened(old), flattened(new)
     names = list(dict.fromkeys([*now, *before]))
     return [
@@ -30,10 +30,10 @@ def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def listed(found: list[str]) -> str:
+def listed(lines: list[str]) -> str:
     """Return changes as one line, the first few of many."""
-    more = f"; and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
-    return "; ".join(found[:SHOWN]) + more
+    more = f"; and {len(lines) - SHOWN} more" if len(lines) > SHOWN else ""
+    return "; ".join(lines[:SHOWN]) + more
 
 
 def _word(values: Mapping[str, Any], name: str) -> str:

@@ -1,4 +1,4 @@
-"""A SLURM cluster as the user describes it in slurm.yaml."""
+"""Settings of a SLURM cluster, read from slurm.yaml."""
 
 from typing import Annotated
 

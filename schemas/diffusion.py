@@ -1,4 +1,4 @@
-"""Parameters of stages 1 and 2, on latents or, for the baseline, on voxels."""
+"""Parameters of stages 1 and 2 of training, on latents or, for the baseline, on voxels."""
 
 from pathlib import Path
 from typing import Annotated, Literal

@@ -1,4 +1,4 @@
-"""Errors meant for users: one line that names the thing, what was expected, and the remedy."""
+"""Errors for users: one line with the object, the expected value, and the remedy."""
 
 import re
 
@@ -26,7 +26,7 @@ class TrainingError(PipelineError):
 
 
 def in_plain_words(message: str) -> str:
-    """Return pydantic's message as "expected …": what a value must be, not how it was read."""
+    """Return pydantic's message as "expected …", without the words on parsing."""
     wanted = message.split(", unable to parse", maxsplit=1)[0].replace("Value error, ", "")
     wanted = wanted.replace("Input should be", "expected")
     # Python's words for a section, and for a mapping such as cohort.columns.

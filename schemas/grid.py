@@ -1,4 +1,4 @@
-"""The grid that volumes lie on: shape and affine, parsed once and then trusted."""
+"""Grids of volumes: shape and affine, validated once."""
 
 from typing import Annotated, Any, Literal
 
@@ -7,9 +7,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from schemas.section import Section, Triple
 
 ZOOMS_TOLERANCE_MM = 0.01
-"""Voxel sizes that differ by less are the same."""
+"""Voxel sizes that differ by less are equal."""
 AFFINE_TOLERANCE = 1e-3
-"""Affines whose entries (mm) differ by less place voxels alike."""
+"""Affines whose entries (mm) differ by less are equal."""
 
 Row = tuple[float, float, float, float]
 
@@ -24,7 +24,7 @@ class GridParams(Section):
 
 
 class Grid(BaseModel):
-    """Voxels in MNI152 world coordinates."""
+    """A voxel grid in MNI152 world coordinates."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -42,21 +42,21 @@ class Grid(BaseModel):
         return x, y, z
 
     def same_zooms(self, other: "Grid") -> bool:
-        """Return whether voxels have the size of another grid's, within ZOOMS_TOLERANCE_MM."""
+        """Return whether both grids have voxels of one size, within ZOOMS_TOLERANCE_MM."""
         pairs = zip(self.zooms, other.zooms, strict=True)
         return all(abs(a - b) <= ZOOMS_TOLERANCE_MM for a, b in pairs)
 
     def same_voxels(self, other: "Grid") -> bool:
-        """Return whether every voxel lies where the other grid's does, within AFFINE_TOLERANCE."""
+        """Return whether both grids have the same voxels, within AFFINE_TOLERANCE."""
         pairs = zip(sum(self.affine, ()), sum(other.affine, ()), strict=True)
         return self.shape == other.shape and all(abs(a - b) <= AFFINE_TOLERANCE for a, b in pairs)
 
     def as_params(self) -> GridParams:
-        """Return the parameters of preprocessing that name this shape and voxel size."""
+        """Return the preprocessing parameters of this shape and voxel size."""
         return GridParams(shape=self.shape, zooms=self.zooms[0])
 
     def document(self) -> dict[str, Any]:
-        """Return the grid as stores and model folders record it, for JSON."""
+        """Return the grid as JSON values, as stores and model folders record it."""
         return self.model_dump(mode="json")
 
     def __str__(self) -> str:
@@ -64,5 +64,5 @@ class Grid(BaseModel):
 
 
 def times(values: tuple[float, ...]) -> str:
-    """Return 56×72×64."""
+    """Return numbers joined by ×, as in 56×72×64."""
     return "×".join(f"{value:g}" for value in values)

@@ -1,4 +1,4 @@
-"""The contracts as JSON Schema, for those who read our files without our code."""
+"""JSON Schemas of the contracts, for readers of the files without this package."""
 
 from typing import Any
 

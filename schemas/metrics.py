@@ -1,4 +1,4 @@
-"""The shape of metric files: fixed keys, units in the names, intervals beside the values."""
+"""Metric files: fixed keys, units in the names, values with intervals."""
 
 from typing import Literal
 

@@ -159,14 +159,14 @@ class PreprocessParams(Section):
     def content(self) -> dict[str, Any]:
         """Return the parameters that decide a volume's voxels: all but the QC thresholds.
 
-        Of the intensities, only those that are used, so that stores made before there was a choice
-        keep their fingerprints.
+        Parameters of the other intensity scale are left out, so that stores from before there was
+        a choice keep their fingerprints.
         """
         unused = "intensity" if self.intensity == "percentiles" else "intensity_percentiles"
         return self.model_dump(mode="json", exclude={"qc", "max_bytes", unused})
 
     def recorded(self) -> dict[str, Any]:
-        """Return all parameters as stores record them; `intensity` only where it was chosen."""
+        """Return all parameters as stores record them, `intensity` only if not the default."""
         usual = {"intensity"} if self.intensity == "percentiles" else set()
         return self.model_dump(mode="json", exclude=usual)
 

@@ -1,4 +1,4 @@
-"""What every params section is made of: closed, frozen, documented fields."""
+"""Base classes and types of the params sections: closed, frozen, documented fields."""
 
 import re
 from typing import Annotated, Literal

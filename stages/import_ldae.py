@@ -60,15 +60,15 @@ def import_ldae(
     --probe disease_classifier.ckpt --mean semantic_mean.pt --std semantic_std.pt --out models/ldae
     """
     settings: Settings = context.obj
-    from pipeline.models.conversion.published_import import Choices, Files
+    from pipeline.models.conversion.published_import import ImportChoices, ImportFiles
     from pipeline.models.conversion.published_import import import_ldae as take_in
 
     imported = take_in(
-        Files(decoder=decoder, encoder=encoder, probe=probe, mean=mean, std=std),
+        ImportFiles(decoder=decoder, encoder=encoder, probe=probe, mean=mean, std=std),
         out,
         ae=ae,
         device=settings.device(),
-        choices=Choices(
+        choices=ImportChoices(
             weights=weights,
             stage_1=stage_1,
             half=half,

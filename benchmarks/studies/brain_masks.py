@@ -24,7 +24,7 @@ from pipeline.imaging.brain import bet_mask, deepbet_mask, hdbet_mask, stripped_
 from pipeline.imaging.geometry import bounding_box, crop_affine, to_ras
 from pipeline.imaging.header import zooms_of
 from pipeline.imaging.read import read_scan
-from pipeline.labels.scan_records import Record
+from pipeline.labels.scan_records import ScanRecord
 from pipeline.sources.bids_source import bids_records
 
 SKIPPED = "already stripped"
@@ -55,9 +55,9 @@ def load(path: Path) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float64]]:
     return np.ascontiguousarray(data[box]), crop_affine(affine, box)
 
 
-def mixed(records: list[Record]) -> Iterator[Record]:
+def mixed(records: list[ScanRecord]) -> Iterator[ScanRecord]:
     """Yield the scans so that datasets (letters of the subject's name) take turns."""
-    groups: dict[str, list[Record]] = {}
+    groups: dict[str, list[ScanRecord]] = {}
     for record in records:
         name = "".join(c for c in record.subject_id.removeprefix("sub-") if c.isalpha())
         groups.setdefault(name, []).append(record)
@@ -65,7 +65,7 @@ def mixed(records: list[Record]) -> Iterator[Record]:
     return (record for record in chain.from_iterable(turns) if record is not None)
 
 
-def measure(record: Record, missing: list[str]) -> Iterator[dict[str, object]]:
+def measure(record: ScanRecord, missing: list[str]) -> Iterator[dict[str, object]]:
     """Yield a row for each missing method; a brain without its skull gets a single empty one."""
     data, affine = load(record.path)
     voxel_ml = float(np.prod(zooms_of(affine))) / 1000

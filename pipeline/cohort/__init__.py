@@ -1,1 +1,1 @@
-"""Which scans: manifest, quarantine list, subject-level split."""
+"""The cohort: manifest of scans, quarantine list, subject-level split."""

@@ -1,4 +1,4 @@
-"""candidates.csv: the images of a scan in the order in which they are tried, and what is odd."""
+"""candidates.csv: the images of each scan, in the order in which they are tried."""
 
 import io
 from collections.abc import Iterable
@@ -7,25 +7,25 @@ from pathlib import Path
 
 import pandas as pd
 
-from pipeline.labels.scan_records import Record, read_table
+from pipeline.labels.scan_records import ScanRecord, read_table
 from pipeline.runtime.files import write_atomic
 from schemas.errors import ContractError
 from schemas.manifest import CANDIDATE_COLUMNS
 
 FILE = "candidates.csv"
-"""Its name; it lies beside the manifest."""
+"""File name; it lies beside the manifest."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cohort:
-    """What `pipeline cohort` finds."""
+    """Scans of an input: those taken, those refused, and further images of each."""
 
     manifest: pd.DataFrame
     """One row a scan (schemas.manifest)."""
     refused: pd.DataFrame
     """One row an image that is not taken, with the reason."""
     candidates: pd.DataFrame
-    """Further images of a scan, and what is odd about each."""
+    """One row an image of scans with several, or with oddities (schemas.manifest)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +34,11 @@ class Candidate:
 
     path: str
     note: str
-    """What is odd about it; empty for nothing."""
+    """Oddities of the image; empty for none."""
 
 
-def candidate_table(records: Iterable[Record]) -> pd.DataFrame:
-    """Return the images, by absolute paths, of records that have several or something odd."""
+def candidate_table(records: Iterable[ScanRecord]) -> pd.DataFrame:
+    """Return the images (absolute paths) of records with several images or with oddities."""
     rows = []
     for record in records:
         if record.notes or record.others:
@@ -48,7 +48,7 @@ def candidate_table(records: Iterable[Record]) -> pd.DataFrame:
 
 
 def write_candidates(candidates: pd.DataFrame, path: Path) -> None:
-    """Write the table; paths below its folder become relative. Without rows there is no file."""
+    """Write the table, paths below its folder as relative ones; without rows, remove the file."""
     if candidates.empty:
         path.unlink(missing_ok=True)
         return
@@ -63,7 +63,7 @@ def write_candidates(candidates: pd.DataFrame, path: Path) -> None:
 
 
 def read_candidates(path: Path) -> dict[str, list[Candidate]]:
-    """Return scan_id → images in the order in which they are tried; {} where there is no file.
+    """Return scan_id → images in the order in which they are tried; {} if there is no file.
 
     Raises
     ------
@@ -80,9 +80,9 @@ def read_candidates(path: Path) -> dict[str, list[Candidate]]:
 
 
 def candidates_of(table: pd.DataFrame, folder: Path) -> dict[str, list[Candidate]]:
-    """Return scan_id → images of a table whose paths may be relative to a folder."""
-    found: dict[str, list[Candidate]] = {}
+    """Return scan_id → images from a table, whose relative paths start at `folder`."""
+    images: dict[str, list[Candidate]] = {}
     filled = table.dropna(subset=["scan_id", "path"]).fillna({"note": ""})
     for scan_id, path, note in filled[list(CANDIDATE_COLUMNS)].itertuples(index=False):
-        found.setdefault(scan_id, []).append(Candidate(str(folder.absolute() / path), note))
-    return found
+        images.setdefault(scan_id, []).append(Candidate(str(folder.absolute() / path), note))
+    return images

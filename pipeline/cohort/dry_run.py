@@ -1,4 +1,4 @@
-"""What a dry run says: which scans would be taken, with which labels, and which not."""
+"""Text of a dry run: scans that would be taken, their labels, and what would be refused."""
 
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -14,15 +14,15 @@ from schemas.errors import ScanError
 from schemas.manifest import MANIFEST_COLUMNS, SELECTION
 
 SHOWN = 20
-"""Scans, and refused scans, that are named."""
+"""Largest number of scans, and of refused scans, that are listed by name."""
 NO_LABELS = ("scan_id", "subject_id", "session_id", "path", "source_digest", "split")
 
 
 def header_faults(manifest: pd.DataFrame) -> dict[str, str]:
-    """Return what the headers of a manifest's files say against them, by scan id."""
+    """Return scan id → fault, for the files of a manifest whose header cannot be used."""
     with ThreadPoolExecutor(max(1, min(8, available_cpus()))) as pool:
-        found = list(pool.map(_header_fault, map(Path, manifest["path"])))
-    return {s: f for s, f in zip(manifest["scan_id"], found, strict=True) if f is not None}
+        faults = list(pool.map(_header_fault, map(Path, manifest["path"])))
+    return {s: f for s, f in zip(manifest["scan_id"], faults, strict=True) if f is not None}
 
 
 def _header_fault(path: Path) -> str | None:
@@ -33,16 +33,16 @@ def _header_fault(path: Path) -> str | None:
     return None
 
 
-def preview_lines(found: Cohort, faults: Mapping[str, str], *, every: bool) -> Iterator[str]:
-    """Yield counts, label columns, scans, what is refused and what is left out, with reasons.
+def preview_lines(cohort: Cohort, faults: Mapping[str, str], *, every: bool) -> Iterator[str]:
+    """Yield counts, label columns, scans, refused images and other images, with reasons.
 
     `faults` are those of headers: `cohort` takes such files, `preprocess` will refuse them, or try
-    the next of the session. `every` lists all, else the first few.
+    the next image of the session. With `every` all are listed, else the first few.
     """
-    manifest = found.manifest
-    left = found.refused[found.refused["stage"] == SELECTION]
-    refused = found.refused[found.refused["stage"] != SELECTION]
-    notes = dict(found.candidates.drop_duplicates("scan_id")[["scan_id", "note"]].to_numpy())
+    manifest = cohort.manifest
+    left = cohort.refused[cohort.refused["stage"] == SELECTION]
+    refused = cohort.refused[cohort.refused["stage"] != SELECTION]
+    notes = dict(cohort.candidates.drop_duplicates("scan_id")[["scan_id", "note"]].to_numpy())
     subjects = manifest.groupby("split")["subject_id"].nunique()
     splits = ", ".join(f"{split} {count}" for split, count in subjects.items())
     people = counted(manifest["subject_id"].nunique(), "subject")
@@ -53,8 +53,8 @@ def preview_lines(found: Cohort, faults: Mapping[str, str], *, every: bool) -> I
     yield ""
     yield "label (filled)"
     for name in manifest.columns.drop(list(NO_LABELS)):
-        own = "" if name in MANIFEST_COLUMNS else ", kept under its own name"
-        yield f"  {name} ({manifest[name].notna().mean():.0%}{own})"
+        kept = "" if name in MANIFEST_COLUMNS else ", kept under its own name"
+        yield f"  {name} ({manifest[name].notna().mean():.0%}{kept})"
     sections = {
         "taken": [
             f"  {r.scan_id}  {r.split}  {r.path}" + (f"  ({note})" if note else "")

@@ -1,4 +1,4 @@
-"""Any cohort in: a manifest with one row a usable file, and a quarantine list of the rest."""
+"""Read any cohort: a manifest with one row a usable file, a quarantine list of the rest."""
 
 import logging
 import re
@@ -13,17 +13,17 @@ import pandas as pd
 
 from pipeline.cohort.candidates import Cohort, candidate_table
 from pipeline.cohort.manifest import typed
-from pipeline.cohort.split import lopsided, split_subjects, splits_given
+from pipeline.cohort.split import missing_classes, split_subjects, splits_given
 from pipeline.labels.columns import ALIASES, DEFAULT_NAMES, IDENTITY, label_table, shown_path
 from pipeline.labels.people_tables import PARTICIPANTS, label_records, read_participants
 from pipeline.labels.personal_columns import leave_out_personal
-from pipeline.labels.scan_records import Record, tidy_path, walk
+from pipeline.labels.scan_records import ScanRecord, tidy_path, walk
 from pipeline.runtime.devices import available_cpus
 from pipeline.runtime.digests import digest_image
 from pipeline.runtime.progress import progress
 from pipeline.sources.dicom_files import is_dicom
 from pipeline.sources.file_kinds import READ as IMAGES
-from pipeline.sources.read_source import collect
+from pipeline.sources.read_source import read_source
 from schemas.errors import ContractError, ParamsError
 from schemas.manifest import MANIFEST_COLUMNS, QUARANTINE_COLUMNS, SELECTION
 from schemas.params import CohortParams
@@ -32,12 +32,12 @@ log = logging.getLogger(__name__)
 
 SAFE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
 MAX_ID = 128
-"""Letters of a scan id; file systems end names at 255, and endings and hashes come on top."""
+"""Longest scan id; file systems end names at 255 letters, and suffixes and hashes are added."""
 TABLES = {".csv", ".tsv", ".parquet"}
 
 
 def detect_source(path: Path) -> Literal["bids", "folder", "table", "volumes", "dicom"]:
-    """Return what an input path is, by its content.
+    """Return the kind of an input path, by its content.
 
     Raises
     ------
@@ -95,21 +95,21 @@ def build_cohort(
 
     Label columns that are not in the contract are kept under their own names. Missing and empty
     files and duplicate scan ids go to the quarantine list with a reason. Rows are in order of
-    scan_id. The source data are only read.
+    scan_id. The source data are never changed.
 
     Parameters
     ----------
     cache
         Folder for converted DICOM series.
     dry_run
-        Convert nothing and leave out digests, except those that duplicates are judged by.
+        Convert nothing, and compute no digests but those that tell duplicates from other files.
     judged
-        Whether labels will be: warn of those that a split lacks.
+        Whether labels will be judged: warn of classes that a split lacks.
 
     Raises
     ------
     ContractError
-        If the input is not there, is malformed, or holds no usable scan.
+        If the input is missing, is malformed, or holds no usable scan.
     """
     source = input_path or params.input
     if source is None:
@@ -117,10 +117,10 @@ def build_cohort(
     if not source.exists():
         raise ContractError(f"{source}: no such file or folder")
     columns = {ALIASES.get(key, key): value for key, value in params.columns.items()}
-    _warn_of_slips(columns)
+    _warn_of_misspelt_columns(columns)
     named = [name for name in IDENTITY if name in columns]
     if named == ["session_id"] and (source / PARTICIPANTS).is_file():
-        named = []  # the column of participants.tsv that tells visits apart
+        named = []  # the column of visits in participants.tsv
     if named and params.source != "table":
         raise ParamsError(
             f"cohort.columns: {', '.join(named)} come from the files themselves where"
@@ -138,13 +138,13 @@ def build_cohort(
     _warn_of_copies(table, source)
     table["split"] = _splits(table, params, source)
     for label in ("diagnosis", "sex") if judged else ():
-        lacking = lopsided(table, label)
-        if lacking is not None:
+        missing = missing_classes(table, label)
+        if missing is not None:
             log.warning(
                 "%s: %s; probes of it cannot be judged there (another cohort.split.seed, or a"
                 " column `split` of yours)",
                 label,
-                lacking,
+                missing,
             )
     extra = [name for name in table.columns if name not in MANIFEST_COLUMNS]
     manifest = table[[*MANIFEST_COLUMNS, *extra]]
@@ -161,8 +161,8 @@ def _splits(table: pd.DataFrame, params: CohortParams, source: Path) -> list[str
     return [splits[name] for name in table["subject_id"]]
 
 
-def _warn_of_slips(columns: Mapping[str, str]) -> None:
-    """Tell of names that look like one of those with a meaning; any other is a label's own."""
+def _warn_of_misspelt_columns(columns: Mapping[str, str]) -> None:
+    """Warn of names that look like a misspelt label with a meaning; any other is a new label."""
     meant = [*DEFAULT_NAMES, *ALIASES, *IDENTITY]
     for name, column in columns.items():
         near = get_close_matches(name, meant, 1, cutoff=0.76) if name not in meant else []
@@ -184,10 +184,10 @@ def _labelled(
     cache: Path | None,
     *,
     dry_run: bool,
-) -> tuple[list[Record], list[dict[str, str]]]:
-    """Return the source's scans with their labels, and quarantine rows of what is not taken."""
+) -> tuple[list[ScanRecord], list[dict[str, str]]]:
+    """Return the source's scans with their labels, and quarantine rows of the images not taken."""
     people = read_participants(source, columns)
-    records, refused = collect(params, source, columns, cache, listed=people, dry_run=dry_run)
+    records, refused = read_source(params, source, columns, cache, listed=people, dry_run=dry_run)
     if params.source != "table":
         label_records(source, records, people, columns)
     leave_out_personal(records, columns, params.leave_out, str(source))
@@ -195,28 +195,30 @@ def _labelled(
 
 
 def _sound(
-    records: list[Record], *, dry_run: bool
-) -> tuple[list[Record], list[str], list[dict[str, str]]]:
-    """Split records into sound ones with their digests, and quarantine rows."""
+    records: list[ScanRecord], *, dry_run: bool
+) -> tuple[list[ScanRecord], list[str], list[dict[str, str]]]:
+    """Return the usable records with their digests, and quarantine rows of the others."""
     refused: list[dict[str, str]] = []
-    there: list[Record] = []
+    readable: list[ScanRecord] = []
     for record in sorted(records, key=lambda r: (r.scan_id, str(r.path))):
         fault = _fault(record)
         if fault:
             refused.append(_row(record, fault))
         else:
-            there.append(record)
-    shared = Counter(record.scan_id for record in there)
+            readable.append(record)
+    shared = Counter(record.scan_id for record in readable)
     with ThreadPoolExecutor(max(1, min(8, available_cpus()))) as pool:
-        made = pool.map(lambda r: "" if dry_run and shared[r.scan_id] == 1 else _digest(r), there)
-        digests = list(progress(made, total=len(there), label="Digests"))
-    groups: dict[str, list[tuple[Record, str]]] = {}
-    for record, digest in zip(there, digests, strict=True):
-        if digest.startswith("!"):
-            refused.append(_row(record, digest[1:]))
+        running = pool.map(
+            lambda r: ("", None) if dry_run and shared[r.scan_id] == 1 else _digest(r), readable
+        )
+        digests = list(progress(running, total=len(readable), label="Digests"))
+    groups: dict[str, list[tuple[ScanRecord, str]]] = {}
+    for record, (digest, fault) in zip(readable, digests, strict=True):
+        if fault:
+            refused.append(_row(record, fault))
         else:
             groups.setdefault(record.scan_id, []).append((record, digest))
-    sound: list[tuple[Record, str]] = []
+    sound: list[tuple[ScanRecord, str]] = []
     for same in groups.values():
         first, digest = same[0]
         equal = all(other == digest for _, other in same)
@@ -224,19 +226,19 @@ def _sound(
             sound.append(same[0])
         for record, _ in same[1:] if equal else same:
             others = ", ".join(r.path.name for r, _ in same if r is not record)
-            what = "an identical copy of" if equal else "different content under one id as in"
-            reason = f"duplicate scan id: {what} {others or first.path.name}"
+            relation = "an identical copy of" if equal else "different content under one id as in"
+            reason = f"duplicate scan id: {relation} {others or first.path.name}"
             if equal and record.labels != first.labels:
                 reason += f"; its labels differ ({_differences(first, record)})"
                 log.warning("%s: %s; the first is kept", record.scan_id, reason)
             # Two visits without a column that tells them apart are the commonest cause.
-            told = "" if equal or record.session_id else "; give visits a session_id"
-            refused.append(_row(record, reason + told))
+            remedy = "" if equal or record.session_id else "; give visits a session_id"
+            refused.append(_row(record, reason + remedy))
     return [record for record, _ in sound], [digest for _, digest in sound], refused
 
 
-def _differences(kept: Record, other: Record) -> str:
-    """Return the labels that two records of one image disagree on."""
+def _differences(kept: ScanRecord, other: ScanRecord) -> str:
+    """Return in words the labels in which two records of one image differ."""
     names = {**kept.labels, **other.labels}
     return ", ".join(
         f"{name} {kept.labels.get(name)!s} and {other.labels.get(name)!s}"
@@ -246,7 +248,7 @@ def _differences(kept: Record, other: Record) -> str:
 
 
 def _warn_of_copies(table: pd.DataFrame, source: Path) -> None:
-    """Name people who share an image: as two subjects they may end in two splits."""
+    """Warn of subjects that share an image: they may end in two splits."""
     known = table[table["source_digest"] != ""]
     for _, same in known.groupby("source_digest", sort=False):
         if same["subject_id"].nunique() > 1:
@@ -255,7 +257,7 @@ def _warn_of_copies(table: pd.DataFrame, source: Path) -> None:
             log.warning("one image under several subjects: %s (%s)", names, ", ".join(files))
 
 
-def _fault(record: Record) -> str | None:
+def _fault(record: ScanRecord) -> str | None:
     if record.path == Path():
         return "no path given"
     if not record.subject_id:
@@ -274,15 +276,15 @@ def _fault(record: Record) -> str | None:
         return f"cannot be read ({error.strerror})"
 
 
-def _digest(record: Record) -> str:
-    """Return the digest of a record's file, or "!" and why there is none."""
+def _digest(record: ScanRecord) -> tuple[str, str | None]:
+    """Return the digest of a record's file and None, or "" and the fault of the file."""
     try:
-        return digest_image(record.path)
+        return digest_image(record.path), None
     except OSError as error:
-        return f"!cannot be read ({error.strerror})"
+        return "", f"cannot be read ({error.strerror})"
 
 
-def _row(record: Record, reason: str) -> dict[str, str]:
+def _row(record: ScanRecord, reason: str) -> dict[str, str]:
     return {
         "scan_id": record.scan_id,
         "path": "" if record.path == Path() else str(record.path),

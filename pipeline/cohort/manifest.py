@@ -1,4 +1,4 @@
-"""manifest.csv: written whole, validated when read."""
+"""Write manifest.csv, and read it back with its contract checked."""
 
 import io
 from pathlib import Path
@@ -16,7 +16,7 @@ REQUIRED_CELLS = ("scan_id", "subject_id", "path", "source_digest", "split")
 
 
 def write_manifest(manifest: pd.DataFrame, path: Path) -> None:
-    """Write a manifest; paths below its folder become relative, so that the folder can move."""
+    """Write a manifest with paths below its folder as relative ones, so that it can move."""
     check_manifest(manifest, path)
     folder = path.parent.resolve()
     table = manifest.copy()
@@ -43,7 +43,7 @@ def read_manifest(path: Path) -> pd.DataFrame:
 
 
 def typed(table: pd.DataFrame, path: Path) -> pd.DataFrame:
-    """Turn text columns into numbers: the required ones, and labels that hold nothing else.
+    """Return the table with numbers in numeric columns, and in labels that hold nothing else.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Which scans train, validate and test: from a manifest, or anew from subject names."""
+"""Scan ids of each split: from a manifest, or by subjects named in scan ids."""
 
 import logging
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ def split_of_store(
 ) -> dict[str, list[str]]:
     """Return the scan ids of each split for a store.
 
-    Without a manifest, subjects are what the scan ids say (`subjects_of`), split by names alone.
+    Without a manifest, subjects are read from the scan ids (`subjects_of`) and split by a hash.
     """
     if manifest is not None:
         return scans_by_split(read_manifest(manifest))

@@ -1,4 +1,4 @@
-"""The split: by subject, as the user's own column says, or from a hash in exact shares."""
+"""Split subjects into train, val and test: by the user's column, or by a hash in exact shares."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,20 +24,20 @@ WORDS: dict[str, Split] = {
 def splits_given(
     cells: "pd.Series[str]", subjects: "pd.Series[str]", source: Path
 ) -> "pd.Series[str]":
-    """Return the split that a column of the user's gives each scan.
+    """Return the split of each scan from the user's column.
 
     Raises
     ------
     ContractError
-        If a cell is empty or says something else, or a subject is in two splits.
+        If a cell is empty or no split, or a subject is in two splits.
     """
     words = cells.astype("string").str.strip().str.lower()
     splits: pd.Series[str] = words.map(WORDS).astype(object)
     if splits.isna().any():
         row = splits[splits.isna()].index[0]
-        said = "is empty" if pd.isna(words[row]) else f"is {cells[row]!r}"
+        state = "is empty" if pd.isna(words[row]) else f"is {cells[row]!r}"
         raise ContractError(
-            f"{source}: split of {subjects[row]} {said}, expected train, val or test"
+            f"{source}: split of {subjects[row]} {state}, expected train, val or test"
             f" ({splits.isna().sum()} of {len(splits)} scans); correct it, or rename the column"
             " for a split by hash"
         )
@@ -50,18 +50,18 @@ def splits_given(
     return splits
 
 
-def lopsided(table: pd.DataFrame, column: str) -> str | None:
-    """Return which values of a label train or test lacks, though several subjects have them.
+def missing_classes(table: pd.DataFrame, column: str) -> str | None:
+    """Return in words which classes train or test lacks though several subjects have them.
 
-    None where neither does. What val lacks costs no figure of its own.
+    None if both have all. Classes that val lacks do not matter: no figure is computed on val alone.
     """
     people = table.groupby("subject_id")[["split", column]].first().dropna()
     counts = pd.crosstab(people["split"], people[column])
     common = counts.loc[:, counts.sum() >= len(counts)]
-    judged = common.loc[common.index.intersection(["train", "test"])]
+    needed = common.loc[common.index.intersection(["train", "test"])]
     missing = [
         f"no {value} in {split}"
-        for split, row in judged.iterrows()
+        for split, row in needed.iterrows()
         for value, count in row.items()
         if count == 0
     ]
@@ -74,8 +74,8 @@ def split_subjects(strata: Mapping[str, str], params: SplitParams) -> dict[str, 
     Within each stratum (a label such as the diagnosis, or "") subjects are ranked by a hash of
     seed and id. Their relative ranks are merged and the shares are cut off: train, val, test. So
     the shares are exact to one subject, every stratum is spread evenly, and neither the order of
-    the rows nor the number of scans matters. Each share that is asked for gets a subject while
-    there are enough. Adding subjects can move a few others near the cuts.
+    the rows nor the number of scans matters. Each share above 0 gets a subject if there are
+    enough. Adding subjects can move a few others near the cuts.
     """
     ranked: list[tuple[float, int, str]] = []
     for stratum in sorted(set(strata.values())):
@@ -95,7 +95,7 @@ def split_subjects(strata: Mapping[str, str], params: SplitParams) -> dict[str, 
 
 
 def _counts(total: int, params: SplitParams) -> tuple[int, int]:
-    """Return the sizes of train and val; no share asked for is empty if `total` allows."""
+    """Return the sizes of train and val; no share above 0 is empty if `total` allows."""
     shares = (params.train, params.val, max(0.0, 1 - params.train - params.val))
     wanted = [share > 1e-9 for share in shares]
     train = round(total * params.train)

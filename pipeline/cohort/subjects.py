@@ -1,4 +1,4 @@
-"""Whose scan it is, from its id alone, and how a few scans stand for many subjects."""
+"""Subjects of scans: read from scan ids, and used to order scans."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,7 @@ import pandas as pd
 def subjects_of(scan_ids: Sequence[str]) -> list[str]:
     """Return the subject of each scan: the `sub-…` its id begins with.
 
-    Ids of other kinds, from the column of a table, say nothing; each is taken for a subject.
+    Ids of other kinds, from the column of a table, name no subject; each counts as one.
     """
     return [s.split("_")[0] if s.startswith("sub-") else s for s in scan_ids]
 
@@ -21,7 +21,10 @@ def many_subjects_first(subjects: Sequence[str]) -> list[int]:
 
 
 def scans_of_others(subjects: Sequence[str]) -> list[int]:
-    """Return for each scan one of another subject, half the list away or next; [] for one alone."""
+    """Return for each scan the place of one of another subject; [] if there is one subject only.
+
+    It lies half the list away, or at the next place of another subject.
+    """
     count = len(subjects)
     if len(set(subjects)) < 2:
         return []

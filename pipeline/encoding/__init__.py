@@ -1,1 +1,1 @@
-"""Phase 1, volumes.zarr to latents.zarr and semantics.zarr: encode, repair, embed."""
+"""Encoding: volumes.zarr to latents.zarr, latents.zarr to semantics.zarr, and repair."""

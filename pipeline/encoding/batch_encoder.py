@@ -1,4 +1,4 @@
-"""The frozen autoencoder over uint8 volumes, in batches of one size."""
+"""Encode uint8 volumes with the frozen autoencoder, in batches of one size."""
 
 import logging
 from collections.abc import Callable
@@ -16,11 +16,11 @@ log = logging.getLogger(__name__)
 
 
 class BatchEncoder:
-    """Encodes whole units of scans, `batch_size` at a time.
+    """Encoder of whole units of scans, `batch_size` at a time.
 
-    Every batch has the same number of scans (the last is filled up), so that a latent never
-    depends on how many scans came with it. Another batch size may change its last bit: the size is
-    one for a whole unit and is kept with the unit.
+    Every batch has the same number of scans (the last is padded), so that a latent never depends
+    on the number of scans encoded with it. Another batch size may change its last bit: a whole
+    unit has one size, which is recorded with it.
     """
 
     def __init__(
@@ -43,9 +43,9 @@ class BatchEncoder:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return mean and log-variance, float16 (N, C, x, y, z), of uint8 (N, X, Y, Z).
 
-        When the device's memory does not hold a batch, all of these scans start again in batches
-        of half the size, and so do those that follow. `advance` gets the number of scans done, or
-        undone.
+        If the device's memory does not hold a batch, all of these scans are encoded again in
+        batches of half the size, and so are those that follow. `advance` is called with the number
+        of scans encoded, or with a negative number when they are encoded again.
 
         Raises
         ------
@@ -57,7 +57,7 @@ class BatchEncoder:
             try:
                 parts = []
                 for start in range(0, len(volumes), self.batch_size):
-                    parts.append(self._batch(volumes[start : start + self.batch_size]))
+                    parts.append(self._encode_batch(volumes[start : start + self.batch_size]))
                     done.append(len(parts[-1][0]))
                     advance(done[-1])
                 return np.concatenate([m for m, _ in parts]), np.concatenate([v for _, v in parts])
@@ -84,7 +84,7 @@ class BatchEncoder:
             torch.cuda.empty_cache()
 
     @torch.inference_mode()
-    def _batch(self, batch: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _encode_batch(self, batch: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         count = len(batch)
         if count < self.batch_size:
             batch = np.concatenate([batch, np.repeat(batch[-1:], self.batch_size - count, axis=0)])

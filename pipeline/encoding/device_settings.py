@@ -1,4 +1,4 @@
-"""How a device encodes: arithmetic, batch size and threads."""
+"""Settings of a device for encoding: arithmetic, batch size, threads."""
 
 import copy
 import logging
@@ -20,33 +20,33 @@ from schemas.section import Precision
 log = logging.getLogger(__name__)
 
 MAX_BATCH = {"cuda": 16, "cpu": 4}
-"""Beyond these nothing gets faster."""
+"""Largest batch sizes; larger ones are no faster."""
 LIVE_TENSORS = 4.0
 """Memory at the peak of a forward pass, in units of the input and output of its widest layer.
 Measured on the CPU with four scans a batch, two autoencoders: 2.8 and 3.6 (fp32), 1.3 and 1.9
 (bf16)."""
 AGREEMENT = 0.02
-"""Largest relative error of bf16 latents that is taken for the same."""
+"""Largest relative error of bf16 latents at which bf16 is chosen."""
 
 
 def scan_bytes(autoencoder: FrozenAutoencoder, grid: tuple[int, ...]) -> int:
     """Return the memory (bytes, fp32) that one scan takes at the peak of its forward pass.
 
-    From the shapes alone: nothing is computed.
+    It is found from shapes alone, without computing.
     """
     net = copy.deepcopy(autoencoder.net).to("meta")
     if isinstance(net, Autoencoder) and net.boxes is not None:
         grid, net.boxes, net.box = net.boxes, None, None  # one box at a time
     widest = 0
 
-    def look(_: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+    def measure(_: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
         nonlocal widest
         tensors = [x for x in (*inputs, output) if isinstance(x, Tensor)]
         widest = max(widest, sum(x.nbytes for x in tensors))
 
     for module in net.modules():
         if not list(module.children()):
-            module.register_forward_hook(look)
+            module.register_forward_hook(measure)
     with torch.inference_mode():
         net.encode(torch.empty(1, 1, *grid, device="meta"))
     return int(LIVE_TENSORS * widest)
@@ -55,7 +55,7 @@ def scan_bytes(autoencoder: FrozenAutoencoder, grid: tuple[int, ...]) -> int:
 def find_batch_size(
     autoencoder: FrozenAutoencoder, grid: tuple[int, ...], device: torch.device, *, sharing: int = 1
 ) -> int:
-    """Return a power of two of scans that fits in the free memory, `sharing` processes at once."""
+    """Return the largest power of two of scans that fits in the memory of `sharing` processes."""
     free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else available_memory()
     fits = int(MEMORY_SHARE * free / sharing / scan_bytes(autoencoder, grid))
     largest = MAX_BATCH.get(device.type, MAX_BATCH["cpu"])
@@ -67,7 +67,7 @@ def find_batch_size(
 def find_precision(
     autoencoder: FrozenAutoencoder, sample: np.ndarray, device: torch.device
 ) -> Precision:
-    """Return bf16 where the device has it and it agrees with fp32 on `sample`, else fp32.
+    """Return bf16 if the device computes it and its latents of `sample` agree with fp32, else fp32.
 
     Parameters
     ----------
@@ -96,9 +96,9 @@ def choose_settings(
     *,
     sharing: int = 1,
 ) -> tuple[str, EncodeSettings]:
-    """Return precision, batch size and threads: those asked for, else what suits the device.
+    """Return precision, batch size and threads: those of `params`, else chosen for the device.
 
-    `sharing` processes encode on the device at once.
+    `sharing` processes encode on the device at the same time.
     """
     precision, batch_size = params.precision, params.batch_size
     if precision == "auto":

@@ -1,4 +1,4 @@
-"""latents.zarr → semantics.zarr: y_sem of every scan."""
+"""Embed scans: write y_sem of every latent to semantics.zarr."""
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
@@ -40,7 +40,7 @@ def embed_latents(
     device: torch.device,
     volumes: VolumeStore | None = None,
 ) -> int:
-    """Write y_sem (scan, dim) float32 of posterior means, and return the number of scans.
+    """Write y_sem (scan, dim), float32, of posterior means; return the number of scans.
 
     Raises
     ------
@@ -71,7 +71,7 @@ def embed_latents(
     with lock_store(out):
         if is_current(out, attributes):
             return len(latents)
-        tell_other_ldae(out, ldae.digest)
+        warn_of_other_ldae(out, ldae.digest)
         refuse_damaged(latents)
         if volumes is not None:
             check_same_scans(latents, volumes)
@@ -97,7 +97,7 @@ def embed_latents(
 def _readers(
     volumes: VolumeStore | None, batches: Sequence[Sequence[str]], device: torch.device
 ) -> Iterator[Callable[[], Tensor] | None]:
-    """Yield what gives the volumes of each batch to the encoder; the next is read meanwhile."""
+    """Yield a function that returns the volumes of each batch; the next batch is read ahead."""
     if volumes is None:
         yield from (None for _ in batches)
         return
@@ -139,16 +139,16 @@ def check_same_autoencoder(latents: LatentStore, ldae: FrozenLdae) -> None:
         )
     if latents.latent_shape != tuple(ldae.config["latent_shape"]):
         grid = "×".join(map(str, ldae.config["grid"]["shape"]))
-        made = f"preprocess to {grid} voxels and encode"
-        remedy = made if "imported" in ldae.config else "train on this store"
+        preprocess = f"preprocess to {grid} voxels and encode"
+        remedy = preprocess if "imported" in ldae.config else "train on this store"
         raise ContractError(
             f"{latents.path}: latents of {latents.latent_shape}, the LDAE was trained on"
             f" {tuple(ldae.config['latent_shape'])}; {remedy}"
         )
 
 
-def tell_other_ldae(out: Path, digest: str) -> None:
-    """Warn that y_sem of another LDAE, at `out`, are replaced."""
+def warn_of_other_ldae(out: Path, digest: str) -> None:
+    """Warn if `out` holds y_sem of another LDAE, which will be replaced."""
     try:
         before = OpenStore(out, kind="semantics").attributes.digests.get("ldae")
     except ContractError:

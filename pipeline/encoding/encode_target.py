@@ -1,4 +1,4 @@
-"""Where encoding runs: one device here, a process each for several, or the workers of a cluster."""
+"""Targets of encoding: one device, several with a process each, or workers of a cluster."""
 
 import logging
 import multiprocessing
@@ -35,21 +35,21 @@ from schemas.params import EncodeParams
 log = logging.getLogger(__name__)
 
 UNITS_A_TASK = 4
-"""Units of a cluster's task: enough to read ahead and write behind, little to lose with a worker"""
+"""Units in a task of a cluster: enough to overlap reading, encoding and writing."""
 TASKS_A_WORKER = 2
 PROGRESS_S = 0.2
-"""Between looks at the progress of other processes (s)."""
+"""Time (s) between updates of the progress of other processes."""
 
 
 @dataclass
 class EncodeTarget:
-    """Devices of this machine, or the workers of a dask scheduler; use as a context."""
+    """Devices of this machine, or workers of a dask scheduler; a context manager."""
 
     devices: Sequence[torch.device]
     autoencoder: FrozenAutoencoder
     scheduler: str | None = None
     device_name: str = "auto"
-    """The device of a scheduler's worker, as it resolves the name."""
+    """Name of the device that each worker of a scheduler resolves for itself."""
     _stack: ExitStack = field(default_factory=ExitStack)
 
     def __enter__(self) -> "EncodeTarget":
@@ -60,13 +60,13 @@ class EncodeTarget:
 
     @cached_property
     def client(self) -> Any:
-        """The scheduler's client; jobs are submitted only when there is work for them."""
+        """The scheduler's client; SLURM jobs are submitted when it is first used."""
         return self._stack.enter_context(dask_client(1, self.scheduler))
 
     def choose_settings(
         self, volumes: VolumeStore, params: EncodeParams
     ) -> tuple[str, EncodeSettings]:
-        """Return precision, batch size and threads: those asked for, else what suits the device."""
+        """Return precision, batch size and threads: those of `params`, else those chosen there."""
         if self.scheduler is None:
             sharing = max(map(self.devices.count, self.devices))
             return choose_settings(
@@ -87,7 +87,7 @@ class EncodeTarget:
         Raises
         ------
         ContractError
-            If a process or worker ends before its work does; finished units are kept.
+            If a process or worker is lost before its work is done; finished units are kept.
         """
         total = sum(len(plan.rows_to_encode(unit)) for unit in units)
         log.info("encoding %d of %d scans", total, len(plan.attributes.scan_ids))
@@ -143,7 +143,7 @@ def _write_in_processes(
 
 
 def _end_with_parent() -> None:
-    """Let the process of a device end with the one that started it."""
+    """End the process of a device when the process that started it ends."""
     parent = multiprocessing.parent_process()
     assert parent is not None
 
@@ -164,7 +164,7 @@ def _write_on_workers(
 ) -> None:
     from distributed import as_completed
 
-    # A task reads the plan from a file, once a worker: of 100,000 scans it has tens of megabytes.
+    # Each worker reads the plan once from a file: for 100,000 scans it has tens of megabytes.
     file = plan.latents.with_name(plan.latents.name + ".building") / "latent_plan.json"
     write_atomic(file, plan.model_dump_json())
     shared_plan = client.submit(_read_plan, str(file), pure=False)
@@ -172,7 +172,7 @@ def _write_on_workers(
     running: dict[str, Sequence[range]] = {}
 
     def more() -> list[Any]:
-        # Asked anew each time: workers of a cluster join one by one.
+        # The number of workers may change: those of a cluster join one by one.
         started: list[Any] = []
         room = TASKS_A_WORKER * max(1, len(client.nthreads())) - len(running)
         while waiting and len(started) < room:

@@ -1,4 +1,4 @@
-"""Get from whatever the user has (a store, a folder, BIDS, a table, DICOM) to a volume store."""
+"""Volume store of any input: a store, or images (folder, BIDS, table, DICOM) to preprocess."""
 
 import logging
 from collections.abc import Mapping
@@ -22,12 +22,14 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class MadeVolumes:
-    """A volume store, and what was refused on the way."""
+class InputVolumes:
+    """The volume store of an input, and the scans refused in making it."""
 
     volumes: Path
     quarantine: Path | None
+    """quarantine.csv; None if the input was a volume store."""
     quarantined: int
+    """Number of refused scans."""
 
 
 def input_volumes(
@@ -40,14 +42,14 @@ def input_volumes(
     workers: int,
     scheduler: str | None,
     asked: Mapping[str, Any] = MappingProxyType({}),
-) -> MadeVolumes:
-    """Return the volume store of an input, preprocessing it where it is none.
+) -> InputVolumes:
+    """Return the volume store of an input, after preprocessing if the input is images.
 
-    `asked` are the parameters set by hand, {section.key: value}: what the input is, and what its
-    columns mean, is read from them and not from a study's own parameters. Preprocessing goes to
-    `grid`, and scales intensities as the autoencoder expects where it tells (`intensity`, see
-    `frozen.intensity_rule`); its results stay in `<out>.input/`, so that
-    a second call redoes nothing.
+    `asked` are the parameters set by hand, {section.key: value}: the kind of the input and the
+    meaning of its columns are taken from them, not from the parameters of a study. Images are
+    preprocessed onto `grid`, with the intensity scale that the autoencoder expects (`intensity`,
+    see `frozen.intensity_rule`). The results stay in `<out>.input/`, so that a second call redoes
+    nothing.
 
     Raises
     ------
@@ -56,17 +58,17 @@ def input_volumes(
     """
     source = detect_source(input_path)
     if source == "volumes":
-        return MadeVolumes(input_path, None, 0)
+        return InputVolumes(input_path, None, 0)
     if "cohort.source" in asked and asked["cohort.source"] in ("bids", "folder", "table", "dicom"):
         source = asked["cohort.source"]
     work = _work_of(real_path(out))
     cohort = params.cohort.model_copy(update={"source": source})
     by_hand = any(key.startswith("cohort.columns") for key in asked)
-    if source != params.cohort.source and not by_hand:  # those are of the study's own table
+    if source != params.cohort.source and not by_hand:  # its columns are of the study's table
         cohort = cohort.model_copy(update={"columns": {}})
-    found = build_cohort(cohort, input_path=input_path, cache=work / "dicom", judged=False)
+    scans = build_cohort(cohort, input_path=input_path, cache=work / "dicom", judged=False)
     with writing_to(work):
-        write_manifest(found.manifest, work / "manifest.csv")
+        write_manifest(scans.manifest, work / "manifest.csv")
     preprocess = params.preprocess.model_copy(
         update={"grid": grid.as_params(), **(intensity or {})}
     )
@@ -79,28 +81,28 @@ def input_volumes(
     )
     with writing_to(work):
         summary = preprocess_cohort(
-            found.manifest,
+            scans.manifest,
             preprocess,
             manifest_dir=work,
             out=work / "volumes.zarr",
             qc_csv=work / "qc.csv",
             quarantine_csv=quarantine,
-            prior_quarantine=found.refused,
+            prior_quarantine=scans.refused,
             workers=workers,
             scheduler=scheduler,
-            candidates=candidates_of(found.candidates, work),
+            candidates=candidates_of(scans.candidates, work),
         )
-    return MadeVolumes(work / "volumes.zarr", quarantine, summary.quarantined)
+    return InputVolumes(work / "volumes.zarr", quarantine, summary.quarantined)
 
 
 def grid_asked(asked: GridParams | None, autoencoder: FrozenAutoencoder, *, firm: bool) -> Grid:
-    """Return the grid to preprocess onto: the one asked for, else the autoencoder's own.
+    """Return the grid to preprocess onto: the one asked for, else the autoencoder's.
 
     Raises
     ------
     ContractError
-        If the autoencoder cannot encode the one asked for. Unless that is `firm`, an autoencoder
-        that is bound to its own grid is followed, with a warning.
+        If the autoencoder cannot encode the grid asked for. Unless that is `firm`, the grid of an
+        autoencoder that takes no other is used instead, with a warning.
     """
     if asked is None:
         return autoencoder.grid
@@ -130,9 +132,9 @@ def _work_of(latents: Path) -> Path:
 
 
 def find_volumes(latents: Path) -> Path | None:
-    """Return the volumes that a latent store was made from, where they lie as commands leave them.
+    """Return the volume store that a latent store was encoded from, or None.
 
-    In the folder that `encode` makes of images, or beside the store, as in a study.
+    It is looked for in the folder that `encode` makes for images, and beside the latent store.
     """
     latents = real_path(latents)
     places = (_work_of(latents) / "volumes.zarr", latents.with_name("volumes.zarr"))

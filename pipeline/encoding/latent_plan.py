@@ -1,4 +1,4 @@
-"""The plan of a latent store: which volumes, which autoencoder, and how each scan is encoded."""
+"""Plan of a latent store: volumes, autoencoder, and settings of each scan."""
 
 from pathlib import Path
 
@@ -24,11 +24,11 @@ class ReusableRows(BaseModel):
 
     stores: tuple[Path, ...] = ()
     rows: dict[str, tuple[int, int]] = {}
-    """Scan fingerprint → (which store, its row)."""
+    """Scan fingerprint → (index in `stores`, row)."""
 
 
 class LatentPlan(BaseModel):
-    """Everything that decides what the units of a latent store hold; processes share it as JSON."""
+    """Everything that decides the content of a latent store; processes share it as JSON."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -42,7 +42,7 @@ class LatentPlan(BaseModel):
     chunk_scans: int
     reusable: ReusableRows
     settings: list[EncodeSettings]
-    """One a scan: how it is to be encoded, or was where an earlier store holds it."""
+    """Settings of each scan: to encode it with, or recorded in an earlier store that holds it."""
 
     @property
     def precision(self) -> str:
@@ -55,7 +55,7 @@ class LatentPlan(BaseModel):
         return [row for row in unit if fingerprints[row] not in self.reusable.rows]
 
     def join_builder(self) -> StoreBuilder:
-        """Open the store that is being built, from another thread or process."""
+        """Open the store under construction from another thread or process."""
         return latent_builder(
             self.latents, self.attributes, self.latent_shape, self.chunk_scans, join=True
         )
@@ -70,7 +70,7 @@ def latent_builder(
     settings: EncodeSettings | None = None,
     join: bool = False,
 ) -> StoreBuilder:
-    """Begin a latent store, or open the one that was begun; with `join`, only open it."""
+    """Begin a latent store, or open the unfinished one; with `join`, only open it."""
     return StoreBuilder(
         latents,
         attributes,

@@ -1,4 +1,4 @@
-"""The latent store that is already there: what it holds, what of it is good, what is never lost."""
+"""The latent store of an earlier run: rows to reuse, and changes that are refused."""
 
 import logging
 from dataclasses import dataclass
@@ -25,13 +25,13 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class PreviousLatents:
-    """What an earlier encoding left at a path: a complete store, units of an unfinished one."""
+    """Latents of an earlier run at a path: a complete store, units of an unfinished one."""
 
     path: Path
     store: LatentStore | None
 
     def precision_for(self, asked: str, autoencoder_digest: str) -> str | None:
-        """Return the precision asked for, or that of the store; None where the device decides."""
+        """Return the precision asked for, or that of the store; None if the device decides."""
         if asked != "auto":
             return asked
         if self.store is None or self._autoencoder_digest != autoencoder_digest:
@@ -49,12 +49,12 @@ class PreviousLatents:
         return self.store.attributes.digests.get("autoencoder")
 
     def refuse_change(self, precision: str, autoencoder_digest: str) -> None:
-        """Refuse to remake a store that another autoencoder, or another precision, made.
+        """Refuse to replace a store of another autoencoder or precision.
 
         Raises
         ------
         ContractError
-            Saying how to make a new store.
+            With the way to make a new store.
         """
         if self.store is None:
             return
@@ -75,12 +75,12 @@ class PreviousLatents:
         return not any(missing_chunks(self.store)) and not (thorough and verify_store(self.path))
 
     def refuse_loss(self, attributes: StoreAttributes) -> None:
-        """Refuse to drop scans from the store, or to change all that it holds.
+        """Refuse to drop scans from the store, or to change all its content.
 
         Raises
         ------
         ContractError
-            Naming the first scan, and saying how to go on.
+            Naming the first scan and the remedy.
         """
         if self.store is None:
             return
@@ -101,10 +101,9 @@ class PreviousLatents:
     def reusable_rows(
         self, attributes: StoreAttributes
     ) -> tuple[ReusableRows, dict[str, EncodeSettings]]:
-        """Return the good rows of earlier stores, and the settings of scans where recorded.
+        """Return the undamaged rows of earlier stores, and the recorded settings of their scans.
 
-        Earlier are the complete store, without its damaged scans, and what was finished under a
-        plan that has changed since.
+        Earlier stores are the complete one and the finished units of a former plan.
         """
         wanted = set(attributes.fingerprints)
         stores: list[Path] = []
@@ -131,13 +130,13 @@ class PreviousLatents:
 def open_previous(
     latents: Path, *, autoencoder_digest: str, precision: str, replace: bool
 ) -> PreviousLatents:
-    """Open the latent store that is already at a path, if there is one.
+    """Open the latent store that already exists at a path, if any.
 
     Raises
     ------
     ContractError
-        If the path is something else, or, with `replace` off, a store that does not open or that
-        another autoencoder or precision made.
+        If the path is something else, or, with `replace` off, a store that does not open or is of
+        another autoencoder or precision.
     """
     check_target(latents, "latents")
     with writing_to(latents):
@@ -156,7 +155,7 @@ def open_previous(
 
 
 def describe_loss(old: StoreAttributes, new: StoreAttributes) -> str | None:
-    """Return in words what a store would lose if it followed a new plan; None if nothing."""
+    """Return in words what a store would lose under a new plan; None if nothing."""
     kept = set(new.scan_ids)
     gone = [scan for scan in old.scan_ids if scan not in kept]
     if gone:
@@ -173,7 +172,7 @@ def describe_loss(old: StoreAttributes, new: StoreAttributes) -> str | None:
 
 
 def _changed(old: StoreAttributes, new: StoreAttributes) -> list[str]:
-    """Return the scans of the old plan that have another fingerprint in the new one."""
+    """Return the scans with another fingerprint in the new plan than in the old one."""
     new_fingerprints = dict(zip(new.scan_ids, new.fingerprints, strict=True))
     pairs = zip(old.scan_ids, old.fingerprints, strict=True)
     return [scan for scan, fingerprint in pairs if new_fingerprints[scan] != fingerprint]

@@ -1,4 +1,4 @@
-"""Heal a damaged latent store: its good rows are kept, the damaged scans encoded again."""
+"""Repair a latent store: keep undamaged rows, encode the damaged scans again."""
 
 import hashlib
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ from schemas.errors import ContractError
 from schemas.params import EncodeParams
 
 DEFAULT_SETTINGS = EncodeSettings(batch_size=4, threads=1)
-"""Of scans whose store does not record them."""
+"""Settings of scans whose store does not record them."""
 
 
 def repair_latents(
@@ -40,17 +40,16 @@ def repair_latents(
     *,
     devices: Sequence[torch.device],
 ) -> int:
-    """Encode the damaged scans of a store again and return how many they were.
+    """Encode the damaged scans of a store again and return their number.
 
-    The healed store has the very bytes of the undisturbed one. Where the store's own record is
-    damaged, and its copy too, nothing in the store can be trusted: every scan is encoded again,
-    with `params`.
+    The repaired store has the bytes of the undamaged one. If the store's record and its copy are
+    both damaged, nothing in the store can be trusted: every scan is encoded again, with `params`.
 
     Raises
     ------
     ContractError
-        If this is no latent store, if these are not the volumes or the autoencoder that made it,
-        or if the scans come out otherwise than recorded; the store then stays as it is.
+        If this is no latent store, if it was made from other volumes or another autoencoder, or if
+        the scans come out otherwise than recorded; the store then stays as it is.
     """
     with lock_store(path):
         try:
@@ -59,9 +58,9 @@ def repair_latents(
         except RecordError as error:
             sound = restore_record(path)
             if not sound:
-                _refuse_strangers(path, error.scan_ids, volumes)
+                _refuse_other_volumes(path, error.scan_ids, volumes)
         if sound:
-            _refuse_other_maker(path, autoencoder)
+            _refuse_other_autoencoder(path, autoencoder)
             if copy_differs(path):
                 with writing_to(path):
                     write_copy(path)
@@ -123,8 +122,8 @@ def _encode_damaged(
     return len(damaged)
 
 
-def _refuse_strangers(path: Path, scan_ids: Sequence[str], volumes: VolumeStore) -> None:
-    """Refuse volumes that hold too few of the scans a damaged record still names."""
+def _refuse_other_volumes(path: Path, scan_ids: Sequence[str], volumes: VolumeStore) -> None:
+    """Refuse volumes that hold less than half of the scans named in a damaged record."""
     known = sum(scan_id in volumes.row_of for scan_id in scan_ids)
     if known < len(scan_ids) / 2:
         raise ContractError(
@@ -133,7 +132,7 @@ def _refuse_strangers(path: Path, scan_ids: Sequence[str], volumes: VolumeStore)
         )
 
 
-def _refuse_other_maker(path: Path, autoencoder: FrozenAutoencoder) -> None:
+def _refuse_other_autoencoder(path: Path, autoencoder: FrozenAutoencoder) -> None:
     _, attributes, _ = read_record(path)
     if attributes.kind != "latents":
         raise ContractError(f"{path}: a {attributes.kind} store, expected latents")
@@ -145,7 +144,7 @@ def _refuse_other_maker(path: Path, autoencoder: FrozenAutoencoder) -> None:
 
 
 def _restore_array_metadata(path: Path, autoencoder: FrozenAutoencoder) -> None:
-    """Write the arrays' zarr.json again where it is not what the record says."""
+    """Write the zarr.json of arrays again if its digest is not the recorded one."""
     _, attributes, units = read_record(path)
     damaged = damaged_arrays(path, units)
     if not damaged:

@@ -1,4 +1,4 @@
-"""volumes.zarr → latents.zarr: the frozen autoencoder over every scan, once."""
+"""Encode volumes.zarr to latents.zarr: the frozen autoencoder over every scan, once."""
 
 import logging
 import time
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class EncodeSummary:
-    """Counts of one call."""
+    """Numbers of scans and time of one call."""
 
     scans: int
     encoded: int
@@ -49,19 +49,19 @@ def encode_volumes(
     scheduler: str | None = None,
     device_name: str = "auto",
 ) -> EncodeSummary:
-    """Encode every scan of a volume store; scans encoded before are copied, not redone.
+    """Encode every scan of a volume store; scans encoded before are copied.
 
     With several devices, each has its own process and chunks; the bytes are those of one device.
     With a dask `scheduler`, its workers encode, each on the device that `device_name` names there.
-    `replace` allows a store to be made anew that was made with another autoencoder, precision or
-    preprocessing, and scans to be dropped that are no longer in the volumes; a store that has all
-    it should is then read, and its damaged scans encoded again.
+    With `replace`, a store of another autoencoder, precision or preprocessing is replaced, scans
+    that are no longer in the volumes are dropped, and a complete store is read for damaged scans,
+    which are encoded again.
 
     Raises
     ------
     ContractError
-        If `latents` would lose or change what it holds and `replace` is off, if it is something
-        else, or if the volumes do not fit the autoencoder or are damaged.
+        If `latents` would lose or change content and `replace` is off, if it is something else, or
+        if the volumes do not fit the autoencoder or are damaged.
     """
     started = time.monotonic()
     shape = latent_shape(volumes, autoencoder)
@@ -92,7 +92,7 @@ def encode_volumes(
             fixed = params.model_copy(update={"precision": precision})
             _, settings = target.choose_settings(volumes, fixed)
         builder = latent_builder(latents, attributes, shape, params.chunk_scans, settings=settings)
-        begun_with = EncodeSettings(**settings._asdict() | builder.settings)
+        planned = EncodeSettings(**settings._asdict() | builder.settings)
         reusable, recorded = previous.reusable_rows(attributes)
         plan = LatentPlan(
             volumes=volumes.path.absolute(),
@@ -103,7 +103,7 @@ def encode_volumes(
             latent_shape=shape,
             chunk_scans=params.chunk_scans,
             reusable=reusable,
-            settings=[recorded.get(name, begun_with) for name in attributes.fingerprints],
+            settings=[recorded.get(name, planned) for name in attributes.fingerprints],
         )
         encoded = target.write_units(plan, builder.pending())
         builder.finish()
@@ -113,7 +113,7 @@ def encode_volumes(
 def check_out(
     latents: Path, autoencoder: FrozenAutoencoder, params: EncodeParams, *, replace: bool
 ) -> None:
-    """Refuse what `encode_volumes` would refuse, before scans are preprocessed for it.
+    """Refuse an output that `encode_volumes` would refuse, before scans are preprocessed.
 
     Raises
     ------
@@ -133,11 +133,11 @@ def check_out(
 
 
 def check_intensity(volumes: VolumeStore, autoencoder: FrozenAutoencoder) -> None:
-    """Warn where intensities were scaled otherwise than the autoencoder expects."""
+    """Warn if the intensity scale of volumes is not the one that the autoencoder expects."""
     rule = intensity_rule(autoencoder.config)
     recorded = volumes.attributes.params.get("preprocess", {})
-    made = PreprocessParams.model_validate(recorded)
-    wrong = {name: getattr(made, name) for name in rule if getattr(made, name) != rule[name]}
+    used = PreprocessParams.model_validate(recorded)
+    wrong = {name: getattr(used, name) for name in rule if getattr(used, name) != rule[name]}
     if recorded and wrong:
         log.warning(
             "%s: intensities scaled with preprocess.%s, the autoencoder was trained with %s; expect"

@@ -1,4 +1,4 @@
-"""Write units of a latent store: read volumes ahead, encode, write latents behind."""
+"""Write units of a latent store: one thread reads volumes, one encodes, one writes latents."""
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,7 +15,7 @@ from pipeline.stores.build_units import EncodeSettings, take_rows
 from pipeline.stores.volumes import VolumeStore
 
 Advance = Callable[[int], None]
-"""Gets the number of scans encoded since it was called last."""
+"""Function called with the number of scans encoded since its last call."""
 Latents = dict[str, np.ndarray]
 """posterior_mean and posterior_logvar of a unit, float16 (scan, channel, x, y, z)."""
 
@@ -27,7 +27,7 @@ def write_units(
     device: torch.device,
     advance: Advance,
 ) -> None:
-    """Write these units. One thread reads ahead, one writes behind, this one encodes."""
+    """Encode and write units; two further threads read the next unit and write the last one."""
     if not units:
         return
     builder = plan.join_builder()
@@ -51,7 +51,7 @@ def write_units(
 
 
 class _UnitEncoder:
-    """Encodes the rows of a unit, each with its own settings of the plan."""
+    """Encoder of the rows of a unit, each with its settings in the plan."""
 
     def __init__(
         self,
@@ -67,9 +67,9 @@ class _UnitEncoder:
         self.largest_batch = max(settings.batch_size for settings in plan.settings)
 
     def encode(self, unit: range, volumes: np.ndarray, latents: Latents) -> list[EncodeSettings]:
-        """Put the latents of the unit's new rows, whose volumes these are, into its arrays.
+        """Write the latents of the unit's new rows into `latents`; return the settings of all rows.
 
-        Returns the settings of every row of the unit, with the batch sizes that memory held.
+        `volumes` are those of the new rows. The batch sizes returned are those that fit in memory.
         """
         rows = self.plan.rows_to_encode(unit)
         settings = self.plan.settings[unit.start : unit.stop]
@@ -89,7 +89,7 @@ class _UnitEncoder:
             latents["posterior_logvar"][at] = logvar
             for row in at:
                 settings[row] = asked._replace(batch_size=encoder.batch_size)
-            if encoder.batch_size < batch_size:  # memory ended: do not try it again
+            if encoder.batch_size < batch_size:  # out of memory: do not try this size again
                 self.largest_batch = encoder.batch_size
         return settings
 
@@ -104,7 +104,7 @@ def _read(store: VolumeStore, rows: list[int]) -> np.ndarray:
 
 
 def _copy_reusable(plan: LatentPlan, unit: range, earlier: list[zarr.Group]) -> Latents:
-    """Return the arrays of a unit, with the rows filled in that an earlier store holds."""
+    """Return the arrays of a unit, with the rows of earlier stores copied and others NaN."""
     latents = {
         name: np.full((len(unit), *plan.latent_shape), np.nan, np.float16)
         for name in ("posterior_mean", "posterior_logvar")

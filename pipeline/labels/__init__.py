@@ -1,1 +1,1 @@
-"""What tables, sidecars and names tell of people and visits."""
+"""Labels of scans, read from tables, sidecars and names: age, sex, diagnosis, visit."""

@@ -1,4 +1,4 @@
-"""Which column is the age, the sex, and so on; and the manifest's cells from what they hold."""
+"""Label columns of a table: which is the age, the sex and so on, and their cells parsed."""
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from pipeline.labels.label_parsing import UNKNOWN, ages_of, classes_of, sexes_of
-from pipeline.labels.scan_records import Record
+from pipeline.labels.scan_records import ScanRecord
 from pipeline.labels.visits import log, months_from_first, months_of_visit
 from pipeline.runtime.progress import few
 from schemas.errors import ContractError
@@ -19,7 +19,7 @@ DEFAULT_NAMES = {
     "months_from_first": ("months_from_first", "months"),
     "split": ("split",),
 }
-"""Label columns and the names they go by, in small or capital letters; cohort.columns first."""
+"""Usual names of each label column, in any case; cohort.columns goes before them."""
 ALIASES = {
     "age": "age_years",
     "gender": "sex",
@@ -31,38 +31,38 @@ ALIASES = {
     "file": "path",
 }
 IDENTITY = ("path", "subject_id", "session_id", "scan_id")
-"""Columns that a table of scans gives; other sources have these from the names of files."""
+"""Columns of a table of scans; other sources take these from the names of files."""
 MOST_MONTHS = 1440
-"""More months from a person's first scan (120 years), and fewer than 0, are codes or slips."""
+"""Months since the first scan above this (120 years), or below 0, are codes or errors."""
 AGE_TEXT = "age_text"
-"""Column with what stood for an age where it is no plain number: `89+`, `18-38`."""
+"""Column with the text of ages that are no plain number: `89+`, `18-38`."""
 
 
 def role_columns(have: Sequence[str], columns: Mapping[str, str]) -> dict[str, str]:
-    """Return which of the columns is the age, the sex, and so on: target → column."""
+    """Return the column of each label (age, sex and so on): target → column."""
     roles = {target: name for target, name in columns.items() if name in have}
     spelt = {name.lower(): name for name in reversed(have) if name not in roles.values()}
     for target, names in DEFAULT_NAMES.items():
-        found = next((spelt[name] for name in names if name in spelt), None)
-        if target not in columns and found is not None:
-            roles[target] = found
+        usual = next((spelt[name] for name in names if name in spelt), None)
+        if target not in columns and usual is not None:
+            roles[target] = usual
     return roles
 
 
 def shown_path(path: Path, source: Path) -> str:
-    """Return a file as warnings call it: as seen from the input folder, or whole."""
+    """Return a path for warnings: relative to the input folder, or whole if outside."""
     root = source if source.is_dir() else source.parent
     below = os.path.relpath(path.absolute(), root.absolute()) if path != Path() else "no path"
     return str(path) if below.startswith("..") else below
 
 
 def label_table(
-    records: Sequence[Record], digests: Sequence[str], columns: Mapping[str, str], source: Path
+    records: Sequence[ScanRecord], digests: Sequence[str], columns: Mapping[str, str], source: Path
 ) -> pd.DataFrame:
-    """Return one row a record: ids, path, digest, and labels under their names in the contract.
+    """Return one row a record: ids, path, digest, and labels under their names in the manifest.
 
-    Cells that cannot be read as an age or as months are missing and said; odd ages are kept as
-    text in `age_text`.
+    Cells that cannot be read as an age or as months are missing, with a warning; odd ages are kept
+    as text in `age_text`.
 
     Raises
     ------
@@ -88,24 +88,24 @@ def label_table(
     }
     missing = [None] * len(records)
     ages, texts = ages_of(renamed.get("age_years", missing), shown, where)
-    own = {
+    identity = {
         "scan_id": [r.scan_id for r in records],
         "subject_id": [r.subject_id for r in records],
         "session_id": [r.session_id for r in records],
         "path": [str(r.path.absolute()) for r in records],
         "source_digest": list(digests),
     }
-    made = {
+    known_labels = {
         **{target: cells.pop(target, missing) for target in DEFAULT_NAMES},
         "age_years": ages,
         "sex": sexes_of(renamed.get("sex", missing), where),
         "months_from_first": _months(renamed.get("months_from_first", missing), shown, where),
     }
-    kept = {name: column for name, column in cells.items() if name not in own}
+    extra = {name: column for name, column in cells.items() if name not in identity}
     if any(texts):
-        before = kept.get(AGE_TEXT, missing)
-        kept[AGE_TEXT] = [new or old for new, old in zip(texts, before, strict=True)]
-    table = pd.DataFrame({**own, **made, **kept})
+        before = extra.get(AGE_TEXT, missing)
+        extra[AGE_TEXT] = [new or old for new, old in zip(texts, before, strict=True)]
+    table = pd.DataFrame({**identity, **known_labels, **extra})
     visits = [record.visit or record.session_id for record in records]
     table["months_from_first"] = months_from_first(table, visits, shown, where)
     return table

@@ -1,4 +1,4 @@
-"""What people write into label cells: ages, sexes, classes, and words for `not known`."""
+"""Parse label cells: ages, sexes, classes, and words for `not known`."""
 
 import logging
 import re
@@ -22,13 +22,13 @@ AGE = re.compile(r"[<>]?=?\s*(\d+(?:[.,]\d+)?)\s*(\+|years?|yrs?|[YMWD])?", re.I
 YEARS = {"m": 1 / 12, "w": 7 / 365.25, "d": 1 / 365.25}
 """Years of one unit, as DICOM writes ages: `034Y`, `018M`, `003W`, `010D`."""
 BOUND = re.compile(r"[<>]|\+")
-"""What marks an age as a bound, which hides how old a very old person is."""
+"""Signs of an age that is a bound, which hides how old a very old person is."""
 DATE = re.compile(r"\D*\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}\D*|(19|20)\d{6}")
 """A date among ages may be a birth date: it is neither shown nor kept."""
 OLDEST = 120.0
 """Larger ages (years), and negative ones, are codes for `not known` (999, -4)."""
 MOST_CLASSES = 20
-"""Different texts of a column up to which it is read as classes."""
+"""A column with more different texts than this does not hold classes."""
 
 
 def sex_of(cell: object) -> str | None:
@@ -37,7 +37,7 @@ def sex_of(cell: object) -> str | None:
 
 
 def sexes_of(cells: Iterable[object], where: str) -> list[str | None]:
-    """Return F, M, None for `not known`; other codes stay as they are, and the log names them."""
+    """Return F, M, or None for `not known`; other codes stay as they are, with a warning."""
     texts = [_text(cell) for cell in cells]
     sexes = [None if t is None or t.lower() in NOT_TOLD else sex_of(t) or t for t in texts]
     codes = Counter(sex for sex in sexes if sex not in {"F", "M", None})
@@ -55,14 +55,14 @@ def sexes_of(cells: Iterable[object], where: str) -> list[str | None]:
 def ages_of(
     cells: Iterable[object], names: Sequence[str], where: str = "ages"
 ) -> tuple[list[float | None], list[str | None]]:
-    """Return ages in years, None where a cell gives none, and the text of odd cells beside.
+    """Return ages in years (None where a cell holds none) and the text of odd cells.
 
     `89+` and `>89`, which hide the ages of very old people, become 89. Text that is no age, such
-    as a range, and ages that nobody has become missing. The log names the cells of each kind.
+    as a range, and impossible ages become missing. The log names the cells of each kind.
     """
     ages: list[float | None] = []
     texts: list[str | None] = []
-    told: dict[str, list[str]] = {"unread": [], "impossible": [], "bound": []}
+    odd_cells: dict[str, list[str]] = {"unread": [], "impossible": [], "bound": []}
     for name, cell in zip(names, cells, strict=True):
         text = _text(cell) or ""
         match = AGE.fullmatch(text)
@@ -70,7 +70,9 @@ def ages_of(
         age = number * YEARS.get((match[2] or "").lower(), 1) if match and number else number
         kind = _kind(text, age)
         if kind:
-            told[kind].append(f"{name} ({'a date, not kept' if DATE.fullmatch(text) else text})")
+            odd_cells[kind].append(
+                f"{name} ({'a date, not kept' if DATE.fullmatch(text) else text})"
+            )
         kept = kind in {"unread", "bound"} and not DATE.fullmatch(text)
         texts.append(text if kept else None)
         ages.append(None if kind in {"unread", "impossible"} else age)
@@ -79,14 +81,14 @@ def ages_of(
         "impossible": "ages taken as unknown",
         "bound": "a bound is taken as the age, the text kept in age_text",
     }.items():
-        if told[kind]:
-            more = f" and {len(told[kind]) - 5} more" if len(told[kind]) > 5 else ""
-            log.warning("%s: %s: %s%s", where, words, ", ".join(told[kind][:5]), more)
+        if cells_of_kind := odd_cells[kind]:
+            more = f" and {len(cells_of_kind) - 5} more" if len(cells_of_kind) > 5 else ""
+            log.warning("%s: %s: %s%s", where, words, ", ".join(cells_of_kind[:5]), more)
     return ages, texts
 
 
 def _kind(text: str, age: float | None) -> str | None:
-    """Return what is odd about an age, or None."""
+    """Return the kind of an odd age (`unread`, `impossible`, `bound`), or None."""
     if text == "" or text.lower() in NOT_TOLD:
         return None
     if (age is not None and age > OLDEST) or re.fullmatch(r"-\d+([.,]\d+)?", text):
@@ -97,9 +99,10 @@ def _kind(text: str, age: float | None) -> str | None:
 
 
 def classes_of(cells: Iterable[object], name: str, where: str) -> list[object]:
-    """Return cells without blanks around, those that differ in case alone written as most are.
+    """Return cells stripped of blanks, and those that differ in case alone spelt alike.
 
-    A column of more than 20 different texts holds no classes: blanks go, case stays.
+    The commonest spelling is taken. In a column of more than 20 different texts, which holds no
+    classes, blanks go and case stays.
     """
     given = list(cells)
     texts = [" ".join(cell.split()) if isinstance(cell, str) else cell for cell in given]
@@ -113,7 +116,7 @@ def classes_of(cells: Iterable[object], name: str, where: str) -> list[object]:
     changed = Counter((old, new) for old, new in zip(given, unified, strict=True) if old != new)
     changed = Counter({pair: n for pair, n in changed.items() if isinstance(pair[0], str)})
     if changed:
-        # Only classes are shown: other columns may hold what is nobody's business.
+        # Values of a diagnosis alone are shown: other columns may hold something personal.
         shown = ", ".join(sorted({f"{old!r} as {new!r}" for old, new in changed}))
         what = shown if name == "diagnosis" else "blanks and case made alike"
         log.warning("%s: %s: %s (%d cells)", where, name, what, changed.total())

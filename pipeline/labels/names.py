@@ -1,4 +1,4 @@
-"""Names of people and visits: as BIDS labels, none for two of them, and matched by number."""
+"""Names of people and visits: turned into unique BIDS labels, and matched to one another."""
 
 import re
 import unicodedata
@@ -14,12 +14,12 @@ DECIMAL = re.compile(r"\d+\.\d+")
 
 
 def plain(name: str) -> str:
-    """Return a column's name in small letters and digits alone: `Session ID` → `sessionid`."""
+    """Return a column's name as small letters and digits alone: `Session ID` → `sessionid`."""
     return re.sub(r"[\W_]", "", name.lower())
 
 
 def find_column(have: Iterable[str], names: Iterable[str]) -> str | None:
-    """Return the first of `names` that is among the columns; as written first, then however."""
+    """Return the column called by the first of `names`, spelt alike or in another way."""
     columns = list(have)
     spelt = {plain(name): name for name in reversed(columns)}
     for name in names:
@@ -29,9 +29,9 @@ def find_column(have: Iterable[str], names: Iterable[str]) -> str | None:
 
 
 def whole_numbers(cells: Iterable[object]) -> list[object]:
-    """Return cells with `11.0` as `11` where every number with a point is whole.
+    """Return cells with `11.0` as `11`, if every number with a point is whole.
 
-    Spreadsheets and data frames write so where a column of numbers has a gap.
+    Spreadsheets and data frames write whole numbers so where a column has a gap.
     """
     given = list(cells)
     texts = [cell.strip() for cell in given if isinstance(cell, str)]
@@ -43,15 +43,15 @@ def whole_numbers(cells: Iterable[object]) -> list[object]:
     ]
 
 
-class Labels:
-    """BIDS labels made of names; two names never get one label."""
+class BidsLabels:
+    """BIDS labels of names; two different names never get the same label."""
 
     def __init__(self, where: Path) -> None:
         self._where = where
-        self._made: dict[tuple[str, str], str] = {}
+        self._name_of: dict[tuple[str, str], str] = {}
 
     def __call__(self, kind: str, name: str, *, within: str = "") -> str:
-        """Return `sub-<label>` or `ses-<label>` of a name, "" where nothing is left of it.
+        """Return `sub-<label>` or `ses-<label>` of a name; "" if no letter or digit is left.
 
         Sessions are compared `within` their subject.
 
@@ -62,12 +62,12 @@ class Labels:
         """
         written = unicodedata.normalize("NFC", name).strip().removeprefix(f"{kind}-")
         label = prefixed(kind, written)
-        first = self._made.setdefault((within, label), written)
+        first = self._name_of.setdefault((within, label), written)
         if label and first != written:
-            whose = f" of {within}" if within else ""
+            of_subject = f" of {within}" if within else ""
             raise ContractError(
-                f"{self._where}: {first!r} and {written!r}{whose} would both be called {label};"
-                " rename one (only letters and digits count)"
+                f"{self._where}: {first!r} and {written!r}{of_subject} would both be called"
+                f" {label}; rename one (only letters and digits count)"
             )
         return label
 
@@ -78,31 +78,31 @@ def without_zeros(name: str) -> str:
     return re.sub(r"0*(\d+)", r"\1", text)
 
 
-def pairs(
+def match_names(
     wanted: Iterable[str], offered: Iterable[str], keys: Iterable[Callable[[str], object]]
 ) -> tuple[dict[str, str], list[str]]:
-    """Return which offered name is meant by each wanted one, and the names that stay ambiguous.
+    """Return wanted name → offered name, and the names that stay ambiguous.
 
-    Equal names belong together; the others by one key after the other, where exactly one wanted
-    and one offered name have that key. A key of None fits nothing.
+    Equal names match. Of the others, two match by a key if no other wanted or offered name has the
+    same; the keys are tried in turn, and None matches nothing.
     """
     right = set(offered)
-    found = {name: name for name in wanted if name in right}
-    left = {name for name in wanted if name not in found}
-    right -= set(found)
+    matched = {name: name for name in wanted if name in right}
+    left = {name for name in wanted if name not in matched}
+    right -= set(matched)
     doubtful: list[str] = []
     for key in keys:
         groups: dict[object, tuple[list[str], list[str]]] = defaultdict(lambda: ([], []))
         for side, names in enumerate((left, right)):
             for name in sorted(names):
                 groups[key(name)][side].append(name)
-        for value, (mine, theirs) in groups.items():
-            if value is None or not mine or not theirs:
+        for value, (wanted_names, offered_names) in groups.items():
+            if value is None or not wanted_names or not offered_names:
                 continue
-            if len(mine) == len(theirs) == 1:
-                found[mine[0]] = theirs[0]
+            if len(wanted_names) == len(offered_names) == 1:
+                matched[wanted_names[0]] = offered_names[0]
             else:
-                doubtful += [*mine, *theirs]
-            left -= set(mine)
-            right -= set(theirs)
-    return found, doubtful
+                doubtful += [*wanted_names, *offered_names]
+            left -= set(wanted_names)
+            right -= set(offered_names)
+    return matched, doubtful

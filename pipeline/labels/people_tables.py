@@ -1,4 +1,4 @@
-"""Tables of labels beside a data set, participants.tsv and sessions.tsv: each row to its scans."""
+"""Label tables of a dataset (participants.tsv, sessions.tsv), joined to scans by name."""
 
 import logging
 import re
@@ -11,8 +11,15 @@ from typing import Any
 import pandas as pd
 
 from pipeline.labels.columns import role_columns
-from pipeline.labels.names import Labels, find_column, pairs, plain, whole_numbers, without_zeros
-from pipeline.labels.scan_records import Record, labels_of, prefixed, read_table
+from pipeline.labels.names import (
+    BidsLabels,
+    find_column,
+    match_names,
+    plain,
+    whole_numbers,
+    without_zeros,
+)
+from pipeline.labels.scan_records import ScanRecord, labels_of, prefixed, read_table
 from pipeline.labels.sidecars import decoded, read_sidecar
 from pipeline.labels.visits import SESSION_NAMES, months_of_visit
 from pipeline.runtime.progress import few
@@ -22,7 +29,7 @@ log = logging.getLogger(__name__)
 
 Cells = dict[str, Any]
 Rows = dict[str, dict[str, Cells]]
-"""Subject → session (or "", for all of them) → labels."""
+"""Subject → session ("" for all of them) → labels."""
 
 PARTICIPANTS = "participants.tsv"
 SUBJECT_NAMES = (
@@ -30,22 +37,24 @@ SUBJECT_NAMES = (
     "eid", "sub", "sub_id", "id",
 )  # fmt: skip
 COUNTED = re.compile(r"(?:ses|session|v|visit|t|tp|timepoint|scan|wave)?(\d+)")
-"""Sessions that are counted: `01`, `session1`, `V1`."""
+"""Numbered sessions: `01`, `session1`, `V1`."""
 
 
 @dataclass
-class Joined:
-    """What a table of labels and the scans made of each other."""
+class JoinIssues:
+    """Names that did not match, or not exactly, when a label table was joined to scans."""
 
     renamed: list[str] = field(default_factory=list)
+    """Names that were taken as one though written differently."""
     doubtful: list[str] = field(default_factory=list)
+    """Names that match several others."""
     scans: list[str] = field(default_factory=list)
     """Scans without a row."""
     rows: list[str] = field(default_factory=list)
     """Rows without a scan."""
 
-    def tell(self, where: str) -> None:
-        """Warn of what does not fit, or fits by number alone."""
+    def warn(self, where: str) -> None:
+        """Log a warning for each kind of issue."""
         if self.renamed:
             log.warning(
                 "%s: names differ (zeros, case, or the way to name a visit), taken as one: %s",
@@ -83,14 +92,14 @@ def read_participants(root: Path, columns: Mapping[str, str]) -> Rows:
 
 
 def read_sessions(root: Path, columns: Mapping[str, str]) -> Rows:
-    """Return the labels of every `sub-*/sub-*_sessions.tsv`; a bad one is said and passed over.
+    """Return the labels of every `sub-*/sub-*_sessions.tsv`; a bad one is skipped with a warning.
 
     Raises
     ------
     ContractError
         If rows for one person and visit differ.
     """
-    found: Rows = {}
+    rows: Rows = {}
     faults = []
     for path in sorted(root.glob("sub-*/sub-*_sessions.tsv")):
         subject = prefixed("sub", path.parent.name)
@@ -106,14 +115,14 @@ def read_sessions(root: Path, columns: Mapping[str, str]) -> Rows:
         table = decoded(table, sidecar, columns, path)
         others = [c for c in table if plain(str(c)) in {"participantid", "subjectid"}]
         table = table.drop(columns=others).assign(**{"": subject})
-        found |= _rows(path, table, "", {})
+        rows |= _rows(path, table, "", {})
     if faults:
         log.warning("labels of these tables are not read: %s", few(faults))
-    return found
+    return rows
 
 
 def _session_column(path: Path, table: pd.DataFrame, columns: Mapping[str, str]) -> str | None:
-    """Return the column that tells visits apart, the user's own or one of the usual names."""
+    """Return the column of visits: the one in cohort.columns, else one of the usual names."""
     if "session_id" in columns:
         if columns["session_id"] not in table:
             raise ContractError(
@@ -126,38 +135,38 @@ def _session_column(path: Path, table: pd.DataFrame, columns: Mapping[str, str])
 
 
 def _rows(path: Path, table: pd.DataFrame, people: str, columns: Mapping[str, str]) -> Rows:
-    """Return the rows of a table by person and visit; rows that agree count once."""
+    """Return the labels of a table by person and visit; rows that agree count once."""
     table = table.reset_index(drop=True)
     names = [str(cell) for cell in whole_numbers(table[people])]
-    called = Labels(path)
-    subjects = [called("sub", name) for name in names]
+    bids_label = BidsLabels(path)
+    subjects = [bids_label("sub", name) for name in names]
     column = _session_column(path, table, columns)
     visits = _visits(table, column, subjects, columns)
-    found: Rows = defaultdict(dict)
+    rows: Rows = defaultdict(dict)
     differing: dict[str, list[str]] = {}
     for (_, row), subject, visit in zip(table.iterrows(), subjects, visits, strict=True):
-        session = called("ses", visit, within=subject)
+        session = bids_label("ses", visit, within=subject)
         labels = labels_of(row, drop=(people, *([column] if column else [])))
-        before = found[subject].setdefault(session, labels)
-        other = [k for k in before if k in labels and not _alike(before[k], labels[k])]
+        before = rows[subject].setdefault(session, labels)
+        other = [k for k in before if k in labels and not _same_value(before[k], labels[k])]
         if other:
             differing.setdefault(f"{subject} {session}".strip(), []).extend(map(str, other))
-        found[subject][session] = labels | before
+        rows[subject][session] = labels | before
     if differing:
-        named = [f"{key} ({', '.join(dict.fromkeys(what))})" for key, what in differing.items()]
+        named = [f"{key} ({', '.join(dict.fromkeys(names))})" for key, names in differing.items()]
         remedy = (
             "keep one row a visit"
             if column
             else "name the column that tells visits apart: --set cohort.columns.session=NAME"
         )
         raise ContractError(f"{path}: rows differ for one person: {few(named)}; {remedy}")
-    return dict(found)
+    return dict(rows)
 
 
 def _visits(
     table: pd.DataFrame, column: str | None, subjects: list[str], columns: Mapping[str, str]
 ) -> list[str]:
-    """Return the visit of every row, "" for none; by its months where no column names visits."""
+    """Return the visit of every row ("" for none), by its months if no column names visits."""
     if column is None:
         months = role_columns([str(c) for c in table], columns).get("months_from_first")
         if months is None or len(set(subjects)) == len(subjects):
@@ -167,8 +176,8 @@ def _visits(
     return [cell if isinstance(cell, str) else "" for cell in whole_numbers(table[column])]
 
 
-def _alike(one: object, other: object) -> bool:
-    """Tell whether two cells say the same: blanks and case aside, `70` is `70.0`."""
+def _same_value(one: object, other: object) -> bool:
+    """Return whether two cells are equal apart from blanks and case; `70` equals `70.0`."""
     first, second = (" ".join(str(cell).split()).casefold() for cell in (one, other))
     try:
         return first == second or float(first) == float(second)
@@ -177,77 +186,81 @@ def _alike(one: object, other: object) -> bool:
 
 
 def folder_names(root: Path) -> set[str]:
-    """Return the subjects that folders are named after, those of derivatives included."""
+    """Return the subjects that have a folder, also below derivatives/."""
     patterns = ("sub-*", "derivatives/*/sub-*") if root.is_dir() else ()
     folders = [folder for pattern in patterns for folder in root.glob(pattern)]
     return {prefixed("sub", path.name) for path in folders if path.is_dir()}
 
 
-def by_folder(rows: Rows, subjects: Collection[str]) -> tuple[Rows, Joined]:
-    """Return rows under the names of the subjects they belong to, however zeros are written."""
-    joined = Joined()
-    found, joined.doubtful = pairs(sorted(subjects), sorted(rows), [without_zeros])
-    called = {theirs: mine for mine, theirs in found.items()}
-    joined.renamed = [f"{theirs} as {mine}" for mine, theirs in found.items() if mine != theirs]
-    return {called.get(name, name): visits for name, visits in rows.items()}, joined
+def rows_by_folder(rows: Rows, subjects: Collection[str]) -> tuple[Rows, JoinIssues]:
+    """Return the rows under the subjects' names as folders spell them, and names that differ."""
+    issues = JoinIssues()
+    matched, issues.doubtful = match_names(sorted(subjects), sorted(rows), [without_zeros])
+    subject_of = {row: subject for subject, row in matched.items()}
+    issues.renamed = [f"{row} as {subject}" for subject, row in matched.items() if subject != row]
+    return {subject_of.get(name, name): visits for name, visits in rows.items()}, issues
 
 
 def label_records(
-    root: Path, records: Iterable[Record], people: Rows, columns: Mapping[str, str]
+    root: Path, records: Iterable[ScanRecord], people: Rows, columns: Mapping[str, str]
 ) -> None:
-    """Give records the labels of `people` and of sessions.tsv, each by subject and visit.
+    """Add to records the labels of `people` and of sessions.tsv, by subject and visit.
 
-    Labels that records have already stay. The log names scans without a row, rows without a scan,
-    and names that fit by number alone.
+    Labels that a record already has stay. The log names scans without a row, rows without a scan,
+    and names that match by number alone.
     """
     everyone = list(records)
     sessions_of: dict[str, set[str]] = defaultdict(set)
     for record in everyone:
         sessions_of[record.subject_id].add(record.session_id)
     present = {name: sorted(sessions_of[name]) for name in sorted(sessions_of)}
-    rows, told = by_folder(people, present.keys() | folder_names(root))
+    rows, issues = rows_by_folder(people, present.keys() | folder_names(root))
     visits = read_sessions(root, columns)
-    told.rows = [name for name in rows if name not in present]
-    told.scans = [name for name in present if people and name not in rows]
-    told_visits = Joined()
+    issues.rows = [name for name in rows if name not in present]
+    issues.scans = [name for name in present if people and name not in rows]
+    visit_issues = JoinIssues()
     labels: dict[tuple[str, str], Cells] = {}
     for name, sessions in present.items():
-        own = rows.get(name, {})
-        by_row = _by_session(name, own, sessions, told)
-        by_visit = _by_session(name, visits.get(name, {}), sessions, told_visits)
+        person_rows = rows.get(name, {})
+        by_row = _by_session(name, person_rows, sessions, issues)
+        by_visit = _by_session(name, visits.get(name, {}), sessions, visit_issues)
         for session in sessions:
-            parts = (own.get("", {}), by_row.get(session, {}), by_visit.get(session, {}))
+            parts = (person_rows.get("", {}), by_row.get(session, {}), by_visit.get(session, {}))
             labels[name, session] = parts[0] | parts[1] | parts[2]
-    told.tell(str(root / PARTICIPANTS))
-    told_visits.tell(f"{root}: sessions.tsv")
+    issues.warn(str(root / PARTICIPANTS))
+    visit_issues.warn(f"{root}: sessions.tsv")
     for record in everyone:
         record.labels = labels[record.subject_id, record.session_id] | record.labels
 
 
-def _by_session(subject: str, rows: Mapping[str, Cells], have: list[str], told: Joined) -> Rows:
-    """Return session → labels for the sessions with scans of one person."""
+def _by_session(
+    subject: str, rows: Mapping[str, Cells], have: list[str], issues: JoinIssues
+) -> Rows:
+    """Return session → labels for the sessions `have` of one person; add to `issues`."""
     offered = [name for name in rows if name]
     if not offered:
         return {}
     wanted = [name for name in have if name]
-    found, doubtful = pairs(wanted, offered, [without_zeros, _months])
-    left = [name for name in wanted if name not in found and name not in doubtful]
-    rest = [name for name in offered if name not in found.values() and name not in doubtful]
-    counted, _ = pairs(left, rest, [_counted])
+    matched, doubtful = match_names(wanted, offered, [without_zeros, _months])
+    left = [name for name in wanted if name not in matched and name not in doubtful]
+    rest = [name for name in offered if name not in matched.values() and name not in doubtful]
+    counted, _ = match_names(left, rest, [_counted])
     if len(counted) == len(left):
         # A scan left over would mean that the two count from different visits.
-        found |= counted
-    told.doubtful += [f"{subject} {name}" for name in doubtful]
-    told.renamed += [f"{subject} {old} as {new}" for new, old in found.items() if new != old]
-    labels = {new: rows[old] for new, old in found.items()}
+        matched |= counted
+    issues.doubtful += [f"{subject} {name}" for name in doubtful]
+    issues.renamed += [f"{subject} {old} as {new}" for new, old in matched.items() if new != old]
+    labels = {new: rows[old] for new, old in matched.items()}
     unnamed = "" in have
     if unnamed:
         labels[""] = _common([rows[name] for name in offered])
     if unnamed and len(offered) > 1:
-        told.scans.append(f"{subject} (no session in its name; takes what its rows agree on)")
-    told.scans += [f"{subject} {name}" for name in wanted if name not in found and "" not in rows]
-    missing = [name for name in offered if name not in found.values() and not unnamed]
-    told.rows += [f"{subject} {name}" for name in missing]
+        issues.scans.append(f"{subject} (no session in its name; takes what its rows agree on)")
+    issues.scans += [
+        f"{subject} {name}" for name in wanted if name not in matched and "" not in rows
+    ]
+    missing = [name for name in offered if name not in matched.values() and not unnamed]
+    issues.rows += [f"{subject} {name}" for name in missing]
     return labels
 
 
@@ -264,4 +277,4 @@ def _counted(session: str) -> int | None:
 def _common(rows: list[Cells]) -> Cells:
     """Return the labels on which all rows agree."""
     first, *others = rows
-    return {k: v for k, v in first.items() if all(k in o and _alike(o[k], v) for o in others)}
+    return {k: v for k, v in first.items() if all(k in o and _same_value(o[k], v) for o in others)}

@@ -1,20 +1,20 @@
-"""Columns that name a person: left out of the manifest unless asked for."""
+"""Leave columns that identify a person out of the manifest, unless asked for."""
 
 import logging
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from pipeline.labels.names import plain
-from pipeline.labels.scan_records import Record
+from pipeline.labels.scan_records import ScanRecord
 
 log = logging.getLogger(__name__)
 
-WHOSE = (
+ROLES = (
     "first|last|middle|full|given|family|maiden|birth|legal|preferred|patient|patients|subject"
     "|participant|person|mother|mothers|father|fathers|parent|guardian|spouse|caregiver|contact|kin"
 )
 PERSONAL = (
-    re.compile(rf"(({WHOSE})s?)*names?(of)?(the)?({WHOSE})*"),
+    re.compile(rf"(({ROLES})s?)*names?(of)?(the)?({ROLES})*"),
     re.compile(
         r"(patient)?(surname|forename|initials|lastname|nickname|cognome|nome|nomecognome|vorname"
         r"|nachname|familienname|prenom|prénom|nom|nombre|nombres|apellido|apellidos|sobrenome)"
@@ -37,30 +37,30 @@ PERSONAL = (
         r"|codicefiscale|(health)?insurance(no|nr|number|id)|(driver|drivers)licen[cs]e(no|number)?"
     ),
 )  # fmt: skip
-"""Names of such columns, in small letters and digits alone."""
+"""Names of such columns, as small letters and digits alone; ROLES are whom a name belongs to."""
 
 
 def names_a_person(column: str) -> bool:
-    """Tell whether a column's name promises names, births, addresses or record numbers."""
+    """Return whether a column's name stands for names, births, addresses or record numbers."""
     return any(pattern.fullmatch(plain(column)) for pattern in PERSONAL)
 
 
 def leave_out_personal(
-    records: Iterable[Record], columns: Mapping[str, str], leave_out: Sequence[str], where: str
+    records: Iterable[ScanRecord], columns: Mapping[str, str], leave_out: Sequence[str], where: str
 ) -> None:
-    """Take out of all labels the columns that name a person and those of `leave_out`.
+    """Remove from all labels the columns that identify a person and those of `leave_out`.
 
-    A column that `columns` names stays, but the log says so. Values are never shown.
+    A column that `columns` names stays, with a warning. Values are never shown.
     """
     everyone = list(records)
     have = dict.fromkeys(str(name) for record in everyone for name in record.labels)
     unwanted = {plain(name) for name in leave_out}
     asked = [name for name in have if plain(name) in unwanted]
-    telling = [name for name in have if names_a_person(name) and name not in asked]
+    personal = [name for name in have if names_a_person(name) and name not in asked]
     wanted = set(columns.values())
-    left = [name for name in telling if name not in wanted]
-    kept = [name for name in telling if name in wanted]
-    _tell(left, kept, where)
+    left = [name for name in personal if name not in wanted]
+    kept = [name for name in personal if name in wanted]
+    _warn(left, kept, where)
     absent = [name for name in leave_out if plain(name) not in {plain(n) for n in have}]
     if absent:
         log.warning(
@@ -72,7 +72,7 @@ def leave_out_personal(
         record.labels = {k: v for k, v in record.labels.items() if k not in gone}
 
 
-def _tell(left: Sequence[str], kept: Collection[str], where: str) -> None:
+def _warn(left: Sequence[str], kept: Collection[str], where: str) -> None:
     if left:
         log.warning(
             "%s: left out of the manifest, since they may name a person: %s; to keep one, name it:"

@@ -1,4 +1,4 @@
-"""Words that a user prefers, found in names."""
+"""Sort names of images by the words that a user prefers."""
 
 import re
 from collections.abc import Sequence
@@ -7,8 +7,8 @@ from collections.abc import Sequence
 def preference(name: str, prefer: Sequence[str]) -> tuple[bool, ...]:
     """Return a sort key: names with the first word come first, then those with the second.
 
-    A word is found in capital or small letters where no other letter or digit touches it, so that
-    `acq-mprage` is found in `sub-1_acq-mprage_T1w` and `run-1` not in `run-10`.
+    Words are matched in any case, and not as part of a longer word: `acq-mprage` matches
+    `sub-1_acq-mprage_T1w`, `run-1` does not match `run-10`.
     """
     low = name.lower()
     return tuple(

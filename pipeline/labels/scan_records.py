@@ -1,4 +1,4 @@
-"""What every source yields: one record a scan, before digests, labels and split."""
+"""Scan records, which every source yields one a scan, and the reading of folders and tables."""
 
 import csv
 import logging
@@ -25,8 +25,8 @@ DECIMAL_COMMA = re.compile(r"\s*[+-]?(\d+|\d{1,3}(\.\d{3})+),\d+\s*")
 
 
 @dataclass
-class Record:
-    """One scan that a source offers."""
+class ScanRecord:
+    """One scan of a source, before digest and split."""
 
     scan_id: str
     subject_id: str
@@ -36,9 +36,9 @@ class Record:
     visit: str = ""
     """Name of the visit as the source writes it, where it is not the session's."""
     notes: tuple[str, ...] = ()
-    """What is odd about the image; each becomes a warning of its QC."""
+    """Oddities of the image; each becomes a warning of its QC."""
     others: tuple[tuple[Path, str], ...] = ()
-    """Further images of the same visit in the order in which they are tried, with what is odd."""
+    """Further images of the same visit, in the order in which they are tried, with oddities."""
 
 
 def bids_label(text: str) -> str:
@@ -61,7 +61,7 @@ def entities(name: str) -> dict[str, str]:
     return dict(part.split("-", 1) for part in stem.split("_") if "-" in part)
 
 
-def natural(text: str) -> list[tuple[str, int]]:
+def natural_key(text: str) -> list[tuple[str, int]]:
     """Return a sort key in which `run-2` comes before `run-10`."""
     return [(word, int(digits or 0)) for word, digits in re.findall(r"(\D*)(\d*)", text)]
 
@@ -69,10 +69,10 @@ def natural(text: str) -> list[tuple[str, int]]:
 def walk(
     root: Path, closed: list[tuple[Path, str]] | None = None
 ) -> Iterator[tuple[Path, list[str]]]:
-    """Yield every folder below (and with) a root and the names of what is no folder in it.
+    """Yield a root and every folder below it, each with the names of its files.
 
     Links to folders are followed, each folder once; links that lead nowhere are named too, so that
-    they can be refused with a reason. What is hidden or left by an operating system is passed over.
+    they can be refused with a reason. Hidden files and those of operating systems are skipped.
     Folders that cannot be opened are added to `closed` with the reason.
     """
 
@@ -90,12 +90,12 @@ def walk(
 
 
 def is_junk(name: str) -> bool:
-    """Tell whether a file or folder is hidden (`._a.nii.gz` of a Mac, `.git`) or no one's data."""
+    """Return whether a name is hidden (`._a.nii.gz` of a Mac, `.git`) or of a system file."""
     return name.startswith(".") or name in JUNK
 
 
 def tidy_path(path: Path) -> Path:
-    """Return an absolute path without `x/../`; links are left as they are where that is safe."""
+    """Return an absolute path without `x/../`; links are kept where that is safe."""
     whole = path.absolute()
     if ".." not in whole.parts:
         return whole
@@ -142,23 +142,26 @@ def _read_text(path: Path) -> pd.DataFrame:
     with path.open(encoding="utf-8-sig", newline="") as file:
         lines = [file.readline(), file.readline()]
     # Spreadsheets may put `sep=;` above the header.
-    said = re.fullmatch(r"\s*sep=(.)\s*", lines[0], re.IGNORECASE)
-    header = lines[1] if said else lines[0]
-    separator = said[1] if said else _separator(header, path)
-    _warn_of_twins(path, next(csv.reader([header.strip("\r\n")], delimiter=separator), []))
+    declared = re.fullmatch(r"\s*sep=(.)\s*", lines[0], re.IGNORECASE)
+    header = lines[1] if declared else lines[0]
+    separator = declared[1] if declared else _separator(header, path)
+    _warn_of_repeated_columns(
+        path, next(csv.reader([header.strip("\r\n")], delimiter=separator), [])
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("error", pd.errors.ParserWarning)
         # A separator at the end of each line would else make an index of the first column.
         table = pd.read_csv(
             path, sep=separator, dtype=str, keep_default_na=False, na_values=MISSING,
-            encoding="utf-8-sig", skipinitialspace=True, index_col=False, skiprows=1 if said else 0,
+            encoding="utf-8-sig", skipinitialspace=True, index_col=False,
+            skiprows=1 if declared else 0,
         )  # fmt: skip
     table = table.astype(object)
     return table.apply(_with_points) if separator == ";" else table
 
 
 def _longer_row(path: Path) -> str | None:
-    """Return which line of a text table has more cells than the header, for a table refused."""
+    """Return in words which line of a text table has more cells than the header, or None."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             first = file.readline()
@@ -183,7 +186,7 @@ def _separator(header: str, path: Path) -> str:
 
 
 def _with_points(cells: "pd.Series[Any]") -> "pd.Series[Any]":
-    """Return a column with decimal points, where its commas are decimal ones."""
+    """Return a column with decimal points, if its commas are decimal ones."""
     with_comma = cells[cells.str.contains(",", na=False)]
     if with_comma.empty or not with_comma.str.fullmatch(DECIMAL_COMMA).all():
         return cells
@@ -191,15 +194,15 @@ def _with_points(cells: "pd.Series[Any]") -> "pd.Series[Any]":
     return numbers.reindex(cells.index).fillna(cells)
 
 
-def _warn_of_twins(path: Path, header: list[str]) -> None:
+def _warn_of_repeated_columns(path: Path, header: list[str]) -> None:
     names = [name.strip() for name in header]
-    twins = sorted({name for name in names if name and names.count(name) > 1})
-    if twins:
+    repeated = sorted({name for name in names if name and names.count(name) > 1})
+    if repeated:
         log.warning(
             "%s: more than one column %s; the first is used, the others are kept as %s.1",
             path,
-            ", ".join(twins),
-            twins[0],
+            ", ".join(repeated),
+            repeated[0],
         )
 
 

@@ -1,4 +1,4 @@
-"""JSON files beside tables (BIDS): units of ages and months, meanings of codes."""
+"""JSON sidecars of tables (BIDS): units of ages and months, meanings of codes."""
 
 import json
 import logging
@@ -26,9 +26,9 @@ NUMBER = re.compile(r"\d+(?:[.,]\d+)?")
 
 
 def read_sidecar(*paths: Path) -> dict[str, dict[str, Any]]:
-    """Return column → description of JSON files, later ones over earlier; {} where none is.
+    """Return column → description from JSON files, later ones over earlier; {} if none exists.
 
-    A file that cannot be read is said and passed over.
+    A file that cannot be read is skipped with a warning.
     """
     described: dict[str, dict[str, Any]] = {}
     for path in paths:
@@ -50,11 +50,11 @@ def decoded(
     columns: Mapping[str, str],
     where: Path,
 ) -> pd.DataFrame:
-    """Return a table with ages and months in their unit, and with sexes and diagnoses for codes.
+    """Return a table with units applied to ages and months, and codes of sex and diagnosis decoded.
 
     Ages that are plain numbers in other units than years get the letter of the unit (`840` months
-    become `840M`, which `ages_of` reads); months become months. Codes of `Levels` become F or M,
-    and numbers that stand for diagnoses their words; diagnoses that are words already stay.
+    become `840M`, which `ages_of` parses); times in other units become months. Codes of sex in
+    `Levels` become F or M, and numbers of diagnoses their words; other diagnoses stay.
     """  # fmt: skip
     table = table.copy()
     spelt = {plain(name): entry for name, entry in sidecar.items()}
@@ -73,12 +73,12 @@ def decoded(
 
 
 def _unit(entry: Mapping[str, Any], column: str, where: Path, *, default: str) -> str:
-    """Return y, m, w or d: of the sidecar's `Units`, else of the column's name (age_months)."""
+    """Return the unit y, m, w or d from the sidecar's `Units`, else from the column's name."""
     given = str(entry.get("Units") or entry.get("units") or "")
     words = re.findall(r"[a-z]+", given.lower())
-    found = next((UNIT_WORDS[word] for word in words if word in UNIT_WORDS), None)
-    if found is not None:
-        return found
+    unit = next((UNIT_WORDS[word] for word in words if word in UNIT_WORDS), None)
+    if unit is not None:
+        return unit
     # UCUM calls the year `a`.
     if words and given.strip().lower() not in {"a", "n/a", "na", "none"}:
         log.warning(
@@ -103,7 +103,7 @@ def _in_months(cell: object, unit: str) -> object:
 
 
 def _levels(entry: Mapping[str, Any]) -> dict[str, str]:
-    """Return code → words of `Levels`, whose entries are words or have a Description."""
+    """Return code → words from `Levels`, whose entries are words or have a Description."""
     levels = entry.get("Levels") or entry.get("levels")
     words: dict[str, str] = {}
     for code, meaning in levels.items() if isinstance(levels, dict) else ():
@@ -115,7 +115,7 @@ def _levels(entry: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _code(text: str) -> str:
-    """Return a code as it is compared: `1.0` and `01` are 1, letters are small."""
+    """Return a code in the form that is compared: `1.0` and `01` as 1, letters small."""
     text = text.strip().casefold()
     return f"{float(text):g}" if re.fullmatch(r"[+-]?\d+(\.\d+)?", text) else text
 
@@ -126,6 +126,6 @@ def _meaning(cell: object, levels: Mapping[str, str], role: str) -> object:
     words = levels[_code(cell)]
     if role == "diagnosis":
         return words if NUMBER.fullmatch(cell.strip().lstrip("+-")) else cell
-    # `female participant` and `Male (1)` tell it too; `male or female` tells nothing.
-    told = {SEXES[w] for w in re.findall(r"\w+", words.lower()) if w in SEXES}
-    return told.pop() if len(told) == 1 else sex_of(words) or cell
+    # `female participant` and `Male (1)` are one sex; `male or female` is none.
+    sexes = {SEXES[w] for w in re.findall(r"\w+", words.lower()) if w in SEXES}
+    return sexes.pop() if len(sexes) == 1 else sex_of(words) or cell

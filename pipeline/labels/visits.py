@@ -1,4 +1,4 @@
-"""Visits: months told by visit codes, and the month of every scan since the person's first."""
+"""Months of visits: from visit codes, and of every scan since the person's first."""
 
 import logging
 import re
@@ -18,7 +18,7 @@ SESSION_NAMES = (
     "visit_code", "visit_name", "timepoint", "timepoint_id", "tp", "wave", "event_name",
     "redcap_event_name",
 )  # fmt: skip
-"""Columns that usually tell the visits of one person apart, the first that is there."""
+"""Usual names of the column of visits; the first that a table has is taken."""
 BASELINE = {"bl", "base", "baseline", "sc", "scr", "screen", "screening", "init", "initial"}
 FILLERS = re.compile(r"visit|session|scan|mri|timepoint|followup|fu(?=\d)")
 """Words around the time in names of visits: `scmri`, `visit_m12`, `followup-12m`."""
@@ -33,9 +33,9 @@ DATE = re.compile(r"((?:19|20)\d{6})(?:t?\d{4}(?:\d{2})?)?")
 
 
 def months_of_visit(name: str) -> float | None:
-    """Return the months that a visit's name tells, or None: `bl` 0, `m06` 6, `y1` 12, `d0129` 4.2.
+    """Return the months in a visit's name, or None: `bl` 0, `m06` 6, `y1` 12, `d0129` 4.2.
 
-    Numbers alone, `v1` and `wave2` count visits and tell no time; `v00` and `0` are the first.
+    Numbers alone, `v1` and `wave2` count visits and hold no time; `v00` and `0` are the first.
     """
     text = re.sub(r"[^a-z0-9.]", "", name.strip().lower().removeprefix("ses-"))
     text = FILLERS.sub("", text)
@@ -52,11 +52,11 @@ def months_of_visit(name: str) -> float | None:
 def months_from_first(
     table: pd.DataFrame, visits: Sequence[str], names: Sequence[str], where: str
 ) -> "pd.Series[float]":
-    """Return months since each subject's first scan; what cannot be told is missing, and said.
+    """Return months since each subject's first scan; unknown ones are missing, with a warning.
 
-    As given; else from the names of all visits of the person; else from the ages at the scans,
-    where all are given; else 0 for a single scan. Scans of different visits that would come out at
-    one month are left without one, unless the month was given.
+    Months are taken as given; else from the names of all visits of the person; else from the ages
+    at the scans, if all are given; else 0 for a single scan. Different visits that would come out
+    at one month are left without one, unless the month was given.
 
     Parameters
     ----------
@@ -65,42 +65,42 @@ def months_from_first(
     visits
         Names of the visits as the source writes them, one a row.
     names
-        What the rows are called in a warning.
+        Names of the rows in warnings.
     where
-        What the table is called in a warning.
+        Name of the table in warnings.
     """
     given = table["months_from_first"].astype(float)
     people = table["subject_id"]
-    told = _apart(_from_names(table, visits), table)
+    by_name = _distinct(_from_names(table, visits), table)
     ages = table["age_years"].astype(float) * 12
     grouped = ages.groupby(people)
     usable = (grouped.transform("nunique") > 1) & ~ages.isna().groupby(people).transform("any")
     from_age = (ages - grouped.transform("min")).where(usable)
     several = people.groupby(people).transform("size") > 1
-    made = told.fillna(from_age).where(given.isna())
-    months = _apart(given.fillna(made).round(2), table, keep=given.notna())
+    derived = by_name.fillna(from_age).where(given.isna())
+    months = _distinct(given.fillna(derived).round(2), table, keep=given.notna())
     months = months.fillna((~several).map({True: 0.0, False: float("nan")}))
     _warn(months, given, table, pd.Series(list(names), index=table.index), where)
     return months
 
 
 def _from_names(table: pd.DataFrame, visits: Sequence[str]) -> "pd.Series[float]":
-    """Return months by the visits' names, or by another column that names visits."""
-    own = pd.Series(list(visits), index=table.index, dtype=object)
+    """Return months from the visits' names, or from another column that names visits."""
+    session_names = pd.Series(list(visits), index=table.index, dtype=object)
     usual = {plain(name) for name in SESSION_NAMES}
     others = [c for c in table if plain(str(c)) in usual and c != "session_id"]
-    columns = [own, *(table[c].fillna("").astype(str) for c in others)]
+    columns = [session_names, *(table[c].fillna("").astype(str) for c in others)]
     months = pd.Series(float("nan"), index=table.index)
     for rows in table.groupby("subject_id", sort=False).groups.values():
-        tries = [_of_person(list(column.loc[rows])) for column in columns]
-        whole = [found for found in tries if not np.isnan(found).any()]
-        some = [found for found in tries if not np.isnan(found).all()]
-        months.loc[rows] = (whole or some or tries)[0]
+        by_column = [_months_of_person(list(column.loc[rows])) for column in columns]
+        complete = [values for values in by_column if not np.isnan(values).any()]
+        partial = [values for values in by_column if not np.isnan(values).all()]
+        months.loc[rows] = (complete or partial or by_column)[0]
     return months
 
 
-def _of_person(visits: list[str]) -> np.ndarray:
-    """Return months since the first of one person's visits, NaN where they are not told."""
+def _months_of_person(visits: list[str]) -> np.ndarray:
+    """Return months since the first of one person's visits, NaN where a name holds no time."""
     dates = [_date(name) for name in visits]
     known = [date for date in dates if date is not None]
     if len(known) == len(visits):
@@ -124,10 +124,10 @@ def _date(name: str) -> datetime | None:
         return None
 
 
-def _apart(
+def _distinct(
     months: "pd.Series[float]", table: pd.DataFrame, keep: "pd.Series[bool] | None" = None
 ) -> "pd.Series[float]":
-    """Return months without those that different visits of a person share."""
+    """Return months, without those that different visits of a person share (NaN)."""
     shared = _shared(months, table)
     return months.mask(shared if keep is None else shared & ~keep)
 

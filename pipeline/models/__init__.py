@@ -1,1 +1,1 @@
-"""Networks on disk and in use: autoencoder, latent diffusion, LDAE."""
+"""Trained networks, on disk and in use: autoencoder, latent diffusion model, LDAE."""

@@ -1,7 +1,6 @@
-"""Frozen models on disk: safetensors, a JSON config with digests, and a model card.
+"""Model folders: weights as safetensors, a JSON config with digests, metrics, a model card.
 
-Nothing here is ever unpickled, and loading is strict: a missing, extra or misshapen tensor is an
-error.
+No file is unpickled, and loading is strict: a missing, extra or misshapen tensor is an error.
 """
 
 import hashlib
@@ -28,9 +27,9 @@ CONFIG = "config.json"
 CARD = "README.md"
 METRICS = "metrics.json"
 PARTS = frozenset((WEIGHTS, METRICS, "log.csv", "pictures", "tensorboard", "dvclive"))
-"""What a training leaves in its folder before the config."""
+"""Files that training writes to a model folder before the config."""
 MAPPED_FROM = 512_000_000
-"""Weights files of so many bytes stay on the disk and are read in place as they are used."""
+"""Weights files of this size (bytes) or more are mapped into memory and read when used."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +40,7 @@ class Artefact:
     config: dict[str, Any]
     tensors: dict[str, Tensor]
     mapped: bool = False
-    """The tensors are the file's own pages: to be taken over, not copied."""
+    """Whether the tensors are mapped pages of the file; a network then takes them over uncopied."""
 
     @property
     def digest(self) -> str:
@@ -50,10 +49,10 @@ class Artefact:
 
 
 def check_model_folder(out: Path) -> None:
-    """Refuse to write a model among files that are no model's.
+    """Refuse to write a model into a folder that holds other files.
 
-    A folder that does not exist or is empty will do, so will a model's, and what a training that
-    was stopped left there.
+    Allowed are a folder that does not exist or is empty, a model folder, and the files of a
+    training that was stopped.
 
     Raises
     ------
@@ -62,18 +61,18 @@ def check_model_folder(out: Path) -> None:
     """
     try:
         names = {path.name for path in out.iterdir() if not path.name.startswith(".")}
-    except OSError:  # not there; or no folder, which the writing tells
+    except OSError:  # it does not exist; or is no folder, which writing will refuse
         return
-    # Weights come before the card: with them it is that of a model half written.
-    own = {CARD, CONFIG} if WEIGHTS in names else set()
+    # Weights are written before the card and the config: a card without weights is another file.
+    of_model = {CARD, CONFIG} if WEIGHTS in names else set()
     if CONFIG in names:
         try:
             if "weights_sha256" in read_config(out / CONFIG):
                 return
-            own = set()  # of another maker
+            of_model = set()  # of other software
         except ContractError:
-            pass  # damaged, and to be written anew
-    others = sorted(names - PARTS - own)
+            pass  # a damaged config, which will be replaced
+    others = sorted(names - PARTS - of_model)
     if others:
         raise ContractError(
             f"{out}: holds other files than a model's ({few(others, 3)}); choose an empty or a new"
@@ -91,9 +90,9 @@ def write_artefact(
     card: str,
     convert: Callable[[Tensor], Tensor] = lambda tensor: tensor,
 ) -> str:
-    """Write a model folder and return the digest of its weights. The config comes last.
+    """Write a model folder, the config last, and return the digest of its weights.
 
-    `convert` is applied to one tensor after another as they are written.
+    `convert` is applied to each tensor as it is written.
     """
     digest = write_weights(path / WEIGHTS, tensors, convert=convert)
     write_atomic(path / CARD, card)
@@ -107,7 +106,7 @@ def write_artefact(
 
 
 def finished_metrics(path: Path, *, kind: str, fingerprint: str) -> dict[str, Any] | None:
-    """Return the metrics of a model that a run with this fingerprint finished, or None."""
+    """Return the metrics of a finished model with this fingerprint, or None."""
     try:
         config = read_config(path / CONFIG)
         metrics: dict[str, Any] = json.loads((path / METRICS).read_text())
@@ -163,8 +162,8 @@ def read_artefact(path: Path, *, kind: str) -> Artefact:
     config, weights = check_artefact(path, kind=kind), path / WEIGHTS
     mapped = weights.stat().st_size >= MAPPED_FROM
     data = b"" if mapped else weights.read_bytes()
-    found = digest_file(weights) if mapped else hashlib.sha256(data).hexdigest()
-    if found != config.get("weights_sha256"):
+    digest = digest_file(weights) if mapped else hashlib.sha256(data).hexdigest()
+    if digest != config.get("weights_sha256"):
         raise ContractError(f"{weights}: damaged, its sha256 differs from {CONFIG}; restore it")
     try:
         return Artefact(path, config, load_file(weights) if mapped else load(data), mapped=mapped)
@@ -177,8 +176,8 @@ def load_strict(
 ) -> None:
     """Load every tensor into the module, float16 included.
 
-    With `take` the module's own tensors (which may be on the device `meta`) give way to these;
-    only those of another type are copied.
+    With `take` these tensors replace the module's (which may be on the device `meta`); only those
+    of another dtype are copied.
 
     Raises
     ------

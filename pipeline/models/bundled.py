@@ -1,4 +1,4 @@
-"""The autoencoder inside the package, which one a command uses, and one taken into a study."""
+"""The bundled autoencoder, the choice of one for a command, and adoption into a study."""
 
 import json
 import logging
@@ -52,7 +52,7 @@ def bundled_autoencoder() -> Path:
 
 
 def find_autoencoder(given: Path | None) -> tuple[Path, str]:
-    """Return the folder of the autoencoder to use, and in words which it is."""
+    """Return the folder of the autoencoder to use, and its description in words."""
     if given is not None:
         return given, f"{given}"
     if (STUDY / CONFIG).is_file():
@@ -67,10 +67,10 @@ def load_start(named: Path | Literal["bundled"]) -> FrozenAutoencoder:
 
 
 def adopt_autoencoder(source: Path, out: Path, *, grid: Grid) -> dict[str, Any]:
-    """Take a finished autoencoder into a study, for volumes on `grid`; return its metrics.
+    """Copy a finished autoencoder into a study, for volumes on `grid`; return its metrics.
 
-    A checkpoint or MONAI bundle of others is imported first. Weights of ours stay the same bytes,
-    so their digest does too. The config says which grid they were trained on.
+    A checkpoint or MONAI bundle is imported first. Weights of this project are copied byte for
+    byte, so their digest stays. The config keeps the grid that they were trained on.
 
     Raises
     ------
@@ -93,7 +93,7 @@ def adopt_autoencoder(source: Path, out: Path, *, grid: Grid) -> dict[str, Any]:
         "fingerprint": digest_of(["adopted", frozen.digest, grid.document()]),
     }
     with lock_store(out):
-        _say_what_goes(out, frozen)
+        _warn_of_replaced(out, frozen)
         shutil.rmtree(out.with_name(out.name + ".training"), ignore_errors=True)
         for name in (WEIGHTS, CARD):
             write_atomic(out / name, (source / name).read_bytes())
@@ -104,8 +104,8 @@ def adopt_autoencoder(source: Path, out: Path, *, grid: Grid) -> dict[str, Any]:
     return metrics
 
 
-def _say_what_goes(out: Path, new: FrozenAutoencoder) -> None:
-    """Warn of a trained autoencoder, or a training under way, that this one takes the place of."""
+def _warn_of_replaced(out: Path, new: FrozenAutoencoder) -> None:
+    """Warn if `out` holds another autoencoder, or an unfinished training, that `new` replaces."""
     work = out.with_name(out.name + ".training")
     if work.is_dir():
         log.warning("%s: checkpoints of an unfinished training are discarded", work)
@@ -118,9 +118,9 @@ def _say_what_goes(out: Path, new: FrozenAutoencoder) -> None:
 
 
 def export_bundled(ae: Path, out: Path, *, card: str | None = None) -> int:
-    """Write an autoencoder as the bundled artefact, in float16; return the bytes of its weights.
+    """Write an autoencoder for the package, in float16; return the size of its weights (bytes).
 
-    `card` takes the place of the card that training wrote.
+    `card` replaces the card that training wrote.
 
     Raises
     ------
@@ -129,11 +129,11 @@ def export_bundled(ae: Path, out: Path, *, card: str | None = None) -> int:
     """
     check_model_folder(out)
     artefact = read_artefact(ae, kind="ae")
-    half = {name: tensor.half() for name, tensor in artefact.tensors.items()}
-    broken = [name for name, tensor in half.items() if not torch.isfinite(tensor).all()]
+    halved = {name: tensor.half() for name, tensor in artefact.tensors.items()}
+    broken = [name for name, tensor in halved.items() if not torch.isfinite(tensor).all()]
     if broken:
         raise ContractError(f"{ae}: {few(broken)}: not finite in float16; train it anew")
-    size = sum(tensor.numel() * 2 for tensor in half.values())
+    size = sum(tensor.numel() * 2 for tensor in halved.values())
     if size > MAX_BUNDLED_BYTES:
         raise ContractError(
             f"{ae}: {size / 1e6:.1f} MB in float16, expected at most"
@@ -143,7 +143,7 @@ def export_bundled(ae: Path, out: Path, *, card: str | None = None) -> int:
     write_artefact(
         out,
         kind="ae",
-        tensors=half,
+        tensors=halved,
         config=kept | {"portable": True, "float32_sha256": artefact.digest},
         metrics=_json(ae / METRICS),
         card=card if card is not None else (ae / CARD).read_text(),

@@ -1,4 +1,4 @@
-"""Directions in y_sem space that probes found, kept with the model that they belong to."""
+"""Directions in y_sem space, fitted by probes and kept in directions.json."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -22,18 +22,18 @@ OF_STUDY = Path("reports") / "probe" / FILE
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Readout:
-    """The probe along its direction: slope · place + intercept, a log-odds or a value."""
+    """Linear probe along its direction: slope · position + intercept, a log-odds or a value."""
 
     kind: Prediction
     slope: float
-    """A unit of standardised y_sem along the direction."""
+    """Change of the output for one unit of standardised y_sem along the direction."""
     intercept: float
     classes: tuple[str, str] | None = None
     """Negative and positive class."""
 
 
 def subject_mark(subject_id: str) -> str:
-    """Return what stands for a subject in directions.json, so that no id is in it."""
+    """Return the hash that replaces a subject id in directions.json."""
     return digest_of(["subject", subject_id])[:16]
 
 
@@ -48,35 +48,35 @@ class Direction:
     weight: Floats
     """(dim,), length 1."""
     mean: Floats
-    """(dim,), of the fitting scans."""
+    """(dim,), mean of the fitting scans."""
     std: Floats
-    """(dim,), of the fitting scans."""
+    """(dim,), standard deviation of the fitting scans."""
     spread: float
     """Standard deviation of the fitting scans along `weight`, in standardised y_sem space."""
     towards: str
-    """What lies in its direction; `--direction` takes it by this name."""
+    """Name of the end that the direction points to (`diagnosis:AD`), for `--direction`."""
     assumed_spread: bool = False
-    """The spread is not known, and 1 stands in."""
+    """Whether the spread is unknown and taken as 1."""
 
     @property
     def unit(self) -> str:
-        """Return what a scale of 1 is, in words."""
+        """Return the unit of scales, in words."""
         if self.assumed_spread:
             return "length 1 in standardised y_sem; the fitting scans' spread was not published"
         return "standard deviations of y_sem along the direction, probe's fitting scans"
 
     @property
     def step(self) -> Floats:
-        """Return what scale 1 adds to y_sem, (dim,)."""
+        """Return the change of y_sem for scale 1, (dim,)."""
         return self.spread * self.weight * self.std
 
     @property
     def digest(self) -> str:
-        """Return the sha256 of its numbers."""
+        """Return the sha256 of mean and step."""
         return digest_of([self.mean.tolist(), self.step.tolist()])
 
     def position(self, y_sem: NDArray[np.floating]) -> Floats:
-        """Return where codes (scan, dim) lie along the direction, in units of the spread."""
+        """Return the positions of codes (scan, dim) along the direction, in units of the spread."""
         standardised = (np.asarray(y_sem, dtype=np.float64) - self.mean) / self.std
         along: Floats = standardised @ self.weight / self.spread
         return along
@@ -102,8 +102,8 @@ def write_directions(
 ) -> None:
     """Write the probes' directions and the digests of the models that gave y_sem.
 
-    `readouts` make them probes that can be applied; `fitted_subjects` are those that they were
-    fitted on. `imported` names files that they came from.
+    `readouts` are the probes along the directions; `fitted_subjects` are those they were fitted on.
+    `imported` names the files they were imported from.
     """
     saved = {}
     for target, d in directions.items():
@@ -127,13 +127,13 @@ def write_directions(
 
 
 def read_direction(path: Path, name: str, *, ldae_digest: str, dim: int | None = None) -> Direction:
-    """Return the direction `diagnosis:AD`, or by its column alone, `age_years`.
+    """Return a direction by its name, `diagnosis:AD`, or by its label column alone, `age_years`.
 
     Raises
     ------
     ContractError
-        If the file is none of the probe stage's, was made with another LDAE, holds no such
-        direction, or one of another length than `dim`.
+        If the file was not written by the probe stage or was made with another LDAE, holds no
+        such direction, or one of another length than `dim`.
     """
     try:
         content = json.loads(path.read_text())
@@ -162,9 +162,9 @@ def read_direction(path: Path, name: str, *, ldae_digest: str, dim: int | None =
     lengths = {len(np.ravel(values)) for values in arrays.values()}
     if len(lengths) > 1 or dim not in (None, *lengths):
         expected = f"{dim}, the length of y_sem of --ldae" if dim else "one length"
-        found = ", ".join(f"{key} {len(np.ravel(values))}" for key, values in arrays.items())
+        sizes = ", ".join(f"{key} {len(np.ravel(values))}" for key, values in arrays.items())
         raise ContractError(
-            f"{path}: {name} has {found}; expected {expected}; run `pipeline probe`"
+            f"{path}: {name} has {sizes}; expected {expected}; run `pipeline probe`"
         )
     return Direction(
         **arrays,
@@ -177,7 +177,7 @@ def read_direction(path: Path, name: str, *, ldae_digest: str, dim: int | None =
 def find_direction(
     given: Path | None, ldae: Path, name: str, *, config: Mapping[str, Any]
 ) -> Direction:
-    """Return a direction of the file given, else of the probe stage, else of an imported LDAE.
+    """Return a direction from the given file, else of the probe stage, else of the LDAE's folder.
 
     `config` is that of the model in the folder `ldae`.
 
@@ -188,12 +188,12 @@ def find_direction(
     """
     digest = str(config["weights_sha256"])
     dim = config.get("encoder", {}).get("dim")
-    own = ldae / FILE
-    if given is None and own.is_file():
+    imported = ldae / FILE
+    if given is None and imported.is_file():
         if not OF_STUDY.is_file():
-            return read_direction(own, name, ldae_digest=digest, dim=dim)
+            return read_direction(imported, name, ldae_digest=digest, dim=dim)
         try:
             return read_direction(OF_STUDY, name, ldae_digest=digest, dim=dim)
         except ContractError:
-            return read_direction(own, name, ldae_digest=digest, dim=dim)
+            return read_direction(imported, name, ldae_digest=digest, dim=dim)
     return read_direction(given or OF_STUDY, name, ldae_digest=digest, dim=dim)

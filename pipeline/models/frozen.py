@@ -1,4 +1,4 @@
-"""Load frozen models for use: weights from their artefact, gradients off, evaluation mode."""
+"""Load trained models for use: gradients off, evaluation mode."""
 
 import copy
 import logging
@@ -22,12 +22,12 @@ from schemas.grid import Grid, times
 log = logging.getLogger(__name__)
 
 VOXELS = "voxels"
-"""Stands where the autoencoder's digest would, for models of volumes themselves."""
+"""Replaces the autoencoder's digest in models that are trained on volumes themselves."""
 
 
 @dataclass(frozen=True, slots=True)
 class FrozenAutoencoder:
-    """A trained autoencoder and where it came from."""
+    """A trained autoencoder, with its grid, config and folder."""
 
     net: Autoencoder | Voxels
     digest: str
@@ -60,8 +60,8 @@ def load_autoencoder(path: Path, *, device: torch.device) -> FrozenAutoencoder:
 def on_grid(autoencoder: FrozenAutoencoder, grid: Grid) -> FrozenAutoencoder:
     """Return the autoencoder for volumes on another grid than it was trained on.
 
-    It is convolutional, so the shape is free; smaller volumes go through amid the air that it was
-    trained with. Another voxel size it has never seen, and says so.
+    It is convolutional, so the shape is free; smaller volumes are zero-padded to the training
+    shape. Another voxel size than in training is allowed, with a warning.
 
     Raises
     ------
@@ -86,7 +86,7 @@ def on_grid(autoencoder: FrozenAutoencoder, grid: Grid) -> FrozenAutoencoder:
 
 
 def for_volumes(autoencoder: FrozenAutoencoder, grid: Grid) -> FrozenAutoencoder:
-    """Return the autoencoder for volumes on this grid if it says that it suits any, else as it is.
+    """Return the autoencoder for volumes on this grid if it is `portable`, else unchanged.
 
     Raises
     ------
@@ -97,9 +97,9 @@ def for_volumes(autoencoder: FrozenAutoencoder, grid: Grid) -> FrozenAutoencoder
 
 
 def intensity_rule(config: dict[str, Any]) -> dict[str, Any]:
-    """Return the parameters of preprocessing that scale intensities as the autoencoder expects.
+    """Return the preprocessing parameters of the intensity scale that the autoencoder expects.
 
-    Empty where its config does not tell.
+    Empty if its config does not record them.
     """
     rule = dict(config.get("intensity") or {})
     if "intensity_percentiles" in rule:
@@ -109,18 +109,18 @@ def intensity_rule(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def trained_grid(config: dict[str, Any]) -> Grid:
-    """Return the grid that an adopted autoencoder, or any other, was trained on."""
+    """Return the grid that an autoencoder was trained on, before any adoption."""
     return Grid.model_validate(config.get("trained_grid", config["grid"]))
 
 
 def _box(config: dict[str, Any], grid: Grid) -> tuple[int, ...] | None:
-    """Return the shape that the autoencoder was trained on, if its voxels are those of the grid."""
+    """Return the shape that the autoencoder was trained on, if its voxel size is the grid's."""
     trained = trained_grid(config)
     return trained.shape if trained.same_zooms(grid) else None
 
 
 def voxels_as_latents(grid: Grid, path: Path) -> FrozenAutoencoder:
-    """Return what stands in for the autoencoder where volumes are their own latents."""
+    """Return an identity in place of the autoencoder, for models that read volumes as latents."""
     return FrozenAutoencoder(Voxels(), VOXELS, grid, {}, path)
 
 
@@ -131,7 +131,7 @@ def architecture(config: dict[str, Any]) -> dict[str, Any]:
 
 @contextmanager
 def _described_by(artefact: Artefact, *needed: str) -> Iterator[None]:
-    """Refuse a config that lacks what is needed, or that no network can be built from."""
+    """Refuse a config that lacks a needed key, or from which no network can be built."""
     try:
         for name in needed:
             artefact.config[name]
@@ -144,8 +144,8 @@ def _described_by(artefact: Artefact, *needed: str) -> Iterator[None]:
         ) from error
 
 
-def _place(artefact: Artefact) -> torch.device:
-    """Return where a network is built: nowhere if it takes over the tensors of its file."""
+def _build_device(artefact: Artefact) -> torch.device:
+    """Return the device to build a network on: `meta` if it takes over mapped tensors."""
     return torch.device("meta" if artefact.mapped else "cpu")
 
 
@@ -157,7 +157,7 @@ def _load(net: nn.Module, diffusion: LatentDiffusion, artefact: Artefact) -> Non
 
 @dataclass(frozen=True, slots=True)
 class FrozenDiffusion:
-    """A trained stage 1 and where it came from."""
+    """A trained stage 1, with its digest and config."""
 
     diffusion: LatentDiffusion
     digest: str
@@ -166,7 +166,7 @@ class FrozenDiffusion:
 
 @dataclass(frozen=True, slots=True)
 class FrozenLdae:
-    """A trained LDAE and where it came from."""
+    """A trained LDAE, with its digest and config."""
 
     net: Ldae
     digest: str
@@ -183,7 +183,7 @@ def load_diffusion(path: Path, *, device: torch.device) -> FrozenDiffusion:
     """
     artefact = read_artefact(path, kind="ldm")
     needed = ("autoencoder_digest", "grid", "latent_shape", "posterior")
-    with _described_by(artefact, *needed), _place(artefact):
+    with _described_by(artefact, *needed), _build_device(artefact):
         diffusion = build_diffusion(artefact.config)
     _load(diffusion, diffusion, artefact)
     diffusion.requires_grad_(False).eval().to(device)
@@ -200,7 +200,7 @@ def load_ldae(path: Path, *, device: torch.device) -> FrozenLdae:
     """
     artefact = read_artefact(path, kind="ldae")
     needed = ("autoencoder_digest", "grid", "latent_shape")
-    with _described_by(artefact, *needed), _place(artefact):
+    with _described_by(artefact, *needed), _build_device(artefact):
         net = build_ldae(artefact.config)
     _load(net, net.diffusion, artefact)
     net.requires_grad_(False).eval().to(device)

@@ -1,4 +1,4 @@
-"""Autoencoder and LDAE as one machine: take latents apart into codes, make volumes of codes."""
+"""Inference with autoencoder and LDAE: codes of latents (y_sem, x_T), and volumes from codes."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,16 +31,16 @@ from schemas.grid import Grid
 
 @dataclass(frozen=True, slots=True)
 class Codes:
-    """What a scan is taken apart into."""
+    """Codes of scans: y_sem and x_T, which together give back the latent."""
 
     y_sem: Float[Tensor, "B D"]
     x_T: Float[Tensor, "B C X Y Z"]  # noqa: N815 (as in the paper)
-    """The inverted noise: what y_sem leaves out."""
+    """The inverted noise, which holds what y_sem leaves out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LdaeInference:
-    """The frozen models that belong together, and how the sampler is run."""
+    """An autoencoder, the LDAE trained on its latents, and the settings of the sampler."""
 
     autoencoder: FrozenAutoencoder
     ldae: FrozenLdae
@@ -48,7 +48,7 @@ class LdaeInference:
     sampler: Sampler
     num_inference_steps: int
     batch_size: int
-    """Volumes made at a time."""
+    """Scans that go through a network at a time."""
     clip_x0: float | None = None
     """Bound of the predicted z_0 in each step."""
     stop_percent: float = 0.0
@@ -73,35 +73,35 @@ class LdaeInference:
 
     @property
     def reads_volumes(self) -> bool:
-        """Whether y_sem is read off volumes, not off latents."""
+        """Whether the semantic encoder reads volumes, not latents."""
         return self.ldae.net.encoder.reads == "volume"
 
     @torch.inference_mode()
     def embed(
         self, z_0: Float[Tensor, "B C x y z"], volumes: Float[Tensor, "B X Y Z"] | None = None
     ) -> Float[Tensor, "B D"]:
-        """Return y_sem. An encoder that reads volumes is given these, else the decoded ones."""
+        """Return y_sem; an encoder that reads volumes gets `volumes`, or else the decoded ones."""
         size = self.batch_size
         parts = torch.split(z_0, size)
-        own = [None] * len(parts) if volumes is None else list(torch.split(volumes, size))
+        given = [None] * len(parts) if volumes is None else list(torch.split(volumes, size))
         return torch.cat(
             [
-                self.ldae.net.embed(part, partial(self._seen, part, seen))
-                for part, seen in zip(parts, own, strict=True)
+                self.ldae.net.embed(part, partial(self._encoder_input, part, volume))
+                for part, volume in zip(parts, given, strict=True)
             ]
         )
 
-    def _seen(
+    def _encoder_input(
         self, z_0: Float[Tensor, "B C x y z"], volumes: Float[Tensor, "B X Y Z"] | None
     ) -> Float[Tensor, "B 1 X Y Z"]:
-        seen = self.decode(z_0) if volumes is None else volumes
-        return seen[:, None].to(self.device)
+        read = self.decode(z_0) if volumes is None else volumes
+        return read[:, None].to(self.device)
 
     @torch.inference_mode()
     def infer_codes(
         self, z_0: Float[Tensor, "B C x y z"], volumes: Float[Tensor, "B X Y Z"] | None = None
     ) -> Codes:
-        """Return y_sem, of the volumes where it is read off those, and the inverted x_T."""
+        """Return y_sem (from `volumes` if the encoder reads those) and the inverted x_T."""
         y_sem = self.embed(z_0, volumes)
         return Codes(y_sem, self.invert(y_sem, z_0))
 
@@ -109,7 +109,7 @@ class LdaeInference:
     def invert(
         self, y_sem: Float[Tensor, "B D"] | None, z_0: Float[Tensor, "B C X Y Z"]
     ) -> Float[Tensor, "B C X Y Z"]:
-        """Return x_T that `sample` turns into z_0; without y_sem, of the denoiser alone."""
+        """Return the x_T from which `sample` gives z_0; without y_sem, by the denoiser alone."""
         with self._counted(self._model(y_sem), "x_T by inversion", batches=1) as model:
             return invert(
                 model,
@@ -127,8 +127,8 @@ class LdaeInference:
     def sample(
         self, y_sem: Float[Tensor, "B D"] | None, x_T: Float[Tensor, "B C X Y Z"]
     ) -> Float[Tensor, "B C X Y Z"]:
-        """Return z_0 of codes; without y_sem, of the denoiser alone."""
-        made: list[Tensor] = []
+        """Return z_0 from codes; without y_sem, by the denoiser alone."""
+        latents: list[Tensor] = []
         current: list[Model] = []
         batches = [
             slice(start, start + self.batch_size) for start in range(0, len(x_T), self.batch_size)
@@ -146,12 +146,12 @@ class LdaeInference:
                     num_inference_steps=self.num_inference_steps,
                     clip_x0=self.clip_x0,
                 )
-                made.append(z_0)
-        return torch.cat(made)
+                latents.append(z_0)
+        return torch.cat(latents)
 
     @contextmanager
     def _counted(self, model: Model, label: str, *, batches: int) -> Iterator[Model]:
-        """Show progress of the block, in which `model` is evaluated once a sampler step."""
+        """Show progress while the block evaluates the model that is yielded, once a step."""
         if not self.watched:
             yield model
             return
@@ -175,18 +175,18 @@ class LdaeInference:
 
     @torch.inference_mode()
     def encode(self, volumes: Float[Tensor, "B X Y Z"]) -> Float[Tensor, "B C x y z"]:
-        """Return z_0 of volumes in [0, 1], rounded as the latent store keeps it."""
+        """Return z_0 of volumes in [0, 1], from latents rounded to float16 as in the store."""
         parts = torch.split(volumes.to(self.device)[:, None].float(), self.batch_size)
         mean = torch.cat([self.autoencoder.net.encode(part)[0] for part in parts])
         return self.standardise(mean.half())
 
     def random_noise(self, *names: object) -> Float[Tensor, "1 C X Y Z"]:
-        """Return noise that depends on the names alone, on any device alike."""
+        """Return noise that depends on the names alone, equal on every device."""
         generator = torch.Generator().manual_seed(seed_from("x_T", *names))
         return torch.randn((1, *self.latent_shape), generator=generator).to(self.device)
 
     def record(self) -> dict[str, Any]:
-        """Return what decides the outcome, for the JSON beside it."""
+        """Return models and sampler settings, for the JSON beside an image."""
         imported = self.ldae.config.get("imported")
         return {
             **({"imported": imported} if imported else {}),
@@ -202,7 +202,7 @@ class LdaeInference:
 def load_models(
     ae: Path, ldae: Path, params: EvaluateParams, *, device: torch.device
 ) -> LdaeInference:
-    """Load an autoencoder and the LDAE that was trained on its latents; how to sample is in params.
+    """Load an autoencoder and the LDAE trained on its latents, with sampler settings of `params`.
 
     Raises
     ------

@@ -1,7 +1,7 @@
-"""The latent diffusion autoencoder in use: denoiser, semantic encoder, gradient estimator.
+"""The latent diffusion autoencoder: denoiser, semantic encoder, gradient estimator.
 
-Works on standardised latents z_0 = (latent − shift) · scale; `standardise` and `unstandardise`
-go between them and what the store holds.
+It works on standardised latents z_0 = (latent − shift) · scale; `Standardise` converts latents of
+the store to them and back.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,12 +22,12 @@ from schemas.errors import ContractError
 
 
 class Standardise(nn.Module):
-    """Shift and scale of latents, fitted on the training split: a number a voxel or a channel."""
+    """Shift and scale of latents, fitted on the training split, for each voxel or channel."""
 
     shift: Tensor
     scale: Tensor
     margin: Tensor
-    """(C, 1, 1, 1): how much further out than training scans unseen ones lie."""
+    """(C, 1, 1, 1): ratio of held-out to training standard deviation, for each channel."""
 
     def __init__(self, shape: tuple[int, ...]) -> None:
         super().__init__()
@@ -41,7 +41,7 @@ class Standardise(nn.Module):
         scale: Float[Tensor, "C X Y Z"],
         margin: Float[Tensor, "C 1 1 1"],
     ) -> None:
-        """Set all three; axes of the first two may be 1."""
+        """Set shift, scale and margin; axes of the first two may have length 1."""
         self.shift.copy_(shift)
         self.scale.copy_(scale)
         self.margin.copy_(margin)
@@ -57,7 +57,7 @@ class Standardise(nn.Module):
 
 
 class LatentDiffusion(nn.Module):
-    """Stage 1: the denoiser with its schedule and latent statistics."""
+    """Stage 1: denoiser, noise schedule and latent statistics."""
 
     def __init__(
         self,
@@ -90,7 +90,7 @@ class LatentDiffusion(nn.Module):
 
 
 class Ldae(nn.Module):
-    """Stage 2 on top of stage 1."""
+    """Stage 2: semantic encoder and gradient estimator on top of stage 1."""
 
     def __init__(
         self, diffusion: LatentDiffusion, encoder: SemanticEncoder, estimator: GradientEstimator
@@ -107,7 +107,7 @@ class Ldae(nn.Module):
     ) -> Float[Tensor, "B D"]:
         """Return y_sem of latents.
 
-        `volume` gives their volumes in [0, 1] to an encoder that reads those.
+        `volume` returns their volumes in [0, 1]; it is called if the encoder reads volumes.
 
         Raises
         ------
@@ -129,7 +129,7 @@ class Ldae(nn.Module):
     ) -> list[Float[Tensor, "B C X Y Z"]]:
         """Return eps_theta − sqrt(1 − alpha_bar_t) · G for several y_sem at one x_t.
 
-        The denoiser and its features, the larger part of the work, are computed once.
+        The denoiser and its features, most of the work, are computed once.
         """
         diffusion = self.diffusion
         trunk = diffusion.denoiser.trunk(x_t, t)

@@ -1,4 +1,4 @@
-"""Networks with pretrained weights that the user gives: LPIPS, ConvNeXt, MedicalNet."""
+"""Networks with pretrained weights from the user's files: LPIPS, ConvNeXt, MedicalNet."""
 
 import logging
 import re
@@ -36,7 +36,7 @@ def load_lpips(path: Path, *, device: torch.device) -> Lpips:
 
 
 def load_imagenet(backbone: ConvNext, weights: Path | None) -> None:
-    """Load a ConvNeXt of torchvision, .pth or .safetensors; without a file, stay random and say so.
+    """Load weights of a torchvision ConvNeXt, .pth or .safetensors; warn if no file is given.
 
     Raises
     ------
@@ -55,7 +55,7 @@ def load_imagenet(backbone: ConvNext, weights: Path | None) -> None:
 
 
 def load_medicalnet(path: Path, device: torch.device) -> nn.Module:
-    """Return the network without its head; weights as published (`resnet_10_23dataset.pth`).
+    """Return MedicalNet's ResNet-10 without its head (`resnet_10_23dataset.pth`).
 
     Raises
     ------
@@ -72,12 +72,12 @@ def load_medicalnet(path: Path, device: torch.device) -> nn.Module:
     )
     # Counters of batches seen are not among MedicalNet's, and play no part in evaluation.
     counters = {k: v for k, v in net.state_dict().items() if k.endswith("num_batches_tracked")}
-    own = {
+    backbone = {
         name.removeprefix("state_dict.").removeprefix("module."): value
         for name, value in weights.items()
         if "conv_seg" not in name
     }
-    load_strict(net, counters | own, source=path)
+    load_strict(net, counters | backbone, source=path)
     frozen: nn.Module = net.requires_grad_(False).eval().to(device)
     return frozen
 
@@ -86,7 +86,7 @@ def load_medicalnet(path: Path, device: torch.device) -> nn.Module:
 def medicalnet_features(
     net: nn.Module, volumes: Float[Tensor, "N X Y Z"], device: torch.device
 ) -> Floats:
-    """Return pooled features (n, 512); each volume is standardised over its brain first."""
+    """Return pooled features (n, 512) of volumes, each standardised over its brain first."""
     features = []
     for volume in volumes:
         brain = volume[volume > 0]

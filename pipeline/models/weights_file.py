@@ -1,6 +1,6 @@
-"""Weights files of gigabytes: written a tensor at a time, read in place.
+"""Write safetensors files one tensor at a time, for weights of gigabytes.
 
-The bytes are those that the safetensors library writes; it wants all tensors in memory at once.
+The bytes are those of the safetensors library, which needs all tensors in memory at once.
 """
 
 import hashlib
@@ -22,8 +22,8 @@ NAMES = {
     torch.float16: "F16",
     torch.bool: "BOOL",
 }
-"""Types of tensors as the format names them, in their order within a file."""
-PLACE = {name: place for place, name in enumerate(NAMES.values())}
+"""Names of dtypes in the format, in their order within a file."""
+ORDER = {name: place for place, name in enumerate(NAMES.values())}
 ALIGNMENT = 8
 
 
@@ -35,19 +35,19 @@ def write_weights(
 ) -> str:
     """Write a safetensors file whole or not at all, and return its sha256.
 
-    `convert` is applied to one tensor after another, so that a copy of all is never made; it may
-    change the type of a tensor, not its shape.
+    `convert` is applied to one tensor after another, so that never all are copied at once; it may
+    change the dtype of a tensor, not its shape.
 
     Raises
     ------
     TypeError
-        If a tensor has a type that the format is not used for here.
+        If a tensor has a dtype that is not in `NAMES`.
     """
     types = {name: NAMES.get(convert(t.new_empty(0)).dtype) for name, t in tensors.items()}
     unknown = [name for name, kind in types.items() if kind is None]
     if unknown:
         raise TypeError(f"{unknown[0]}: no weights have type {tensors[unknown[0]].dtype}")
-    order = sorted(tensors, key=lambda name: (PLACE[str(types[name])], name))
+    order = sorted(tensors, key=lambda name: (ORDER[str(types[name])], name))
     header: dict[str, object] = {}
     start = 0
     for name in order:
@@ -82,6 +82,6 @@ def write_weights(
 
 
 def _bytes_of(tensor: Tensor) -> Any:
-    """Return a tensor's bytes without a copy where it lies on the host in one piece."""
+    """Return a tensor's bytes, without a copy if it is contiguous on the host."""
     flat = tensor.detach().cpu().contiguous().reshape(-1)
     return flat.view(torch.uint8).numpy().data

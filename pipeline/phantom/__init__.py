@@ -1,1 +1,1 @@
-"""The phantom: synthetic heads of people with known age, sex, disease and volumes."""
+"""Phantoms: synthetic heads with known age, sex, disease and tissue volumes."""

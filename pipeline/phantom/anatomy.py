@@ -1,4 +1,4 @@
-"""Brain anatomy of the phantom: template tissue maps, regions, and how each region changes.
+"""Brain anatomy of phantoms: template tissue maps, regions, and the changes of each region.
 
 Each cause of change (disease, age, sex) is a growth rate per unit of its amplitude: a map s of
 the local log-volume change, positive in fluid that widens, negative in tissue that shrinks,
@@ -18,7 +18,7 @@ from pipeline.phantom.grid import BRAIN, BRAIN_1MM, AnyMaps, Maps, Point, sample
 from schemas.manifest import VOLUMES
 
 TISSUES = ("wm", "gm", "csf", "detail", "lesion")
-"""Channels of the brain maps that make the intensities."""
+"""Channels of the brain maps, from which intensities are computed."""
 CAUSES = ("ventricle", "medial_temporal", "cortex", "age", "sex")
 """Causes of anatomical change, each with its velocity field."""
 Coarse = Float[np.ndarray, "I J K"]
@@ -27,7 +27,7 @@ Coarse = Float[np.ndarray, "I J K"]
 
 @dataclass(frozen=True)
 class Anatomy:
-    """What all subjects share."""
+    """Template maps and velocity fields that all subjects share."""
 
     tissues: AnyMaps
     """TISSUES on the 1 mm grid of the template."""
@@ -112,7 +112,7 @@ def _causes(m: dict[str, Coarse]) -> dict[str, AnyMaps]:
 
 
 def _lesion(maps: dict[str, Array]) -> Array:
-    """Return where white matter darkens with age: caps and rims of the ventricles."""
+    """Return the map of white matter that darkens with age: caps and rims of the ventricles."""
     z = BRAIN_1MM.axes[2]
     distance = ndimage.distance_transform_edt(maps["ventricle"] < 0.5).astype(np.float32)
     noise = np.random.default_rng(5).standard_normal(distance.shape, dtype=np.float32)
@@ -124,11 +124,11 @@ def _lesion(maps: dict[str, Array]) -> Array:
 
 
 def load_anatomy(template: dict[str, Array]) -> Anatomy:
-    """Return the anatomy all subjects share, from `template_maps()`; takes a few seconds."""
+    """Return the shared anatomy from `template_maps()`; takes a few seconds."""
     maps = dict(template)
     maps["ventricle"] = ventricle_map(maps["csf"])
     maps["lesion"] = _lesion(maps)
-    # What the tissue fractions leave unexplained: deep nuclei, cerebellum, vessels.
+    # Intensities that tissue fractions do not explain: deep nuclei, cerebellum, vessels.
     explained = 0.87 * maps["wm"] + 0.65 * maps["gm"] + 0.25 * maps["csf"]
     maps["detail"] = (maps["t1"] - explained) * maps["mask"]
     coarse = _at_2mm({k: maps[k] for k in ("mask", "gm", "wm", "csf", "ventricle", "lesion")})

@@ -1,4 +1,4 @@
-"""Everything that all heads are made of, built once and shared between workers."""
+"""The atlas of phantom heads: template maps, built once and shared between workers."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,10 +16,10 @@ from pipeline.phantom.head import head_maps
 
 @dataclass(frozen=True)
 class Atlas:
-    """Maps in template space."""
+    """Maps in template space, from which every phantom head is made."""
 
     tissues: AnyMaps
-    """`anatomy.TISSUES` on BRAIN_1MM, as blurred as the scanner's voxels are."""
+    """`anatomy.TISSUES` on BRAIN_1MM, blurred to the scanner's voxel size."""
     brain_mask: AnyMaps
     """Brain fraction on BRAIN_1MM."""
     head: AnyMaps
@@ -34,7 +34,7 @@ class Atlas:
 def build_atlas(*, zooms: float) -> Atlas:
     """Return the atlas for images of voxel size `zooms` (mm).
 
-    Takes some seconds; the last one is kept.
+    Takes some seconds; the last atlas is cached.
     """
     maps = template_maps()
     head = head_maps(maps["mask"])
@@ -59,7 +59,7 @@ def _blurred(maps: AnyMaps, sigma: float) -> AnyMaps:
 
 
 def write_atlas(atlas: Atlas, folder: Path) -> None:
-    """Write an atlas as arrays that workers map into memory together."""
+    """Write an atlas as arrays that workers map into shared memory."""
     velocities = torch.stack([atlas.velocities[name] for name in CAUSES])
     for name in ("tissues", "brain_mask", "head", "volumes"):
         np.save(folder / f"{name}.npy", getattr(atlas, name).numpy())

@@ -25,7 +25,7 @@ from schemas.manifest import VOLUMES
 from schemas.params import PhantomParams
 
 RECIPE = 2
-"""Version of the phantom; raise it when the same params give other images."""
+"""Version of the phantom; raised when the same params give other images."""
 
 TRUTH_COLUMNS = (
     "scan_id",
@@ -46,14 +46,14 @@ Row = dict[str, str | float | int]
 def make_phantom_cohort(out: Path, params: PhantomParams, *, workers: int = 1) -> Path:
     """Write `params.subjects` synthetic people as BIDS below `out`; return `out`.
 
-    Images are int16 NIfTI; derivatives/truth/truth.tsv holds what is true of each. Scans that
-    are there already, complete and made with the same params, are kept. A subject depends on
-    the cohort seed and its own number alone.
+    Images are int16 NIfTI; derivatives/truth/truth.tsv holds the ground truth of each. Complete
+    scans of an earlier run with the same params are kept. A subject depends on the cohort seed and
+    its own number alone.
 
     Parameters
     ----------
     out
-        Folder of the dataset; made where needed.
+        Folder of the dataset; created if needed.
     params
         Size of the cohort, voxel size, share of people with follow-ups, seed.
     workers
@@ -64,14 +64,14 @@ def make_phantom_cohort(out: Path, params: PhantomParams, *, workers: int = 1) -
     fingerprints = {visit.scan_id: _fingerprint(visit, params) for visit in visits}
     truths = {v.scan_id: _finished(out, v, fingerprints[v.scan_id]) for v in visits}
     waiting = [visit for visit in visits if truths[visit.scan_id] is None]
-    for visit, truth in _made(out, waiting, params, fingerprints, workers):
+    for visit, truth in _make_scans(out, waiting, params, fingerprints, workers):
         truths[visit.scan_id] = truth
     _write_tables(out, subjects, visits, {k: t for k, t in truths.items() if t is not None})
     return out
 
 
 def image_path(out: Path, visit: Visit) -> Path:
-    """Return where the image of a visit lies."""
+    """Return the path of the image of a visit."""
     folder = out / visit.subject.subject_id / visit.session_id / "anat"
     return folder / f"{visit.scan_id}_T1w.nii.gz"
 
@@ -81,7 +81,7 @@ def _record_path(out: Path, visit: Visit) -> Path:
 
 
 def _fingerprint(visit: Visit, params: PhantomParams) -> str:
-    """Return the digest of all that decides the bytes of a scan."""
+    """Return the digest of everything that decides the bytes of a scan."""
     return digest_of([RECIPE, params.seed, params.zooms, params.masks, visit.scan_id])
 
 
@@ -91,15 +91,15 @@ def _finished(out: Path, visit: Visit, fingerprint: str) -> dict[str, float] | N
     if not (image.is_file() and record.is_file()):
         return None
     try:
-        known = json.loads(record.read_text())
+        content = json.loads(record.read_text())
     except json.JSONDecodeError:
         return None
-    if known.get("fingerprint") != fingerprint or known.get("image") != digest_file(image):
+    if content.get("fingerprint") != fingerprint or content.get("image") != digest_file(image):
         return None
-    return {name: float(known["volumes"][name]) for name in VOLUMES}
+    return {name: float(content["volumes"][name]) for name in VOLUMES}
 
 
-def _made(
+def _make_scans(
     out: Path,
     visits: list[Visit],
     params: PhantomParams,
@@ -121,7 +121,7 @@ Done = tuple[Visit, dict[str, float]]
 
 @contextmanager
 def _workers(atlas: Atlas, workers: int) -> Iterator[Callable[[list[Job]], Iterable[Done]]]:
-    """Give a function that runs jobs and yields them as they are done."""
+    """Yield a function that runs jobs and yields their results as they are done."""
     if workers <= 1:
         yield lambda jobs: (_make(atlas, *job) for job in jobs)
         return
@@ -157,7 +157,7 @@ def _make_in_worker(
 
 
 def _make(atlas: Atlas, out: Path, visit: Visit, params: PhantomParams, fingerprint: str) -> Done:
-    """Make one scan; its record is written last, so a half-made scan never counts."""
+    """Make one scan; its JSON is written last, so an unfinished scan never counts."""
     shape = make_shape(visit, atlas)
     volumes = true_volumes(visit, shape, atlas)
     image, affine, mask = scan(visit, shape, atlas, zooms=params.zooms)

@@ -1,6 +1,6 @@
-"""Regular grids in template millimetres, and sampling of maps on them.
+"""Regular grids in template space (mm), and sampling of maps on them.
 
-Axes: C maps, X Y Z voxels of the grid they live on, I J K the points at which they are read.
+Axes: C maps, X Y Z voxels of their grid, I J K the points at which they are sampled.
 """
 
 from dataclasses import dataclass
@@ -70,8 +70,8 @@ def displaced(points: Points, displacement: Maps, grid: MapGrid) -> Points:
 def exponential(velocity: Maps, grid: MapGrid, points: Points, *, squarings: int = 5) -> Maps:
     """Return the displacement (mm) of the flow of a stationary velocity after unit time.
 
-    Scaling and squaring (Arsigny et al. 2006). `points` are `grid.points()`, given so that
-    they are made once.
+    Scaling and squaring (Arsigny et al. 2006). `points` are `grid.points()`, computed once by the
+    caller.
     """
     displacement: Tensor = velocity / 2**squarings
     for _ in range(squarings):

@@ -1,4 +1,4 @@
-"""What surrounds the phantom's brain: fluid, skull, scalp, face, eyes and neck.
+"""The head around the phantom's brain: fluid, skull, scalp, face, eyes and neck.
 
 Shapes are signed distances (mm, negative inside) in template space, painted over one another
 with edges one millimetre soft. Intensities are relative to white matter (1).
@@ -39,7 +39,7 @@ def _box(low: Point, high: Point) -> Box:
 
 @dataclass
 class _Canvas:
-    """Two images under the brush: soft tissue and fat, so that a scan can weigh fat by itself."""
+    """Images of soft tissue and of fat, painted shape by shape; a scan weighs fat by itself."""
 
     tissue: Array
     fat: Array
@@ -237,7 +237,7 @@ def _jaws(canvas: _Canvas, mottle: Array) -> None:
 
 
 def _spine(canvas: _Canvas) -> None:
-    """Paint the canal that carries the brainstem on, and the vertebrae before and behind it."""
+    """Paint the spinal canal with its cord, and the vertebrae before and behind it."""
     box = _box((-26, -80, HEAD.origin[2]), (26, 0, -60))
     x, y, z = _axes(box)
     centre = -42 + 0.10 * (z + 72)

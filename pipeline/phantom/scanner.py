@@ -1,4 +1,4 @@
-"""The phantom's scanner: from a visit to true volumes, and to an image with all its faults."""
+"""The phantom's scanner: true volumes of a visit, and its image with noise, bias and pose."""
 
 from dataclasses import dataclass
 
@@ -34,14 +34,14 @@ FIELD_OF_VIEW = (192.0, 248.0, 248.0)
 CENTRE = (0.0, -6.0, -16.0)
 """Template point at the middle of the field of view (mm)."""
 INDIVIDUAL_SD, INDIVIDUAL_SIGMA = 1.2, 20.0
-"""Spread (mm, each axis) and smoothness (mm) of the individual deformation."""
+"""Standard deviation (mm, each axis) and smoothness (mm) of the individual deformation."""
 CODES = ("RAS", "LAS", "RAS", "LPS", "PSR", "RAS", "LAS", "ASR")
-"""Orientations in which scanners store."""
+"""Orientations of stored arrays; one is drawn for each scanner."""
 
 
 @dataclass(frozen=True)
-class Shape:
-    """The maps that take a point of a head to the template."""
+class HeadShape:
+    """Maps from points of a person's head to the template."""
 
     individual: AnyMaps
     """Displacement (mm) of the person's own shape, on SHAPE_GRID."""
@@ -51,13 +51,13 @@ class Shape:
     """Size of the head along each axis relative to the template."""
 
     def to_template(self, points: Points) -> Points:
-        """Return template points of points in the upright head (mm)."""
+        """Return the template points of points in the upright head (mm)."""
         points = points / torch.tensor(self.scales)
         return displaced(displaced(points, self.individual, SHAPE_GRID), self.change, BRAIN)
 
 
-def make_shape(visit: Visit, atlas: Atlas) -> Shape:
-    """Return the anatomy of a visit."""
+def make_shape(visit: Visit, atlas: Atlas) -> HeadShape:
+    """Return the head shape of a visit."""
     subject = visit.subject
     rng = np.random.default_rng(seed_from("phantom shape", subject.seed))
     noise = rng.normal(size=(3, *SHAPE_GRID.shape))
@@ -70,15 +70,15 @@ def make_shape(visit: Visit, atlas: Atlas) -> Shape:
         amplitude * atlas.velocities[name] for name, amplitude in visit.amplitudes.items()
     )
     assert isinstance(velocity, torch.Tensor)
-    return Shape(
+    return HeadShape(
         individual=torch.from_numpy(individual.astype(np.float32)),
         change=exponential(-velocity, BRAIN, BRAIN.points()),
         scales=(x, y, z),
     )
 
 
-def true_volumes(visit: Visit, shape: Shape, atlas: Atlas) -> dict[str, float]:
-    """Return the visit's true volumes (mm³), whatever the scanner makes of it."""
+def true_volumes(visit: Visit, shape: HeadShape, atlas: Atlas) -> dict[str, float]:
+    """Return the visit's true volumes (mm³), before any effect of the scanner."""
     points = BRAIN.points() * torch.tensor(shape.scales)
     fractions = sample(atlas.volumes, BRAIN, shape.to_template(points))
     voxel = BRAIN.zooms**3 * float(np.prod(shape.scales))
@@ -139,9 +139,9 @@ def tissue_signal(
 
 
 def scan(
-    visit: Visit, shape: Shape, atlas: Atlas, *, zooms: float
+    visit: Visit, shape: HeadShape, atlas: Atlas, *, zooms: float
 ) -> tuple[Int16[np.ndarray, "X Y Z"], Affine, np.ndarray]:
-    """Return image, affine (voxel to mm) and the true brain mask of a visit."""
+    """Return image, affine (voxel to mm) and true brain mask of a visit."""
     rng = np.random.default_rng(visit.seed)
     scanner = np.random.default_rng(visit.subject.scanner_seed)
     affine, extent = _storage(scanner, zooms)

@@ -1,4 +1,4 @@
-"""Who is in the phantom cohort: people, their visits, and how their brains change with time.
+"""Subjects of the phantom cohort: people, their visits, and the changes of their brains.
 
 Everything about a subject follows from the cohort seed and the subject's number, so a cohort of
 ten holds the first ten people of a cohort of a thousand.
@@ -16,14 +16,14 @@ DIAGNOSES = ("CN",) * 8 + ("MCI",) * 5 + ("AD",) * 7
 AGES = (55.0, 90.0)
 """Range of age (years) at the first visit."""
 SCHEDULES = ((0, 12), (0, 6, 12), (0, 12, 24), (0, 6, 12, 24))
-"""Months of the visits of those who come back."""
+"""Months of the visits of subjects with follow-ups."""
 CONVERSION = 0.78
 """Atrophy at which a visit's diagnosis becomes AD."""
 
 
 @dataclass(frozen=True)
 class Subject:
-    """One person. Atrophy is the latent severity of disease: about 0.1 (CN) to 1.4 (AD)."""
+    """One person; atrophy is the severity of disease, about 0.1 (CN) to 1.4 (AD)."""
 
     subject_id: str
     sex: str
@@ -32,7 +32,7 @@ class Subject:
     months: tuple[int, ...]
     atrophy: float
     progression: float
-    """Rise of atrophy over the first 24 months; it accelerates."""
+    """Rise of atrophy over the first 24 months; it accelerates with time."""
     size: float
     """Linear size of the head relative to the template."""
     seed: int
@@ -43,7 +43,7 @@ class Subject:
 
 @dataclass(frozen=True)
 class Visit:
-    """One scan and the state of the brain in it."""
+    """One scan, with the state of the brain at that time."""
 
     subject: Subject
     months: int
@@ -69,12 +69,12 @@ class Visit:
 
     @property
     def seed(self) -> int:
-        """Seed of what is new at every scan: pose, noise, gain."""
+        """Seed of the effects that differ between scans: pose, noise, gain."""
         return seed_from("phantom scan", self.subject.seed, self.months)
 
 
 def make_subject(number: int, params: PhantomParams) -> Subject:
-    """Return subject `number` (from 1) of the cohort that params describe."""
+    """Return subject `number` (from 1) of the cohort with these params."""
     subject_id = f"sub-{number:03d}"
     seed = seed_from("phantom subject", params.seed, subject_id)
     rng = np.random.default_rng(seed)
@@ -82,7 +82,7 @@ def make_subject(number: int, params: PhantomParams) -> Subject:
     order = np.random.default_rng(seed_from("phantom block", params.seed, block))
     diagnosis = DIAGNOSES[order.permutation(len(DIAGNOSES))[place]]
     sex = "FM"[int(rng.integers(2))]
-    # Age barely depends on diagnosis, so that neither label gives the other away.
+    # Age depends little on diagnosis, so that neither label predicts the other.
     age = rng.uniform(*AGES) + {"CN": -1.5, "MCI": 0.0, "AD": 1.5}[diagnosis]
     mean, spread = {"CN": (0.12, 0.08), "MCI": (0.52, 0.14), "AD": (1.0, 0.16)}[diagnosis]
     rise = {"CN": (0.02, 0.08), "MCI": (0.1, 0.5), "AD": (0.3, 0.6)}[diagnosis]
@@ -104,11 +104,12 @@ def make_subject(number: int, params: PhantomParams) -> Subject:
 
 def make_visits(subject: Subject) -> list[Visit]:
     """Return the subject's scans, in time order."""
-    own = np.random.default_rng(seed_from("phantom course", subject.seed)).normal(size=7)
-    return [_visit(subject, months, own) for months in subject.months]
+    deviations = np.random.default_rng(seed_from("phantom course", subject.seed)).normal(size=7)
+    return [_visit(subject, months, deviations) for months in subject.months]
 
 
-def _visit(subject: Subject, months: int, own: np.ndarray) -> Visit:
+def _visit(subject: Subject, months: int, deviations: np.ndarray) -> Visit:
+    """Return the visit at `months`, with the person's deviations (7,) from the usual course."""
     years = months / 12
     age = subject.age_years + years
     aged = (age - AGES[0]) / (AGES[1] - AGES[0])
@@ -116,11 +117,11 @@ def _visit(subject: Subject, months: int, own: np.ndarray) -> Visit:
     # The medial temporal lobe goes first and levels off, cortex goes late: no mixture of two
     # visits looks like the visit between them.
     amplitudes = {
-        "ventricle": max(0.35 + 0.3 * own[0] + 0.9 * aged + 2.2 * atrophy**1.2, -0.6),
-        "medial_temporal": 3.0 * (1 - np.exp(-1.8 * atrophy)) + 0.2 * own[1],
-        "cortex": 2.0 * atrophy**1.5 + 0.15 * own[2],
-        "age": 3.2 * aged**1.2 + 0.2 * own[3],
-        "sex": (0.09 if subject.sex == "M" else -0.09) + 0.03 * own[4],
+        "ventricle": max(0.35 + 0.3 * deviations[0] + 0.9 * aged + 2.2 * atrophy**1.2, -0.6),
+        "medial_temporal": 3.0 * (1 - np.exp(-1.8 * atrophy)) + 0.2 * deviations[1],
+        "cortex": 2.0 * atrophy**1.5 + 0.15 * deviations[2],
+        "age": 3.2 * aged**1.2 + 0.2 * deviations[3],
+        "sex": (0.09 if subject.sex == "M" else -0.09) + 0.03 * deviations[4],
     }
     converts = subject.diagnosis == "MCI" and atrophy >= CONVERSION
     return Visit(
@@ -130,6 +131,6 @@ def _visit(subject: Subject, months: int, own: np.ndarray) -> Visit:
         atrophy=atrophy,
         diagnosis="AD" if converts else subject.diagnosis,
         amplitudes={name: float(value) for name, value in amplitudes.items()},
-        lesion=float(np.clip(0.03 + 0.3 * aged + 0.03 * own[5], 0, 0.45)),
-        gray_white_ratio=float(0.715 + 0.09 * aged + 0.009 * own[6]),
+        lesion=float(np.clip(0.03 + 0.3 * aged + 0.03 * deviations[5], 0, 0.45)),
+        gray_white_ratio=float(0.715 + 0.09 * aged + 0.009 * deviations[6]),
     )

@@ -1,1 +1,1 @@
-"""Phase 1, raw heads to volumes.zarr: tasks, QC, quarantine."""
+"""Preprocessing: raw heads to volumes.zarr, with quality control and quarantine."""

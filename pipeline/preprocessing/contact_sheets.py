@@ -1,4 +1,4 @@
-"""Contact sheets of the scans that QC doubts, or of all."""
+"""Contact sheets: pictures of the scans that did not pass QC, or of all."""
 
 import logging
 from pathlib import Path
@@ -23,11 +23,11 @@ log = logging.getLogger(__name__)
 def draw_sheets(
     table: pd.DataFrame, store: VolumeStore, folder: Path, *, max_bytes: int, every: bool = False
 ) -> list[Path]:
-    """Write `<scan_id>.png` for each scan that is no `pass`, or for all; returns the files written.
+    """Write `<scan_id>.png` for each scan that is not `pass`, or for all; return the files.
 
-    A scan in the store is shown on the grid, with the outline of the template brain. One that
-    failed has no volume: its image file is shown as it is, turned to RAS. Scans whose file cannot
-    be read are named in the log.
+    A scan in the store is shown on the grid, with the outline of the template brain. A scan that
+    failed has no volume: its image file is shown, turned to RAS. The log names scans whose file
+    cannot be read.
 
     Parameters
     ----------
@@ -39,9 +39,9 @@ def draw_sheets(
         zooms=store.attributes.grid.zooms[0],
     )
     rows = {scan_id: row for row, scan_id in enumerate(store.attributes.scan_ids)}
-    doubted = table if every else table[table["status"] != "pass"]
+    shown = table if every else table[table["status"] != "pass"]
     written = []
-    for scan_id, verdict in progress(doubted.iterrows(), total=len(doubted), label="Sheets"):
+    for scan_id, verdict in progress(shown.iterrows(), total=len(shown), label="Sheets"):
         reasons = verdict["reasons"] if isinstance(verdict["reasons"], str) else ""
         title = f"{scan_id}: {', '.join(filter(None, (verdict['status'], reasons)))}"
         path = folder / f"{scan_id}.png"

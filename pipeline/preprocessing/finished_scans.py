@@ -1,4 +1,4 @@
-"""Finished scans of a run that is not finished: one file each, beside the store."""
+"""Finished scans of an unfinished run: one file each, in a work folder beside the store."""
 
 import io
 import json
@@ -17,7 +17,7 @@ ScanOutcome = dict[str, Any]
 
 
 class FinishedScans:
-    """The work folder of a volume store: `<store>.work`."""
+    """Finished scans in the work folder of a volume store, `<store>.work`."""
 
     def __init__(self, out: Path) -> None:
         self.folder = out.with_name(out.name + ".work")
@@ -25,32 +25,32 @@ class FinishedScans:
     def _path(self, scan_id: str, fingerprint: str, suffix: str) -> Path:
         return self.folder / f"{scan_id}-{fingerprint[:12]}{suffix}"
 
-    def write_scan(self, row: VolumeRow, record: ScanOutcome) -> None:
-        """Keep a volume and its record, whole or not at all."""
+    def write_scan(self, row: VolumeRow, outcome: ScanOutcome) -> None:
+        """Write a volume and its outcome, whole or not at all."""
         content = io.BytesIO()
         arrays = {name: getattr(row, name) for name in VolumeRow.__dataclass_fields__}
-        np.savez_compressed(content, record=np.array(json.dumps(record)), **arrays)
-        path = self._path(record["scan_id"], record["fingerprint"], ".npz")
+        np.savez_compressed(content, record=np.array(json.dumps(outcome)), **arrays)
+        path = self._path(outcome["scan_id"], outcome["fingerprint"], ".npz")
         write_atomic(path, content.getvalue())
 
-    def write_error(self, record: ScanOutcome) -> None:
-        """Keep the record of a scan that cannot be used."""
-        write_json(self._path(record["scan_id"], record["fingerprint"], ".json"), record)
+    def write_error(self, outcome: ScanOutcome) -> None:
+        """Write the outcome of a scan that cannot be used."""
+        write_json(self._path(outcome["scan_id"], outcome["fingerprint"], ".json"), outcome)
 
     def read_outcome(self, scan_id: str, fingerprint: str) -> ScanOutcome | None:
-        """Return the record of a finished scan; None if it is not finished or damaged."""
+        """Return the outcome of a finished scan; None if it is not finished or damaged."""
         error = self._path(scan_id, fingerprint, ".json")
         try:
             if error.is_file():
-                record: ScanOutcome = json.loads(error.read_text())
+                outcome: ScanOutcome = json.loads(error.read_text())
             else:
                 path = self._path(scan_id, fingerprint, ".npz")
                 # Opened here: np.load leaves a damaged file open.
                 with path.open("rb") as file, np.load(file) as content:
-                    record = json.loads(str(content["record"]))
+                    outcome = json.loads(str(content["record"]))
         except (OSError, ValueError, KeyError, zipfile.BadZipFile):
             return None
-        return record if record.get("fingerprint") == fingerprint else None
+        return outcome if outcome.get("fingerprint") == fingerprint else None
 
     def read_row(self, scan_id: str, fingerprint: str) -> VolumeRow:
         """Return the volume of a finished scan."""
@@ -58,5 +58,5 @@ class FinishedScans:
             return VolumeRow(**{name: content[name] for name in VolumeRow.__dataclass_fields__})
 
     def remove(self) -> None:
-        """Drop everything, once the store is complete."""
+        """Remove the work folder, once the store is complete."""
         shutil.rmtree(self.folder, ignore_errors=True)

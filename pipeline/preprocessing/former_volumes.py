@@ -1,11 +1,11 @@
-"""The volume store of an earlier run: its records, and its rows that are sound."""
+"""The volume store of an earlier run: its outcomes, and its undamaged rows."""
 
 import json
 import logging
 from pathlib import Path
 
 from pipeline.preprocessing.finished_scans import ScanOutcome
-from pipeline.preprocessing.scan_task import Task, preprocessing_digest
+from pipeline.preprocessing.scan_task import ScanTask, preprocessing_digest
 from pipeline.runtime.files import write_atomic
 from pipeline.stores.verify import verify_store
 from pipeline.stores.volumes import VolumeRow, VolumeStore, open_volumes
@@ -17,15 +17,15 @@ log = logging.getLogger(__name__)
 
 
 class FormerVolumes:
-    """The complete store at `out`, and one record for every image that was tried for it."""
+    """The complete store at `out`, and the outcome of every image that was tried for it."""
 
     def __init__(self, out: Path) -> None:
         self.path = out.with_name(out.name + ".records.json")
         self.store: VolumeStore | None = None
         self.rows: dict[str, int] = {}
-        """Fingerprint → row of each sound volume."""
+        """Fingerprint → row of each undamaged volume."""
         self.damaged: dict[str, str] = {}
-        """Scan id → what is wrong."""
+        """Scan id → fault."""
         try:
             self.store = open_volumes(out)
             # A missing shard reads as black volumes.
@@ -44,26 +44,26 @@ class FormerVolumes:
             content = json.loads(self.path.read_text())
         except (OSError, ValueError):
             content = []
-        self.records: dict[tuple[str, str], ScanOutcome] = {
-            (record["scan_id"], record["fingerprint"]): record for record in content
+        self.outcomes: dict[tuple[str, str], ScanOutcome] = {
+            (outcome["scan_id"], outcome["fingerprint"]): outcome for outcome in content
         }
 
-    def write_records(self, records: list[ScanOutcome]) -> None:
-        """Keep the records; transient errors are left out, so that they are tried again."""
-        kept = [record for record in records if not record.get("transient")]
-        write_atomic(self.path, "[\n" + ",\n".join(json.dumps(r) for r in kept) + "\n]\n")
+    def write_outcomes(self, outcomes: list[ScanOutcome]) -> None:
+        """Write the outcomes without transient errors, so that these scans are tried again."""
+        kept = [outcome for outcome in outcomes if not outcome.get("transient")]
+        write_atomic(self.path, "[\n" + ",\n".join(json.dumps(o) for o in kept) + "\n]\n")
 
-    def holds(self, task: Task) -> bool:
-        """Return whether the store has this scan's volume, undamaged."""
+    def holds(self, task: ScanTask) -> bool:
+        """Return whether the store holds this scan's volume undamaged."""
         return task.fingerprint in self.rows
 
-    def read_row(self, task: Task) -> VolumeRow:
+    def read_row(self, task: ScanTask) -> VolumeRow:
         """Read this scan's volume."""
         assert self.store is not None
         return self.store.read_row(self.rows[task.fingerprint])
 
     def warn_of_other_preprocessing(self, params: PreprocessParams) -> None:
-        """Warn that all scans are done again where parameters or method differ, and name them."""
+        """Warn that all scans are preprocessed again if parameters or method differ; name them."""
         if self.store is None:
             return
         if self.store.attributes.digests.get("preprocessing") == preprocessing_digest(params):

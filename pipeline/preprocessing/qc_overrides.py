@@ -1,4 +1,4 @@
-"""qc_overrides.csv: what a person decided about a scan, above the thresholds."""
+"""qc_overrides.csv: verdicts by hand, which go before the thresholds of QC."""
 
 import difflib
 import io
@@ -14,7 +14,7 @@ from schemas.errors import ContractError
 from schemas.manifest import OVERRIDE_COLUMNS, OVERRIDE_STATUSES
 
 BY_HAND = "set by hand"
-"""Starts the reasons of a scan whose status an override gave."""
+"""Start of the reasons of a scan whose status was set by hand."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,9 +28,9 @@ class Override:
 
 
 def read_overrides(path: Path) -> dict[str, Override]:
-    """Return scan_id → override; a file that is not there holds none.
+    """Return scan_id → override; {} if there is no file.
 
-    Further columns (who, when) are left alone.
+    Further columns (who, when) are ignored.
 
     Raises
     ------
@@ -64,7 +64,7 @@ def checked_override(status: str, reason: str, *, where: str) -> Override:
     Raises
     ------
     ContractError
-        Starting with `where`.
+        With `where` as its beginning.
     """
     if status not in OVERRIDE_STATUSES:
         expected = ", ".join(OVERRIDE_STATUSES)
@@ -75,12 +75,12 @@ def checked_override(status: str, reason: str, *, where: str) -> Override:
 
 
 def check_known(scan_ids: Collection[str], known: Collection[str], *, where: str) -> None:
-    """Refuse scan ids that no scan has.
+    """Refuse unknown scan ids.
 
     Raises
     ------
     ContractError
-        Starting with `where`, with the nearest id that there is.
+        With `where` as its beginning and the nearest known id.
     """
     for scan_id in sorted(set(scan_ids) - set(known)):
         near = difflib.get_close_matches(scan_id, list(known), n=1)
@@ -92,7 +92,10 @@ def write_overrides(path: Path, overrides: Mapping[str, Override]) -> None:
     """Write the overrides in order of scan_id, keeping further columns of the rows that stay."""
     before = read_table(path) if path.is_file() else pd.DataFrame(columns=list(OVERRIDE_COLUMNS))
     rows = pd.DataFrame(
-        [(scan_id, made.status, made.reason) for scan_id, made in sorted(overrides.items())],
+        [
+            (scan_id, verdict.status, verdict.reason)
+            for scan_id, verdict in sorted(overrides.items())
+        ],
         columns=list(OVERRIDE_COLUMNS),
     )
     extra = [name for name in before if name not in OVERRIDE_COLUMNS]

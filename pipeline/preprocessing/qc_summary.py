@@ -1,4 +1,4 @@
-"""The QC table in words: how many passed, why others did not, which scans to look at."""
+"""Summary of the QC table: counts, reasons, and the scans to look at."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -18,7 +18,7 @@ LOW_IS_BAD = ("ncc", "dice", "coverage", "snr")
 """Numbers whose lowest values are the worst."""
 HIGH_IS_BAD = ("turned",)
 """Numbers whose highest values are the worst; of the others, those farthest from the median."""
-FIGURE = re.compile(r"\d[\d,]*(?:\.\d+)?(?:e[+-]?\d+)?")
+NUMBER = re.compile(r"\d[\d,]*(?:\.\d+)?(?:e[+-]?\d+)?")
 
 
 def read_qc(path: Path) -> pd.DataFrame:
@@ -57,13 +57,13 @@ def worst(table: pd.DataFrame, name: str, count: int) -> "pd.Series[float]":
 
 
 def reason_counts(table: pd.DataFrame) -> dict[str, list[str]]:
-    """Return each reason, its figures left out, and the scans that have it, commonest first."""
+    """Return reason (without its numbers) → scans that have it, commonest first."""
     scans: dict[str, list[str]] = {}
     for scan_id, row in table.iterrows():
-        # What a reader says about a file is one reason, with its remedy after the semicolon.
+        # An error of reading a file is one reason, with its remedy after the semicolon.
         parts = [row["reasons"]] if row["status"] == "error" else row["reasons"].split("; ")
         for reason in filter(None, parts):
-            scans.setdefault(FIGURE.sub("…", reason), []).append(str(scan_id))
+            scans.setdefault(NUMBER.sub("…", reason), []).append(str(scan_id))
     return dict(sorted(scans.items(), key=lambda item: (-len(item[1]), item[0])))
 
 
@@ -86,7 +86,7 @@ def summary_lines(
     for name in NUMBERS:
         values = worst(table, name, count)
         listed = ", ".join(f"{scan_id} {value:.4g}" for scan_id, value in values.items())
-        about = f"median {table[name].median():.4g}{_doubted(name, limits)}"
+        about = f"median {table[name].median():.4g}{_limits(name, limits)}"
         yield f"  {name:<10} {listed or 'none stands out'}  ({about})"
     if overrides:
         yield ""
@@ -95,8 +95,8 @@ def summary_lines(
             yield f"  {scan_id}: {override.status} ({override.reason}){_pending(table, scan_id)}"
 
 
-def _doubted(name: str, limits: QcParams) -> str:
-    """Return where a number is suspicious, or nothing where it has no limit."""
+def _limits(name: str, limits: QcParams) -> str:
+    """Return in words where a number is suspicious; "" if it has no limit."""
     limit = getattr(limits, f"{name}_warn", None)
     if limit is None:
         return ""

@@ -1,4 +1,4 @@
-"""qc.csv and quarantine.csv: status and reasons of every scan, under today's thresholds."""
+"""qc.csv and quarantine.csv: status and reasons of every scan, under the present thresholds."""
 
 import io
 import logging
@@ -11,7 +11,7 @@ import pandas as pd
 from pipeline.preprocessing.finished_scans import ScanOutcome
 from pipeline.preprocessing.next_image import Trials, Verdict
 from pipeline.preprocessing.qc_overrides import BY_HAND, Override
-from pipeline.preprocessing.scan_task import Task
+from pipeline.preprocessing.scan_task import ScanTask
 from pipeline.runtime.files import write_atomic
 from schemas.manifest import QUARANTINE_COLUMNS
 from schemas.params import PreprocessParams
@@ -22,8 +22,8 @@ PASSED = ("pass", "warn")
 STEPS = ("read", "strip", "bias", "register", "resample", "qc")
 
 
-def assess(task: Task, outcome: ScanOutcome, params: PreprocessParams) -> Verdict:
-    """Return status and reasons of an image under today's thresholds."""
+def assess(task: ScanTask, outcome: ScanOutcome, params: PreprocessParams) -> Verdict:
+    """Return status and reasons of an image under the present thresholds."""
     from pipeline.imaging.qc import assess_qc
 
     if "error" in outcome:
@@ -35,7 +35,7 @@ def assess(task: Task, outcome: ScanOutcome, params: PreprocessParams) -> Verdic
 
 
 def overridden(verdict: Verdict, override: Override | None) -> Verdict:
-    """Return status and reasons after a verdict by hand; what has no volume stays an error."""
+    """Return status and reasons after a verdict by hand; an image without volume stays an error."""
     status, reasons = verdict
     if override is None or status == "error":
         return verdict
@@ -69,7 +69,7 @@ def qc_table(
 
 
 def quarantine_table(table: pd.DataFrame, prior: pd.DataFrame) -> pd.DataFrame:
-    """Return the refused scans of the cohort stage, and those of a QC table."""
+    """Return the refused scans of the cohort stage and those of a QC table."""
     bad = table[~table["status"].isin(PASSED)]
     rows = [
         {"scan_id": scan_id, "path": row["path"], "stage": "preprocess", "reason": row["reasons"]}

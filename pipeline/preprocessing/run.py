@@ -1,4 +1,4 @@
-"""A manifest of raw heads → volumes.zarr, a QC table and a quarantine list."""
+"""Preprocess the scans of a manifest to volumes.zarr, a QC table and a quarantine list."""
 
 import logging
 import time
@@ -23,7 +23,7 @@ from pipeline.preprocessing.qc_table import (
     quarantine_table,
     write_table,
 )
-from pipeline.preprocessing.scan_task import Task, preprocessing_digest, run_all, tasks_of
+from pipeline.preprocessing.scan_task import ScanTask, preprocessing_digest, run_all, tasks_of
 from pipeline.runtime.files import lock_store
 from pipeline.runtime.progress import counted, progress
 from pipeline.stores.builder import check_target
@@ -39,16 +39,16 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class PreprocessSummary:
-    """What one call did."""
+    """Numbers of scans and time of one call."""
 
     passed: int
     """Scans in the store without a warning."""
     warned: int
     """Scans in the store with a warning."""
     quarantined: int
-    """Scans refused, those refused by the cohort stage included."""
+    """Scans refused, including those of the cohort stage."""
     reused: int
-    """Scans of the manifest that were not done again."""
+    """Scans of the manifest that were finished before."""
     seconds: float
     """Wall time of the call."""
 
@@ -71,11 +71,11 @@ def preprocess_cohort(
 
     Finished scans are kept beside the store in `<out>.work` until the store is complete, so a run
     that was stopped at any moment goes on where it was and ends with the same bytes. Scans of an
-    earlier complete store are copied where source, parameters and method are the same, and done
-    again where they are damaged; a store that has all it should is read but not written.
-    `overrides` (scan_id → verdict by hand) stand above the thresholds; a scan without a volume
-    stays out. Where an image is refused, the next of `candidates` (scan_id → images) is tried under
-    the same scan id, unless the scan is set to `fail`; the QC table has the path and the reason.
+    earlier complete store are copied if source, parameters and method are the same, and
+    preprocessed again if they are damaged; a store that is up to date is not written again.
+    `overrides` (scan_id → verdict by hand) go before the thresholds; a scan without a volume stays
+    out. If an image is refused, the next of `candidates` (scan_id → images) is tried under the same
+    scan id, unless the scan is set to `fail`; the QC table has the path and the reason.
 
     Raises
     ------
@@ -100,7 +100,7 @@ def preprocess_cohort(
         while following:
             outcomes = _known_outcomes(following, finished, former, trials, by_hand)
             todo = [task for task in following if task.scan_id not in outcomes]
-            # An id may be made of a file's name; a warning names what the user has.
+            # An id may be made from a file's name; a warning shows the file too.
             files = {task.scan_id: f"{task.scan_id} ({task.path})" for task in todo}
             if outcomes and not trials.tried:
                 reused = len(outcomes)
@@ -126,7 +126,7 @@ def preprocess_cohort(
         attributes = _attributes(good, params)
         if former.damaged or not is_current(out, attributes):
             write_volumes(out, attributes, _rows(good, finished, former))
-        former.write_records(
+        former.write_outcomes(
             [outcome for scan_id in scan_ids for _, outcome in trials.tried[scan_id]]
         )
         finished.remove()
@@ -141,28 +141,28 @@ def preprocess_cohort(
 
 
 def _known_outcomes(
-    tasks: list[Task],
+    tasks: list[ScanTask],
     finished: FinishedScans,
     former: FormerVolumes,
     trials: Trials,
     overrides: Mapping[str, Override],
 ) -> dict[str, ScanOutcome]:
-    """Return the outcomes of images that need no work.
+    """Return the outcomes of images that need not be preprocessed.
 
-    A volume is needed of an image that passes, and of a scan's first one that a verdict by hand
-    lets pass, unless a further image of the scan passed before.
+    An image needs its volume if it passes, or if it is a scan's first one and passes by a verdict
+    by hand, unless a further image of the scan passed before.
     """
     outcomes: dict[str, ScanOutcome] = {}
     for task in tasks:
         outcome = finished.read_outcome(task.scan_id, task.fingerprint)
         if outcome is None:
-            outcome = former.records.get((task.scan_id, task.fingerprint))
+            outcome = former.outcomes.get((task.scan_id, task.fingerprint))
             if outcome is not None and not former.holds(task):
                 verdict = trials.assess(task, outcome)
                 by_hand = overridden(verdict, overrides.get(task.scan_id))[0] in PASSED
                 first = by_hand and task.scan_id not in trials.tried
                 needed = verdict[0] in PASSED or (
-                    first and not trials.has_passing(task, former.records, former.rows)
+                    first and not trials.has_passing(task, former.outcomes, former.rows)
                 )
                 outcome = None if needed else outcome
         if outcome is not None:
@@ -170,7 +170,7 @@ def _known_outcomes(
     return outcomes
 
 
-def _attributes(tasks: list[Task], params: PreprocessParams) -> StoreAttributes:
+def _attributes(tasks: list[ScanTask], params: PreprocessParams) -> StoreAttributes:
     from pipeline.imaging.template import mni_grid
 
     return StoreAttributes(
@@ -184,8 +184,10 @@ def _attributes(tasks: list[Task], params: PreprocessParams) -> StoreAttributes:
     )
 
 
-def _rows(tasks: list[Task], finished: FinishedScans, former: FormerVolumes) -> Iterator[VolumeRow]:
-    """Yield the volumes in order, from the work folder or from the store before."""
+def _rows(
+    tasks: list[ScanTask], finished: FinishedScans, former: FormerVolumes
+) -> Iterator[VolumeRow]:
+    """Yield the volumes in order, from the work folder or from the former store."""
     for task in tasks:
         outcome = finished.read_outcome(task.scan_id, task.fingerprint)
         if outcome is not None and "qc" in outcome:

@@ -1,4 +1,4 @@
-"""One scan to preprocess, as a task whose failure costs that scan alone."""
+"""Preprocessing of one scan as a task, whose failure affects that scan alone."""
 
 import logging
 import os
@@ -23,11 +23,11 @@ from schemas.params import PreprocessParams
 log = logging.getLogger(__name__)
 
 AHEAD = 4
-"""Tasks in flight for each worker thread; the scheduler never holds the whole cohort."""
+"""Tasks submitted for each worker thread at a time; the others wait here."""
 
 
 @dataclass(frozen=True)
-class Task:
+class ScanTask:
     """One scan to preprocess."""
 
     scan_id: str
@@ -35,28 +35,30 @@ class Task:
     source_digest: str
     fingerprint: str
     note: str = ""
-    """What the cohort stage says about the image; a warning of its QC."""
+    """Oddities of the image from candidates.csv; a warning of its QC."""
 
 
 def fingerprint(source_digest: str, params: PreprocessParams) -> str:
-    """Return the digest of a source file and of everything that is done to it."""
+    """Return the digest of a source file and of all preprocessing of it."""
     from pipeline.imaging.preprocess_scan import METHOD_VERSION
 
     return digest_of([source_digest, params.content(), METHOD_VERSION])
 
 
 def preprocessing_digest(params: PreprocessParams) -> str:
-    """Return the digest of everything that is done to any source file."""
+    """Return the digest of parameters and method of preprocessing."""
     from pipeline.imaging.preprocess_scan import METHOD_VERSION
 
     return digest_of([params.content(), METHOD_VERSION])
 
 
-def tasks_of(manifest: pd.DataFrame, params: PreprocessParams, manifest_dir: Path) -> list[Task]:
+def tasks_of(
+    manifest: pd.DataFrame, params: PreprocessParams, manifest_dir: Path
+) -> list[ScanTask]:
     """Return a task for every scan of a manifest, whose paths are relative to its folder."""
     folder = manifest_dir.absolute()
     return [
-        Task(
+        ScanTask(
             scan_id=str(row["scan_id"]),
             path=str(folder / str(row["path"])),
             source_digest=str(row["source_digest"]),
@@ -66,37 +68,37 @@ def tasks_of(manifest: pd.DataFrame, params: PreprocessParams, manifest_dir: Pat
     ]
 
 
-def run_task(task: Task, params: dict[str, Any], out: str) -> ScanOutcome:
-    """Preprocess one scan into the staging folder; returns its record, never raises for data.
+def run_task(task: ScanTask, params: dict[str, Any], out: str) -> ScanOutcome:
+    """Preprocess one scan into the work folder; return its outcome, never raise for bad data.
 
-    A record with `transient` set (out of memory, disk) is not kept: the scan is tried again in
+    An outcome with `transient` set (out of memory, disk) is not kept: the scan is tried again in
     the next run.
     """
     finished = FinishedScans(Path(out))
-    record: ScanOutcome = _provenance(task)
+    outcome: ScanOutcome = _provenance(task)
     try:
-        row, more = _preprocess(task, PreprocessParams.model_validate(params))
-        finished.write_scan(row, record | more)
-        return record | more
+        row, measured = _preprocess(task, PreprocessParams.model_validate(params))
+        finished.write_scan(row, outcome | measured)
+        return outcome | measured
     except ScanError as error:
-        record |= {"error": str(error)}
-        finished.write_error(record)
-        return record
+        outcome |= {"error": str(error)}
+        finished.write_error(outcome)
+        return outcome
     except MemoryError:
-        return record | {"error": "out of memory; use fewer --workers", "transient": True}
+        return outcome | {"error": "out of memory; use fewer --workers", "transient": True}
     except OSError as error:
-        return record | {"error": f"{error.strerror or error}", "transient": True}
+        return outcome | {"error": f"{error.strerror or error}", "transient": True}
     except Exception as error:
         # One scan never stops the others.
         log.debug("%s", task.path, exc_info=True)
         first = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-        record |= {"error": f"preprocessing failed: {type(error).__name__}: {first}"}
-        finished.write_error(record)
-        return record
+        outcome |= {"error": f"preprocessing failed: {type(error).__name__}: {first}"}
+        finished.write_error(outcome)
+        return outcome
 
 
-def _provenance(task: Task) -> ScanOutcome:
-    """Return which file a scan came from, and the versions of all that changes its voxels."""
+def _provenance(task: ScanTask) -> ScanOutcome:
+    """Return ids and digest of a scan's file, and versions of the packages that process it."""
     from pipeline.imaging.preprocess_scan import METHOD_VERSION
 
     packages = ("ldae-pipeline", "antspyx", "deepbet", "nilearn", "numpy", "scipy")
@@ -116,7 +118,7 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _preprocess(task: Task, params: PreprocessParams) -> tuple[VolumeRow, ScanOutcome]:
+def _preprocess(task: ScanTask, params: PreprocessParams) -> tuple[VolumeRow, ScanOutcome]:
     from pipeline.imaging.preprocess_scan import preprocess_scan
     from pipeline.imaging.template import grid_affine
 
@@ -143,14 +145,18 @@ def _preprocess(task: Task, params: PreprocessParams) -> tuple[VolumeRow, ScanOu
 
 
 def run_all(
-    tasks: list[Task], params: PreprocessParams, out: Path, *, workers: int, scheduler: str | None
+    tasks: list[ScanTask],
+    params: PreprocessParams,
+    out: Path,
+    *,
+    workers: int,
+    scheduler: str | None,
 ) -> Iterator[ScanOutcome]:
-    """Yield the record of every task as it ends, in any order.
+    """Yield the outcome of every task as it ends, in any order.
 
-    One worker runs in this process; more are dask worker processes of one thread each, or those
-    of the `scheduler` given: an address, or a slurm.yaml whose jobs are submitted and ended here.
-    All must see the same files. A worker that dies, even by SIGKILL,
-    costs no more than its scan's time: the scan is given to another.
+    One worker runs in this process. More are dask worker processes of one thread each, or those of
+    the `scheduler`: an address, or a slurm.yaml whose jobs are submitted and ended here. All must
+    see the same files. The scan of a worker that dies, even by SIGKILL, is given to another.
     """
     os.environ.update(dict.fromkeys(ONE_THREAD, "1"))
     dumped = params.model_dump(mode="json")
@@ -165,20 +171,20 @@ def run_all(
 
 
 def _dispatch(
-    client: Any, tasks: list[Task], params: dict[str, Any], out: str
+    client: Any, tasks: list[ScanTask], params: dict[str, Any], out: str
 ) -> Iterator[ScanOutcome]:
     from distributed import as_completed
 
     waiting = iter(tasks)
-    names: dict[str, Task] = {}
+    names: dict[str, ScanTask] = {}
 
-    def submit(task: Task) -> Any:
+    def submit(task: ScanTask) -> Any:
         future = client.submit(run_task, task, params, out, pure=False, retries=1)
         names[future.key] = task
         return future
 
     def more() -> list[Any]:
-        # Asked anew each time: workers of a cluster join one by one.
+        # The number of workers may change: those of a cluster join one by one.
         room = AHEAD * max(1, sum(client.nthreads().values())) - len(names)
         return [submit(task) for task in islice(waiting, max(0, room))]
 
@@ -186,12 +192,12 @@ def _dispatch(
     for future in running:
         task = names.pop(future.key)
         try:
-            record: ScanOutcome = future.result()
+            outcome: ScanOutcome = future.result()
         except Exception as error:
             # A worker died over this scan, and so did those that tried it again.
             log.debug("%s", task.path, exc_info=True)
             text = f"worker died on this scan ({type(error).__name__}); is memory short?"
-            record = _provenance(task) | {"error": text, "transient": True}
+            outcome = _provenance(task) | {"error": text, "transient": True}
         future.release()
         running.update(more())
-        yield record
+        yield outcome

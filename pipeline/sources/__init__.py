@@ -1,1 +1,1 @@
-"""Where scans come from: BIDS, folders, tables, DICOM; each yields one record a scan."""
+"""Sources of scans: BIDS, folders, tables, DICOM; each yields one record a scan."""

@@ -1,4 +1,4 @@
-"""Which image of a BIDS session is taken, and in which order others are tried."""
+"""Choice among the images of a BIDS session: which is taken, and which is tried next."""
 
 import json
 import re
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.labels.preferred_words import preference
-from pipeline.labels.scan_records import entities, natural
+from pipeline.labels.scan_records import entities, natural_key
 from schemas.errors import ParamsError
 
 LONG_NAMES = {
@@ -17,7 +17,7 @@ LONG_NAMES = {
     "part": "part", "inv": "inv", "inversion": "inv", "space": "space", "resolution": "res",
     "description": "desc", "desc": "desc", "modality": "mod", "flip": "flip", "mt": "mt",
 }  # fmt: skip
-"""Entities as filter files of fMRIPrep and PyBIDS name them, and as file names have them."""
+"""Names of entities in filter files of fMRIPrep and PyBIDS → in file names."""
 NOT_A_HEAD = re.compile(r"[ctl]?spine|neck|cervical|lumbar|thora|brachial|knee|orbit|pituitary|iac")
 THICK = re.compile(
     r"tse|fse|tfse|2d|ax|axial|tra|cor|coronal|sag2d|thick|lowres|loc|scout|flair|se"
@@ -27,45 +27,45 @@ SHARP = re.compile(
 )
 AGENT = re.compile(r"gd|gad\w*|post\w*|ce|contrast|km")
 COMBINED = ("rms", "me", "mean", "combined", "optcom")
-"""Values of `rec` that put several echoes together."""
+"""Values of `rec` for images that combine several echoes."""
 ANY, NONE = ("*", "Query.ANY", "Query.REQUIRED"), ("Query.NONE",)
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
-    """What a user wants of the images of a BIDS session."""
+class ImageChoice:
+    """Rules by which one image of a BIDS session is chosen."""
 
     suffixes: tuple[str, ...] = ("T1w",)
-    """Taken, the first that a session has."""
+    """Suffixes that are taken: of a session, the first that it has."""
     prefer: tuple[str, ...] = ()
-    """Words that come first, before all that is the default."""
+    """Words in names of images that go before all default rules."""
     wanted: Mapping[str, Any] = field(default_factory=dict)
-    """Entity → value, several values, or None for none: what an image must have."""
+    """Entity → the value or values that an image must have; None if it must not have it."""
 
     def takes(self, path: Path) -> bool:
-        """Tell whether a file is NIfTI of a suffix that is taken, and a magnitude."""
+        """Return whether a file is a NIfTI magnitude image with a suffix that is taken."""
         nifti = path.name.lower().endswith((".nii", ".nii.gz"))
         return nifti and suffix_of(path) in self.suffixes and not self.is_part(path)
 
     def is_part(self, path: Path) -> bool:
-        """Tell whether a file is the phase, real or imaginary part of an image."""
+        """Return whether a file is the phase, real or imaginary part of an image."""
         return entities(path.name).get("part", "mag") in {"phase", "real", "imag"}
 
     def notes(self, path: Path) -> list[str]:
-        """Return what is odd about a T1w by its name."""
+        """Return the oddities of a T1w by its name."""
         words = _words(path)
-        found = []
+        notes = []
         suffix = suffix_of(path)
         if self.suffixes.index(suffix):
-            found.append(f"{suffix}, where other scans are {self.suffixes[0]}")
+            notes.append(f"{suffix}, where other scans are {self.suffixes[0]}")
         if "ce" in entities(path.name) or _has(AGENT, words):
-            found.append("scanned with a contrast agent by its name")
+            notes.append("scanned with a contrast agent by its name")
         if _has(NOT_A_HEAD, words):
-            found.append("no head by its name")
-        return found
+            notes.append("no head by its name")
+        return notes
 
     def fits(self, path: Path) -> bool:
-        """Tell whether a file has the entities that are asked for."""
+        """Return whether a file has the wanted entities."""
         parts = entities(path.name)
         return all(_fits(parts.get(name), value) for name, value in self.wanted.items())
 
@@ -85,20 +85,20 @@ class Choice:
             not _has(SHARP, words) and "acq" in parts,
             "space" in parts,
             len(extra),
-            natural("_".join(extra)),
+            natural_key("_".join(extra)),
             str(path),
         )
 
 
 def read_choice(
     suffixes: Sequence[str], prefer: Sequence[str], bids_filter: Mapping[str, Any]
-) -> Choice:
-    """Return the choice that parameters make.
+) -> ImageChoice:
+    """Return the rules of choice from the parameters.
 
     Raises
     ------
     ParamsError
-        If the filter names what is no entity, or a folder other than anat.
+        If the filter names an unknown entity, or a folder other than anat.
     """
     wanted: dict[str, Any] = {}
     suffixes = tuple(suffixes)
@@ -115,7 +115,7 @@ def read_choice(
                 f"cohort.bids_filter: {name}={value!r}; expected entities of a T1w ({known}) or"
                 " suffix"
             )
-    return Choice(suffixes, tuple(prefer), wanted)
+    return ImageChoice(suffixes, tuple(prefer), wanted)
 
 
 def _words(path: Path) -> list[str]:
@@ -124,7 +124,7 @@ def _words(path: Path) -> list[str]:
 
 
 def read_filter_file(path: Path) -> dict[str, Any]:
-    """Return what fMRIPrep's `--bids-filter-file` asks of T1w images.
+    """Return the entry for T1w images of fMRIPrep's `--bids-filter-file`.
 
     Raises
     ------
@@ -139,8 +139,10 @@ def read_filter_file(path: Path) -> dict[str, Any]:
     entries = {k.lower(): v for k, v in content.items()} if isinstance(content, dict) else {}
     wanted = entries.get("t1w")
     if not isinstance(wanted, dict):
-        has = ", ".join(entries) or type(content).__name__
-        raise ParamsError(f'{path}: expected {{"t1w": {{"acquisition": "mprage"}}}}, found {has}')
+        present = ", ".join(entries) or type(content).__name__
+        raise ParamsError(
+            f'{path}: expected {{"t1w": {{"acquisition": "mprage"}}}}, found {present}'
+        )
     return wanted
 
 
@@ -163,7 +165,7 @@ def _fits(have: str | None, wanted: object) -> bool:
 
 
 def _equal(have: str, wanted: str) -> bool:
-    """Compare labels; numbers by value, and with their prefix or without."""
+    """Return whether labels are equal; numbers by value, with or without the entity's prefix."""
     wanted = wanted.rsplit("-", 1)[-1]
     if have.isdigit() and wanted.isdigit():
         return int(have) == int(wanted)

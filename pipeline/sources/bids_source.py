@@ -1,4 +1,4 @@
-"""BIDS datasets: T1w images and truth tables; people.py reads the tables of people and visits."""
+"""BIDS datasets: one T1w a session, and the ground truth of phantoms."""
 
 import logging
 from collections import defaultdict
@@ -8,26 +8,26 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline.labels.names import Labels
-from pipeline.labels.people_tables import by_folder, folder_names
-from pipeline.labels.scan_records import Record, entities, labels_of, prefixed, read_table
-from pipeline.sources.bids_choice import Choice, suffix_of
-from pipeline.sources.bids_survey import survey
+from pipeline.labels.names import BidsLabels
+from pipeline.labels.people_tables import folder_names, rows_by_folder
+from pipeline.labels.scan_records import ScanRecord, entities, labels_of, prefixed, read_table
+from pipeline.sources.bids_choice import ImageChoice, suffix_of
+from pipeline.sources.bids_survey import survey_images
 from pipeline.sources.file_kinds import stem_of
-from pipeline.sources.same_name_images import drop_twins
+from pipeline.sources.same_name_images import drop_other_formats
 from schemas.manifest import SELECTION
 
 log = logging.getLogger(__name__)
 
 TRUTH = Path("derivatives/truth/truth.tsv")
 KEPT_ENTITIES = ("acq", "ce", "rec", "run", "echo", "part", "inv")
-"""Entities that become part of a scan's name, in BIDS order."""
+"""Entities that become part of a scan id, in BIDS order."""
 
 
 def bids_records(
-    root: Path, listed: Collection[str] = (), choice: Choice | None = None
-) -> tuple[list[Record], list[dict[str, str]]]:
-    """Return one T1w a session of every subject, with its truth, and what is not taken.
+    root: Path, listed: Collection[str] = (), choice: ImageChoice | None = None
+) -> tuple[list[ScanRecord], list[dict[str, str]]]:
+    """Return one T1w a session of every subject, with its ground truth, and rows of the others.
 
     A subject of participants.tsv without an image of its own is looked up below `derivatives/`.
     Where a session has several T1w, `choice` ranks them: the record has the first, and the others
@@ -42,26 +42,26 @@ def bids_records(
     -------
     records, refused
         `refused` has a row for each subject and session without any T1w, for each T1w that is not
-        taken, and for each image whose name and folder tell different subjects or sessions.
+        taken, and for each image whose name and folder have different subjects or sessions.
 
     Raises
     ------
     ContractError
-        If two subjects, or two sessions of one, have names that become one label.
+        If the names of two subjects, or of two sessions of one, become the same label.
     """
-    choice = choice or Choice()
-    people, _ = by_folder({name: {} for name in listed}, folder_names(root))
-    raw = survey(root, choice)
+    choice = choice or ImageChoice()
+    people, _ = rows_by_folder({name: {} for name in listed}, folder_names(root))
+    raw = survey_images(root, choice)
     wanted = set(people) - raw.with_t1w
     derived = _derived(root, wanted, choice) if wanted else []
-    kept, twins = drop_twins([*raw.images, *derived])
+    kept, same_names = drop_other_formats([*raw.images, *derived])
     _check_names(root, kept)
     misnamed = {path: fault for path in kept if (fault := _misnamed(path))}
     records, later = _one_a_session([path for path in kept if path not in misnamed], choice)
     refused = [_row(path, fault, "cohort") for path, fault in misnamed.items()]
     refused += [_row(path, why, "cohort") for path, why in raw.faults]
     refused += raw.lacking(people, records)
-    refused += later + [_row(path, why, SELECTION) for path, why in [*twins, *raw.left]]
+    refused += later + [_row(path, why, SELECTION) for path, why in [*same_names, *raw.left]]
     unit1 = sum(suffix_of(record.path) == "UNIT1" for record in records)
     if unit1:
         log.info(
@@ -77,8 +77,8 @@ def bids_records(
 
 
 def _check_names(root: Path, paths: Iterable[Path]) -> None:
-    """Refuse names that would make one subject, or one session, of two."""
-    label = Labels(root)
+    """Refuse names of two subjects, or two sessions, that would become the same label."""
+    label = BidsLabels(root)
     for parts in map(entities, (path.name for path in paths)):
         subject = label("sub", parts.get("sub", ""))
         label("ses", parts.get("ses", ""), within=subject)
@@ -89,7 +89,7 @@ def _row(path: Path, reason: str, stage: str) -> dict[str, str]:
 
 
 def _misnamed(path: Path) -> str | None:
-    """Return what contradicts a file's name in the folders above it, or None."""
+    """Return how the folders above a file contradict its name, or None."""
     parts = entities(path.name)
     for kind in ("sub", "ses"):
         folder = next((p for p in reversed(path.parts[:-1]) if p.startswith(f"{kind}-")), None)
@@ -99,8 +99,8 @@ def _misnamed(path: Path) -> str | None:
     return None
 
 
-def _derived(root: Path, wanted: set[str], choice: Choice) -> list[Path]:
-    """Return T1w images of the wanted subjects below derivatives/, from one pipeline each."""
+def _derived(root: Path, wanted: set[str], choice: ImageChoice) -> list[Path]:
+    """Return T1w images of the wanted subjects below derivatives/, of one pipeline a subject."""
     chosen: dict[str, Path] = {}
     images: list[Path] = []
     for pipeline in sorted(p for p in (root / "derivatives").glob("*") if p.is_dir()):
@@ -115,8 +115,10 @@ def _derived(root: Path, wanted: set[str], choice: Choice) -> list[Path]:
     return images
 
 
-def _one_a_session(paths: list[Path], choice: Choice) -> tuple[list[Record], list[dict[str, str]]]:
-    """Return a record a session, and rows of the images that are not its first."""
+def _one_a_session(
+    paths: list[Path], choice: ImageChoice
+) -> tuple[list[ScanRecord], list[dict[str, str]]]:
+    """Return one record a session, and quarantine rows of its other images."""
     groups: dict[tuple[str, str], list[Path]] = defaultdict(list)
     for path in paths:
         parts = entities(path.name)
@@ -125,13 +127,13 @@ def _one_a_session(paths: list[Path], choice: Choice) -> tuple[list[Record], lis
     records, rows = [], []
     for (subject, session), images in sorted(groups.items()):
         images.sort(key=choice.rank)
-        whole = [path for path in images if path.is_file() and path.stat().st_size] or images[:1]
+        filled = [path for path in images if path.is_file() and path.stat().st_size] or images[:1]
         rows += [_row(path, "file is empty or missing", "cohort") for path in images
-                 if path not in whole]  # fmt: skip
-        first = whole[0]
-        # Equal names (.nii beside .nii.gz) all go on: the duplicate check judges by content.
-        taken = [path for path in whole if stem_of(path.name) == stem_of(first.name)]
-        others = [path for path in whole if path not in taken]
+                 if path not in filled]  # fmt: skip
+        first = filled[0]
+        # Equal names (.nii beside .nii.gz) are all kept: the duplicate check compares contents.
+        taken = [path for path in filled if stem_of(path.name) == stem_of(first.name)]
+        others = [path for path in filled if path not in taken]
         if others:
             names = [path.name for path in others]
             log.info("%s %s: several T1w; %s taken, not %s", subject, session, first.name, names)
@@ -142,13 +144,14 @@ def _one_a_session(paths: list[Path], choice: Choice) -> tuple[list[Record], lis
         further = tuple((path, "; ".join(choice.notes(path))) for path in others)
         notes = tuple(choice.notes(first))
         records += [
-            Record(scan_id, subject, session, path, notes=notes, others=further) for path in taken
+            ScanRecord(scan_id, subject, session, path, notes=notes, others=further)
+            for path in taken
         ]
     return records, rows
 
 
 def _truth(root: Path) -> dict[str, dict[str, Any]]:
-    """Return scan_id → ground truth, as phantom cohorts carry it."""
+    """Return scan_id → ground truth, from the table that phantom cohorts have."""
     if not (root / TRUTH).is_file():
         return {}
     table = read_table(root / TRUTH)

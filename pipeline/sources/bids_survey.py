@@ -1,4 +1,4 @@
-"""Every image below the subjects of a BIDS dataset: taken, left out, or of another kind."""
+"""Survey of a BIDS dataset: every image as a T1w to take, one left out, or another kind."""
 
 import logging
 from collections import Counter, defaultdict
@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pipeline.labels.scan_records import Record, prefixed, walk
-from pipeline.sources.bids_choice import Choice, suffix_of
+from pipeline.labels.scan_records import ScanRecord, prefixed, walk
+from pipeline.sources.bids_choice import ImageChoice, suffix_of
 from pipeline.sources.file_kinds import FOREIGN, image_format
 from schemas.manifest import SELECTION
 
@@ -19,7 +19,7 @@ class Survey:
     """The images of a BIDS dataset."""
 
     root: Path
-    choice: Choice
+    choice: ImageChoice
     images: list[Path] = field(default_factory=list)
     """T1w that may be taken."""
     left: list[tuple[Path, str]] = field(default_factory=list)
@@ -29,22 +29,22 @@ class Survey:
     with_t1w: set[str] = field(default_factory=set)
     """Subjects that have a T1w of their own, taken or not."""
     subjects: set[str] = field(default_factory=set)
-    """Those that have a folder."""
+    """Subjects that have a folder."""
     kinds: dict[tuple[str, str], Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     """(subject, session) → suffix → images of other kinds."""
 
     def add(self, path: Path, subject: str) -> None:
-        """Sort one image of a subject's folder in."""
+        """Add one image of a subject's folder to the list that it belongs to."""
         suffix, choice = suffix_of(path), self.choice
-        spelt = suffix.lower() in {own.lower() for own in choice.suffixes}
-        if not spelt:
+        is_t1w = suffix.lower() in {taken.lower() for taken in choice.suffixes}
+        if not is_t1w:
             session = next((p for p in path.parts[::-1] if p.startswith("ses-")), "")
             self.kinds[subject, prefixed("ses", session)][suffix] += 1
             return
         self.with_t1w.add(subject)
         if suffix not in choice.suffixes:
-            own = next(own for own in choice.suffixes if own.lower() == suffix.lower())
-            self.faults.append((path, f"suffix _{suffix}, expected _{own}; rename it"))
+            right = next(s for s in choice.suffixes if s.lower() == suffix.lower())
+            self.faults.append((path, f"suffix _{suffix}, expected _{right}; rename it"))
         elif path.parent.name != "anat":
             self.faults.append((path, f"lies in {path.parent.name}, expected in anat; move it"))
         elif choice.is_part(path):
@@ -58,8 +58,8 @@ class Survey:
         else:
             self.images.append(path)
 
-    def lacking(self, people: Iterable[str], records: Iterable[Record]) -> list[dict[str, str]]:
-        """Return rows of subjects, and of sessions of other subjects, that no record is of."""
+    def lacking(self, people: Iterable[str], records: Iterable[ScanRecord]) -> list[dict[str, str]]:
+        """Return quarantine rows of subjects, and of sessions, that have no record."""
         have = {(record.subject_id, record.session_id) for record in records}
         subjects = {subject for subject, _ in have}
         listed = set(people)
@@ -89,27 +89,27 @@ class Survey:
     def _hint(self, kinds: Counter[str]) -> str:
         if kinds["UNIT1"] and "UNIT1" not in self.choice.suffixes:
             return "; it has UNIT1 of MP2RAGE: take that with --set cohort.suffix='[T1w, UNIT1]'"
-        found = ", ".join(f"{kind} {count}" for kind, count in kinds.most_common(4))
-        return f" (there are {found})" if found else ""
+        listed = ", ".join(f"{kind} {count}" for kind, count in kinds.most_common(4))
+        return f" (there are {listed})" if listed else ""
 
 
-def survey(root: Path, choice: Choice) -> Survey:
+def survey_images(root: Path, choice: ImageChoice) -> Survey:
     """Return the images below the `sub-…` folders of a BIDS dataset, links followed."""
-    found = Survey(root, choice)
+    survey = Survey(root, choice)
     for folder in sorted(p for p in root.glob("sub-*") if p.is_dir()):
         subject = prefixed("sub", folder.name)
-        found.subjects.add(subject)
+        survey.subjects.add(subject)
         closed: list[tuple[Path, str]] = []
         for below, names in walk(folder, closed):
             for name in names:
                 if image_format(name) and not name.startswith("."):
-                    found.add(below / name, subject)
-        found.faults += closed
-    others: Counter[str] = sum(found.kinds.values(), Counter[str]())
+                    survey.add(below / name, subject)
+        survey.faults += closed
+    others: Counter[str] = sum(survey.kinds.values(), Counter[str]())
     if others:
-        told = ", ".join(f"{kind} {count}" for kind, count in others.most_common(8))
-        log.info("%s: images of other kinds, not taken: %s", root, told)
-    return found
+        listed = ", ".join(f"{kind} {count}" for kind, count in others.most_common(8))
+        log.info("%s: images of other kinds, not taken: %s", root, listed)
+    return survey
 
 
 def _row(scan_id: str, path: Path, reason: str, stage: str) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""One DICOM series to one NIfTI image through dcm2niix, with what dcm2niix says about it."""
+"""Convert one DICOM series to one NIfTI image through dcm2niix, and keep its warnings."""
 
 import re
 import subprocess
@@ -17,21 +17,21 @@ TIMEOUT = 1800.0
 OPTIONS = ("-b", "n", "-z", "n", "-d", "0", "-f", "image")
 """No sidecar, no compression, this folder alone."""
 PARTS = re.compile(r"_(?:ph|real|imaginary|ADC|Tilt|MoCo)(?:_|[a-z]?\d*$|$)")
-"""What dcm2niix calls images that are no magnitude."""
-MAX_WORDS = 3
+"""Suffixes that dcm2niix gives to images that are no magnitude."""
+MAX_WARNINGS = 3
 """Warnings of dcm2niix that are kept."""
 LONGEST = 160
 
 
 def convert_series(series: Series, folder: Path, converter: str) -> tuple[Path, list[str]]:
-    """Return the image of a series, in a folder that is empty before, and notes on it.
+    """Return the image of a series, written to an empty folder, and notes on it.
 
-    The files are linked under numbers, so that nothing dcm2niix says can hold their names.
+    The files are linked under numbers, so that no output of dcm2niix can hold their names.
 
     Raises
     ------
     ScanError
-        If it makes no whole volume of them, or fills in more than `MAX_FILLED` of the slices.
+        If dcm2niix makes no whole volume, or fills in more than `MAX_FILLED` of the slices.
     """
     source, out = folder / "in", folder / "out"
     source.mkdir()
@@ -44,31 +44,33 @@ def convert_series(series: Series, folder: Path, converter: str) -> tuple[Path, 
                              timeout=TIMEOUT, check=False)  # fmt: skip
     except subprocess.TimeoutExpired as error:
         raise ScanError(f"dcm2niix took longer than {TIMEOUT:.0f} s") from error
-    words = _words(run.stdout + "\n" + run.stderr, series)
-    said = f" (dcm2niix: {'; '.join(words)})" if words else ""
+    warnings = _warnings(run.stdout + "\n" + run.stderr, series)
+    remark = f" (dcm2niix: {'; '.join(warnings)})" if warnings else ""
     images = sorted(path for path in out.glob("*.nii") if not PARTS.search(path.stem))
     filled = [path for path in images if "_Eq" in path.stem]
     shapes = {path: _shape(path) for path in filled or images}
     volumes = [path for path, shape in shapes.items() if len(shape) == 3]
     if not volumes:
-        four = next((shape for shape in shapes.values() if len(shape) == 4), None)
-        what = f"{four[3]} volumes in one series" if four else "no image could be made of it"
-        raise ScanError(what + said)
+        series_shape = next((shape for shape in shapes.values() if len(shape) == 4), None)
+        fault = "no image could be made of it"
+        if series_shape is not None:
+            fault = f"{series_shape[3]} volumes in one series"
+        raise ScanError(fault + remark)
     if len(volumes) > 1:
-        raise ScanError(f"dcm2niix makes {len(volumes)} volumes of it{said}")
+        raise ScanError(f"dcm2niix makes {len(volumes)} volumes of it{remark}")
     if filled:
-        _check_filled(shapes[volumes[0]], series, said)
-    return volumes[0], [f"dcm2niix: {text}" for text in words]
+        _check_filled(shapes[volumes[0]], series, remark)
+    return volumes[0], [f"dcm2niix: {text}" for text in warnings]
 
 
-def _check_filled(shape: tuple[int, ...], series: Series, said: str) -> None:
-    """Refuse an image whose slices were resampled for another reason than few missing ones."""
+def _check_filled(shape: tuple[int, ...], series: Series, remark: str) -> None:
+    """Refuse an image whose slices were resampled for more than a few missing ones."""
     slices = series.slices
     expected = slices.count + slices.missing
     if slices.missing == 0 or expected not in shape:
-        raise ScanError(f"slices resampled by dcm2niix to even distances{said}")
+        raise ScanError(f"slices resampled by dcm2niix to even distances{remark}")
     if slices.missing / expected > MAX_FILLED:
-        raise ScanError(f"{slices.missing} of {expected} slices are missing{said}")
+        raise ScanError(f"{slices.missing} of {expected} slices are missing{remark}")
 
 
 def _shape(path: Path) -> tuple[int, ...]:
@@ -81,18 +83,18 @@ def _shape(path: Path) -> tuple[int, ...]:
         return ()
 
 
-def _words(output: str, series: Series) -> list[str]:
-    """Return what dcm2niix warned of, each once, with the files' own names."""
+def _warnings(output: str, series: Series) -> list[str]:
+    """Return the warnings of dcm2niix, each once, with the names of the original files."""
 
-    def own(match: re.Match[str]) -> str:
+    def original_name(match: re.Match[str]) -> str:
         number = int(match[1])
         return series.files[number].name if number < len(series.files) else match[0]
 
-    found: dict[str, Any] = {}
+    warnings: dict[str, Any] = {}
     for line in output.splitlines():
         text = re.match(r"\s*(?:warning|error):?\s*(.+)", line, re.IGNORECASE)
         if text:
-            told = re.sub(r"\S*?(\d{6})\.dcm", own, text[1].strip())
+            warning = re.sub(r"\S*?(\d{6})\.dcm", original_name, text[1].strip())
             # A semicolon parts the reasons of a scan.
-            found.setdefault(told.replace(";", ",")[:LONGEST])
-    return list(found)[:MAX_WORDS]
+            warnings.setdefault(warning.replace(";", ",")[:LONGEST])
+    return list(warnings)[:MAX_WARNINGS]

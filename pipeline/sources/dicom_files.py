@@ -1,17 +1,17 @@
-"""Which files are DICOM."""
+"""Recognise DICOM files."""
 
 from pathlib import Path
 
 SUFFIXES = (".dcm", ".ima", ".dicom")
 DOUBTED_SUFFIXES = (".mr", ".mrdcm", ".dc3", ".dcm30")
-"""Names of files that are looked into, as those without a suffix are."""
+"""Suffixes of files that are opened to find out, as are files without a suffix."""
 MAGIC_OFFSET = 128
 BARE_STARTS = tuple(bytes([8, 0, element, 0]) for element in (0, 1, 5, 8, 18, 20, 22))
 """First bytes of DICOM files without a preamble, as old scanners write them."""
 
 
 def is_dicom(path: Path) -> bool:
-    """Tell whether a file is DICOM: by its name, or by the mark after its preamble."""
+    """Return whether a file is DICOM: by its name, or by the mark after its preamble."""
     if path.name.startswith(".") or path.name.upper().startswith("DICOMDIR"):
         return False
     suffix = path.suffix.lower()

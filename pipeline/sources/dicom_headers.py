@@ -1,4 +1,4 @@
-"""DICOM headers: the files of a session as series, each with its geometry."""
+"""Read DICOM headers: group the files of a session into series, each with its geometry."""
 
 import math
 from collections import Counter, defaultdict
@@ -19,39 +19,39 @@ TAGS = (
     "Columns", "PixelSpacing", "SliceThickness", "ImageOrientationPatient",
     "ImagePositionPatient", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
 )  # fmt: skip
-"""What is read of a header."""
+"""Elements that are read of a header."""
 GE_COMPONENT = 0x0043102F
-"""GE's own mark: magnitude 0, phase 1, real 2, imaginary 3."""
+"""GE's private element: magnitude 0, phase 1, real 2, imaginary 3."""
 GE_COMPONENTS = {"1": "PHASE", "2": "REAL", "3": "IMAGINARY"}
 SAME_TURN = 0.02
-"""Cosines of slices that lie alike differ by less."""
+"""Slices are parallel if their direction cosines differ by less."""
 SAME_PLACE = 0.1
-"""Slices nearer than this share of the usual distance are at one position."""
+"""Slices closer than this share of the usual distance are at one position."""
 EVEN = 0.1
-"""Share of the usual distance by which that of two slices may be off."""
+"""Tolerance of slice distances, as a share of the usual one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Slices:
-    """How the slices of a series lie along their normal."""
+    """Positions of the slices of a series along their normal."""
 
     count: int
-    """Different positions."""
+    """Number of different positions."""
     step: float
     """Usual distance (mm); 0 for a single position."""
     missing: int
-    """Positions that the distances leave out."""
+    """Number of missing positions, from gaps in the distances."""
     doubled: int
-    """Images beyond the first at their position."""
+    """Number of images beyond the first at their position."""
     volumes: int
-    """Images at each position, where all positions have as many; else 1."""
+    """Number of images at each position if it is the same at all; else 1."""
     uneven: bool
     """Whether a distance is no multiple of the usual one."""
 
 
 @dataclass
 class Series:
-    """The images of one DICOM series that are of one kind and lie alike."""
+    """Images of one DICOM series that are of one kind and parallel."""
 
     number: str
     description: str
@@ -75,10 +75,10 @@ class Series:
     orientation: tuple[float, ...]
     """Cosines of a row and a column; empty where they are not given."""
     echo: int = 0
-    """Which of several echoes under one SeriesInstanceUID, from 1; 0 where there is one alone."""
+    """Number (from 1) among several echoes under one SeriesInstanceUID; 0 for a single echo."""
     files: list[Path] = field(default_factory=list)
     positions: list[float] = field(default_factory=list)
-    """Of every slice along the normal (mm)."""
+    """Position of every slice along the normal (mm)."""
 
     @property
     def name(self) -> str:
@@ -88,7 +88,7 @@ class Series:
 
     @property
     def slices(self) -> Slices:
-        """How the slices lie."""
+        """Positions of the slices, summarised."""
         return slices_of(self.positions)
 
     @property
@@ -99,7 +99,7 @@ class Series:
 
 @dataclass(frozen=True, slots=True)
 class Headers:
-    """What the files of one session hold."""
+    """Series and ids in the files of one session."""
 
     series: list[Series]
     people: dict[str, Path]
@@ -107,60 +107,60 @@ class Headers:
     studies: dict[str, Path]
     """StudyInstanceUID → a file of it."""
     unreadable: list[Path]
-    """Files that are no DICOM, or whose header is damaged."""
+    """Files that are not DICOM, or have a damaged header."""
 
 
 def read_headers(files: Iterable[Path]) -> Headers:
     """Return the series of a session's files, in the order of their numbers.
 
-    An image that is there twice (one SOPInstanceUID) counts once.
+    An image that exists twice (one SOPInstanceUID) counts once.
 
     Raises
     ------
     ContractError
         If pydicom is not installed.
     """
-    found = Headers([], {}, {}, [])
+    headers = Headers([], {}, {}, [])
     seen: set[str] = set()
     groups: dict[str, list[Series]] = defaultdict(list)
     for path in files:
         dataset = _read(path)
         if dataset is None:
-            found.unreadable.append(path)
+            headers.unreadable.append(path)
             continue
         uid = _text(dataset, "SOPInstanceUID")
         if uid and uid in seen:
             continue
         seen.add(uid)
-        for ids, name in ((found.people, "PatientID"), (found.studies, "StudyInstanceUID")):
+        for ids, name in ((headers.people, "PatientID"), (headers.studies, "StudyInstanceUID")):
             if text := _text(dataset, name):
                 ids.setdefault(text, path)
         series, positions = _series(dataset)
-        alike = groups[_text(dataset, "SeriesInstanceUID")]
-        group = next((other for other in alike if _one_stack(other, series)), None)
+        same_uid = groups[_text(dataset, "SeriesInstanceUID")]
+        group = next((other for other in same_uid if _one_stack(other, series)), None)
         if group is None:
             group = series
-            alike.append(series)
+            same_uid.append(series)
         group.files.append(path)
         group.positions += positions
-    for alike in groups.values():
-        _number_echoes(alike)
-        found.series.extend(alike)
-    found.series.sort(key=_order)
-    return found
+    for same_uid in groups.values():
+        _number_echoes(same_uid)
+        headers.series.extend(same_uid)
+    headers.series.sort(key=_order)
+    return headers
 
 
-def _number_echoes(alike: list[Series]) -> None:
-    """Give echoes their numbers, where series differ in echo time alone."""
-    for series in alike:
-        same = [o for o in alike if (o.kind, o.frame) == (series.kind, series.frame)]
+def _number_echoes(same_uid: list[Series]) -> None:
+    """Give echo numbers to series that differ in echo time alone."""
+    for series in same_uid:
+        same = [o for o in same_uid if (o.kind, o.frame) == (series.kind, series.frame)]
         times = sorted({other.physics.get("te", 0.0) for other in same})
         if len(times) > 1:
             series.echo = 1 + times.index(series.physics.get("te", 0.0))
 
 
 def slices_of(positions: Sequence[float]) -> Slices:
-    """Return how slices lie, from their positions along the normal (mm)."""
+    """Return the summary of slice positions along the normal (mm)."""
     places = np.sort(np.asarray(positions, dtype=np.float64))
     gaps = np.diff(places)
     if not (gaps > 1e-3).any():
@@ -180,7 +180,7 @@ def slices_of(positions: Sequence[float]) -> Slices:
 
 
 def _read(path: Path) -> Any:
-    """Return the header of a file; None where there is none to be had."""
+    """Return the header of a file; None if it has none that can be read."""
     try:
         import pydicom
         from pydicom import config
@@ -188,7 +188,7 @@ def _read(path: Path) -> Any:
         raise ContractError(
             "DICOM needs pydicom, which is not installed; run pip install 'ldae-pipeline[dicom]'"
         ) from error
-    # Scanners write values that the standard forbids; each is judged where it is used.
+    # Scanners write values that the standard forbids; each is checked where it is used.
     config.settings.reading_validation_mode = config.IGNORE
     tags: Any = [*TAGS, GE_COMPONENT]
     try:
@@ -215,7 +215,7 @@ def _words(dataset: Any, name: str) -> list[str]:
 
 
 def _numbers(dataset: Any, name: str) -> tuple[float, ...]:
-    """Return the numbers of an element; none where one of them is no number."""
+    """Return the numbers of an element; () if one of them is not a number."""
     value = dataset.get(name) if dataset is not None else None
     if value is None or value == "":
         return ()
@@ -238,12 +238,12 @@ def _groups(dataset: Any) -> list[Any]:
 
 
 def _inside(groups: Sequence[Any], sequence: str) -> list[Any]:
-    """Return the items of one functional group, of whichever frames have it."""
+    """Return the items of one functional group, from the frames that have it."""
     return [group[sequence][0] for group in groups if group.get(sequence)]
 
 
 def _series(dataset: Any) -> tuple[Series, list[float]]:
-    """Return a file's series, still without files, and where its slices lie."""
+    """Return a file's series, still without files, and the positions of its slices."""
     groups = _groups(dataset)
     measures = next(iter(_inside(groups, "PixelMeasuresSequence")), dataset)
     turned = next(iter(_inside(groups, "PlaneOrientationSequence")), dataset)
@@ -285,17 +285,17 @@ def _physics(dataset: Any, groups: Sequence[Any]) -> dict[str, float]:
     timing = next(iter(_inside(groups, "MRTimingAndRelatedParametersSequence")), dataset)
     echo = next(iter(_inside(groups, "MREchoSequence")), None)
     inversion = next(iter(_inside(groups, "MRModifierSequence")), None)
-    found = {
+    values = {
         "te": _number(dataset, "EchoTime") or _number(echo, "EffectiveEchoTime"),
         "tr": _number(timing, "RepetitionTime"),
         "ti": _number(dataset, "InversionTime") or _number(inversion, "InversionTimes"),
         "flip": _number(timing, "FlipAngle"),
     }
-    return {name: value for name, value in found.items() if value > 0}
+    return {name: value for name, value in values.items() if value > 0}
 
 
 def _one_stack(one: Series, other: Series) -> bool:
-    """Tell whether two images of a series belong to one volume."""
+    """Return whether two images of a series belong to one volume."""
     return (
         one.kind == other.kind
         and one.frame == other.frame

@@ -1,4 +1,4 @@
-"""Which DICOM series of a session is its T1w, by what the headers hold."""
+"""Select the T1w among the DICOM series of a session, by their headers."""
 
 import re
 from collections.abc import Sequence
@@ -6,17 +6,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.labels.preferred_words import preference
-from pipeline.labels.scan_records import natural
+from pipeline.labels.scan_records import natural_key
 from pipeline.sources.dicom_headers import Headers, Series
 
 MIN_SLICES = 8
-"""Fewer slices are no head."""
+"""Fewest slices of a head."""
 MAX_FILLED = 0.02
-"""Share of slices that may be missing, and are then interpolated."""
+"""Largest share of missing slices that are interpolated."""
 
 
 def _any(*words: str) -> re.Pattern[str]:
-    """Return what finds one of these words, not as part of another; digits may follow `_`."""
+    """Return a pattern of these words, not as part of longer ones; digits may follow `_`."""
     return re.compile(rf"(?<![a-z0-9])(?:{'|'.join(words)})(?![a-z0-9])")
 
 
@@ -33,7 +33,7 @@ NO_T1: dict[str, re.Pattern[str]] = {
     "diffusion": re.compile(r"(?<![a-z])(?:dwi|dti|dki|noddi|hardi|e?adc|diff)(?![a-z])|diffusion"),
     "a projection": re.compile(r"(?<![a-z])(?:mip|minip)(?![a-z])|subtraction"),
 }
-"""What a name makes of a series, whatever else stands in it."""
+"""Kinds of series by words in their names, whatever other words there are."""
 NO_T1_UNLESS_SAID: dict[str, re.Pattern[str]] = {
     "T2w or FLAIR": re.compile(
         r"(?<![a-z0-9])t2(?!\d)|flair|dark[ _-]?fluid|(?<![a-z])(?:tirm|stir|ciss|fiesta)(?![a-z])"
@@ -48,7 +48,7 @@ NO_T1_UNLESS_SAID: dict[str, re.Pattern[str]] = {
     "spectroscopy": re.compile(r"(?<![a-z])(?:svs|csi|press|mrs)(?![a-z])|spectro"),
     "a calibration or planning scan": _any("loc", "plan(?:ning)?", "cal(?:ibration)?", "asset"),
 }
-"""What a name makes of a series, unless it also says T1 (`T1 FLAIR`, `Epi T1 3D`)."""
+"""Kinds of series by words in their names, unless `T1` is there too (`T1 FLAIR`, `Epi T1 3D`)."""
 NO_T1_KIND: dict[str, frozenset[str]] = {
     "a T1 map": frozenset({"T1 MAP", "T1MAP", "T1_MAP", "R1 MAP", "R1_MAP", "T2 MAP", "T2_MAP"}),
     "a phase image": frozenset({"P", "PHASE", "PHASE MAP", "PHASE_MAP"}),
@@ -66,7 +66,7 @@ NO_T1_KIND: dict[str, frozenset[str]] = {
     "a picture or report": frozenset({"SCREEN SAVE", "CSA REPORT", "OTHER SCREEN"}),
     "the fat of a Dixon image": frozenset({"FAT", "F"}),
 }  # fmt: skip
-"""Values of ImageType (or of the contrast of a multi-frame image) that are no T1w."""
+"""Kinds of series by ImageType (or the contrast of a multi-frame image) that are no T1w."""
 REFORMATTED = frozenset({"MPR", "MPR_CURVED", "REFORMATTED", "CSA MPR", "CSA RESAMPLED"})
 REFORMATTED_NAME = re.compile(r"reformat|mpr[ _-]?(?:range|tra|cor|sag|ax)")
 NO_AGENT = frozenset({"", "NO", "NONE", "N", "0", "OHNE", "SENZA", "NATIV", "NAN", "N/A", "SANS"})
@@ -80,17 +80,19 @@ PRE_NAME = re.compile(r"(?<![a-z])(?:pre|non|no|w/?o|without|nativ|ohne)(?![a-z]
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """The series of a session that may be its T1w, the best first, and why others are not."""
+    """Candidates for the T1w of a session, and the series that are left out."""
 
     candidates: list[Series]
+    """The best first."""
     left: list[tuple[Series, str]]
+    """Series and the reason."""
 
 
 def select(headers: Headers, prefer: Sequence[str] = ()) -> Selection:
     """Return the T1w series of a session in the order in which they are to be tried.
 
-    What is no T1w (by ImageType, by name, by modality), what holds no whole volume, and what
-    lacks too many slices is left out with the reason. The rest is ordered: words of `prefer`;
+    Series that are no T1w (by ImageType, name or modality), hold no whole volume, or lack too many
+    slices are left out with the reason. The others are ordered: words of `prefer`;
     images as scanned before reformats; without contrast agent before with; combined echoes before
     single ones; MP2RAGE's UNI-DEN, and other T1w, before its plain UNI; whole ones before those
     that lack slices; the smallest largest voxel edge; original before derived; more slices; the
@@ -115,14 +117,14 @@ def select(headers: Headers, prefer: Sequence[str] = ()) -> Selection:
 
 
 def why_later(series: Series, taken: Series, prefer: Sequence[str] = ()) -> str:
-    """Return what put a T1w series behind the one that is taken."""
-    own, first = _rank(series, prefer), _rank(taken, prefer)
-    why = next((name for name in own if own[name] > first[name]), "it could not be converted")
+    """Return the reason for which a T1w series ranks behind the one that is taken."""
+    rank, first = _rank(series, prefer), _rank(taken, prefer)
+    why = next((name for name in rank if rank[name] > first[name]), "it could not be converted")
     return f"T1w too, but {why} ({series.edge:.1f} mm)"
 
 
 def is_t1w(series: Series) -> bool:
-    """Tell whether name, contrast or timing make a series T1w."""
+    """Return whether a series is T1w by name, contrast or timing."""
     if T1.search(series.words) or "T1" in series.kind:
         return True
     if not series.sequence or "EP" in series.sequence:
@@ -135,14 +137,14 @@ def is_t1w(series: Series) -> bool:
 
 
 def with_agent(series: Series) -> bool:
-    """Tell whether a contrast agent was given, by the header or by name."""
+    """Return whether a contrast agent was given, by the header or by name."""
     if series.agent.upper() not in NO_AGENT:
         return True
     return bool(AGENT_NAME.search(series.words)) and not PRE_NAME.search(series.words)
 
 
 def notes_of(series: Series) -> list[str]:
-    """Return what is odd about a series that is taken, in words for the QC table."""
+    """Return the oddities of a series that is taken, in words for the QC table."""
     notes = []
     missing = series.slices.missing
     if missing:
@@ -153,7 +155,7 @@ def notes_of(series: Series) -> list[str]:
         )
     if with_agent(series):
         notes.append("scanned with a contrast agent")
-    if _family(series):
+    if _plain_uni(series):
         notes.append("a plain UNI of MP2RAGE, whose air is noise")
     if _reformatted(series):
         notes.append(f"a reformatted series (largest voxel edge {series.edge:.1f} mm)")
@@ -170,14 +172,14 @@ def _other_modality(series: Series) -> str | None:
 
 
 def no_t1w(series: Series) -> str | None:
-    """Return what else than a T1w its ImageType or its name makes a series, or None."""
-    for what, kinds in NO_T1_KIND.items():
-        if found := sorted(series.kind & kinds):
-            return f"{what} (ImageType {found[0]})"
+    """Return the other kind that a series is by its ImageType or name, or None."""
+    for kind, image_types in NO_T1_KIND.items():
+        if present := sorted(series.kind & image_types):
+            return f"{kind} (ImageType {present[0]})"
     names = NO_T1 if T1.search(series.words) else NO_T1 | NO_T1_UNLESS_SAID
-    for what, pattern in names.items():
+    for kind, pattern in names.items():
         if pattern.search(series.words):
-            return f"{what} by name"
+            return f"{kind} by name"
     if "EP" in series.sequence:
         return "an echo-planar image (ScanningSequence EP)"
     te = series.physics.get("te", 0.0)
@@ -216,7 +218,7 @@ def _reformatted(series: Series) -> bool:
     )
 
 
-def _family(series: Series) -> int:
+def _plain_uni(series: Series) -> int:
     """Return 1 for a plain UNI of MP2RAGE, whose air is noise; 0 for UNI-DEN and all others."""
     uni = "UNI" in series.kind or re.search(r"(?<![a-z])uni(?![a-z])", series.words)
     return int(bool(uni) and not re.search(r"den(?![a-z])|denoise", series.words))
@@ -233,16 +235,16 @@ def _echo(series: Series) -> int:
 
 
 def _rank(series: Series, prefer: Sequence[str]) -> dict[str, Any]:
-    """Return what decides between two T1w series, and how a user is told of each."""
+    """Return criteria that rank T1w series: words for the user → sort key, most important first."""
     return {
         "not first in cohort.prefer": preference(series.description, prefer),
         "a reformatted series": _reformatted(series),
         "with a contrast agent": with_agent(series),
         "a single echo": _echo(series),
-        "a plain UNI with noise as air": _family(series),
+        "a plain UNI with noise as air": _plain_uni(series),
         "slices are missing": series.slices.missing > 0,
         "larger voxels": round(series.edge, 1),
         "derived": "DERIVED" in series.kind,
         "fewer slices": -series.slices.count,
-        "a later series of the same kind": natural(series.number),
+        "a later series of the same kind": natural_key(series.number),
     }

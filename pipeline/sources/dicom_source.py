@@ -1,4 +1,4 @@
-"""DICOM series folders: one T1w a session, converted by dcm2niix without what names a person."""
+"""DICOM series folders: one T1w a session, converted by dcm2niix without personal data."""
 
 import gzip
 import json
@@ -13,8 +13,8 @@ from typing import Any
 
 import nibabel as nib
 
-from pipeline.labels.names import Labels
-from pipeline.labels.scan_records import Record, walk
+from pipeline.labels.names import BidsLabels
+from pipeline.labels.scan_records import ScanRecord, walk
 from pipeline.runtime.dcm2niix import find_dcm2niix
 from pipeline.runtime.devices import available_cpus
 from pipeline.runtime.digests import digest_of
@@ -33,9 +33,9 @@ log = logging.getLogger(__name__)
 PERSONAL_FIELDS = ("descrip", "aux_file", "intent_name", "data_type", "db_name")
 """Header texts that may hold a name, a comment or a time; they are emptied."""
 RULE_VERSION = 1
-"""Raised when another series may be taken, so that sessions are looked at again."""
+"""Raised when the rules of selection change, so that sessions are selected again."""
 MAX_NAMED = 8
-"""Series that a reason names."""
+"""Largest number of series named in a reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class Session:
 
     @property
     def scan_id(self) -> str:
-        """Name of the one T1w that is taken."""
+        """Scan id of the one T1w that is taken."""
         return "_".join(filter(None, (self.subject_id, self.session_id)))
 
 
@@ -60,7 +60,7 @@ def dicom_sessions(root: Path, closed: list[tuple[Path, str]] | None = None) -> 
     cannot be opened are added to `closed` with the reason.
     """
     groups: dict[tuple[str, str], list[Path]] = defaultdict(list)
-    label = Labels(root)
+    label = BidsLabels(root)
     for folder in _series_folders(root, closed):
         levels = folder.relative_to(root).parts or (root.name,)
         marked = next((name for name in levels[1:] if name.startswith("ses-")), None)
@@ -71,30 +71,30 @@ def dicom_sessions(root: Path, closed: list[tuple[Path, str]] | None = None) -> 
 
 
 @dataclass
-class Outcome:
-    """What became of a session: as kept beside the converted image."""
+class SessionOutcome:
+    """Result of converting a session, as kept in JSON beside the image."""
 
     taken: str = ""
     """Name of the series."""
     path: Path | None = None
     """The converted image, or a file of the series where nothing is converted; None for none."""
     notes: list[str] = field(default_factory=list)
-    """What is odd about it."""
+    """Oddities of the image."""
     rows: list[dict[str, str]] = field(default_factory=list)
     """Quarantine rows: of other series, and of the session where nothing could be taken."""
 
 
 def dicom_records(
     root: Path, cache: Path | None, prefer: Sequence[str] = ()
-) -> tuple[list[Record], list[dict[str, str]]]:
-    """Return one converted T1w a session, and quarantine rows of all else.
+) -> tuple[list[ScanRecord], list[dict[str, str]]]:
+    """Return one converted T1w a session, and quarantine rows of the other series.
 
-    The series is chosen by its headers (`series.select`, with the words of `prefer` first); where
-    it cannot be converted, the next is. Images go to `<cache>/<scan_id>.nii.gz`; a session whose
-    files did not change is not looked at again. Nothing of the DICOM headers is kept but geometry,
-    voxels and the series' descriptions; labels come from a participants.tsv in the root, where
-    there is one. Without a cache nothing is converted: the records carry a file of the series that
-    would be taken (for a dry run).
+    The series is chosen by its headers (`dicom_series.select`, with the words of `prefer` first);
+    if it cannot be converted, the next one is. Images go to `<cache>/<scan_id>.nii.gz`; a session
+    whose files did not change is not read again. Of the DICOM headers only geometry, voxels and
+    the series' descriptions are kept; labels come from a participants.tsv in the root, if there is
+    one. Without a cache (in a dry run) nothing is converted: the path of a record is a file of the
+    series that would be taken.
 
     Raises
     ------
@@ -108,22 +108,24 @@ def dicom_records(
     converter = find_dcm2niix() if cache is not None else None
     if cache is not None:
         cache.mkdir(parents=True, exist_ok=True)
-    records: list[Record] = []
+    records: list[ScanRecord] = []
     refused = [
         {"scan_id": path.name, "path": str(path), "stage": "cohort", "reason": why}
         for path, why in closed
     ]
 
-    def work(session: Session) -> Outcome:
+    def work(session: Session) -> SessionOutcome:
         if cache is None or converter is None:
-            look = _look(session, prefer)
-            first = next(iter(look.selection.candidates), None)
-            return look.outcome(first, first.files[0], []) if first else Outcome(rows=look.rows)
+            read = _read_session(session, prefer)
+            first = next(iter(read.selection.candidates), None)
+            return (
+                read.outcome(first, first.files[0], []) if first else SessionOutcome(rows=read.rows)
+            )
         return _convert(session, root, cache, converter, prefer)
 
     with ThreadPoolExecutor(available_cpus()) as pool:
-        made = progress(pool.map(work, sessions), total=len(sessions), label="DICOM")
-        for session, outcome in zip(sessions, made, strict=True):
+        outcomes = progress(pool.map(work, sessions), total=len(sessions), label="DICOM")
+        for session, outcome in zip(sessions, outcomes, strict=True):
             refused += outcome.rows
             if outcome.path is None:
                 continue
@@ -134,7 +136,9 @@ def dicom_records(
                 outcome.taken,
                 f"; left: {'; '.join(left)}" if left else "",
             )
-            record = Record(session.scan_id, session.subject_id, session.session_id, outcome.path)
+            record = ScanRecord(
+                session.scan_id, session.subject_id, session.session_id, outcome.path
+            )
             record.notes = tuple(outcome.notes)
             records.append(record)
     return records, refused
@@ -147,8 +151,8 @@ def _series_folders(root: Path, closed: list[tuple[Path, str]] | None = None) ->
 
 
 @dataclass(frozen=True, slots=True)
-class _Look:
-    """What the headers of a session say."""
+class _SessionSeries:
+    """Series of a session, and the selection among them."""
 
     session: Session
     prefer: Sequence[str]
@@ -157,8 +161,8 @@ class _Look:
     rows: list[dict[str, str]]
     """Quarantine rows of unreadable files, and of the session where it is refused."""
 
-    def outcome(self, taken: Series, path: Path, failed: list[dict[str, str]]) -> Outcome:
-        """Return the outcome where this series is taken and others could not be."""
+    def outcome(self, taken: Series, path: Path, failed: list[dict[str, str]]) -> SessionOutcome:
+        """Return the outcome if this series is taken; `failed` are rows of those before it."""
         lost = {row["path"] for row in failed}
         left = {id(series): reason for series, reason in self.selection.left}
         for series in self.selection.candidates:
@@ -169,10 +173,12 @@ class _Look:
             for s in self.order
             if id(s) in left
         ]
-        return Outcome(_told(taken), path, notes_of(taken), self.rows + failed + rows)
+        return SessionOutcome(
+            _name_and_edge(taken), path, notes_of(taken), self.rows + failed + rows
+        )
 
 
-def _look(session: Session, prefer: Sequence[str]) -> _Look:
+def _read_session(session: Session, prefer: Sequence[str]) -> _SessionSeries:
     files = [path for folder in session.folders for path in _files(folder) if is_dicom(path)]
     headers = read_headers(files)
     rows = []
@@ -180,35 +186,35 @@ def _look(session: Session, prefer: Sequence[str]) -> _Look:
         rows.append(_row(session, headers.unreadable[0], _unreadable(headers, files)))
     if fault := _mixed(headers):
         rows.append(_row(session, session.folders[0], fault))
-        return _Look(session, prefer, headers.series, Selection([], []), rows)
+        return _SessionSeries(session, prefer, headers.series, Selection([], []), rows)
     selection = select(headers, prefer)
     if not selection.candidates:
         why = [f"{series.name}: {reason}" for series, reason in selection.left]
-        # What is T1w but not whole comes first: that is what can be mended.
+        # T1w that are not whole come first: these can be mended.
         why.sort(key=lambda text: "slices" not in text and "volumes" not in text)
         more = f"; and {len(why) - MAX_NAMED} more" if len(why) > MAX_NAMED else ""
-        told = "; ".join(why[:MAX_NAMED]) + more or "no image"
-        rows.append(_row(session, session.folders[0], f"no usable T1w series ({told})"))
-    return _Look(session, prefer, headers.series, selection, rows)
+        listed = "; ".join(why[:MAX_NAMED]) + more or "no image"
+        rows.append(_row(session, session.folders[0], f"no usable T1w series ({listed})"))
+    return _SessionSeries(session, prefer, headers.series, selection, rows)
 
 
-def _told(series: Series) -> str:
+def _name_and_edge(series: Series) -> str:
     return f"{series.name} ({series.edge:.1f} mm)"
 
 
 def _convert(
     session: Session, root: Path, cache: Path, converter: str, prefer: Sequence[str]
-) -> Outcome:
-    """Convert the T1w of one session into the cache, or the next where that cannot be done."""
+) -> SessionOutcome:
+    """Convert the T1w of one session into the cache, or the next series if that fails."""
     target, mark = cache / f"{session.scan_id}.nii.gz", cache / f"{session.scan_id}.source"
     folders = [_state(folder) for folder in session.folders]
     state = digest_of([root.name, folders, list(prefer), RULE_VERSION])
     before = _read_mark(mark)
     if target.is_file() and before.get("state") == state:
-        return Outcome(before["taken"], target, before["notes"], before["rows"])
-    look = _look(session, prefer)
+        return SessionOutcome(before["taken"], target, before["notes"], before["rows"])
+    read = _read_session(session, prefer)
     failed: list[dict[str, str]] = []
-    for series in look.selection.candidates:
+    for series in read.selection.candidates:
         try:
             with tempfile.TemporaryDirectory(dir=cache, prefix=".converting-") as temporary:
                 image, notes = convert_series(series, Path(temporary), converter)
@@ -216,16 +222,16 @@ def _convert(
         except ScanError as error:
             failed.append(_row(session, series.files[0], f"series {series.name}: {error}"))
             continue
-        made = look.outcome(series, target, failed)
-        made.notes += notes
-        kept = {"taken": made.taken, "notes": made.notes, "rows": made.rows}
+        outcome = read.outcome(series, target, failed)
+        outcome.notes += notes
+        kept = {"taken": outcome.taken, "notes": outcome.notes, "rows": outcome.rows}
         write_atomic(mark, json.dumps({"state": state} | kept))
-        return made
-    return Outcome(rows=look.rows + failed)
+        return outcome
+    return SessionOutcome(rows=read.rows + failed)
 
 
 def _read_mark(path: Path) -> dict[str, Any]:
-    """Return what is kept of a conversion; nothing where there is none, or an older kind."""
+    """Return the JSON kept of a conversion; {} if there is none."""
     try:
         content = json.loads(path.read_text())
     except (OSError, ValueError):
@@ -243,25 +249,25 @@ def _unreadable(headers: Headers, files: Sequence[Path]) -> str:
 
 
 def _mixed(headers: Headers) -> str | None:
-    """Return that files of several people or examinations lie together, or None.
+    """Return the fault of a session with files of several people or examinations, or None.
 
-    Ids name people, so that a file of each is named instead.
+    Ids identify people, so a file of each is named instead.
     """
-    for what, ids, field_name, remedy in (
+    for kind, ids, field_name, remedy in (
         ("patients", headers.people, "PatientID", "give each a folder of its own"),
         ("studies", headers.studies, "StudyInstanceUID", "put each into a folder ses-… of its own"),
     ):
         if len(ids) > 1:
             one, other, *_ = ids.values()
             return (
-                f"files of {len(ids)} {what} in one session ({field_name} differs, as in"
+                f"files of {len(ids)} {kind} in one session ({field_name} differs, as in"
                 f" {one.parent.name}/{one.name} and {other.parent.name}/{other.name}); {remedy}"
             )
     return None
 
 
 def _state(folder: Path) -> list[tuple[str, int, int]]:
-    """Return what changes when the files of a folder do; only its digest is kept."""
+    """Return name, size and time of the files of a folder, to notice changes."""
     return [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in _files(folder)]
 
 
@@ -270,7 +276,10 @@ def _files(folder: Path) -> list[Path]:
 
 
 def write_anonymous(source: Path, target: Path) -> None:
-    """Compress a NIfTI-1 file without its header texts and extensions; equal input, equal bytes."""
+    """Write a compressed copy of a NIfTI-1 file without header texts and extensions.
+
+    Equal input gives equal bytes.
+    """
     content = source.read_bytes()
     header = nib.Nifti1Header(content[:348], check=False)
     voxels = content[int(header["vox_offset"]) :]

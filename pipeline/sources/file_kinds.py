@@ -1,4 +1,4 @@
-"""What file names make of images: which formats are read, and what is no T1w."""
+"""Kinds of image files by their names: formats that are read, and images that are no T1w."""
 
 import re
 from collections.abc import Collection
@@ -20,7 +20,7 @@ FOREIGN: dict[str, str] = {
         (".nii.bz2", ".nii.xz", ".nii.zst", ".nii.zip"), "unpack it to .nii or .nii.gz"
     ),
 }
-"""Formats that are not, and what to do."""
+"""Formats that are not read → remedy."""
 FORMATS = (*READ, *sorted(FOREIGN, key=len, reverse=True))
 OTHER_KINDS = re.compile(
     r"t2|t2w|t2star|t2starw|flair|pdw|pdt2|bold|sbref|dwi|dti|adc|tracew?|epi|rest|func|fmri"
@@ -29,9 +29,9 @@ OTHER_KINDS = re.compile(
     r"|mtsat|mtw|mtr|tb1map|tb1tfl|irt1|vfa|megre|mese|mp2rage|defacemask|xfm|warp|warpfield"
     r"|jacobian|jac|svs"
 )
-"""Words for images that are no T1w: the last of a name, or any where none is T1w's."""
+"""Words of images that are no T1w: as the last word of a name, or as any if none is of a T1w."""
 SHORT_KINDS = re.compile(r"pd|fa|md|ct|pet")
-"""The same, where they are the last word: `pd_001` may be a patient."""
+"""The same as the last word only: `pd_001` may be a patient."""
 T1_WORD = re.compile(r"t1(?!map|mapping)\w*|\w*mp2?rage\w*|uni(?:t1|den)?|\w*spgr|bravo|anat")
 RESULT_WORD = re.compile(
     r"\w*masks?|mask\d+|\w*seg|segment\w*|segs|seg\d+|\w*labels?|label\w*|aparc\w*|wmparc\w*"
@@ -44,7 +44,7 @@ RESULT_FOLDERS = re.compile(
 SURE_PREFIX = re.compile(
     r"(?:s\d*)?m0?w[cp][0-6](?=\D)|(?:i?y|wj|iw)_|u_r[cp]\d|biasfield_|r[cp][1-6](?=\w*(?:t1|mp|anat|sub))"
 )
-"""What SPM and CAT12 put before the name of the image that a result was made of."""
+"""Prefixes that SPM and CAT12 put before the name of the source image."""
 LIKELY_PREFIX = re.compile(
     r"(?:s\d*)?(?:r?w?[cp][0-6]|wp[0-6]|wm|wmi|mi|m|w|r|s)(?=(?:t1|mprage|mp2rage|anat|struct|sub-))"
 )
@@ -52,7 +52,7 @@ ANY_PREFIX = re.compile(r"(?:s\d*)?(?:r?w?[cp][0-6]|wp[0-6]|wmi?|mi?|w|r|s\d*)")
 
 
 def image_format(name: str) -> str | None:
-    """Return the suffix that makes a file an image, one that is read or not; else None."""
+    """Return the suffix of an image's format, read or not; None for other files."""
     low = name.lower()
     return next((s for s in FORMATS if low.endswith(s)), None) if low.endswith(FORMATS) else None
 
@@ -64,7 +64,7 @@ def stem_of(name: str) -> str:
 
 
 def not_t1w(path: Path, stems: Collection[str], below: Path) -> str | None:
-    """Return why an image is no T1w by its name or its folders', or None.
+    """Return the reason for which an image is no T1w by its name or folders, or None.
 
     Parameters
     ----------
@@ -72,17 +72,17 @@ def not_t1w(path: Path, stems: Collection[str], below: Path) -> str | None:
         The image.
     stems
         Names of images (without suffix, in small letters) in its folder and the two above; `p0T1`
-        is a result where there is `T1`, and may be a person where there is none.
+        is a result if there is `T1`, and may be a person if there is none.
     below
-        Folder whose own name, and those above, play no part.
+        Folder whose name, and names above it, are not considered.
     """
     stem = stem_of(path.name).lower()
     folders = {part.lower() for part in path.relative_to(below).parts[:-1]}
-    if found := sorted(filter(RESULT_FOLDERS.fullmatch, folders)):
-        return f"in a folder {found[0]}"
-    own = re.split(r"[^a-z0-9]+", stem)
+    if results := sorted(filter(RESULT_FOLDERS.fullmatch, folders)):
+        return f"in a folder {results[0]}"
+    words = re.split(r"[^a-z0-9]+", stem)
     kinds = sorted(filter(OTHER_KINDS.fullmatch, folders))
-    if kinds and not any(T1_WORD.fullmatch(word) for word in own):
+    if kinds and not any(T1_WORD.fullmatch(word) for word in words):
         return f"in a folder {kinds[0]}"
     plain = re.sub(r"(?:^|_)(?:sub|ses)-[a-z0-9]+", "", stem)  # `sub-mask01` is a person
     if part := re.search(
@@ -95,7 +95,7 @@ def not_t1w(path: Path, stems: Collection[str], below: Path) -> str | None:
 
 
 def _of_other_kind(words: list[str]) -> str | None:
-    """Return which of a name's words stands for something else than a T1w, or None."""
+    """Return in words which part of a name is of another image than a T1w, or None."""
     named = any(T1_WORD.fullmatch(word) for word in words)
     for position, word in enumerate(words, 1):
         last = position == len(words)
@@ -109,7 +109,7 @@ def _of_other_kind(words: list[str]) -> str | None:
 
 
 def _prefix(stem: str, stems: Collection[str]) -> str | None:
-    """Return which prefix of SPM or CAT12 a name has, or None."""
+    """Return in words which prefix of SPM or CAT12 a name has, or None."""
     if match := SURE_PREFIX.match(stem) or LIKELY_PREFIX.match(stem):
         return f"a result of SPM or CAT12 by its name ({match[0]}…)"
     match = ANY_PREFIX.match(stem)

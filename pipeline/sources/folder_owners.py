@@ -1,4 +1,4 @@
-"""Whose image it is: which folder or file name of a plain tree tells people apart."""
+"""Owners of images in a plain tree: the folder or file name that names the person."""
 
 import logging
 import re
@@ -26,10 +26,10 @@ IDS = tuple(
         r"(?P<subject>\d{7})_\d{5}_(?P<session>\d)_\d",
     )
 )
-"""Ids that are one wherever they stand: BIDS, OASIS-1 to 3, ADNI, UK Biobank (instance)."""
+"""Ids that are recognised anywhere: BIDS, OASIS-1 to 3, ADNI, UK Biobank (with instance)."""
 SESSION = re.compile(r"ses-([A-Za-z0-9]+)")
 SCANNED = re.compile(r"(\d{4})-(\d\d)-(\d\d)_\d\d_\d\d_\d\d(?:\.\d+)?")
-"""Folders of ADNI: when the scan was made."""
+"""Folders of ADNI: date and time of the scan."""
 CONTAINER = re.compile(
     r"(?:dis[ck]|cd|dvd|part|batch|chunk|release|download)s?[-_ ]?\d*|data(?:base|sets?)?|raw"
     r"|raw[-_ ]?data|source(?:[-_ ]?data)?|orig(?:inal)?s?|images?(?:t[rs])?|imaging|img|scans?"
@@ -37,14 +37,14 @@ CONTAINER = re.compile(
     r"|mri?s?|mri[-_ ]?data|anat(?:omical)?|struct(?:ural)?s?|t1w?(?:[-_]?(?:images?|mri?))?|3t|7t"
     r"|1[._]?5t|mp2?rages?|brains?|heads?|volumes?|processed|unprocessed|preproc(?:essed)?|all"
 )
-"""Names of folders that hold everybody's images; the same person may be below two of them."""
+"""Folders with images of everybody; the same person may be below two of them."""
 GROUP = re.compile(
     r"(?:site|cent(?:er|re)|scanner|hospital|group|arm|cohort|fold|set|study|project)[-_ ]?\w?\d*"
     r"|train(?:ing)?|test(?:ing)?|val(?:id|idation)?|dev|ad|mci|[esl]mci|smc|cn|nc|hc|ctrls?"
     r"|controls?|patients?|healthy|cases?|(?:non)?demented|dementia|alzheimers?|normals?|males?"
     r"|females?|young|old|elderly"
 )
-"""Names of groups of people; one number below two of them is not known to be one person."""
+"""Folders of groups; the same number below two of them may be two people."""
 VISIT = re.compile(
     r"baseline|bl|follow[-_ ]?up[-_ ]?\d*|(?:visit|ses|session|timepoint|wave)[-_ ]?\d+"
 )
@@ -53,52 +53,52 @@ REPEATED = re.compile(
     r"|i|s|mri?|file|volume|slice|mpr|post|pre|scan\w*run)[-_ ]?\d*"
     r"|(?:19|20)\d\d(?:[-_.]?\d\d){0,2}"
 )
-"""Names that one person's visits, scans and runs have."""
+"""Names of visits, scans and runs of one person."""
 LEVELS = 4
-"""Folders above the one of a person, at most."""
+"""Largest number of folders above the one of a person."""
 
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """Whose image it is, by the names of its folders and its own."""
+    """Subject and session of an image, from the names of its folders and its file."""
 
     subject: str
     session: str
     rest: Parts
-    """What the names tell beside."""
+    """Other parts of the names."""
     above: Parts = ()
-    """Folders above, which name nobody."""
+    """Folders above the subject's."""
 
 
 def owners_of(paths: Sequence[Path], root: Path) -> dict[Path, Owner]:
-    """Return the owner of every image; the log tells where it is not the first folder.
+    """Return the owner of every image; the log names those that are not the first folder.
 
-    An id of a kind that is known (`OAS1_0001_MR1`, `002_S_0413`, `sub-7`) counts wherever it
-    stands. Else it is the first folder below the root, or the file name where there is none.
-    Folders that hold everybody's images (`data`, `disc1`), groups (`AD`, `site2`) and visits are
-    passed over, and a first folder below which the names alone tell people apart.
+    An id of a known kind (`OAS1_0001_MR1`, `002_S_0413`, `sub-7`) counts anywhere in the path.
+    Else the subject is the first folder below the root, or the file name if there is none. Folders
+    with images of everybody (`data`, `disc1`), of groups (`AD`, `site2`) and of visits are
+    skipped, and so is a first folder if the names below it are those of people.
     """
     names = {
         path: (*path.relative_to(root).parts[:-1], stem_of(path.name)) for path in sorted(paths)
     }
-    owners = {path: found for path, parts in names.items() if (found := _by_id(parts))}
+    owners = {path: owner for path, parts in names.items() if (owner := _by_id(parts))}
     left = {path: _stripped(parts) for path, parts in names.items() if path not in owners}
     skipped = _levels(list(left.values()))
     split = {
-        path: (names[path][: len(names[path]) - len(own) + skipped], own[skipped:])
-        for path, own in left.items()
+        path: (names[path][: len(names[path]) - len(below) + skipped], below[skipped:])
+        for path, below in left.items()
     }
     owners |= _with_visits(split)
     unique = {path for path in owners if any(map(_unique, names[path]))}
-    owners |= _apart({path: owner for path, owner in owners.items() if path not in unique})
-    _tell(root, owners)
+    owners |= _with_groups({path: owner for path, owner in owners.items() if path not in unique})
+    _log_owners(root, owners)
     return owners
 
 
 def _by_id(parts: Parts) -> Owner | None:
-    """Return the owner that an id of a known kind tells."""
+    """Return the owner by an id of a known kind, or None."""
     for place, part in enumerate(parts):
-        match = next((found for pattern in IDS if (found := pattern.search(part))), None)
+        match = next((hit for pattern in IDS if (hit := pattern.search(part))), None)
         if match:
             below = parts[place + 1 :]
             session = match.groupdict().get("session") or next(
@@ -120,7 +120,7 @@ def _nobody(part: str) -> bool:
 
 
 def _stripped(parts: Parts) -> Parts:
-    """Return the names from the first that may be a person's; all where none may."""
+    """Return the names from the first that may be a person's; all if none may."""
     place = next((n for n, part in enumerate(parts) if not _nobody(part)), None)
     below = parts[place:] if place is not None else parts
     plain = place == len(parts) - 1 and not re.search(r"\d\d", below[0])
@@ -128,7 +128,7 @@ def _stripped(parts: Parts) -> Parts:
 
 
 def _person(part: str) -> bool:
-    """Tell whether a name may be that of one person among many: it has digits and is no visit."""
+    """Return whether a name may be one person's among many: it has digits and is no visit."""
     low = part.lower()
     words = re.split(r"[^a-z0-9]+", low)
     leads = re.search(r"\d\d", words[0]) and not T1_WORD.fullmatch(words[0])  # IXI012-Guys-0738-T1
@@ -142,7 +142,7 @@ def _person(part: str) -> bool:
 
 
 def _levels(tree: list[Parts], depth: int = 0) -> int:
-    """Return how many folders to pass over so that names tell people apart; 0 where none do."""
+    """Return the number of folders to skip to reach names of people; 0 if no level has them."""
     if len(tree) < 2 or depth == LEVELS or min(map(len, tree)) < 2:
         return 0
     heads = {parts[0] for parts in tree}
@@ -165,29 +165,32 @@ def _visit(part: str) -> bool:
 
 
 def _with_visits(split: Mapping[Path, tuple[Parts, Parts]]) -> dict[Path, Owner]:
-    """Return owners of names and the folders passed over, some of which may be visits or groups."""
-    owners = {path: Owner(own[0], "", own[1:], above) for path, (above, own) in split.items()}
-    visits = {own[0] for _, own in split.values() if VISIT.fullmatch(own[0].lower())}
-    below = [own[1] if len(own) > 1 else "" for _, own in split.values()]
+    """Return owners from (skipped folders, names), where the first name may be a visit."""
+    owners = {path: Owner(names[0], "", names[1:], above) for path, (above, names) in split.items()}
+    visits = {names[0] for _, names in split.values() if VISIT.fullmatch(names[0].lower())}
+    below = [names[1] if len(names) > 1 else "" for _, names in split.values()]
     several = len(set(below)) > 1 and len(set(below)) < len(below)
     if visits and several and all(map(_person, below)) and visits == {
-        own[0] for _, own in split.values()
+        names[0] for _, names in split.values()
     }:  # fmt: skip
-        return {path: Owner(own[1], own[0], own[2:], above) for path, (above, own) in split.items()}
+        return {
+            path: Owner(names[1], names[0], names[2:], above)
+            for path, (above, names) in split.items()
+        }
     return owners
 
 
 def _unique(part: str) -> bool:
-    """Tell whether a name holds an id that no two people of any site have."""
+    """Return whether a name holds an id that is unique over all sites."""
     return any(pattern.search(part) for pattern in IDS[1:])
 
 
-def _apart(owners: dict[Path, Owner]) -> dict[Path, Owner]:
-    """Return owners with the names of their groups, where one name is below two of them."""
+def _with_groups(owners: dict[Path, Owner]) -> dict[Path, Owner]:
+    """Return owners with their groups added to the subject, if one name is in two groups."""
     places: dict[str, set[Parts]] = defaultdict(set)
     for owner in owners.values():
         places[owner.subject].add(_groups(owner.above))
-    if any(len(found) > 1 for found in places.values()):
+    if any(len(groups) > 1 for groups in places.values()):
         owners = {
             path: replace(owner, subject="".join((*_groups(owner.above), owner.subject)))
             for path, owner in owners.items()
@@ -199,8 +202,8 @@ def _groups(above: Parts) -> Parts:
     return tuple(part for part in above if GROUP.fullmatch(part.lower()))
 
 
-def _tell(root: Path, owners: Mapping[Path, Owner]) -> None:
-    """Say which names were taken for people's, and warn where all images are one person's."""
+def _log_owners(root: Path, owners: Mapping[Path, Owner]) -> None:
+    """Log the names taken for subjects, and warn if all images are of one subject."""
     people = list(dict.fromkeys(owner.subject for owner in owners.values()))
     deeper = [owner for owner in owners.values() if owner.above]
     if deeper:

@@ -1,4 +1,4 @@
-"""A plain tree of images: names become ids."""
+"""Plain folders of images: ids are made from names of folders and files."""
 
 import logging
 from collections import Counter, defaultdict
@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from pipeline.labels.names import Labels
-from pipeline.labels.scan_records import Record, bids_label, entities, walk
+from pipeline.labels.names import BidsLabels
+from pipeline.labels.scan_records import ScanRecord, bids_label, entities, walk
 from pipeline.runtime.digests import other_half
 from pipeline.runtime.progress import counted
 from pipeline.sources.dicom_files import is_dicom
@@ -22,13 +22,13 @@ SUFFIXES = READ
 FREESURFER = ("T1.mgz", "orig.mgz", "rawavg.mgz")
 """Taken from a FreeSurfer `mri` folder, in this order of preference."""
 HIDDEN = "."
-"""Begins the names of hidden files, and of what a Mac puts beside each (`._x.nii`)."""
+"""First letter of hidden files, and of those that a Mac adds (`._x.nii`)."""
 
 
-def folder_records(root: Path) -> tuple[list[Record], list[dict[str, str]]]:
+def folder_records(root: Path) -> tuple[list[ScanRecord], list[dict[str, str]]]:
     """Return every T1w below a folder (or the one image file given), and rows of other images.
 
-    `sub-` and `ses-` in a file name are kept; else `owners_of` tells the subject. In a FreeSurfer
+    `sub-` and `ses-` in a file name are kept; else `owners_of` finds the subject. In a FreeSurfer
     `mri` folder only the T1 is taken. Images that are no T1w by name, results (masks,
     segmentations, SPM's and CAT12's), copies of another image and files of formats that are not
     read have a quarantine row each; other files of a FreeSurfer folder, and DICOM files of one
@@ -37,36 +37,36 @@ def folder_records(root: Path) -> tuple[list[Record], list[dict[str, str]]]:
     Raises
     ------
     ContractError
-        If the names of two subjects become one label.
+        If the names of two subjects become the same label.
     """
-    label = Labels(root)
+    label = BidsLabels(root)
     if root.is_file():
         return _records([root], root.parent, label), []
-    found: list[Path] = []
+    images: list[Path] = []
     closed: list[tuple[Path, str]] = []
     tree = list(walk(root, closed))
     left = [(path, "cohort", why) for path, why in closed]
     stems = {folder: _stems(names) for folder, names in tree}
     for folder, names in tree:
-        mri = _freesurfer(folder)
+        mri = _freesurfer_t1(folder)
         if mri is not None:
-            left += _of_freesurfer(folder, names, mri)
+            left += _freesurfer_row(folder, names, mri)
             names = [name for name in names if folder / name == mri]
-        left += _dicom(folder, names)
+        left += _dicom_row(folder, names)
         near = frozenset().union(*(stems.get(f, ()) for f in (folder, *folder.parents[:2])))
         for name in names:
             path = folder / name
-            if not _image(path):
+            if not _is_image(path):
                 continue
             stage, why = _why_left(path, near, root)
             if why:
                 left.append((path, stage, why))
             else:
-                found.append(path)
-    found, copies = drop_copies(found, root)
+                images.append(path)
+    images, copies = drop_copies(images, root)
     left += [(path, SELECTION, why) for path, why in copies]
-    taken = _records(found, root, label)
-    _tell(root, taken, left)
+    taken = _records(images, root, label)
+    _log_images(root, taken, left)
     rows = [
         {"scan_id": stem_of(path.name), "path": str(path), "stage": stage, "reason": why}
         for path, stage, why in left
@@ -78,8 +78,8 @@ def _stems(names: list[str]) -> frozenset[str]:
     return frozenset(stem_of(name).lower() for name in names if image_format(name))
 
 
-def _image(path: Path) -> bool:
-    """Tell whether a file looks like an image of its own (of a pair, the header)."""
+def _is_image(path: Path) -> bool:
+    """Return whether a file is an image of its own (of a pair, the header)."""
     if path.name.startswith(HIDDEN) or path.parent.name.startswith(HIDDEN):
         return False
     header = other_half(path)
@@ -91,7 +91,7 @@ def _image(path: Path) -> bool:
 
 
 def _why_left(path: Path, stems: frozenset[str], root: Path) -> tuple[str, str | None]:
-    """Return the stage and the reason for which an image is not taken, if it is not."""
+    """Return the quarantine stage and the reason for which an image is not taken, or None."""
     suffix = image_format(path.name)
     if suffix in FOREIGN:
         return "cohort", f"{suffix} is not read: {FOREIGN[suffix]}"
@@ -103,7 +103,7 @@ def _why_left(path: Path, stems: frozenset[str], root: Path) -> tuple[str, str |
     return SELECTION, f"no T1w: {why}{remedy}" if why else None
 
 
-def _freesurfer(folder: Path) -> Path | None:
+def _freesurfer_t1(folder: Path) -> Path | None:
     """Return the T1 of the FreeSurfer subject whose `mri` folder this is or lies above."""
     for mri in (folder, *folder.parents[:2]):
         if mri.name == "mri":
@@ -111,15 +111,15 @@ def _freesurfer(folder: Path) -> Path | None:
     return None
 
 
-def _of_freesurfer(folder: Path, names: list[str], taken: Path) -> Iterator[tuple[Path, str, str]]:
+def _freesurfer_row(folder: Path, names: list[str], taken: Path) -> Iterator[tuple[Path, str, str]]:
     """Yield one row for all other images of a FreeSurfer folder."""
     others = [name for name in names if image_format(name) and folder / name != taken]
     if others:
-        what = counted(len(others), "further image")
-        yield folder / others[0], SELECTION, f"{what} of FreeSurfer here; {taken.name} is taken"
+        count = counted(len(others), "further image")
+        yield folder / others[0], SELECTION, f"{count} of FreeSurfer here; {taken.name} is taken"
 
 
-def _dicom(folder: Path, names: list[str]) -> Iterator[tuple[Path, str, str]]:
+def _dicom_row(folder: Path, names: list[str]) -> Iterator[tuple[Path, str, str]]:
     """Yield one row for all DICOM files of a folder."""
     files = [name for name in names if image_format(name) is None and is_dicom(folder / name)]
     if files:
@@ -130,8 +130,8 @@ def _dicom(folder: Path, names: list[str]) -> Iterator[tuple[Path, str, str]]:
         yield folder / files[0], "cohort", reason
 
 
-def _tell(root: Path, taken: list[Record], left: list[tuple[Path, str, str]]) -> None:
-    """Name what is left out, and people with several images that nothing tells apart."""
+def _log_images(root: Path, taken: list[ScanRecord], left: list[tuple[Path, str, str]]) -> None:
+    """Log images that are left out, and warn of subjects with several images in one session."""
     if left:
         log.info(
             "%s: not taken: %s (%s); quarantine.csv has all",
@@ -156,8 +156,8 @@ def _tell(root: Path, taken: list[Record], left: list[tuple[Path, str, str]]) ->
         )
 
 
-def _records(paths: list[Path], root: Path, label: Labels) -> list[Record]:
-    """Return a record an image."""
+def _records(paths: list[Path], root: Path, label: BidsLabels) -> list[ScanRecord]:
+    """Return one record an image."""
     named = {path: entities(path.name) for path in paths}
     plain = [path for path in paths if "sub" not in named[path] and path.parent.name != "mri"]
     owners = owners_of(plain, root)
@@ -173,12 +173,12 @@ def _records(paths: list[Path], root: Path, label: Labels) -> list[Record]:
                 subject, session, scan_id = _names(more, label, named[path])
         else:
             subject, session, scan_id = _as_written(path, named[path], label)
-        records.append(Record(scan_id, subject, session, path))
+        records.append(ScanRecord(scan_id, subject, session, path))
     return records
 
 
-def _names(owner: Owner, label: Labels, parts: dict[str, str]) -> tuple[str, str, str]:
-    """Return subject, session and scan id of an image whose folders tell its owner."""
+def _names(owner: Owner, label: BidsLabels, parts: dict[str, str]) -> tuple[str, str, str]:
+    """Return subject, session and scan id of an image by its owner."""
     subject = label("sub", owner.subject)
     session = label("ses", parts.get("ses", "") or owner.session, within=subject)
     acquisition = "".join(map(bids_label, owner.rest))
@@ -190,8 +190,8 @@ def _names(owner: Owner, label: Labels, parts: dict[str, str]) -> tuple[str, str
     )
 
 
-def _as_written(path: Path, parts: dict[str, str], label: Labels) -> tuple[str, str, str]:
-    """Return subject, session and scan id of a BIDS name, or of a FreeSurfer folder."""
+def _as_written(path: Path, parts: dict[str, str], label: BidsLabels) -> tuple[str, str, str]:
+    """Return subject, session and scan id from a BIDS name, or from a FreeSurfer folder."""
     if "sub" not in parts:
         subject = label("sub", path.parent.parent.name)
         return subject, "", subject

@@ -1,4 +1,4 @@
-"""Further copies of an image that is taken: stripped, defaced, corrected, or on another grid."""
+"""Leave out processed copies of an image: stripped, defaced, corrected, on another grid."""
 
 import re
 from collections import defaultdict
@@ -7,18 +7,18 @@ from pathlib import Path
 
 from pipeline.sources.file_kinds import stem_of
 
-MADE = re.compile(
+PROCESSED = re.compile(
     r"(?:[-_](?:brain|bet|stripped|skull[-_]?stripped|masked|deface[ds]?|orig|unbiased|bias"
     r"|biascorr|n4|to[-_]mni(?:152)?(?:[-_](?:non)?linear)?))+",
     re.IGNORECASE,
 )
-"""What names of images have behind that of the image they were made of."""
+"""Suffixes that processing adds to the name of the source image."""
 HCP = "T1w_acpc_dc_restore"
-"""Of a subject of the Human Connectome Project, in a folder T1w."""
+"""T1w of a subject of the Human Connectome Project, in a folder T1w."""
 
 
 def drop_copies(paths: Sequence[Path], root: Path) -> tuple[list[Path], list[tuple[Path, str]]]:
-    """Return the images that are no copies by their names, and the others with the reason.
+    """Return the images that are not copies by their names, and the copies with the reason.
 
     `T1_brain` is left where `T1` is in the same folder or the one above (below the root); alone it
     is taken. Of a subject of the Human Connectome Project `T1w/T1w_acpc_dc_restore` is taken.
@@ -49,11 +49,11 @@ def _of_hcp(paths: Sequence[Path], root: Path) -> list[tuple[Path, str]]:
 
 
 def _source(path: Path, stems: dict[Path, dict[str, Path]], root: Path) -> Path | None:
-    """Return the image of which a name tells that this one was made."""
+    """Return the image from which this one was made, by its name, or None."""
     stem = stem_of(path.name).lower()
     folders = [path.parent, *([path.parent.parent] if path.parent != root else [])]
     for end in (match.start() for match in re.finditer(r"[-_]", stem)):
-        if MADE.fullmatch(stem[end:]):
-            found = (stems[f].get(stem[:end]) for f in folders if f in stems)
-            return next((other for other in found if other), None)
+        if PROCESSED.fullmatch(stem[end:]):
+            sources = (stems[f].get(stem[:end]) for f in folders if f in stems)
+            return next((source for source in sources if source), None)
     return None

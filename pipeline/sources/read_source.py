@@ -1,15 +1,15 @@
-"""Every kind of input to records and quarantine rows."""
+"""Read any kind of input into scan records and quarantine rows."""
 
 import logging
 from collections.abc import Collection
 from pathlib import Path
 
-from pipeline.labels.scan_records import Record, tidy_path
+from pipeline.labels.scan_records import ScanRecord, tidy_path
 from pipeline.sources.bids_choice import read_choice
 from pipeline.sources.bids_source import bids_records
 from pipeline.sources.dicom_source import dicom_records
 from pipeline.sources.folder_source import folder_records
-from pipeline.sources.same_name_images import drop_twins
+from pipeline.sources.same_name_images import drop_other_formats
 from pipeline.sources.table_source import table_records
 from schemas.errors import ParamsError
 from schemas.manifest import SELECTION
@@ -18,7 +18,7 @@ from schemas.params import CohortParams
 log = logging.getLogger(__name__)
 
 
-def collect(
+def read_source(
     params: CohortParams,
     source: Path,
     columns: dict[str, str],
@@ -26,8 +26,8 @@ def collect(
     *,
     listed: Collection[str],
     dry_run: bool,
-) -> tuple[list[Record], list[dict[str, str]]]:
-    """Return the records of an input, and quarantine rows of what is not taken.
+) -> tuple[list[ScanRecord], list[dict[str, str]]]:
+    """Return the scan records of an input, and quarantine rows of images not taken.
 
     Parameters
     ----------
@@ -39,7 +39,7 @@ def collect(
     Raises
     ------
     ParamsError
-        If the kind of source is none of those here, or DICOM has no folder for converted images.
+        If the kind of source is unknown, or DICOM has no folder for converted images.
     """
     if params.source != "bids" and params.bids_filter:
         log.warning("cohort.bids_filter plays no part where cohort.source is %s", params.source)
@@ -47,7 +47,7 @@ def collect(
         choice = read_choice(params.suffix, params.prefer, params.bids_filter)
         records, rows = bids_records(source, listed, choice)
     elif params.source == "folder":
-        records, rows = _without_twins(*folder_records(source))
+        records, rows = _one_format_each(*folder_records(source))
     elif params.source == "table":
         records, rows = table_records(source, columns), []
     elif params.source == "dicom":
@@ -61,11 +61,11 @@ def collect(
     return records, rows
 
 
-def _without_twins(
-    records: list[Record], rows: list[dict[str, str]]
-) -> tuple[list[Record], list[dict[str, str]]]:
-    """Leave one format of each image."""
-    kept, left = drop_twins([record.path for record in records])
+def _one_format_each(
+    records: list[ScanRecord], rows: list[dict[str, str]]
+) -> tuple[list[ScanRecord], list[dict[str, str]]]:
+    """Return the records with one format of each image, and rows of the other formats."""
+    kept, left = drop_other_formats([record.path for record in records])
     names = {record.path: record.scan_id for record in records}
     rows += [
         {"scan_id": names[path], "path": str(path), "stage": SELECTION, "reason": why}

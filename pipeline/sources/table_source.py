@@ -1,4 +1,4 @@
-"""A CSV, TSV or Parquet table with one row a scan."""
+"""Tables of scans (CSV, TSV, Parquet) with one row a scan."""
 
 import logging
 from collections import defaultdict
@@ -8,9 +8,9 @@ from pathlib import Path
 import pandas as pd
 
 from pipeline.labels.columns import role_columns
-from pipeline.labels.names import Labels, find_column, whole_numbers
+from pipeline.labels.names import BidsLabels, find_column, whole_numbers
 from pipeline.labels.personal_columns import names_a_person
-from pipeline.labels.scan_records import Record, labels_of, read_table
+from pipeline.labels.scan_records import ScanRecord, labels_of, read_table
 from pipeline.labels.sidecars import decoded, read_sidecar
 from pipeline.labels.visits import SESSION_NAMES
 from pipeline.runtime.progress import few
@@ -24,20 +24,20 @@ SUBJECT_NAMES = (
     "subject_id", "participant_id", "subject", "participant", "PTID", "RID", "eid", "sub",
     "sub_id", "ID",
 )  # fmt: skip
-"""Columns that usually name people, the first that is there; an `ID` may be of anything else."""
+"""Usual names of the column of subjects, the first that a table has; `ID` may be of anything."""
 
 
-def table_records(path: Path, columns: Mapping[str, str]) -> list[Record]:
+def table_records(path: Path, columns: Mapping[str, str]) -> list[ScanRecord]:
     """Return the rows of a table as records; paths are relative to the table's folder.
 
-    The columns for path, subject, session and scan go by common names or by `columns`. Where no
-    column names the visits, those of a person with several rows are called by their months. A
-    JSON file beside the table, `people.json` of `people.tsv`, tells units and codes as in BIDS.
+    The columns of path, subject, session and scan are found by usual names, or named in `columns`.
+    Without a column of visits, those of a person with several rows are named by their months. A
+    JSON file beside the table, `people.json` of `people.tsv`, gives units and codes as in BIDS.
 
     Raises
     ------
     ContractError
-        If there is no column with paths or with subjects, or names of two people become one label.
+        If there is no column of paths or of subjects, or names of two people become the same label.
     """
     table = read_table(path)
     blank = [str(name) for name in table if table[name].isna().all()]
@@ -60,7 +60,7 @@ def table_records(path: Path, columns: Mapping[str, str]) -> list[Record]:
     for column in (subject_column, session_column, scan_column):
         if column is not None:
             table[column] = pd.Series(whole_numbers(table[column]), table.index, dtype=object)
-    label = Labels(path)
+    label = BidsLabels(path)
     records = []
     for number, row in table.iterrows():
         name, visit = row[subject_column], row[session_column] if session_column else None
@@ -73,7 +73,7 @@ def table_records(path: Path, columns: Mapping[str, str]) -> list[Record]:
         name = _text(row[path_column])
         file = path.parent / name if name else Path()
         labels = labels_of(row, drop=used)
-        records.append(Record(scan_id, subject, session, file, labels, visit=visit))
+        records.append(ScanRecord(scan_id, subject, session, file, labels, visit=visit))
     if session_column is None and scan_column is None:
         _name_by_months(records, role_columns(have, columns).get("months_from_first"), path)
     return records
@@ -83,9 +83,9 @@ def _text(cell: object) -> str:
     return cell.strip() if isinstance(cell, str) else ""
 
 
-def _name_by_months(records: list[Record], column: str | None, path: Path) -> None:
-    """Name the visits of people with several rows by whole months, where all are different."""
-    people: dict[str, list[Record]] = defaultdict(list)
+def _name_by_months(records: list[ScanRecord], column: str | None, path: Path) -> None:
+    """Name the visits of people with several rows by whole months, if all are different."""
+    people: dict[str, list[ScanRecord]] = defaultdict(list)
     for record in records:
         people[record.subject_id].append(record)
     named = []
@@ -111,7 +111,7 @@ def _find(
     *,
     among: list[str] | None = None,
 ) -> str | None:
-    """Return the column for a target: the user's own, else one of the usual names."""
+    """Return the column for a target: the one in `columns`, else one of the usual names."""
     if target in columns and columns[target] not in have:
         raise ContractError(
             f"{path}: no column {columns[target]!r}, wanted for {target} (has {', '.join(have)})"
@@ -124,10 +124,10 @@ def _find(
 def _column(
     path: Path, have: list[str], target: str, names: tuple[str, ...], columns: Mapping[str, str]
 ) -> str:
-    found = _find(path, have, target, names, columns)
-    if found is None:
+    column = _find(path, have, target, names, columns)
+    if column is None:
         raise ContractError(
             f"{path}: no column for {target} (has {', '.join(have)}); name it with --set"
             f" cohort.columns.{target}=NAME"
         )
-    return found
+    return column

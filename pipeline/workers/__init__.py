@@ -1,1 +1,1 @@
-"""Processes that share the work: dask, SLURM, a fork server."""
+"""Worker processes: dask, SLURM, a fork server."""

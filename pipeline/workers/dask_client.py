@@ -15,14 +15,14 @@ log = logging.getLogger(__name__)
 
 
 MEMORY_LIMIT = "4GiB"
-"""A worker process beyond this is restarted, and its scan tried again elsewhere."""
+"""A worker process that uses more is restarted, and its scan given to another."""
 CONNECT_TIMEOUT = "30s"
-"""How long a dask scheduler may take to answer."""
+"""Longest wait for the answer of a dask scheduler."""
 
 
 @contextmanager
 def dask_client(workers: int, scheduler: str | None) -> Iterator[Any]:
-    """Yield a dask client on worker processes of our own or on the scheduler given."""
+    """Yield a dask client of local worker processes, or of the scheduler given."""
     import dask
     from distributed import Client, LocalCluster
 
@@ -36,10 +36,10 @@ def dask_client(workers: int, scheduler: str | None) -> Iterator[Any]:
         return
     if scheduler is not None:
         try:
-            there = Client(scheduler, timeout=CONNECT_TIMEOUT)
+            remote = Client(scheduler, timeout=CONNECT_TIMEOUT)
         except (OSError, ValueError) as error:
             raise ContractError(f"--scheduler {scheduler}: no dask scheduler answers") from error
-        with there as client:
+        with remote as client:
             yield client
         return
     # Its status page listens on localhost alone and takes any port.
@@ -60,7 +60,7 @@ def dask_client(workers: int, scheduler: str | None) -> Iterator[Any]:
 
 
 def _local_config() -> dict[str, Any]:
-    """Return how dask runs workers of our own: few long tasks each, nobody watching."""
+    """Return the dask settings of local workers: few long tasks each, no dashboard."""
     # Pausing a worker above its target would stall a scan that needs the memory for a moment.
     config: dict[str, Any] = {
         f"distributed.worker.memory.{key}": False for key in ("target", "spill", "pause")

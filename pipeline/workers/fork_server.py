@@ -1,4 +1,4 @@
-"""A process that has imported what workers need, for workers to be forked from."""
+"""A server process with the libraries of workers imported, from which workers are forked."""
 
 import multiprocessing
 import os
@@ -18,14 +18,14 @@ KEPT = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_")
 
 
 def start_fork_server() -> None:
-    """Import the workers' libraries once for all of them, beside what goes on here.
+    """Start the fork server, which imports the workers' libraries once for all of them.
 
     Called a second time, or where processes cannot be forked, it does nothing.
     """
     os.environ.update(dict.fromkeys(ONE_THREAD, "1"))
     if not FORKS:
         return
-    # glibc: memory of volumes is used again, not given back and zeroed anew for every array.
+    # glibc: memory of volumes is used again, not returned and zeroed for every array.
     os.environ.update(dict.fromkeys(KEPT, str(KEPT_BYTES)))
     multiprocessing.get_context("forkserver").set_forkserver_preload(list(PRELOAD))
     forkserver.ensure_running()

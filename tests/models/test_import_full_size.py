@@ -17,7 +17,7 @@ from monai.networks.nets.autoencoderkl import AutoencoderKL
 
 from pipeline.diffusion.schedule import alpha_sigma
 from pipeline.models.conversion.monai_import import import_autoencoder
-from pipeline.models.conversion.published_import import Choices, Files, import_ldae
+from pipeline.models.conversion.published_import import ImportChoices, ImportFiles, import_ldae
 from pipeline.models.frozen import load_ldae
 from tests.support import published_layout as layout
 from tests.support.paths import ROOT
@@ -52,8 +52,8 @@ def test_published_sizes_give_what_a_second_implementation_gives(tmp_path):
     save_files(tmp_path, sizes, (128, 160, 128))
     started = time.monotonic()
     import_ldae(
-        Files(decoder=tmp_path / "decoder.pth", encoder=tmp_path / "encoder.pth"),
-        tmp_path / "ldae", ae=tmp_path / "ae", device=CPU, choices=Choices(steps=0),
+        ImportFiles(decoder=tmp_path / "decoder.pth", encoder=tmp_path / "encoder.pth"),
+        tmp_path / "ldae", ae=tmp_path / "ae", device=CPU, choices=ImportChoices(steps=0),
     )  # fmt: skip
     print(f"import {time.monotonic() - started:.0f} s")
     config = json.loads((tmp_path / "ldae" / "metrics.json").read_text())
@@ -103,7 +103,7 @@ def difference(one: torch.Tensor, other: torch.Tensor) -> float:
 MEASURED = """
 import resource, sys, torch
 from pathlib import Path
-from pipeline.models.conversion.published_import import Choices, Files, import_ldae
+from pipeline.models.conversion.published_import import ImportChoices, ImportFiles, import_ldae
 from pipeline.models.frozen import load_autoencoder
 import monai.networks.nets.autoencoderkl, pipeline.metrics.reconstruction
 folder = Path(sys.argv[1])
@@ -111,8 +111,8 @@ from pipeline.models.conversion.monai_import import prove
 ae = load_autoencoder(folder / "ae", device=torch.device("cpu"))
 prove(ae.net, ae.grid, device=torch.device("cpu"))
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-files = Files(decoder=folder / "decoder.pth", encoder=folder / "encoder.pth")
-choices = Choices(steps=1, half=sys.argv[2] == "half")
+files = ImportFiles(decoder=folder / "decoder.pth", encoder=folder / "encoder.pth")
+choices = ImportChoices(steps=1, half=sys.argv[2] == "half")
 import_ldae(files, folder / "ldae", ae=folder / "ae", device=torch.device("cpu"), choices=choices)
 print(1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before))
 """

@@ -10,7 +10,7 @@ from safetensors import safe_open
 from safetensors.torch import save
 
 from pipeline.diffusion.samplers import invert, sample
-from pipeline.models.conversion.published_import import Choices, Files, import_ldae
+from pipeline.models.conversion.published_import import ImportChoices, ImportFiles, import_ldae
 from pipeline.models.frozen import load_diffusion, load_ldae
 from pipeline.models.weights_file import write_weights
 from schemas.errors import ContractError, ParamsError
@@ -19,7 +19,7 @@ from tests.support.published_models import make_autoencoder, write_probe
 
 CPU = torch.device("cpu")
 SMALL = layout.SMALL
-QUICK = Choices(steps=0)
+QUICK = ImportChoices(steps=0)
 LATENT = (1, 3, 4, 8, 8)
 """Another shape than the grid's, with y and z that both poolings divide."""
 
@@ -41,7 +41,7 @@ def files(tmp_path_factory):
 
 def imported(files: Path, ae: Path, out: Path, choices=QUICK, **changes) -> Path:
     given = {"decoder": files / "decoder.pth", "encoder": files / "encoder.pth"} | changes
-    import_ldae(Files(**given), out, ae=ae, device=CPU, choices=choices)
+    import_ldae(ImportFiles(**given), out, ae=ae, device=CPU, choices=choices)
     return out
 
 
@@ -97,7 +97,7 @@ def test_imported_networks_give_what_a_second_implementation_gives(tmp_path, fil
 
 
 def test_attention_of_several_heads_is_grouped_by_head(tmp_path, files, ae):
-    folder = imported(files, ae, tmp_path / "ldae", Choices(steps=0, heads=4))
+    folder = imported(files, ae, tmp_path / "ldae", ImportChoices(steps=0, heads=4))
     decoder, encoder = layout.make_decoder(), layout.make_encoder()
     found = differences(folder, decoder, encoder, heads=4)
     assert max(found.values()) <= 1e-4, found
@@ -358,7 +358,12 @@ def test_a_lightning_checkpoint_gives_its_averaged_weights_or_the_raw_ones(tmp_p
     plain = imported(files, ae, tmp_path / "plain")
     averaged = imported(files, ae, tmp_path / "ema", decoder=path, encoder=None)
     raw = imported(
-        files, ae, tmp_path / "raw", Choices(weights="raw", steps=0), decoder=path, encoder=path
+        files,
+        ae,
+        tmp_path / "raw",
+        ImportChoices(weights="raw", steps=0),
+        decoder=path,
+        encoder=path,
     )
     digests = [
         json.loads((f / "config.json").read_text())["weights_sha256"]
@@ -379,14 +384,14 @@ def test_a_checkpoint_without_averaged_weights_says_which_there_are(tmp_path, fi
 
 @pytest.mark.parametrize("source", ["checkpoint", "decoder.pth", "plain"])
 def test_stage_1_alone_becomes_a_model_that_training_starts_from(tmp_path, files, ae, source):
-    choices = Choices(steps=3, stage_1=source == "decoder.pth")
+    choices = ImportChoices(steps=3, stage_1=source == "decoder.pth")
     path = files / "decoder.pth"
     if source == "checkpoint":
         path = lightning(tmp_path / "stage1.ckpt", stage=1)
     elif source == "plain":
         path = saved(tmp_path / "unet.pth", layout.make_decoder(branch=False))
     folder = tmp_path / "ldm"
-    done = import_ldae(Files(decoder=path), folder, ae=ae, device=CPU, choices=choices)
+    done = import_ldae(ImportFiles(decoder=path), folder, ae=ae, device=CPU, choices=choices)
     assert done.kind == "ldm"
     assert "x_T_std" in done.proof
     net = load_diffusion(folder, device=CPU).diffusion
@@ -405,7 +410,11 @@ def test_the_folder_says_whose_weights_it_holds_and_how_they_are_used(tmp_path, 
     names = {"probe": "disease_classifier.ckpt", "mean": "semantic_mean.pt",
              "std": "semantic_std.pt"}  # fmt: skip
     folder = imported(
-        files, ae, tmp_path / "ldae", Choices(steps=3), **{k: files / n for k, n in names.items()}
+        files,
+        ae,
+        tmp_path / "ldae",
+        ImportChoices(steps=3),
+        **{k: files / n for k, n in names.items()},
     )
     config = json.loads((folder / "config.json").read_text())
     assert config["unet"]["pooling"] == "anisotropic"
@@ -428,8 +437,8 @@ def test_the_folder_says_whose_weights_it_holds_and_how_they_are_used(tmp_path, 
 
 def test_an_import_of_random_weights_warns_of_what_looks_wrong(tmp_path, files, ae):
     done = import_ldae(
-        Files(decoder=files / "decoder.pth", encoder=files / "encoder.pth"),
-        tmp_path / "ldae", ae=ae, device=CPU, choices=Choices(steps=3),
+        ImportFiles(decoder=files / "decoder.pth", encoder=files / "encoder.pth"),
+        tmp_path / "ldae", ae=ae, device=CPU, choices=ImportChoices(steps=3),
     )  # fmt: skip
     said = " ".join(done.remarks)
     assert "the autoencoder brings the template back with SSIM" in said
@@ -438,7 +447,7 @@ def test_an_import_of_random_weights_warns_of_what_looks_wrong(tmp_path, files, 
 
 def test_half_precision_is_kept_on_request_and_computed_in_float32(tmp_path, files, ae):
     whole = imported(files, ae, tmp_path / "whole")
-    half = imported(files, ae, tmp_path / "half", Choices(half=True, steps=0))
+    half = imported(files, ae, tmp_path / "half", ImportChoices(half=True, steps=0))
     size = [(f / "model.safetensors").stat().st_size for f in (whole, half)]
     assert size[1] < 0.52 * size[0]
     found = differences(half, layout.make_decoder(), layout.make_encoder())
@@ -455,7 +464,7 @@ def test_what_comes_in_half_precision_stays_so(tmp_path, files, ae):
 
 
 def test_an_import_over_another_replaces_it_whole(tmp_path, files, ae):
-    folder = imported(files, ae, tmp_path / "ldae", Choices(steps=0, half=True))
+    folder = imported(files, ae, tmp_path / "ldae", ImportChoices(steps=0, half=True))
     before = json.loads((folder / "config.json").read_text())["weights_sha256"]
     imported(files, ae, folder)
     load_ldae(folder, device=CPU)

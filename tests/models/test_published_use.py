@@ -15,7 +15,7 @@ from pipeline.applications.inputs import scan_from_store
 from pipeline.diffusion.samplers import invert, sample
 from pipeline.diffusion.schedule import alpha_sigma
 from pipeline.encoding.embed import embed_latents
-from pipeline.models.conversion.published_import import Choices, Files, import_ldae
+from pipeline.models.conversion.published_import import ImportChoices, ImportFiles, import_ldae
 from pipeline.models.direction import find_direction, read_direction
 from pipeline.models.frozen import load_autoencoder, load_diffusion, load_ldae
 from pipeline.models.inference import load_models
@@ -229,8 +229,8 @@ def test_files_that_hold_no_probe_are_refused_in_one_line(study, tmp_path, fault
 
 def test_training_starts_from_an_imported_stage_1(study, tmp_path):
     import_ldae(
-        Files(decoder=study.folder / "decoder.pth"), tmp_path / "ldm", ae=study.ae, device=CPU,
-        choices=Choices(steps=0, stage_1=True),
+        ImportFiles(decoder=study.folder / "decoder.pth"), tmp_path / "ldm", ae=study.ae,
+        device=CPU, choices=ImportChoices(steps=0, stage_1=True),
     )  # fmt: skip
     ids = open_latents(study.latents).attributes.scan_ids
     params = TrainLdaeParams(
@@ -255,8 +255,8 @@ def test_twenty_steps_of_dpm_are_as_near_as_a_hundred_of_ddim(study, tmp_path):
     sizes = layout.Sizes(blocks=1, multipliers=(1, 2), attention=(1,))
     torch.save(layout.make_decoder(sizes, branch=False), tmp_path / "unet.pth")
     import_ldae(
-        Files(decoder=tmp_path / "unet.pth"), tmp_path / "ldm", ae=study.ae, device=CPU,
-        choices=Choices(steps=0),
+        ImportFiles(decoder=tmp_path / "unet.pth"), tmp_path / "ldm", ae=study.ae, device=CPU,
+        choices=ImportChoices(steps=0),
     )  # fmt: skip
     net = load_diffusion(tmp_path / "ldm", device=CPU).diffusion
     calls = []

@@ -13,7 +13,7 @@ from scipy.ndimage import gaussian_filter
 from pipeline.encoding.embed import embed_latents
 from pipeline.encoding.run import encode_volumes
 from pipeline.models.conversion.monai_import import import_autoencoder
-from pipeline.models.conversion.published_import import Choices, Files, import_ldae
+from pipeline.models.conversion.published_import import ImportChoices, ImportFiles, import_ldae
 from pipeline.models.frozen import load_autoencoder, load_ldae
 from pipeline.stores.latents import open_latents
 from pipeline.stores.volumes import BIAS_GRID, VolumeRow, open_volumes, write_volumes
@@ -147,11 +147,11 @@ def make_study(folder: Path, scans: int = 12) -> PublishedStudy:
     write_probe(folder)
     files = {name: folder / file for name, file in NAMES.items()}
     import_ldae(
-        Files(decoder=folder / "decoder.pth", encoder=folder / "encoder.pth", **files),
+        ImportFiles(decoder=folder / "decoder.pth", encoder=folder / "encoder.pth", **files),
         study.ldae,
         ae=study.ae,
         device=CPU,
-        choices=Choices(steps=0),
+        choices=ImportChoices(steps=0),
     )
     autoencoder = load_autoencoder(study.ae, device=CPU)
     make_store(study.volumes, scans, autoencoder.grid)

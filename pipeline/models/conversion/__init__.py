@@ -1,1 +1,1 @@
-"""Models of other software: read, renamed, loaded strictly, exported."""
+"""Conversion of models: import from other software, export to MONAI."""

@@ -1,4 +1,4 @@
-"""Which AutoencoderKL a checkpoint was: read off its shapes, or from a config beside it."""
+"""Architecture of an AutoencoderKL checkpoint, from its tensor shapes or a config beside it."""
 
 import re
 from collections import Counter
@@ -23,7 +23,7 @@ ARGUMENTS = {
     "use_combined_linear": "combined_qkv",
     "use_convtranspose": "transposed_upsampling",
 }
-"""MONAI's argument to ours; ours are taken as they are."""
+"""MONAI's argument → argument of `nets.autoencoder.Autoencoder`."""
 GROUPS = (32, 16, 8, 4, 2, 1)
 BLOCK = re.compile(r"^(encoder|decoder)\.blocks\.(\d+)\.(.+)$")
 
@@ -31,46 +31,48 @@ BLOCK = re.compile(r"^(encoder|decoder)\.blocks\.(\d+)\.(.+)$")
 def architecture_of(
     tensors: dict[str, Tensor], definition: dict[str, Any], *, norm_groups: int | None
 ) -> tuple[dict[str, Any], list[str]]:
-    """Return the arguments of our Autoencoder, and what had to be assumed, in words.
+    """Return the arguments of `Autoencoder`, and in words those that had to be assumed.
 
-    A definition counts for more than shapes; strict loading finds where they disagree.
+    A definition goes before shapes; strict loading finds where they disagree.
 
     Raises
     ------
     ContractError
-        If the network is not three-dimensional with one channel, or its blocks make no sense.
+        If the network is not three-dimensional with one channel, or its blocks have no levels.
     """
-    told = _told(definition)
-    found = _inferred(tensors) | told
+    arguments = _inferred(tensors) | _defined(definition)
     assumed = []
     if norm_groups is not None:
-        found["norm_groups"] = norm_groups
-    if "norm_groups" not in found:
-        channels = found["channels"]
-        found["norm_groups"] = next(g for g in GROUPS if not any(c % g for c in channels))
+        arguments["norm_groups"] = norm_groups
+    if "norm_groups" not in arguments:
+        channels = arguments["channels"]
+        arguments["norm_groups"] = next(g for g in GROUPS if not any(c % g for c in channels))
         assumed.append(
-            f"norm groups {found['norm_groups']}, which no shape tells (--norm-groups, --config)"
+            f"norm groups {arguments['norm_groups']}, which no shape tells"
+            " (--norm-groups, --config)"
         )
-    return found, assumed
+    return arguments, assumed
 
 
-def _told(definition: dict[str, Any]) -> dict[str, Any]:
-    told: dict[str, Any] = {}
+def _defined(definition: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments that a definition of the network gives."""
+    arguments: dict[str, Any] = {}
     for name, value in definition.items():
-        ours = ARGUMENTS.get(name, name if name in (*ARGUMENTS.values(), "patch") else None)
-        if ours is None or (isinstance(value, str) and value.startswith(("$", "@"))):
+        argument = ARGUMENTS.get(name, name if name in (*ARGUMENTS.values(), "patch") else None)
+        if argument is None or (isinstance(value, str) and value.startswith(("$", "@"))):
             continue
-        told[ours] = tuple(value) if isinstance(value, list) else value
+        arguments[argument] = tuple(value) if isinstance(value, list) else value
     in_channels = definition.get("in_channels", 1)
-    if "patch" not in told and in_channels != 1:
+    if "patch" not in arguments and in_channels != 1:
         side = round(in_channels ** (1 / 3))
         if side**3 != in_channels:
             raise ContractError(f"in_channels {in_channels}: expected 1, one T1w volume")
-        told["patch"] = side
-    return told
+        arguments["patch"] = side
+    return arguments
 
 
 def _inferred(tensors: dict[str, Tensor]) -> dict[str, Any]:
+    """Return the arguments that names and shapes of tensors give."""
     encoder, decoder = (_blocks(tensors, side) for side in ("encoder", "decoder"))
     first = tensors.get("encoder.blocks.0.conv.weight")
     if first is not None and first.ndim != 5:
@@ -83,7 +85,7 @@ def _inferred(tensors: dict[str, Tensor]) -> dict[str, Any]:
     widths = _widths(encoder, [len(level) for level in levels])
     depth = [level.count("res") for level in levels]
     attention = ["attn" in level for level in levels]
-    told: dict[str, Any] = {
+    arguments: dict[str, Any] = {
         "channels": tuple(widths),
         "latent_channels": _latent_channels(tensors),
         "num_res_blocks": tuple(depth),
@@ -96,8 +98,8 @@ def _inferred(tensors: dict[str, Tensor]) -> dict[str, Any]:
         "transposed_upsampling": any(".deconv." in key for key in tensors),
     }
     if first is not None and first.shape[1] != 1:
-        told |= _told({"in_channels": int(first.shape[1])})
-    return told
+        arguments |= _defined({"in_channels": int(first.shape[1])})
+    return arguments
 
 
 def _blocks(tensors: dict[str, Tensor], side: str) -> list[tuple[str, dict[str, Tensor]]]:
@@ -164,7 +166,7 @@ def _latent_channels(tensors: dict[str, Tensor]) -> int:
 
 
 def _decoder_attention(kinds: list[str], depth: list[int], attention: list[bool]) -> bool:
-    """Whether the decoder begins with a non-local block: res, attn, res before its first level."""
+    """Return whether the decoder begins with a non-local block (res, attn, res)."""
     first = kinds[1 : kinds.index("scale")] if "scale" in kinds else kinds[1:]
     expected = depth[-1] * (2 if attention[-1] else 1)
     return sum(kind in ("res", "attn") for kind in first) == expected + 3

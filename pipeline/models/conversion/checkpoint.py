@@ -1,4 +1,4 @@
-"""Tensors out of a foreign file: no code of it is ever run."""
+"""Read the tensors of a checkpoint file without running any code in it."""
 
 import json
 import pickle
@@ -23,26 +23,26 @@ from schemas.grid import Grid
 
 BLOCK_KEY = re.compile(r"^(.*?)(?:encoder|decoder)\.blocks\.\d+\.")
 DEFINITIONS = ("autoencoder_def", "autoencoder", "network_def", "network", "architecture")
-"""Where configs of MONAI bundles, and our own, describe the network."""
+"""Keys under which configs of MONAI bundles, and of this project, describe the network."""
 
 NO_CHECKPOINT = "not a checkpoint; expected .safetensors, .pt, .pth or .ckpt"
-TRIPPED = (
+READER_ERRORS = (
     SafetensorError, RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError,
     AssertionError, OSError, struct.error,
 )  # fmt: skip
-"""What readers raise over a file that is damaged or something else: text is read as a pickle."""
+"""Errors that readers raise for a damaged or other file: text is read as a pickle."""
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """The tensors of one autoencoder, by the names that its own code gave them."""
+    """The tensors of one autoencoder under their names in the file, and its config."""
 
     path: Path
     tensors: dict[str, Tensor]
     definition: dict[str, Any]
-    """Arguments of AutoencoderKL, as far as a config tells them."""
+    """Arguments of AutoencoderKL from a config; {} without one."""
     grid: Grid | None = None
-    """Grid that it was trained on, where a config tells."""
+    """Grid that it was trained on, if a config records it."""
 
 
 def read_checkpoint(path: Path, *, config: Path | None, prefix: str | None) -> Checkpoint:
@@ -51,14 +51,16 @@ def read_checkpoint(path: Path, *, config: Path | None, prefix: str | None) -> C
     Raises
     ------
     ContractError
-        If there is no such file, it holds more than tensors, it holds no AutoencoderKL, or more
-        than one and `prefix` does not say which.
+        If there is no such file, it holds more than tensors, no AutoencoderKL, or more than one
+        and `prefix` selects none.
     """
-    weights, found = _bundle(path) if path.is_dir() else (path, None)
-    values = _json(config or found)
-    recorded = _json(found).get("weights_sha256") if found else None
+    weights, bundle_config = _bundle(path) if path.is_dir() else (path, None)
+    values = _json(config or bundle_config)
+    recorded = _json(bundle_config).get("weights_sha256") if bundle_config else None
     if recorded is not None and recorded != digest_file(weights):
-        raise ContractError(f"{weights}: damaged, its sha256 differs from {found}; restore it")
+        raise ContractError(
+            f"{weights}: damaged, its sha256 differs from {bundle_config}; restore it"
+        )
     tensors = load_tensors(weights)
     return Checkpoint(
         weights, _of_autoencoder(weights, tensors, prefix), _definition(values), _grid(values)
@@ -66,7 +68,7 @@ def read_checkpoint(path: Path, *, config: Path | None, prefix: str | None) -> C
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:
-    """Return every tensor of a file by its dotted name.
+    """Return every tensor of a file under its dotted name.
 
     Raises
     ------
@@ -92,13 +94,13 @@ def _load(path: Path) -> Any:
         named = re.search(r"GLOBAL ([\w.]+)", str(error))
         if named is None and (fault := _no_container(path)):
             raise ContractError(f"{path}: {fault}") from error
-        what = f"it asks for {named[1]}" if named else "its pickle asks for more"
+        request = f"it asks for {named[1]}" if named else "its pickle asks for more"
         raise ContractError(
-            f"{path}: holds code or objects beside tensors ({what}); not loaded. Where it was made,"
-            " save its state_dict alone: torch.save(torch.load(FILE,"
+            f"{path}: holds code or objects beside tensors ({request}); not loaded. Where it was"
+            " made, save its state_dict alone: torch.save(torch.load(FILE,"
             " weights_only=False)['state_dict'], 'weights.pth')"
         ) from error
-    except TRIPPED as error:
+    except READER_ERRORS as error:
         if path.suffix != ".safetensors" and (fault := _no_container(path)):
             raise ContractError(f"{path}: {fault}") from error
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -111,7 +113,7 @@ def _no_container(path: Path) -> str | None:
         with path.open("rb") as file:
             start = file.read(2)
     except OSError:
-        return None  # the system's own reason tells more
+        return None  # the error of the operating system is clearer
     if zipfile.is_zipfile(path) or (start[:1] == b"\x80" and start[1:] <= b"\x05"):
         return None
     return "no readable checkpoint (a zip archive cut short)" if start == b"PK" else NO_CHECKPOINT
@@ -139,14 +141,14 @@ def _of_autoencoder(
             f" {', '.join(repr(p) for p in prefixes)}"
         )
     chosen = prefixes[0] if prefix is None else prefix
-    found = {k.removeprefix(chosen): v for k, v in tensors.items() if k.startswith(chosen)}
-    if not any(BLOCK_KEY.match(key) for key in found):
+    picked = {k.removeprefix(chosen): v for k, v in tensors.items() if k.startswith(chosen)}
+    if not any(BLOCK_KEY.match(key) for key in picked):
         raise ContractError(f"{path}: no autoencoder under --prefix {chosen}; there is {prefixes}")
-    return found
+    return picked
 
 
 def _bundle(folder: Path) -> tuple[Path, Path | None]:
-    """Return the weights and the config of a MONAI bundle, or of a folder of our own."""
+    """Return the weights and the config of a MONAI bundle, or of a model folder."""
     models = folder / "models" if (folder / "models").is_dir() else folder
     files = sorted(f for f in models.iterdir() if f.suffix in (".pt", ".pth", ".safetensors"))
     named = [f for f in files if f.name.startswith(("autoencoder", "model."))] or files

@@ -1,8 +1,8 @@
-"""Old key names to those of MONAI ≥ 1.4, tensor by tensor.
+"""Rename tensors of monai-generative checkpoints to the names of MONAI ≥ 1.4.
 
 monai-generative 0.1 had convolutions for the attention's projections (`q.conv`), 0.2 linear layers
 (`to_q`) and one more, `proj_attn`, that its forward pass **never used**. MONAI's own reader applies
-it. Trained weights show which is right: a layer that was never used still has its initial values.
+it. Trained weights decide: a layer that was never used still has its initial values.
 """
 
 import math
@@ -26,28 +26,28 @@ MAISI_STEM = "encoder.blocks.0.conv.conv.weight"
 """MAISI wraps convolutions once more than MONAI's AutoencoderKL does."""
 MAISI_WRAPPED = re.compile(r"\.conv\.conv\.(weight|bias)$")
 INITIAL_SLACK = 1.001
-"""Rounding of a checkpoint in half precision."""
+"""Tolerance for the rounding of a checkpoint in half precision."""
 
 
 def is_old(tensors: dict[str, Tensor]) -> bool:
-    """Whether any key has a name of monai-generative."""
+    """Return whether any key has a name of monai-generative."""
     if is_maisi(tensors):
         return False
     return any(pattern.search(key) for key in tensors for pattern, _ in RENAMES)
 
 
 def is_maisi(tensors: dict[str, Tensor]) -> bool:
-    """Whether the network is MONAI's AutoencoderKlMaisi."""
+    """Return whether the network is MONAI's AutoencoderKlMaisi."""
     return MAISI_STEM in tensors
 
 
 def unwrapped(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the tensors of an AutoencoderKlMaisi as AutoencoderKL would call them."""
+    """Return the tensors of an AutoencoderKlMaisi under the names of AutoencoderKL."""
     return {MAISI_WRAPPED.sub(r".conv.\1", key): tensor for key, tensor in tensors.items()}
 
 
 def rename(tensors: dict[str, Tensor], projection: Projection) -> tuple[dict[str, Tensor], str]:
-    """Return the tensors under MONAI's present names, and in words what became of `proj_attn`."""
+    """Return the tensors under MONAI's present names, and in words the treatment of `proj_attn`."""
     if is_maisi(tensors):
         return dict(tensors), ""
     blocks = [m[1] for key in tensors if (m := OLD_PROJECTION.match(key))]
@@ -84,7 +84,7 @@ def _decide(
 
 
 def _is_initial(tensors: dict[str, Tensor], layer: str) -> bool:
-    """Whether all values of a linear layer lie where PyTorch starts them: within 1 / sqrt(in)."""
+    """Return whether all values of a linear layer are within PyTorch's initial 1 / sqrt(in)."""
     weight = tensors.get(f"{layer}.weight", torch.zeros(1, 1))
     bias = tensors.get(f"{layer}.bias", torch.zeros(1))
     bound = INITIAL_SLACK / math.sqrt(weight[0].numel())

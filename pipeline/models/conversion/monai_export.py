@@ -1,4 +1,4 @@
-"""An autoencoder as a MONAI bundle: runs with MONAI alone, without this package."""
+"""Export an autoencoder as a MONAI bundle, which runs without this package."""
 
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,7 @@ def export_monai_bundle(ae: Path, out: Path) -> None:
     """
     _check_bundle(out)
     frozen = load_autoencoder(ae, device=torch.device("cpu"))
-    assert isinstance(frozen.net, Autoencoder)  # the other kind is no file of its own
+    assert isinstance(frozen.net, Autoencoder)  # the other kind has no model folder
     weights = out / "models" / "model.pt"
     weights.parent.mkdir(parents=True, exist_ok=True)
     torch.save(frozen.net.net.state_dict(), weights)
@@ -50,7 +50,7 @@ def export_monai_bundle(ae: Path, out: Path) -> None:
 
 
 def _check_bundle(out: Path) -> None:
-    """Refuse to write a bundle among files that are no bundle's."""
+    """Refuse to write a bundle into a folder that holds other files."""
     held = [] if not out.is_dir() else [p.name for p in out.iterdir() if p.name[:1] != "."]
     others = sorted(set(held) - {"configs", "models", "docs", "LICENSE"})
     if others or (held and not (out / "models" / "model.pt").is_file()):
@@ -61,7 +61,7 @@ def _check_bundle(out: Path) -> None:
 
 
 def monai_arguments(architecture: dict[str, Any]) -> dict[str, Any]:
-    """Return MONAI's class and its arguments for an architecture of ours."""
+    """Return MONAI's class and its arguments for an architecture of `Autoencoder`."""
     levels, depth = len(architecture["channels"]), architecture["num_res_blocks"]
     channels_in = architecture.get("patch", 1) ** 3
     maisi = architecture.get("maisi", False)

@@ -1,4 +1,4 @@
-"""A foreign autoencoder becomes a frozen one of ours, and shows on a template that it is whole."""
+"""Import an AutoencoderKL checkpoint as a model folder, and reconstruct the template with it."""
 
 import logging
 from dataclasses import dataclass
@@ -22,17 +22,17 @@ from schemas.grid import Grid, GridParams
 
 log = logging.getLogger(__name__)
 
-OWN_PREFIX = "net."
+NET_PREFIX = "net."
 FIELD_MM = (192.0, 240.0, 192.0)
 """Field of view of the published grid, 128×160×128 at 1.5 mm."""
 POOR_SSIM = 0.8
 MAISI_INTENSITY = {"intensity": "percentiles", "intensity_percentiles": [0.0, 99.5]}
-"""How volumes of MAISI are scaled; here inside the brain."""
+"""Intensity scale of MAISI; its percentiles are taken inside the brain here."""
 
 
 @dataclass(frozen=True, slots=True)
-class Imported:
-    """What came of an import."""
+class ImportedAutoencoder:
+    """Result of an import."""
 
     digest: str
     architecture: dict[str, Any]
@@ -55,13 +55,13 @@ def import_autoencoder(
     assumed_grid: Grid | None = None,
     boxes: tuple[int, int, int] | None = None,
     intensity: dict[str, Any] | None = None,
-) -> Imported:
-    """Write a checkpoint of AutoencoderKL as a frozen autoencoder, every tensor accounted for.
+) -> ImportedAutoencoder:
+    """Write a checkpoint of AutoencoderKL as a model folder, every tensor accounted for.
 
     `zooms` (mm) and `shape` (voxels) are the grid that it was trained on; by default those of its
     config, else `assumed_grid`, else 1.5 mm and a field of view of 192×240×192 mm. `boxes` (voxels)
-    are what volumes are encoded in; None encodes them whole. `intensity` are the parameters of
-    preprocessing that scale intensities as in its training, where they are known.
+    are the shape in which volumes are encoded piece by piece; None encodes them whole. `intensity`
+    are the preprocessing parameters of the intensity scale of its training, if known.
 
     Raises
     ------
@@ -70,8 +70,8 @@ def import_autoencoder(
     """
     check_model_folder(out)
     checkpoint = read_checkpoint(path, config=config, prefix=prefix)
-    tensors, said = _present_names(checkpoint, projection)
-    remarks = [said] if said else []
+    tensors, remark = _present_names(checkpoint, projection)
+    remarks = [remark] if remark else []
     try:
         maisi = is_maisi(tensors)
         architecture, assumed = architecture_of(
@@ -85,15 +85,15 @@ def import_autoencoder(
     except (ContractError, ValueError, TypeError, KeyError) as error:
         raise ContractError(f"{path}: {str(error).strip(chr(34))}") from error
     remarks += [f"assumed: {words}" for words in assumed]
-    load_strict(net, {OWN_PREFIX + k: v for k, v in tensors.items()}, source=path)
+    load_strict(net, {NET_PREFIX + k: v for k, v in tensors.items()}, source=path)
     net.requires_grad_(False).eval().to(device)
     grid = _grid(net, checkpoint.grid or assumed_grid, zooms, shape)
     proof = prove(net, grid, device=device)
     if boxes is not None:
         net.boxes = _boxes(net, boxes)
-        said, figures = _in_boxes(net, grid, device=device)
-        remarks.append(said)
-        proof |= figures
+        remark, errors = _in_boxes(net, grid, device=device)
+        remarks.append(remark)
+        proof |= errors
     intensity = intensity or (MAISI_INTENSITY if maisi else None)
     if proof["ssim_brain"] < POOR_SSIM:
         remarks.append(
@@ -118,11 +118,11 @@ def import_autoencoder(
         metrics=proof | {"parameters": sum(p.numel() for p in net.parameters())},
         card=_card(source, architecture, grid, proof, remarks),
     )
-    return Imported(digest, architecture, proof, remarks)
+    return ImportedAutoencoder(digest, architecture, proof, remarks)
 
 
 def _present_names(checkpoint: Checkpoint, projection: Projection) -> tuple[dict[str, Tensor], str]:
-    tensors, said = rename(checkpoint.tensors, projection)
+    tensors, remark = rename(checkpoint.tensors, projection)
     if is_old(checkpoint.tensors) and checkpoint.definition.get("use_convtranspose"):
         raise ContractError(
             f"{checkpoint.path}: old transposed upsampling has no counterpart in MONAI ≥ 1.4"
@@ -130,7 +130,7 @@ def _present_names(checkpoint: Checkpoint, projection: Projection) -> tuple[dict
     broken = [k for k, v in tensors.items() if v.is_floating_point() and not v.isfinite().all()]
     if broken:
         raise ContractError(f"{checkpoint.path}: {few(broken)}: not finite")
-    return {k: v.float() if v.is_floating_point() else v for k, v in tensors.items()}, said
+    return {k: v.float() if v.is_floating_point() else v for k, v in tensors.items()}, remark
 
 
 def _grid(
@@ -154,12 +154,12 @@ def _grid(
 
 @torch.inference_mode()
 def prove(net: Autoencoder, grid: Grid, *, device: torch.device) -> dict[str, float]:
-    """Return how well the MNI template on a grid comes back (metrics.RECONSTRUCTION_METRICS)."""
+    """Return the reconstruction metrics of the MNI template on a grid."""
     reference, brain = _template(grid)
     mean, _ = net.encode(reference.to(device))
-    made = net.decode(mean).float().cpu()
-    figures = reconstruction_metrics(reference, made, brain)
-    return {str(name): float(value) for name, value in figures.iloc[0].items()}
+    decoded = net.decode(mean).float().cpu()
+    metrics = reconstruction_metrics(reference, decoded, brain)
+    return {str(name): float(value) for name, value in metrics.iloc[0].items()}
 
 
 def _layout(tensors: dict[str, Tensor]) -> str:
@@ -180,27 +180,27 @@ def _boxes(net: Autoencoder, boxes: tuple[int, int, int]) -> tuple[int, ...]:
 def _in_boxes(
     net: Autoencoder, grid: Grid, *, device: torch.device
 ) -> tuple[str, dict[str, float]]:
-    """Return in words and figures how far latents and volumes of boxes are from the whole's."""
+    """Return the errors of encoding in boxes instead of whole, in words and as numbers."""
     volume = _template(grid)[0].to(device)
     boxes, net.boxes = net.boxes, None
     whole, _ = net.encode(volume)
     whole_volume = net.decode(whole)
     net.boxes = boxes
     mean, _ = net.encode(volume)
-    figures = {
+    errors = {
         "boxes_latent_error": float((mean - whole).norm() / whole.norm()),
         "boxes_volume_rmse": float((net.decode(mean) - whole_volume).square().mean().sqrt()),
     }
     words = (
         f"in boxes of {'×'.join(map(str, boxes or ()))} voxels: latents of the template differ from"
-        f" the whole's by {figures['boxes_latent_error']:.2%} (root mean square, relative), volumes"
-        f" by {figures['boxes_volume_rmse']:.4f}"
+        f" the whole's by {errors['boxes_latent_error']:.2%} (root mean square, relative), volumes"
+        f" by {errors['boxes_volume_rmse']:.4f}"
     )
-    return words, figures
+    return words, errors
 
 
 def _template(grid: Grid) -> tuple[Tensor, Tensor]:
-    """Return the MNI template's brain on a grid and where it is, each (1, 1, X, Y, Z)."""
+    """Return the MNI template's brain on a grid and its mask, each (1, 1, X, Y, Z)."""
     volume, brain = load_template(grid.as_params())
     return torch.from_numpy(volume * brain)[None, None], torch.from_numpy(brain.copy())[None, None]
 

@@ -1,4 +1,4 @@
-"""The card of imported weights: whose they are, what they are, how they did on the template."""
+"""Model card of imported weights: source, architecture, metrics on the template."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -31,8 +31,8 @@ def card_of(
             f" y_sem of {encoder['dim']} numbers"
         )
     lines.append(f"- works with the autoencoder {config['autoencoder_digest'][:12]} alone")
-    figures = "\n".join(f"- {name}: {value:.5g}" for name, value in proof.items())
-    said = "\n".join(f"- {words}" for words in remarks) or "- nothing"
+    metrics = "\n".join(f"- {name}: {value:.5g}" for name, value in proof.items())
+    remark_lines = "\n".join(f"- {words}" for words in remarks) or "- nothing"
     title = "Imported LDAE" if whole else "Imported latent diffusion model (stage 1)"
     return f"""# {title}
 
@@ -44,11 +44,11 @@ Made elsewhere; imported from
 
 ## On the MNI152 template
 
-{figures or "- not judged"}
+{metrics or "- not judged"}
 
 Remarks:
 
-{said}
+{remark_lines}
 
 Licence of the weights: {config["imported"]["licence"]}. Not a medical device.
 

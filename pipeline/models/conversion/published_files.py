@@ -1,4 +1,4 @@
-"""The files that the published LDAE comes in: which holds what, and whose weights are taken."""
+"""Read the files of the published LDAE: decoder, semantic encoder, training checkpoints."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,28 +13,28 @@ from pipeline.runtime.digests import digest_file
 from schemas.errors import ContractError
 
 Weights = Literal["ema", "raw"]
-"""Which of a training checkpoint's: the running average, or the last step's."""
+"""Weights taken from a training checkpoint: the running average, or those of the last step."""
 ROLES = {"denoiser": ("decoder", "unet"), "encoder": ("encoder",)}
-"""What is looked for, and the prefixes that a training checkpoint gives it."""
+"""Network → its prefixes in a training checkpoint."""
 WRAPPER = "state_dict."
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
-    """The tensors of one network, by the names that its own code gave them."""
+class NetworkTensors:
+    """The tensors of one network under their names in the file."""
 
     path: Path
     tensors: Mapping[str, Tensor]
     training: bool
-    """They were picked from a training checkpoint."""
+    """Whether they come from a training checkpoint."""
 
     def source(self) -> dict[str, str]:
         """Return the file's name and digest."""
         return {"file": self.path.name, "sha256": digest_file(self.path)}
 
 
-def read_decoder(path: Path, weights: Weights) -> Part:
-    """Return denoiser and, where it is there, gradient branch.
+def read_decoder(path: Path, weights: Weights) -> NetworkTensors:
+    """Return the tensors of the denoiser and, if present, of the gradient branch.
 
     Raises
     ------
@@ -44,13 +44,13 @@ def read_decoder(path: Path, weights: Weights) -> Part:
     part = _part(path, "denoiser", weights)
     if STEM not in part.tensors and not any(k.startswith("input_blocks.") for k in part.tensors):
         raise ContractError(
-            f"{path}: no decoder of the published LDAE ({STEM}), but {_what(part.tensors)}"
+            f"{path}: no decoder of the published LDAE ({STEM}), but {_describe(part.tensors)}"
         )
     return part
 
 
-def read_encoder(path: Path, weights: Weights) -> Part:
-    """Return the semantic encoder.
+def read_encoder(path: Path, weights: Weights) -> NetworkTensors:
+    """Return the tensors of the semantic encoder.
 
     Raises
     ------
@@ -61,42 +61,42 @@ def read_encoder(path: Path, weights: Weights) -> Part:
     if not any(key.startswith(("soft_attention.", "cross_attention.")) for key in part.tensors):
         raise ContractError(
             f"{path}: no semantic encoder of the published LDAE (soft_attention.…), but"
-            f" {_what(part.tensors)}"
+            f" {_describe(part.tensors)}"
         )
     return part
 
 
 def holds_encoder(path: Path) -> bool:
-    """Tell whether a training checkpoint holds a semantic encoder beside its denoiser."""
+    """Return whether a training checkpoint holds a semantic encoder beside its denoiser."""
     keys = [key.removeprefix(WRAPPER) for key in load_tensors(path)]
     return any(key.startswith(("encoder.soft", "ema_encoder.soft")) for key in keys)
 
 
-def _part(path: Path, role: str, weights: Weights) -> Part:
+def _part(path: Path, role: str, weights: Weights) -> NetworkTensors:
     if path.is_dir():
         raise ContractError(f"{path}: a folder; expected a file, .pth, .ckpt or .safetensors")
     every = {key.removeprefix(WRAPPER): tensor for key, tensor in load_tensors(path).items()}
     known = [f"{average}{name}." for names in ROLES.values() for name in names
              for average in ("ema_", "")]  # fmt: skip
-    there = [prefix for prefix in known if any(key.startswith(prefix) for key in every)]
-    if not there or STEM in every:
-        return Part(path, every, training=False)
+    present = [prefix for prefix in known if any(key.startswith(prefix) for key in every)]
+    if not present or STEM in every:
+        return NetworkTensors(path, every, training=False)
     average = "ema_" if weights == "ema" else ""
     asked = [f"{average}{name}." for name in ROLES[role]]
-    prefix = next((p for p in asked if p in there), None)
+    prefix = next((p for p in asked if p in present), None)
     if prefix is None:
-        found = ", ".join(there)
+        listed = ", ".join(present)
         other = "" if average else "ema_"
         option = ""
-        if any(f"{other}{name}." in there for name in ROLES[role]):
+        if any(f"{other}{name}." in present for name in ROLES[role]):
             option = f"; --weights {'raw' if average else 'ema'} takes those"
-        raise ContractError(f"{path}: nothing of {' or '.join(asked)} in it, but {found}{option}")
+        raise ContractError(f"{path}: nothing of {' or '.join(asked)} in it, but {listed}{option}")
     picked = {k.removeprefix(prefix): v for k, v in every.items() if k.startswith(prefix)}
-    return Part(path, picked, training=True)
+    return NetworkTensors(path, picked, training=True)
 
 
-def _what(tensors: Mapping[str, Tensor]) -> str:
-    """Return in words what a file holds instead."""
+def _describe(tensors: Mapping[str, Tensor]) -> str:
+    """Return in words the kind of network that tensors belong to."""
     signs = {
         STEM: "a decoder (were --decoder and --encoder swapped?)",
         "soft_attention.linear.weight": "a semantic encoder (were --decoder and --encoder"
@@ -107,14 +107,14 @@ def _what(tensors: Mapping[str, Tensor]) -> str:
         "encoder.blocks.0.conv.weight": "an autoencoder; see import-ae",
         "conv_in.conv.weight": "a diffusion model of MONAI",
     }
-    found = next((words for key, words in signs.items() if key in tensors), None)
-    if found is None and any(key.startswith(BRANCH) for key in tensors):
-        found = "a gradient branch alone"
-    return found or (", ".join(list(tensors)[:3]) or "no tensor at all")
+    kind = next((words for key, words in signs.items() if key in tensors), None)
+    if kind is None and any(key.startswith(BRANCH) for key in tensors):
+        kind = "a gradient branch alone"
+    return kind or (", ".join(list(tensors)[:3]) or "no tensor at all")
 
 
-def check_finite(part: Part, tensors: Mapping[str, Tensor]) -> None:
-    """Refuse weights that are no numbers.
+def check_finite(part: NetworkTensors, tensors: Mapping[str, Tensor]) -> None:
+    """Refuse weights that are not finite.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""The published LDAE becomes a model folder of ours: strict, marked as imported, proven."""
+"""Import the published LDAE as a model folder, strictly, and try it on the template."""
 
 import os
 import shutil
@@ -20,7 +20,7 @@ from pipeline.models.artefact import (
 )
 from pipeline.models.conversion.published_card import LICENCE, card_of
 from pipeline.models.conversion.published_files import (
-    Part,
+    NetworkTensors,
     Weights,
     check_finite,
     holds_encoder,
@@ -36,10 +36,10 @@ from pipeline.models.conversion.published_layout import (
     encoder_names,
     encoder_of,
     has_branch,
-    once,
     rename_parts,
     unet_arguments,
     unet_of,
+    without_second_names,
 )
 from pipeline.models.conversion.published_probe import TARGET, read_probe
 from pipeline.models.conversion.published_proof import prove_import
@@ -63,8 +63,8 @@ LARGEST_HALF = 65504.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Files:
-    """What is imported."""
+class ImportFiles:
+    """Files to import."""
 
     decoder: Path
     encoder: Path | None = None
@@ -90,12 +90,12 @@ class Files:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Choices:
-    """What no tensor tells, and how the weights are kept."""
+class ImportChoices:
+    """Choices of an import: arguments that no tensor shape gives, and how weights are stored."""
 
     weights: Weights = "ema"
     stage_1: bool = False
-    """The denoiser alone, whatever else is there."""
+    """Import the denoiser alone, whatever else the files hold."""
     half: bool = False
     """Keep float16."""
     scale: float = SCALE
@@ -104,12 +104,12 @@ class Choices:
     encoder_heads: int = 8
     """Heads of the semantic encoder's attention."""
     steps: int = 10
-    """Sampler steps of the proof; 0 leaves the LDAE's part out."""
+    """Sampler steps of the trial on the template; 0 leaves the LDAE's part out."""
 
 
 @dataclass(frozen=True, slots=True)
 class ImportedLdae:
-    """What came of an import."""
+    """Result of an import."""
 
     kind: str
     """`ldae`, or `ldm` of stage 1 alone."""
@@ -119,19 +119,19 @@ class ImportedLdae:
 
 
 @dataclass(slots=True)
-class _Found:
-    """What the files hold, under our names, and what it was called in them."""
+class _PublishedModel:
+    """Tensors of the files under the names of this project, with their names in the files."""
 
     kind: str
     tensors: dict[str, Tensor] = field(default_factory=dict)
     theirs: dict[str, str] = field(default_factory=dict)
-    """Our name to that in the file."""
+    """Name here → name in the file."""
     config: dict[str, Any] = field(default_factory=dict)
     sources: dict[str, Any] = field(default_factory=dict)
 
 
 def import_ldae(
-    files: Files, out: Path, *, ae: Path, device: torch.device, choices: Choices
+    files: ImportFiles, out: Path, *, ae: Path, device: torch.device, choices: ImportChoices
 ) -> ImportedLdae:
     """Write published weights as a model folder: an LDAE, or stage 1 alone (an LDM).
 
@@ -147,31 +147,31 @@ def import_ldae(
     check_model_folder(out)
     statistics = files.statistics()
     autoencoder = _autoencoder(ae)
-    found = _found(files, autoencoder, choices)
-    if statistics is not None and found.kind != "ldae":
+    model = _read_model(files, autoencoder, choices)
+    if statistics is not None and model.kind != "ldae":
         raise ParamsError("--probe: reads y_sem, so it needs --encoder")
-    dim = found.config.get("encoder", {}).get("dim", 0)
+    dim = model.config.get("encoder", {}).get("dim", 0)
     probe = None if statistics is None else read_probe(*statistics, dim=dim)
-    config = found.config | {
-        "fingerprint": digest_of(["imported", found.sources, found.config, autoencoder.digest]),
+    config = model.config | {
+        "fingerprint": digest_of(["imported", model.sources, model.config, autoencoder.digest]),
         "autoencoder_digest": autoencoder.digest,
         "latent_shape": list(autoencoder.net.latent_shape(autoencoder.grid.shape)),
         "grid": autoencoder.grid.document(),
-        "imported": {"files": found.sources, "weights": choices.weights, "licence": LICENCE},
+        "imported": {"files": model.sources, "weights": choices.weights, "licence": LICENCE},
     }
     partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
     try:
         digest = write_artefact(
             partial,
-            kind=found.kind,
-            tensors=found.tensors,
+            kind=model.kind,
+            tensors=model.tensors,
             config=config,
             metrics={},
             card="",
             convert=_half if choices.half else _as_it_is,
         )
-        parameters = sum(tensor.numel() for tensor in found.tensors.values())
-        found.tensors.clear()  # the proof reads what was written
+        parameters = sum(tensor.numel() for tensor in model.tensors.values())
+        model.tensors.clear()  # to free memory: the trial reads the written file
         if probe is not None:
             direction, readout = probe
             write_directions(
@@ -184,13 +184,13 @@ def import_ldae(
             )
         del autoencoder
         proof, remarks = prove_import(
-            partial, ae, kind=found.kind, steps=choices.steps, device=device
+            partial, ae, kind=model.kind, steps=choices.steps, device=device
         )
         _finish(partial, proof, parameters=parameters, remarks=remarks)
         _move(partial, out)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    return ImportedLdae(found.kind, digest, proof, remarks)
+    return ImportedLdae(model.kind, digest, proof, remarks)
 
 
 def _autoencoder(ae: Path) -> FrozenAutoencoder:
@@ -202,8 +202,10 @@ def _autoencoder(ae: Path) -> FrozenAutoencoder:
     return load_autoencoder(ae, device=torch.device("cpu"))
 
 
-def _found(files: Files, autoencoder: FrozenAutoencoder, choices: Choices) -> _Found:
-    """Read the files and put their tensors under our names, or refuse them."""
+def _read_model(
+    files: ImportFiles, autoencoder: FrozenAutoencoder, choices: ImportChoices
+) -> _PublishedModel:
+    """Read the files and rename their tensors, or refuse them."""
     decoder = read_decoder(files.decoder, choices.weights)
     encoder_path = None if choices.stage_1 else files.encoder
     if encoder_path is None and not choices.stage_1 and decoder.training:
@@ -219,21 +221,24 @@ def _found(files: Files, autoencoder: FrozenAutoencoder, choices: Choices) -> _F
             f"{decoder.path}: a decoder with its gradient branch needs --encoder; --stage-1 takes"
             " the denoiser alone"
         )
-    found = _Found("ldm" if encoder_path is None else "ldae")
-    _take_decoder(found, decoder, autoencoder, choices)
+    model = _PublishedModel("ldm" if encoder_path is None else "ldae")
+    _take_decoder(model, decoder, autoencoder, choices)
     if encoder_path is not None:
-        _take_encoder(found, read_encoder(encoder_path, choices.weights), autoencoder, choices)
-    _check(found, decoder.path, encoder_path)
-    return found
+        _take_encoder(model, read_encoder(encoder_path, choices.weights), autoencoder, choices)
+    _check(model, decoder.path, encoder_path)
+    return model
 
 
 def _take_decoder(
-    found: _Found, decoder: Part, autoencoder: FrozenAutoencoder, choices: Choices
+    model: _PublishedModel,
+    decoder: NetworkTensors,
+    autoencoder: FrozenAutoencoder,
+    choices: ImportChoices,
 ) -> None:
     tensors = dict(decoder.tensors)
     if choices.stage_1:
-        ours = (BRANCH, "label_emb.")
-        tensors = {k: v for k, v in tensors.items() if not k.startswith(ours)}
+        branch = (BRANCH, "label_emb.")
+        tensors = {k: v for k, v in tensors.items() if not k.startswith(branch)}
     try:
         unet = unet_of(_shapes(tensors), heads=choices.heads)
     except ContractError as error:
@@ -247,16 +252,16 @@ def _take_decoder(
     check_finite(decoder, tensors)
     names = denoiser_names(unet)
     prefix = ""
-    if found.kind == "ldae":
+    if model.kind == "ldae":
         prefix = "diffusion."
         names = {theirs: prefix + ours for theirs, ours in names.items()} | branch_names(unet)
-    _add(found, tensors, rename_parts(tensors, names), names)
+    _add(model, tensors, rename_parts(tensors, names), names)
     shape = (channels, 1, 1, 1)
     one = torch.ones(shape)
     kept = {"shift": torch.zeros(shape), "scale": one * choices.scale, "margin": one}
-    found.tensors |= {f"{prefix}standardise.{name}": value for name, value in kept.items()}
-    found.sources["decoder"] = decoder.source()
-    found.config |= {
+    model.tensors |= {f"{prefix}standardise.{name}": value for name, value in kept.items()}
+    model.sources["decoder"] = decoder.source()
+    model.config |= {
         "unet": unet_arguments(unet),
         "diffusion": DIFFUSION,
         "prediction": "epsilon",
@@ -266,10 +271,13 @@ def _take_decoder(
 
 
 def _take_encoder(
-    found: _Found, encoder: Part, autoencoder: FrozenAutoencoder, choices: Choices
+    model: _PublishedModel,
+    encoder: NetworkTensors,
+    autoencoder: FrozenAutoencoder,
+    choices: ImportChoices,
 ) -> None:
     try:
-        tensors = once(encoder.tensors)
+        tensors = without_second_names(encoder.tensors)
         architecture = encoder_of(_shapes(tensors), heads=choices.encoder_heads)
     except ContractError as error:
         raise ContractError(f"{encoder.path}: {error}") from error
@@ -280,7 +288,7 @@ def _take_encoder(
             f" {autoencoder.path} has {grid[2]}; import that with the grid it was trained on"
             f" (--shape {grid[0]} {grid[1]} {architecture['num_slices']})"
         )
-    embedded = found.tensors.get("estimator.embed.weight")
+    embedded = model.tensors.get("estimator.embed.weight")
     if embedded is not None and embedded.shape[1] != architecture["dim"]:
         raise ContractError(
             f"{encoder.path}: gives y_sem of {architecture['dim']} numbers, the decoder's label_emb"
@@ -289,32 +297,35 @@ def _take_encoder(
     check_finite(encoder, tensors)
     names = encoder_names(tensors)
     renamed = {f"encoder.{names.get(k, k)}": v for k, v in tensors.items()}
-    found.theirs |= {f"encoder.{ours}": theirs for theirs, ours in names.items()}
-    found.tensors |= renamed
-    found.sources["encoder"] = encoder.source()
-    found.config["encoder"] = architecture
+    model.theirs |= {f"encoder.{ours}": theirs for theirs, ours in names.items()}
+    model.tensors |= renamed
+    model.sources["encoder"] = encoder.source()
+    model.config["encoder"] = architecture
 
 
 def _add(
-    found: _Found, before: Mapping[str, Tensor], renamed: Mapping[str, Tensor], modules: Names
+    model: _PublishedModel,
+    before: Mapping[str, Tensor],
+    renamed: Mapping[str, Tensor],
+    modules: Names,
 ) -> None:
-    found.tensors |= renamed
-    found.theirs |= dict(zip(renamed, before, strict=True))
+    model.tensors |= renamed
+    model.theirs |= dict(zip(renamed, before, strict=True))
     for theirs, ours in modules.items():
-        found.theirs |= {f"{ours}.{p}": f"{theirs}.{p}" for p in ("weight", "bias")}
+        model.theirs |= {f"{ours}.{p}": f"{theirs}.{p}" for p in ("weight", "bias")}
 
 
-def _check(found: _Found, decoder: Path, encoder: Path | None) -> None:
-    """Compare the tensors with the network that they are for, in the names of the files."""
-    expected = _network(found).state_dict()
+def _check(model: _PublishedModel, decoder: Path, encoder: Path | None) -> None:
+    """Compare the tensors with those of the network; name faults as in the files."""
+    expected = _network(model).state_dict()
     problems: dict[Path, list[str]] = {}
-    for key in sorted(expected.keys() | found.tensors.keys()):
-        wrong = _problem(found.tensors.get(key), expected.get(key))
+    for key in sorted(expected.keys() | model.tensors.keys()):
+        wrong = _problem(model.tensors.get(key), expected.get(key))
         if wrong is not None:
-            of_encoder = key.startswith("encoder.") and found.kind == "ldae"
+            of_encoder = key.startswith("encoder.") and model.kind == "ldae"
             path = encoder if of_encoder and encoder is not None else decoder
-            name = found.theirs.get(key, key)
-            if of_encoder and key not in found.theirs:
+            name = model.theirs.get(key, key)
+            if of_encoder and key not in model.theirs:
                 name = encoder_name(key.removeprefix("encoder."))
             problems.setdefault(path, []).append(f"{name}: {wrong}")
     for path, lines in problems.items():
@@ -333,12 +344,12 @@ def _problem(given: Tensor | None, wanted: Tensor | None) -> str | None:
     return None
 
 
-def _network(found: _Found) -> nn.Module:
-    """Return the network without any memory for its weights."""
+def _network(model: _PublishedModel) -> nn.Module:
+    """Return the network on the device `meta`, without memory for its weights."""
     with torch.device("meta"):
-        if found.kind == "ldae":
-            return build_ldae(found.config)
-        return build_diffusion(found.config)
+        if model.kind == "ldae":
+            return build_ldae(model.config)
+        return build_diffusion(model.config)
 
 
 def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
@@ -358,12 +369,12 @@ def _half(tensor: Tensor) -> Tensor:
 
 
 def _sources(paths: tuple[Path, ...]) -> dict[str, dict[str, str]]:
-    parts = (Part(path, {}, training=False) for path in paths)
+    parts = (NetworkTensors(path, {}, training=False) for path in paths)
     return dict(zip(("probe", "mean", "std"), (part.source() for part in parts), strict=True))
 
 
 def _finish(folder: Path, proof: dict[str, float], *, parameters: int, remarks: list[str]) -> None:
-    """Add what the proof found to the folder."""
+    """Write the metrics and remarks of the trial to the folder."""
     config = read_config(folder / CONFIG) | {"metrics": proof}
     write_json(folder / METRICS, proof | {"parameters": parameters})
     write_atomic(folder / CARD, card_of(config, proof, remarks, parameters=parameters))

@@ -1,7 +1,7 @@
-"""The published LDAE's tensors: which network they are, and their names here.
+"""Layout of the published LDAE's tensors: architecture by shapes, and their names here.
 
-A decoder holds denoiser and gradient branch. What is called `.0`, `.1`, `.2` there depends on the
-level: attention where it has some, then up- or downsampling.
+A decoder holds denoiser and gradient branch. The meaning of `.0`, `.1`, `.2` in its names depends
+on the level: attention if it has some, then up- or downsampling.
 """
 
 import re
@@ -16,7 +16,7 @@ from pipeline.nets.denoiser import UnetConfig
 from schemas.errors import ContractError
 
 Names = dict[str, str]
-"""Their name to ours."""
+"""Published name → name here."""
 Shapes = Mapping[str, tuple[int, ...]]
 
 RES_BLOCK = {
@@ -38,29 +38,29 @@ ENCODER = {
     "cross_attention.": "attention.",
     "layer_norm_after_attention.": "norm.",
 }
-"""Beginnings of names of what is no ConvNeXt."""
+"""Prefixes of the encoder's parts other than the ConvNeXt: published → here."""
 BACKBONE = "backbone.backbone."
 SECOND_NAME = "slice_distributed.module."
-"""The ConvNeXt is listed twice; this stands where `backbone.` is in the first."""
+"""The ConvNeXt is listed twice; this replaces `backbone.` in its second names."""
 BRANCH = "shift_"
 STEM = "input_blocks.0.0.weight"
 UPSAMPLING = re.compile(r"output_blocks\.(\d+)\.[12]\.in_layers\.")
 DROPOUT = 0.1
-"""As published; no tensor tells."""
+"""As published; no tensor shape gives it."""
 
 
 def has_branch(tensors: Mapping[str, Any]) -> bool:
-    """Whether a decoder holds anything of a gradient branch."""
+    """Return whether a decoder holds any tensor of a gradient branch."""
     return any(key.startswith(BRANCH) for key in tensors)
 
 
 def unet_of(shapes: Shapes, *, heads: int) -> UnetConfig:
-    """Return the denoiser's architecture as the tensors have it.
+    """Return the denoiser's architecture from the shapes of its tensors.
 
     Raises
     ------
     ContractError
-        If they make no U-Net of this kind.
+        If they do not form such a U-Net.
     """
     if STEM not in shapes:
         raise ContractError(f"weights are missing: {STEM}")
@@ -75,8 +75,8 @@ def unet_of(shapes: Shapes, *, heads: int) -> UnetConfig:
             f"input_blocks and output_blocks: {_count(shapes, 'input_blocks')} and {outputs} of"
             f" {levels} levels, expected as many of both and the same for each level"
         )
-    a_level = outputs // levels
-    firsts = [1 + level * a_level for level in range(levels)]
+    blocks_a_level = outputs // levels
+    firsts = [1 + level * blocks_a_level for level in range(levels)]
     widths = [_width(shapes, f"input_blocks.{n}.0.") for n in firsts]
     if not all(widths) or any(width % base for width in widths) or base % 32:
         raise ContractError(
@@ -89,7 +89,7 @@ def unet_of(shapes: Shapes, *, heads: int) -> UnetConfig:
         in_channels=stem[1],
         base_channels=base,
         multipliers=tuple(width // base for width in widths),
-        num_res_blocks=a_level - 1,
+        num_res_blocks=blocks_a_level - 1,
         attention_levels=tuple(
             level
             for level, n in enumerate(firsts)
@@ -102,14 +102,14 @@ def unet_of(shapes: Shapes, *, heads: int) -> UnetConfig:
 
 
 def _width(shapes: Shapes, block: str) -> int:
-    """Return the output channels of a residual block, 0 where nothing tells."""
+    """Return the output channels of a residual block; 0 if no tensor gives them."""
     names = ("out_layers.3.weight", "out_layers.3.bias", "out_layers.0.weight", "in_layers.2.bias")
     votes = Counter(shapes[block + name][0] for name in names if block + name in shapes)
     return votes.most_common(1)[0][0] if votes else 0
 
 
 def denoiser_names(config: UnetConfig) -> Names:
-    """Return the names of the denoiser's modules: theirs to those of `LatentDiffusion`."""
+    """Return the names of the denoiser's modules: published → in `LatentDiffusion`."""
     names = {"time_embed.0": "denoiser.time.0", "time_embed.2": "denoiser.time.2"}
     names["input_blocks.0.0"] = "denoiser.encoder.stem"
     place = 1
@@ -129,12 +129,12 @@ def denoiser_names(config: UnetConfig) -> Names:
 
 
 def branch_names(config: UnetConfig) -> Names:
-    """Return the names of the gradient branch's modules: theirs to those of `Ldae`."""
+    """Return the names of the gradient branch's modules: published → in `Ldae`."""
     return {"label_emb": "estimator.embed"} | _half(BRANCH, "estimator.decoder", config)
 
 
 def _half(prefix: str, ours: str, config: UnetConfig) -> Names:
-    """Return the names of a middle block, an expanding path and its end."""
+    """Return the names of a middle block, an expanding path and the output layers."""
     names = _res_block(f"{prefix}middle_block.0", f"{ours}.middle_in.block")
     names |= _attention(f"{prefix}middle_block.1", f"{ours}.middle_in.attention")
     names |= _res_block(f"{prefix}middle_block.2", f"{ours}.middle_out.block")
@@ -164,7 +164,7 @@ def _attention(theirs: str, ours: str) -> Names:
 
 
 def rename_parts(tensors: Mapping[str, Tensor], modules: Names) -> dict[str, Tensor]:
-    """Return tensors by our names; those of modules that are not named keep theirs.
+    """Return tensors under the names here; those of modules not in `modules` keep theirs.
 
     A convolution of one position (attention's projections) becomes a linear layer.
     """
@@ -178,7 +178,7 @@ def rename_parts(tensors: Mapping[str, Tensor], modules: Names) -> dict[str, Ten
 
 
 def encoder_names(keys: Mapping[str, Any]) -> Names:
-    """Return the names of a semantic encoder's tensors: theirs to those of `PublishedEncoder`."""
+    """Return the names of a semantic encoder's tensors: published → in `PublishedEncoder`."""
     names = {}
     for key in keys:
         if key.startswith(BACKBONE):
@@ -192,16 +192,16 @@ def encoder_names(keys: Mapping[str, Any]) -> Names:
 
 
 def encoder_name(ours: str) -> str:
-    """Return what a tensor of `PublishedEncoder` is called in a file."""
+    """Return the published name of a tensor of `PublishedEncoder`."""
     if ours.startswith("backbone."):
         return BACKBONE + ours.removeprefix("backbone.").replace("norm.", "classifier.0.", 1)
-    for theirs, own in ENCODER.items():
-        if ours.startswith(own):
-            return theirs + ours.removeprefix(own)
+    for theirs, here in ENCODER.items():
+        if ours.startswith(here):
+            return theirs + ours.removeprefix(here)
     return ours
 
 
-def once(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def without_second_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return an encoder's tensors without their second names.
 
     Raises
@@ -216,8 +216,8 @@ def once(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     if not named or not firsts:  # listed under one name alone
         return kept | firsts
     for key in sorted(named.keys() ^ firsts.keys()):
-        there = key if key in named else SECOND_NAME + key.removeprefix("backbone.")
-        raise ContractError(f"{there}: expected under backbone. and {SECOND_NAME} alike")
+        only = key if key in named else SECOND_NAME + key.removeprefix("backbone.")
+        raise ContractError(f"{only}: expected under backbone. and {SECOND_NAME} alike")
     for key, value in firsts.items():
         if not value.equal(named[key]):
             raise ContractError(
@@ -228,12 +228,12 @@ def once(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def encoder_of(shapes: Shapes, *, heads: int) -> dict[str, Any]:
-    """Return the arguments of `PublishedEncoder` as the tensors have them.
+    """Return the arguments of `PublishedEncoder` from the shapes of its tensors.
 
     Raises
     ------
     ContractError
-        If they make no such encoder.
+        If they do not form such an encoder.
     """
     channels: list[int] = []
     depths: list[int] = []
@@ -268,7 +268,7 @@ def _levels(shapes: Shapes) -> Iterator[int]:
 
 
 def _count(shapes: Shapes, prefix: str) -> int:
-    """Return one more than the largest number that follows a prefix, 0 where none does."""
+    """Return one more than the largest number that follows a prefix; 0 if none does."""
     pattern = re.compile(re.escape(prefix) + r"\.(\d+)\.")
     return max((int(m[1]) + 1 for key in shapes if (m := pattern.match(key))), default=0)
 

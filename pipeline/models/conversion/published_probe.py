@@ -1,4 +1,4 @@
-"""The published linear probe and its statistics, as a direction of ours."""
+"""Read the published linear probe and its statistics as a direction and a readout."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ Floats = NDArray[np.float64]
 
 
 def read_probe(probe: Path, mean: Path, std: Path, *, dim: int) -> tuple[Direction, Readout]:
-    """Return the direction towards AD of the published probe, and the probe along it.
+    """Return the direction towards AD of the published probe, and its readout.
 
     Raises
     ------
