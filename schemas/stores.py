@@ -12,7 +12,7 @@ StoreKind = Literal["volumes", "latents", "semantics"]
 
 
 class StoreAttributes(BaseModel):
-    """What a store says about itself. Row i of every array belongs to scan_ids[i]."""
+    """Attributes of a store. Row i of every array belongs to scan_ids[i]."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -34,7 +34,7 @@ class StoreAttributes(BaseModel):
 
 
 class UnitRecord(BaseModel):
-    """What is recorded of a store's units, the runs of rows written at once."""
+    """Record of a store's units, the runs of rows written at once."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
