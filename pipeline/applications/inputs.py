@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.applications.scan_names import stem_of
+from pipeline.imaging.atlas.mni152 import grid_affine, mni_grid
 from pipeline.imaging.bias import BiasField
 from pipeline.imaging.geometry import straight_grid
-from pipeline.imaging.template import grid_affine, mni_grid
 from pipeline.models.frozen import intensity_rule
 from pipeline.models.inference import LdaeInference
 from pipeline.runtime.digests import digest_image, digest_of

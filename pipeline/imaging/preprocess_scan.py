@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.imaging.atlas.mni152 import grid_affine
 from pipeline.imaging.bias import BiasField, correct_bias
 from pipeline.imaging.brain import (
     bet_mask,
@@ -30,7 +31,6 @@ from pipeline.imaging.header import Affine, check_field_of_view, zooms_of
 from pipeline.imaging.qc import assess_qc, is_other_contrast, is_poor, measure
 from pipeline.imaging.read import read_scan
 from pipeline.imaging.register import Registration, find_poses, register
-from pipeline.imaging.template import grid_affine
 from pipeline.imaging.upright_strip import upright_mask
 from schemas.errors import ScanError
 from schemas.params import PreprocessParams, QcParams

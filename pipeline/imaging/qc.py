@@ -8,10 +8,10 @@ import numpy as np
 import numpy.typing as npt
 from scipy.linalg import polar
 
+from pipeline.imaging.atlas.mni152 import grid_affine, load_template, load_tissues
 from pipeline.imaging.geometry import bounding_box
 from pipeline.imaging.header import Affine, zooms_of
 from pipeline.imaging.register import correlation, overlap
-from pipeline.imaging.template import grid_affine, load_template, load_tissues
 from schemas.grid import GridParams
 from schemas.params import QcParams
 

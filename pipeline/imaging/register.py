@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.imaging.ants_setup import RAS_TO_LPS, ants_image, captured_ants_output, load_ants
+from pipeline.imaging.atlas.mni152 import grid_affine, load_template
 from pipeline.imaging.geometry import isotropic_grid, resample_masked, sample
 from pipeline.imaging.header import Affine
-from pipeline.imaging.template import grid_affine, load_template
 from pipeline.imaging.turns import ranked_turns
 from schemas.grid import GridParams
 

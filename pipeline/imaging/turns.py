@@ -7,9 +7,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy import fft
 
+from pipeline.imaging.atlas.mni152 import grid_affine, load_template
 from pipeline.imaging.geometry import sample, smooth_for
 from pipeline.imaging.header import Affine
-from pipeline.imaging.template import grid_affine, load_template
 from schemas.grid import GridParams
 
 BRIGHT = 0.05

@@ -4,10 +4,10 @@ import numpy as np
 import numpy.typing as npt
 from scipy.linalg import polar
 
+from pipeline.imaging.atlas.mni152 import GRID_CENTRE
 from pipeline.imaging.brain import deepbet_mask
 from pipeline.imaging.geometry import sample
 from pipeline.imaging.header import Affine, zooms_of
-from pipeline.imaging.template import GRID_CENTRE
 
 UPRIGHT_FOV = (200.0, 260.0, 260.0)
 """Field of view of the upright copy (mm): a head with some neck."""

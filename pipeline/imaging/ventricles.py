@@ -19,9 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from pipeline.imaging.atlas.tissue_maps import ORIGIN, template_maps, ventricle_map
 from pipeline.imaging.geometry import smooth_for
 from pipeline.imaging.header import zooms_of
-from pipeline.imaging.template_tissues import ORIGIN, template_maps, ventricle_map
 
 SURE_FLUID = (0.1, 0.4)
 """Shares of the way from fluid to the brain's median: sure fluid below the first, none above the

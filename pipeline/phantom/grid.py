@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import grid_sample
 
-from pipeline.imaging.template_tissues import ORIGIN, SHAPE
+from pipeline.imaging.atlas.tissue_maps import ORIGIN, SHAPE
 
 Point = tuple[SupportsFloat, SupportsFloat, SupportsFloat]
 """Coordinates or extents (mm)."""

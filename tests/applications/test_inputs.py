@@ -19,7 +19,7 @@ from pipeline.applications.inputs import (
 )
 from pipeline.applications.scan_names import check_names, stem_of
 from pipeline.encoding.embed import check_same_autoencoder
-from pipeline.imaging.template import mni_grid
+from pipeline.imaging.atlas.mni152 import mni_grid
 from pipeline.models.artefact import CONFIG
 from pipeline.models.inference import load_models
 from pipeline.stores.latents import open_latents

@@ -17,10 +17,10 @@ from pipeline.applications.native_space import brain_of, overlay, resolution, to
 from pipeline.applications.output_files import Writer
 from pipeline.applications.reconstruct import reconstruct
 from pipeline.applications.runner import Opener, run_batch
+from pipeline.imaging.atlas.mni152 import grid_affine
 from pipeline.imaging.bias import BiasField
 from pipeline.imaging.geometry import resample_masked
 from pipeline.imaging.preprocess_scan import scale_intensities
-from pipeline.imaging.template import grid_affine
 from schemas.errors import ContractError
 from schemas.grid import GridParams
 from schemas.params import PreprocessParams

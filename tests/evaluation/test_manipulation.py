@@ -14,7 +14,7 @@ from pipeline.evaluation.manipulation import (
     summarise_dose,
 )
 from pipeline.evaluation.pca_direction import fit_pca_direction
-from pipeline.imaging.template import mni_grid
+from pipeline.imaging.atlas.mni152 import mni_grid
 from schemas.grid import GridParams
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
+from pipeline.imaging.atlas.mni152 import GRID_CENTRE, grid_affine, load_template
 from pipeline.imaging.brain import stripped_mask
 from pipeline.imaging.geometry import (
     bounding_box,
@@ -16,7 +17,6 @@ from pipeline.imaging.geometry import (
 from pipeline.imaging.preprocess_scan import scale_intensities
 from pipeline.imaging.qc import _turned, assess_qc
 from pipeline.imaging.register import correlation
-from pipeline.imaging.template import GRID_CENTRE, grid_affine, load_template
 from schemas.errors import ScanError
 from schemas.grid import GridParams
 from schemas.params import QcParams

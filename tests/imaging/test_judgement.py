@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from pipeline.imaging.ants_setup import captured_ants_output
+from pipeline.imaging.atlas.mni152 import grid_affine, load_template, load_tissues
 from pipeline.imaging.qc import _contrasts, assess_qc, is_other_contrast, is_poor
 from pipeline.imaging.register import overlap, template_grid
-from pipeline.imaging.template import grid_affine, load_template, load_tissues
 from pipeline.imaging.turns import quarter_turns, ranked_turns
 from schemas.errors import ScanError
 from schemas.grid import GridParams
