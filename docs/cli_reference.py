@@ -3,10 +3,10 @@
 import inspect
 import re
 from collections.abc import Iterable
-from typing import Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 from stages.cli import STAGES, app
-from stages.common_options import PANEL
+from stages.common_options import Settings
 
 
 def cli_markdown() -> str:
@@ -17,25 +17,23 @@ def cli_markdown() -> str:
         " options](#common-options) go with every command. Errors that you can mend are one line"
         " on stderr and exit code 2.",
     ]
-    common = ""
     for registered in app.registered_commands:
         function: Any = registered.callback
-        parameters = inspect.signature(function).parameters.values()
-        shared = [p for p in parameters if _info(p).rich_help_panel == PANEL]
-        own = [p for p in parameters if p not in shared]
         kind = "stage" if registered.name in STAGES else "tool"
-        parts += [f"## pipeline {registered.name}", f"*{kind}*", _help(function), _options(own)]
-        common = common or _options(shared)
-    return "\n\n".join([*parts, "## Common options", common]) + "\n"
+        parts += [f"## pipeline {registered.name}", f"*{kind}*", _help(function)]
+        parts.append(_options(_parameters(function)))
+    return "\n\n".join([*parts, "## Common options", _options(_parameters(Settings))]) + "\n"
+
+
+def _parameters(function: Any) -> list[inspect.Parameter]:
+    """Return the parameters that are options or arguments, and not typer's context."""
+    parameters = inspect.signature(function).parameters.values()
+    return [p for p in parameters if get_origin(p.annotation) is Annotated]
 
 
 def _help(function: Any) -> str:
     before, _, example = inspect.cleandoc(function.__doc__).partition("Example: ")
     return f"{before.strip()}\n\n```text\n{' '.join(example.split())}\n```"
-
-
-def _info(parameter: inspect.Parameter) -> Any:
-    return get_args(parameter.annotation)[1]
 
 
 def _options(parameters: Iterable[inspect.Parameter]) -> str:

@@ -1,1 +1,1 @@
-"""One thin file a DVC stage; each is also a command."""
+"""One thin file for each DVC stage; each is also a command."""

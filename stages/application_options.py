@@ -1,7 +1,9 @@
-"""What the application commands share: their options, and opening models and stores."""
+"""Options that application commands share, and the models and stores that they open.
 
-import functools
-import inspect
+A command lists each option that it takes in its own signature, by the names below, and hands them
+to `open_application`.
+"""
+
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,8 +14,8 @@ import typer
 from stages.common_options import Settings
 
 if TYPE_CHECKING:
-    from pipeline.applications.generated_volumes import Outcome
-    from pipeline.applications.inputs import Source
+    from pipeline.applications.generated_volumes import GeneratedVolumes
+    from pipeline.applications.inputs import InputScan
     from pipeline.applications.output_files import Writer
     from pipeline.applications.runner import Opener
     from pipeline.models.inference import LdaeInference
@@ -91,30 +93,12 @@ Seed = Annotated[
     ),
 ]
 
-
-_SCANS: dict[str, tuple[Any, Any]] = {
-    "scans": (Scans, None),
-    "inputs": (Inputs, None),
-    "list_file": (ListFile, None),
-}
-_STORES: dict[str, tuple[Any, Any]] = {
-    "latents": (Latents, None),
-    "volumes": (Volumes, None),
-    "space": (SpaceOption, "mni"),
-}
-_MODELS: dict[str, tuple[Any, Any]] = {
-    "ae": (Ae, None),
-    "ldae": (LdaeFolder, Path("models/ldae")),
-    "out": (Out, inspect.Parameter.empty),
-    "steps": (Steps, None),
-    "sampler": (SamplerName, None),
-    "seed": (Seed, 0),
-}
+DEFAULT_LDAE = Path("models/ldae")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Bench:
-    """Models, the stores' door and the writer of one invocation."""
+class ApplicationRun:
+    """The models, scans and output folder of one application command."""
 
     models: "LdaeInference"
     opener: "Opener"
@@ -123,7 +107,7 @@ class Bench:
     def run(
         self,
         names: list[str],
-        apply: "Callable[[Source], Outcome]",
+        apply: "Callable[[InputScan], GeneratedVolumes]",
         *,
         detail: bool = False,
         **options: object,
@@ -142,112 +126,68 @@ class Bench:
             raise typer.Exit(1)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
-    """The shared options of one invocation."""
+def open_application(
+    settings: Settings,
+    command: str,
+    names: list[str],
+    *,
+    ae: Path | None,
+    ldae: Path,
+    out: Path,
+    steps: int | None,
+    sampler: str | None,
+    latents: Path | None = None,
+    volumes: Path | None = None,
+    space: Literal["mni", "native"] = "mni",
+    variant: str = "",
+    scan_by_scan: bool = True,
+) -> ApplicationRun:
+    """Open the stores and load the models for scans, by the options that the commands share.
 
-    settings: Settings
-    command: str
-    options: dict[str, Any]
-
-    def scan_names(self) -> list[str]:
-        """Return every scan asked for, ids and files alike.
-
-        Raises
-        ------
-        ParamsError
-            If there is none, or the list is missing or an input is no image file.
-        """
-        return scan_names(*(self.options[name] for name in _SCANS))
-
-    def open(self, *names: str, variant: str = "") -> Bench:
-        """Open the stores and load the models; `variant` becomes part of the files' names.
-
-        Scans that are nowhere are refused before anything slow happens.
-        """
-        from pipeline.applications.scan_names import check_names
-        from pipeline.models.artefact import check_artefact
-        from pipeline.stores.latents import open_latents
-        from pipeline.stores.volumes import open_volumes
-        from stages.requested_settings import refuse_grid, refuse_other
-
-        params, given = self.settings.params(), self.options
-        latents_path, volumes_path = given.get("latents"), given.get("volumes")
-        latents = open_latents(latents_path) if latents_path else None
-        volumes = open_volumes(volumes_path) if volumes_path else None
-        if volumes is not None:
-            recorded = volumes.attributes.params.get("preprocess", {})
-            own = {"qc", "max_bytes"}  # thresholds of the new image alone
-            refuse_other(self.settings, "preprocess", recorded, where=str(volumes_path), but=own)
-        check_names(names, latents)
-        check_artefact(given["ldae"], kind="ldae")
-
-        from pipeline.applications.output_files import Writer
-        from pipeline.applications.runner import Opener
-        from pipeline.models.inference import load_models
-        from stages.requested_settings import chosen_autoencoder
-
-        asked = {"sampler": given["sampler"], "num_inference_steps": given["steps"]}
-        # Other numbers of steps are for the evaluation alone.
-        asked |= {"other_steps": ()}
-        changes = {name: value for name, value in asked.items() if value is not None}
-        models = load_models(
-            chosen_autoencoder(self.settings, given["ae"])[0],
-            given["ldae"],
-            params.evaluate.model_copy(update=changes),
-            device=self.settings.device(),
-        )
-        refuse_grid(self.settings, models.autoencoder.grid)
-        # Of several scans, each on its own, the scans themselves are counted.
-        one = len(names) <= 1 or "list_file" not in given
-        models = replace(models, watched=one)
-        opener = Opener(
-            models=models, latents=latents, volumes=volumes, preprocess=params.preprocess
-        )
-        space = given.get("space", "mni")
-        writer = Writer(
-            out=given["out"], command=self.command, space=space, models=models, variant=variant
-        )
-        return Bench(models=models, opener=opener, writer=writer)
-
-
-def application(
-    takes: Literal["scans", "stores", "models"],
-) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give f(request, *, own options) the options that application commands share.
-
-    `scans` are all of them; `stores` leaves out the list of scans, `models` the stores too.
+    `variant` becomes part of the files' names. `scan_by_scan`: several scans are worked on one
+    after the other, so that progress counts scans and not the steps of each. Unknown scans are
+    refused before the models are loaded.
     """
-    shared = _MODELS
-    if takes != "models":
-        shared = _STORES | shared
-    if takes == "scans":
-        shared = _SCANS | shared
+    from pipeline.applications.scan_names import check_names
+    from pipeline.models.artefact import check_artefact
+    from pipeline.stores.latents import open_latents
+    from pipeline.stores.volumes import open_volumes
+    from stages.requested_settings import refuse_grid, refuse_other
 
-    def decorate(function: Callable[..., None]) -> Callable[..., None]:
-        own = list(inspect.signature(function).parameters.values())[1:]
-        names = [(name, *option) for name, option in shared.items()]
-        parameters = [
-            inspect.Parameter("settings", inspect.Parameter.POSITIONAL_OR_KEYWORD),
-            *own,
-            *(
-                inspect.Parameter(
-                    name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation
-                )
-                for name, annotation, default in names
-            ),
-        ]
+    params = settings.params()
+    latent_store = open_latents(latents) if latents else None
+    volume_store = open_volumes(volumes) if volumes else None
+    if volume_store is not None:
+        recorded = volume_store.attributes.params.get("preprocess", {})
+        of_new_images = {"qc", "max_bytes"}
+        refuse_other(settings, "preprocess", recorded, where=str(volumes), but=of_new_images)
+    check_names(names, latent_store)
+    check_artefact(ldae, kind="ldae")
 
-        @functools.wraps(function)
-        def wrapper(settings: Settings, **options: Any) -> None:
-            given = {name: options.pop(name) for name in shared}
-            request = Request(settings=settings, command=function.__name__, options=given)
-            function(request, **options)
+    from pipeline.applications.output_files import Writer
+    from pipeline.applications.runner import Opener
+    from pipeline.models.inference import load_models
+    from stages.chosen_autoencoder import chosen_autoencoder
 
-        wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-        return wrapper
-
-    return decorate
+    # Other numbers of steps are for the evaluation alone.
+    changes: dict[str, Any] = {"other_steps": ()}
+    changes |= {} if sampler is None else {"sampler": sampler}
+    changes |= {} if steps is None else {"num_inference_steps": steps}
+    models = load_models(
+        chosen_autoencoder(settings, ae)[0],
+        ldae,
+        params.evaluate.model_copy(update=changes),
+        device=settings.device(),
+    )
+    refuse_grid(settings, models.autoencoder.grid)
+    models = replace(models, watched=len(names) <= 1 or not scan_by_scan)
+    return ApplicationRun(
+        models=models,
+        opener=Opener(
+            models=models, latents=latent_store, volumes=volume_store, preprocess=params.preprocess
+        ),
+        writer=Writer(out=out, command=command, space=space, models=models, variant=variant),
+    )
 
 
 def scan_names(

@@ -5,11 +5,8 @@ from typing import Annotated
 
 import typer
 
-from stages.common_options import Settings
-
 
 def bench(
-    settings: Settings,  # noqa: ARG001 (every command takes the common options)
     *,
     what: Annotated[
         str | None, typer.Option(help="Rows by name, with commas; default: all but `demo`.")

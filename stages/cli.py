@@ -1,4 +1,4 @@
-"""The `pipeline` command: every stage, and what is no stage beside them.
+"""The `pipeline` command: the ten stages, and the tools beside them.
 
 Only typer is imported here; a command's own work is imported when it runs.
 """
@@ -38,7 +38,7 @@ from stages import (
     vary,
     verify,
 )
-from stages.common_options import command
+from stages.common_options import StudyCommand
 from stages.messages import from_here
 
 app = typer.Typer(
@@ -109,7 +109,7 @@ def _root(
 
 for _panel, _commands in (("Stages, in order", STAGES), ("Tools", TOOLS)):
     for _name, _function in _commands.items():
-        app.command(_name, rich_help_panel=_panel)(command(_function))
+        app.command(_name, cls=StudyCommand, rich_help_panel=_panel)(_function)
 
 
 def main() -> None:

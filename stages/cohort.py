@@ -1,4 +1,4 @@
-"""Stage 1: which scans, whose, and in which split."""
+"""Stage 1: collect the scans of a cohort, with their labels, and split them by subject."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def cohort(
-    settings: Settings,
+    context: typer.Context,
     *,
     out: Annotated[
         Path | None,
@@ -42,6 +42,7 @@ def cohort(
 
     Example: pipeline cohort --input bids/ --out data/cohort
     """
+    settings: Settings = context.obj
     from pipeline.cohort.candidates import FILE, write_candidates
     from pipeline.cohort.ingest import build_cohort
     from pipeline.cohort.manifest import write_manifest
@@ -62,12 +63,12 @@ def cohort(
 
         source = make_phantom_cohort(out / "bids", params.phantom, workers=settings.num_workers())
         params = params.model_copy(update={"source": "bids"})
-    found = build_cohort(params, input_path=source, cache=out / "dicom")
-    manifest, quarantine = found.manifest, found.refused
+    collected = build_cohort(params, input_path=source, cache=out / "dicom")
+    manifest, quarantine = collected.manifest, collected.refused
     with writing_to(out):
         write_manifest(manifest, out / "manifest.csv")
         quarantine.to_csv(out / "quarantine.csv", index=False)
-        write_candidates(found.candidates, out / FILE)
+        write_candidates(collected.candidates, out / FILE)
     counts = manifest.groupby("split")["subject_id"].nunique().to_dict()
     left = int((quarantine["stage"] == SELECTION).sum())
     typer.echo(
@@ -86,15 +87,15 @@ def _params_of(
     columns: str | None,
     bids_filter_file: Path | None,
 ) -> "CohortParams":
-    """Return the section `cohort` with what the command line says."""
+    """Return the section `cohort` with the changes of the command line."""
     from pipeline.cohort.ingest import detect_source
     from pipeline.sources.bids_choice import read_filter_file
     from schemas.errors import ParamsError
 
     params = settings.params().cohort
     if phantom is not None:
-        made = params.phantom.model_copy(update={"subjects": phantom})
-        params = params.model_copy(update={"source": "phantom", "phantom": made})
+        phantoms = params.phantom.model_copy(update={"subjects": phantom})
+        params = params.model_copy(update={"source": "phantom", "phantom": phantoms})
     elif input_path is not None:
         params = params.model_copy(update={"source": detect_source(input_path)})
     if columns is not None:
@@ -108,17 +109,17 @@ def _params_of(
 
 
 def _preview(params: "CohortParams", input_path: Path | None, *, every: bool) -> None:
-    """Print what would be taken."""
+    """Print which scans would be taken."""
     from pipeline.cohort.dry_run import header_faults, preview_lines
     from pipeline.cohort.ingest import build_cohort
 
     if params.source == "phantom":
         typer.echo(f"{params.phantom.subjects} phantom subjects would be made; nothing written")
         return
-    found = build_cohort(params, input_path=input_path, dry_run=True)
+    collected = build_cohort(params, input_path=input_path, dry_run=True)
     # A DICOM series has no one file whose header could be looked at.
-    faults = {} if params.source == "dicom" else header_faults(found.manifest)
-    for line in preview_lines(found, faults, every=every):
+    faults = {} if params.source == "dicom" else header_faults(collected.manifest)
+    for line in preview_lines(collected, faults, every=every):
         typer.echo(from_here(line))
 
 

@@ -1,18 +1,17 @@
-"""What every command shares: parameters, device, workers, logging."""
+"""The options that all commands share: parameters, device, workers, logging."""
 
-import functools
-import inspect
 import logging
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperCommand
+from typer.main import get_command
 
 from stages.messages import from_here
-from stages.requested_settings import tell_unread
+from stages.requested_settings import warn_unread
 
 if TYPE_CHECKING:
     import torch
@@ -24,70 +23,58 @@ log = logging.getLogger(__name__)
 PANEL = "Common options"
 STUDY_PARAMS = Path("params.yaml")
 
-_COMMON: dict[str, Any] = {
-    "params_file": Annotated[
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """The common options of one invocation. To add an option, add a field."""
+
+    params_file: Annotated[
         Path | None,
         typer.Option(
             "--params",
             help="Parameters; default: params.yaml here, else the demo preset.",
             rich_help_panel=PANEL,
         ),
-    ],
-    "overrides": Annotated[
+    ] = None
+    overrides: Annotated[
         list[str] | None,
         typer.Option("--set", help="Override: section.key=value.", rich_help_panel=PANEL),
-    ],
-    "device_name": Annotated[
+    ] = None
+    device_name: Annotated[
         str,
         typer.Option(
             "--device",
             help="auto, cpu, cuda, cuda:N; encode: cuda:0,cuda:1 too.",
             rich_help_panel=PANEL,
         ),
-    ],
-    "workers": Annotated[
+    ] = "auto"
+    workers: Annotated[
         int | None,
         typer.Option(
             "--workers", min=1, help="Worker processes; default: one a core.", rich_help_panel=PANEL
         ),
-    ],
-    "scheduler": Annotated[
+    ] = None
+    scheduler: Annotated[
         str | None,
         typer.Option(
             "--scheduler",
             help="dask scheduler, tcp://host:port, or a slurm.yaml.",
             rich_help_panel=PANEL,
         ),
-    ],
-    "quiet": Annotated[
+    ] = None
+    quiet: Annotated[
         bool, typer.Option("--quiet", help="Only warnings and errors.", rich_help_panel=PANEL)
-    ],
-    "verbose": Annotated[
+    ] = False
+    verbose: Annotated[
         bool, typer.Option("--verbose", help="Debug messages too.", rich_help_panel=PANEL)
-    ],
-    "log_file": Annotated[
+    ] = False
+    log_file: Annotated[
         Path | None,
         typer.Option("--log-file", help="Also log to this file.", rich_help_panel=PANEL),
-    ],
-}
-_DEFAULTS: dict[str, Any] = {"device_name": "auto", "quiet": False, "verbose": False}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
-    """The common options of one invocation."""
-
-    params_file: Path | None
-    overrides: list[str] | None
-    device_name: str
-    workers: int | None
-    scheduler: str | None
-    quiet: bool
-    verbose: bool
-    log_file: Path | None
+    ] = None
 
     def params(self) -> "Params":
-        """Return the validated parameters: of the file given, else of the study around us."""
+        """Return the validated parameters: of the file given, else of the study in this folder."""
         from stages.params_file import load_params
 
         study = STUDY_PARAMS if STUDY_PARAMS.is_file() else None
@@ -141,7 +128,7 @@ class Settings:
 
 
 class _LineFormatter(logging.Formatter):
-    """The message alone; warnings say that they are one."""
+    """The message alone; a warning or error begins with its level."""
 
     def format(self, record: logging.LogRecord) -> str:
         text = from_here(super().format(record))
@@ -153,36 +140,41 @@ def _ours_or_warning(record: logging.LogRecord) -> bool:
     return record.name.split(".")[0] in {"pipeline", "stages"} or record.levelno >= logging.WARNING
 
 
-def _with_a_name(value: Any) -> Any:
-    """Return a folder given as `.` or `..` by its whole path: others are named after it."""
-    return value.resolve() if isinstance(value, Path) and value.name in {"", ".."} else value
+class StudyCommand(TyperCommand):
+    """A command that takes the common options after its own.
 
+    Its function lists its own options alone, and finds the common ones in its context:
 
-def command(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Turn f(settings, …) into a command that takes the common options beside its own."""
-    own = list(inspect.signature(function).parameters.values())[1:]
-    common = [
-        inspect.Parameter(
-            name,
-            inspect.Parameter.KEYWORD_ONLY,
-            default=_DEFAULTS.get(name),
-            annotation=annotation,
-        )
-        for name, annotation in _COMMON.items()
-    ]
+        def embed(context: typer.Context, *, out: Annotated[Path, typer.Option(help="…")]) -> None:
+            settings: Settings = context.obj
 
-    @functools.wraps(function)
-    def wrapper(**options: Any) -> None:
-        options = {name: _with_a_name(value) for name, value in options.items()}
-        settings = Settings(**{name: options.pop(name) for name in _COMMON})
+    Parameters and devices are checked before the function runs, and its duration is logged after.
+    """
+
+    def __init__(self, name: str | None, *, params: list[Any], **rest: Any) -> None:
+        super().__init__(name, params=[*params, *_options_of(Settings)], **rest)
+
+    def invoke(self, ctx: Any) -> None:
+        """Gather the common options into `ctx.obj`, and run the function with the others."""
+        values = {name: _absolute_if_dots(value) for name, value in ctx.params.items()}
+        settings = Settings(**{field.name: values.pop(field.name) for field in fields(Settings)})
+        ctx.obj, ctx.params = settings, values
         settings.start_logging()
         settings.check()
-        tell_unread(settings, function.__name__)
+        name = str(self.name).replace("-", "_")
+        warn_unread(settings, name)
         started = time.monotonic()
-        function(settings, **options)
-        log.info("%s took %.0f s", function.__name__, time.monotonic() - started)
+        super().invoke(ctx)
+        log.info("%s took %.0f s", name, time.monotonic() - started)
 
-    keyword_only = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own]
-    wrapper.__signature__ = inspect.Signature([*keyword_only, *common])  # type: ignore[attr-defined]
-    wrapper.__annotations__ = {p.name: p.annotation for p in [*own, *common]}
-    return wrapper
+
+def _options_of(options: type[Settings]) -> list[Any]:
+    """Return the fields of a dataclass as typer makes options of them."""
+    app = typer.Typer(add_completion=False)
+    app.command()(options)
+    return list(get_command(app).params)
+
+
+def _absolute_if_dots(value: Any) -> Any:
+    """Return a folder given as `.` or `..` by its absolute path: files are named after it."""
+    return value.resolve() if isinstance(value, Path) and value.name in {"", ".."} else value

@@ -5,11 +5,8 @@ from typing import Annotated
 
 import typer
 
-from stages.common_options import Settings
-
 
 def docs(
-    settings: Settings,  # noqa: ARG001 (every command takes the common options)
     *,
     page: Annotated[
         str | None, typer.Argument(help="Name of a page; without it, all are listed.")
@@ -22,12 +19,12 @@ def docs(
 
     Example: pipeline docs faq
     """
-    found = pages()
+    files = pages()
     if page is None:
-        for name, file in found.items():
+        for name, file in files.items():
             typer.echo(f"{name:22} {file if path else _title(file)}")
         return
-    file = _file_of(page, found)
+    file = _file_of(page, files)
     typer.echo(file if path else file.read_text(encoding="utf-8"), nl=path)
 
 
@@ -42,16 +39,16 @@ def pages() -> dict[str, Path]:
     return {file.stem: file for file in files if file.stem != "index"}
 
 
-def _file_of(page: str, found: dict[str, Path]) -> Path:
+def _file_of(page: str, files: dict[str, Path]) -> Path:
     import difflib
 
     from schemas.errors import ParamsError
 
     name = page.removeprefix("docs/").partition("#")[0].removesuffix(".md")
-    by_letters = {known.lower(): file for known, file in found.items()}
+    by_letters = {known.lower(): file for known, file in files.items()}
     if name.lower() in by_letters:
         return by_letters[name.lower()]
-    near = difflib.get_close_matches(name, found, n=1)
+    near = difflib.get_close_matches(name, files, n=1)
     hint = f"did you mean {near[0]}?" if near else "`pipeline docs` lists the pages"
     raise ParamsError(f"docs {page}: no such page; {hint}")
 

@@ -1,15 +1,12 @@
-"""Say what this computer lacks."""
+"""Check whether this computer can run the pipeline."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from stages.common_options import Settings
-
 
 def doctor(
-    settings: Settings,  # noqa: ARG001 (every command takes the common options)
     *,
     study: Annotated[Path, typer.Option(help="Where the study will live.")] = Path(),
 ) -> None:

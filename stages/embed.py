@@ -9,7 +9,7 @@ from stages.common_options import Settings
 
 
 def embed(
-    settings: Settings,
+    context: typer.Context,
     *,
     latents: Annotated[Path, typer.Option(help="latents.zarr of the encode stage.")],
     ldae: Annotated[Path, typer.Option(help="Model of train-ldae.")],
@@ -23,6 +23,7 @@ def embed(
 
     Example: pipeline embed --latents data/latents.zarr --ldae models/ldae --out data/semantics.zarr
     """
+    settings: Settings = context.obj
     from pipeline.encoding.embed import embed_latents
     from pipeline.models.frozen import load_ldae
     from pipeline.stores.latents import open_latents

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def encode(
-    settings: Settings,
+    context: typer.Context,
     *,
     input_path: Annotated[
         Path,
@@ -33,11 +33,12 @@ def encode(
 
     Example: pipeline encode --input nifti/ --out latents.zarr
     """
+    settings: Settings = context.obj
     from pipeline.encoding.input_volumes import input_volumes
     from pipeline.encoding.run import check_intensity, check_out, encode_volumes
     from pipeline.models.frozen import for_volumes, intensity_rule, load_autoencoder
     from pipeline.stores.volumes import open_volumes
-    from stages.requested_settings import chosen_autoencoder
+    from stages.chosen_autoencoder import chosen_autoencoder
 
     params = settings.params()
     devices = settings.devices()

@@ -1,4 +1,4 @@
-"""Stage 9: what scans never trained on show."""
+"""Stage 9: evaluate the trained models on held-out subjects."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -9,7 +9,7 @@ from stages.common_options import Settings
 
 
 def evaluate(
-    settings: Settings,
+    context: typer.Context,
     *,
     manifest: Annotated[Path, typer.Option(help="manifest.csv with the split.")],
     volumes: Annotated[Path, typer.Option(help="volumes.zarr of the preprocess stage.")],
@@ -42,8 +42,9 @@ def evaluate(
     --latents data/latents.zarr --ae models/ae --ldae models/ldae
     --directions reports/probe/directions.json --out reports/evaluate
     """
+    settings: Settings = context.obj
     from schemas.errors import ParamsError
-    from stages.requested_settings import chosen_autoencoder
+    from stages.chosen_autoencoder import chosen_autoencoder
 
     folder, which = chosen_autoencoder(settings, ae)
     if what == "ae":
@@ -61,10 +62,10 @@ def evaluate(
     from pipeline.evaluation.study import Study
     from pipeline.models.inference import load_models, load_voxel_models
     from pipeline.models.pretrained import load_lpips
-    from pipeline.report.headline import read_headline
     from pipeline.stores.latents import open_latents
     from pipeline.stores.provenance import check_same_scans
     from pipeline.stores.volumes import open_volumes
+    from stages.headline import read_headline
 
     params = settings.params()
     device = settings.device()

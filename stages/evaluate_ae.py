@@ -10,9 +10,9 @@ from stages.common_options import Settings
 def judge_autoencoder(
     settings: Settings, manifest: Path, volumes: Path, ae: Path, out: Path
 ) -> None:
-    """Write metrics.json, per_scan.parquet and the error map; echo the figures most looked for."""
+    """Write metrics.json, per_scan.parquet and the error map; print the headline figures."""
     from pipeline.cohort.manifest import read_manifest
-    from pipeline.evaluation.autoencoder import AeJudge, evaluate_autoencoder
+    from pipeline.evaluation.autoencoder import AutoencoderScorer, evaluate_autoencoder
     from pipeline.models.frozen import load_autoencoder, on_grid
     from pipeline.models.pretrained import load_lpips
     from pipeline.stores.volumes import open_volumes
@@ -21,7 +21,7 @@ def judge_autoencoder(
     params, device = settings.params().evaluate, settings.device()
     store, weights = open_volumes(volumes), params.lpips_weights
     table = read_manifest(manifest)
-    judge = AeJudge(
+    judge = AutoencoderScorer(
         autoencoder=on_grid(load_autoencoder(ae, device=device), store.attributes.grid),
         volumes=store,
         device=device,

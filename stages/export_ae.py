@@ -1,15 +1,12 @@
-"""Hand an autoencoder on: as a MONAI bundle, or as the one inside the package."""
+"""Export an autoencoder: as a MONAI bundle, or as the one inside the package."""
 
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-from stages.common_options import Settings
-
 
 def export_ae(
-    settings: Settings,  # noqa: ARG001 (every command takes the common options)
     *,
     out: Annotated[Path, typer.Option(help="Folder to write.")],
     ae: Annotated[Path, typer.Option(help="Autoencoder folder.")] = Path("models/ae"),

@@ -1,16 +1,24 @@
-"""New brains that belong to no subject."""
+"""Generate brains that belong to no subject."""
 
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-from stages.application_options import Request, application
+from stages.application_options import (
+    DEFAULT_LDAE,
+    Ae,
+    LdaeFolder,
+    Out,
+    SamplerName,
+    Seed,
+    Steps,
+    open_application,
+)
 
 
-@application("models")
 def generate(
-    request: Request,
+    context: typer.Context,
     *,
     count: Annotated[int, typer.Option(min=1, max=10_000, help="How many.")] = 8,
     method: Annotated[
@@ -26,6 +34,12 @@ def generate(
     manifest: Annotated[
         Path | None, typer.Option(help="manifest.csv: which scans are training scans.")
     ] = None,
+    ae: Ae = None,
+    ldae: LdaeFolder = DEFAULT_LDAE,
+    out: Out,
+    steps: Steps = None,
+    sampler: SamplerName = None,
+    seed: Seed = 0,
 ) -> None:
     """Generate brains in MNI space; brain k of a seed is the same whatever the count.
 
@@ -35,16 +49,25 @@ def generate(
 
     if method == "prior" and (semantics is None or manifest is None):
         raise ParamsError("--method prior: give --semantics and --manifest, to fit the prior to")
-    bench = request.open(variant="prior" if method == "prior" else "")
-    seed = request.options["seed"]
+    application = open_application(
+        context.obj,
+        "generate",
+        [],
+        ae=ae,
+        ldae=ldae,
+        out=out,
+        steps=steps,
+        sampler=sampler,
+        variant="prior" if method == "prior" else "",
+    )
     from pipeline.applications.generate import generate as apply
     from pipeline.applications.generate import prior_of
 
     prior = None
     if semantics is not None and manifest is not None and method == "prior":
-        prior = prior_of(semantics, manifest, bench.models)
-    outcome = apply(bench.models, count=count, seed=seed, prior=prior)
+        prior = prior_of(semantics, manifest, application.models)
+    brains = apply(application.models, count=count, seed=seed, prior=prior)
     record = {"options": {"count": count, "seed": seed, "prior": prior and prior.digest}}
-    path, made = bench.writer.write_once(outcome, stem=f"seed-{seed}", record=record)
-    kept = "" if made else ", made already and kept"
-    typer.echo(f"{path}: {count} brains, {outcome.record['method']}{kept}")
+    path, is_new = application.writer.write_once(brains, stem=f"seed-{seed}", record=record)
+    kept = "" if is_new else ", made already and kept"
+    typer.echo(f"{path}: {count} brains, {brains.record['method']}{kept}")

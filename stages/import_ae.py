@@ -1,4 +1,4 @@
-"""Take in an autoencoder that someone else trained."""
+"""Import an autoencoder that was trained elsewhere."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -9,7 +9,7 @@ from stages.common_options import Settings
 
 
 def import_ae(
-    settings: Settings,
+    context: typer.Context,
     *,
     checkpoint: Annotated[
         Path,
@@ -55,6 +55,7 @@ def import_ae(
 
     Example: pipeline import-ae autoencoder.pth --out models/ae --zooms 1.5
     """
+    settings: Settings = context.obj
     import torch
 
     from pipeline.encoding.device_settings import scan_bytes

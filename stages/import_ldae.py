@@ -1,4 +1,4 @@
-"""Take in the published LDAE: denoiser, gradient branch, semantic encoder, probe."""
+"""Import the published LDAE: denoiser, gradient branch, semantic encoder, probe."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -9,7 +9,7 @@ from stages.common_options import Settings
 
 
 def import_ldae(
-    settings: Settings,
+    context: typer.Context,
     *,
     decoder: Annotated[
         Path,
@@ -59,6 +59,7 @@ def import_ldae(
     Example: pipeline import-ldae --decoder decoder.pth --encoder encoder.pth --ae models/ae
     --probe disease_classifier.ckpt --mean semantic_mean.pt --std semantic_std.pt --out models/ldae
     """
+    settings: Settings = context.obj
     from pipeline.models.conversion.published_import import ImportChoices, ImportFiles
     from pipeline.models.conversion.published_import import import_ldae as take_in
 

@@ -1,15 +1,12 @@
-"""Say what a store, a model folder or a folder of results is."""
+"""Describe a store, a model folder or a folder of results."""
 
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from stages.common_options import Settings
-
 
 def info(
-    settings: Settings,  # noqa: ARG001 (every command takes the common options)
     *,
     path: Annotated[Path, typer.Argument(help="A store, a model folder, or a reports folder.")],
     manifest: Annotated[
@@ -27,8 +24,8 @@ def info(
     import json
 
     from pipeline.models.artefact import CONFIG, read_config
-    from pipeline.report.headline import read_headline
     from schemas.errors import ContractError
+    from stages.headline import read_headline
 
     path = path.parent if path.name == "report.html" else path
     if (path / CONFIG).is_file():
@@ -41,8 +38,8 @@ def info(
         return
     elif path.suffix != ".zarr" and not path.is_file() and not (path / "zarr.json").is_file():
         parts = ("reports", "models/ldae", "models/ae", "data/latents.zarr", "data/volumes.zarr")
-        made = [str(path / part) for part in parts if (path / part).exists()]
-        remedy = f"give one of {', '.join(made)}" if made else "`dvc repro` makes them"
+        existing = [str(path / part) for part in parts if (path / part).exists()]
+        remedy = f"give one of {', '.join(existing)}" if existing else "`dvc repro` makes them"
         raise ContractError(f"{path}: no store, no model, no report.html (yet?); {remedy}")
     else:
         facts = _store_facts(path, manifest)

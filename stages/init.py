@@ -9,7 +9,7 @@ from stages.common_options import Settings
 
 
 def init(
-    settings: Settings,
+    context: typer.Context,
     *,
     study: Annotated[Path, typer.Argument(help="Folder of the study; made where missing.")],
     preset: Annotated[
@@ -26,6 +26,7 @@ def init(
 
     Example: pipeline init my-study --input bids/ --preset small
     """
+    settings: Settings = context.obj
     from pipeline.runtime.progress import counted
     from schemas.errors import ParamsError
     from stages.params_file import load_params
@@ -41,13 +42,13 @@ def init(
             typer.echo(line)
         typer.echo(f"{study}: params.yaml and dvc.yaml are as they were")
         return
-    made = scaffold(study, preset=preset, input_path=input_path, overrides=overrides, force=force)
-    told, listed, found = made.told, "", made.scans
-    if found is not None:
-        people = found["subject_id"].nunique()
-        whose = f" of {counted(people, 'subject')}" if people != len(found) else ""
-        listed = f" {counted(len(found), 'scan')}{whose} found."
-        hint = label_hint(found, load_params(study / "params.yaml", []))
+    new = scaffold(study, preset=preset, input_path=input_path, overrides=overrides, force=force)
+    told, listed, scans = new.told, "", new.scans
+    if scans is not None:
+        people = scans["subject_id"].nunique()
+        whose = f" of {counted(people, 'subject')}" if people != len(scans) else ""
+        listed = f" {counted(len(scans), 'scan')}{whose} found."
+        hint = label_hint(scans, load_params(study / "params.yaml", []))
         told = told if hint is None else [*told, hint]
     for line in told:
         typer.echo(line)

@@ -1,16 +1,27 @@
-"""Between two visits: fill in what was not scanned."""
+"""Interpolate between two scans of a subject."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from stages.application_options import Request, application
+from stages.application_options import (
+    DEFAULT_LDAE,
+    Ae,
+    Latents,
+    LdaeFolder,
+    Out,
+    SamplerName,
+    Seed,
+    SpaceOption,
+    Steps,
+    Volumes,
+    open_application,
+)
 
 
-@application("stores")
 def interpolate(
-    request: Request,
+    context: typer.Context,
     *,
     a: Annotated[str, typer.Option("--a", help="First scan: an id in --latents, or a file.")],
     b: Annotated[str, typer.Option("--b", help="Second scan: an id in --latents, or a file.")],
@@ -39,20 +50,43 @@ def interpolate(
             " (needs their volumes)."
         ),
     ] = False,
+    latents: Latents = None,
+    volumes: Volumes = None,
+    space: SpaceOption = "mni",
+    ae: Ae = None,
+    ldae: LdaeFolder = DEFAULT_LDAE,
+    out: Out,
+    steps: Steps = None,
+    sampler: SamplerName = None,
+    seed: Seed = 0,  # noqa: ARG001 (common to the applications; nothing is drawn here)
 ) -> None:
     """Interpolate between two scans; `--space native` writes on the grid of scan a.
 
     Example: pipeline interpolate --a sub-001_ses-1 --b sub-001_ses-2 --months 12
     --manifest data/cohort/manifest.csv --latents data/latents.zarr --out made
     """
-    from pipeline.applications.time_points import places_between
+    from pipeline.applications.time_points import points_between
 
-    places = places_between(
+    points = points_between(
         a, b, alpha=alpha, months=months, manifest=manifest, extrapolate=extrapolate
     )
-    bench = request.open(a, b, variant="detail" if detail else "")
+    application = open_application(
+        context.obj,
+        "interpolate",
+        [a, b],
+        ae=ae,
+        ldae=ldae,
+        out=out,
+        steps=steps,
+        sampler=sampler,
+        latents=latents,
+        volumes=volumes,
+        space=space,
+        variant="detail" if detail else "",
+        scan_by_scan=False,
+    )
     from pipeline.applications.runner import run_pair
 
-    path, made = run_pair(a, b, bench.opener, bench.writer, places, detail=detail)
-    kept = "" if made else ", made already and kept"
-    typer.echo(f"{path}: {len(places.alphas)} volumes{kept}")
+    path, is_new = run_pair(a, b, application.opener, application.writer, points, detail=detail)
+    kept = "" if is_new else ", made already and kept"
+    typer.echo(f"{path}: {len(points.alphas)} volumes{kept}")

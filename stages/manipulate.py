@@ -3,11 +3,32 @@
 import logging
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stages.application_options import Detail, Request, application
+from stages.application_options import (
+    DEFAULT_LDAE,
+    Ae,
+    Detail,
+    Inputs,
+    Latents,
+    LdaeFolder,
+    ListFile,
+    Out,
+    SamplerName,
+    Scans,
+    Seed,
+    SpaceOption,
+    Steps,
+    Volumes,
+    open_application,
+    scan_names,
+)
+
+if TYPE_CHECKING:
+    from pipeline.applications.generated_volumes import GeneratedVolumes
+    from pipeline.applications.inputs import InputScan
 
 log = logging.getLogger(__name__)
 
@@ -16,9 +37,8 @@ FAR = 6.0
 """Scales beyond are farther than the fitting scans lie from each other, in standard deviations."""
 
 
-@application("scans")
 def manipulate(
-    request: Request,
+    context: typer.Context,
     *,
     direction: Annotated[
         str, typer.Option(help="What to move towards: diagnosis:AD, or a column, age_years.")
@@ -46,21 +66,32 @@ def manipulate(
         ),
     ] = None,
     detail: Detail = False,
+    scans: Scans = None,
+    inputs: Inputs = None,
+    list_file: ListFile = None,
+    latents: Latents = None,
+    volumes: Volumes = None,
+    space: SpaceOption = "mni",
+    ae: Ae = None,
+    ldae: LdaeFolder = DEFAULT_LDAE,
+    out: Out,
+    steps: Steps = None,
+    sampler: SamplerName = None,
+    seed: Seed = 0,  # noqa: ARG001 (common to the applications; nothing is drawn here)
 ) -> None:
     """Move scans along a direction in y_sem space and keep their x_T. Scale 0 is the scan's own.
 
     Example: pipeline manipulate --direction diagnosis:AD --scale -3:3:7 --scan sub-001
     --latents data/latents.zarr --volumes data/volumes.zarr --out made
     """
-    names = request.scan_names()
+    names = scan_names(scans, inputs, list_file)
     given = _given(scale, published_scale)
     variant = f"along-{re.sub('[^A-Za-z0-9]+', '-', direction)}"
     from pipeline.models.artefact import check_artefact
     from pipeline.models.direction import find_direction
 
-    folder = request.options["ldae"]
-    ldae = check_artefact(folder, kind="ldae")
-    along = find_direction(directions, folder, direction, config=ldae)
+    config = check_artefact(ldae, kind="ldae")
+    along = find_direction(directions, ldae, direction, config=config)
     named = None if published_scale is None else given
     scales = given if named is None else tuple(along.from_published(s) for s in named)
     if not along.assumed_spread and max(map(abs, scales)) > FAR:
@@ -69,14 +100,29 @@ def manipulate(
             max(scales, key=abs),
             FAR,
         )
-    bench = request.open(*names, variant=f"{variant}_detail" if detail else variant)
+    application = open_application(
+        context.obj,
+        "manipulate",
+        names,
+        ae=ae,
+        ldae=ldae,
+        out=out,
+        steps=steps,
+        sampler=sampler,
+        latents=latents,
+        volumes=volumes,
+        space=space,
+        variant=f"{variant}_detail" if detail else variant,
+    )
     from pipeline.applications.manipulate import manipulate as apply
 
-    bench.run(
+    def manipulate_scan(scan: "InputScan") -> "GeneratedVolumes":
+        z_0, volume = scan.z_0, scan.encoder_volume
+        return apply(application.models, z_0, along, scales, volume=volume, named=named)
+
+    application.run(
         names,
-        lambda source: apply(
-            bench.models, source.z_0, along, scales, volume=source.seen, named=named
-        ),
+        manipulate_scan,
         detail=detail,
         scales=list(scales),
         direction={"name": direction, "sha256": along.digest},

@@ -1,4 +1,4 @@
-"""How messages name files: as seen from the working folder."""
+"""Paths in messages, relative to the working folder."""
 
 import re
 from pathlib import Path
@@ -23,8 +23,8 @@ def from_here(text: str) -> str:
     return re.sub(rf"(?<![\w/.~-]){re.escape(here)}/(?=\S)", "", text)
 
 
-def _stepped_back(found: re.Match[str]) -> str:
-    before, name = found["before"], found["name"]
+def _stepped_back(match: re.Match[str]) -> str:
+    before, name = match["before"], match["name"]
     if name == ".." or Path(before + name).is_symlink():
-        return found[0]
+        return match[0]
     return before

@@ -1,8 +1,8 @@
-"""Read params.yaml and --set overrides into validated parameters."""
+"""Read params.yaml and --set overrides into validated parameters, and write params.yaml."""
 
 import difflib
-import json
-import re
+import io
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,10 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap, CommentedSeq
+from ruamel.yaml.representer import RoundTripRepresenter
+from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
 from pipeline.runtime.files import write_atomic
 from schemas.changes import flattened
@@ -18,7 +22,7 @@ from schemas.params import Params
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe, and without a second value for a key, of which YAML takes the last silently."""
+    """A safe loader that refuses a key given twice; YAML would take the last value silently."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
@@ -162,27 +166,64 @@ def _known_keys(location: tuple[int | str, ...]) -> list[str]:
     return list(model.model_fields)
 
 
+class _Representer(RoundTripRepresenter):
+    """Writes what PyYAML reads back: `null`, not a blank, and 1.0e-06, for 1e-06 is text to it."""
+
+    def represent_none(self, _: None) -> Any:
+        return self.represent_scalar("tag:yaml.org,2002:null", "null")
+
+    def represent_number(self, value: float) -> Any:
+        text = repr(value)
+        if "." not in text:
+            text = text.replace("e", ".0e")
+        return self.represent_scalar("tag:yaml.org,2002:float", text)
+
+
+_Representer.add_representer(type(None), _Representer.represent_none)
+_Representer.add_representer(float, _Representer.represent_number)
+
+
 def write_params(params: Params, path: Path) -> None:
     """Write every parameter with its meaning as a comment."""
-    lines = [
-        "# Every parameter of the study; `pipeline COMMAND --set section.key=value` overrides."
-    ]
-    for name, section in params:
-        lines += ["", f"{name}:", *_section_lines(section, "  ")]
-    write_atomic(path, "\n".join(lines) + "\n")
+    document = _commented(params, indent=0)
+    document.yaml_set_start_comment(
+        "Every parameter of the study; `pipeline COMMAND --set section.key=value` overrides."
+    )
+    for name in document:
+        document.yaml_set_comment_before_after_key(name, before="\n")
+    yaml_writer = YAML()
+    yaml_writer.Representer = _Representer
+    yaml_writer.width = sys.maxsize
+    text = io.StringIO()
+    yaml_writer.dump(document, text)
+    write_atomic(path, text.getvalue())
 
 
-def _section_lines(section: BaseModel, indent: str) -> list[str]:
-    lines = []
+def _commented(section: BaseModel, *, indent: int) -> CommentedMap:
+    """Return a section for ruamel, the description of every field as a comment above it."""
+    values, commented = section.model_dump(mode="json"), CommentedMap()
     for name, field in type(section).model_fields.items():
         value = getattr(section, name)
-        if field.description:
-            lines.append(f"{indent}# {' '.join(field.description.split())}")
         if isinstance(value, BaseModel):
-            lines += [f"{indent}{name}:", *_section_lines(value, indent + "  ")]
+            commented[name] = _commented(value, indent=indent + 2)
         else:
-            plain = section.model_dump(mode="json", include={name})[name]
-            # YAML 1.1 reads 1e-06 as text; with a point it is a number.
-            text = re.sub(r"\b(\d+)e", r"\1.0e", json.dumps(plain))
-            lines.append(f"{indent}{name}: {text}")
-    return lines
+            commented[name] = _on_one_line(values[name])
+        if field.description:
+            meaning = " ".join(field.description.split())
+            commented.yaml_set_comment_before_after_key(name, before=meaning, indent=indent)
+    return commented
+
+
+def _on_one_line(value: Any) -> Any:
+    """Return a value for ruamel: texts in double quotes, lists and mappings within their line."""
+    if isinstance(value, str):
+        return DoubleQuotedScalarString(value)
+    items: CommentedSeq | CommentedMap
+    if isinstance(value, list):
+        items = CommentedSeq(_on_one_line(item) for item in value)
+    elif isinstance(value, dict):
+        items = CommentedMap({_on_one_line(key): _on_one_line(v) for key, v in value.items()})
+    else:
+        return value
+    items.fa.set_flow_style()
+    return items

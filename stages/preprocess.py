@@ -9,7 +9,7 @@ from stages.common_options import Settings
 
 
 def preprocess(
-    settings: Settings,
+    context: typer.Context,
     *,
     manifest: Annotated[Path, typer.Option(help="manifest.csv of the cohort stage.")],
     out: Annotated[Path, typer.Option(help="volumes.zarr to write.")],
@@ -28,6 +28,7 @@ def preprocess(
     Example: pipeline preprocess --manifest data/cohort/manifest.csv --out data/volumes.zarr
     --qc data/qc.csv --quarantine data/quarantine.csv
     """
+    settings: Settings = context.obj
     from pipeline.workers.fork_server import start_fork_server
 
     if settings.workers != 1 and settings.scheduler is None:

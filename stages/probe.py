@@ -1,4 +1,4 @@
-"""Stage 8: what probes find in y_sem, and in what it must beat."""
+"""Stage 8: fit probes on y_sem, and on the baselines that it must beat."""
 
 from pathlib import Path
 from typing import Annotated
@@ -9,7 +9,7 @@ from stages.common_options import Settings
 
 
 def probe(
-    settings: Settings,
+    context: typer.Context,
     *,
     manifest: Annotated[Path, typer.Option(help="manifest.csv with labels and split.")],
     semantics: Annotated[Path, typer.Option(help="semantics.zarr of the embed stage.")],
@@ -39,6 +39,7 @@ def probe(
     Example: pipeline probe --manifest data/cohort/manifest.csv --semantics data/semantics.zarr
     --latents data/latents.zarr --volumes data/volumes.zarr --ldae models/ldae --out reports/probe
     """
+    settings: Settings = context.obj
     if apply is not None:
         _apply(settings, apply, manifest=manifest, semantics=semantics, out=out)
         return
@@ -51,12 +52,12 @@ def probe(
     from pipeline.probes.protocols import FIT_SPLITS, fit_probes
     from pipeline.probes.readouts import readouts_of
     from pipeline.probes.rivals import read_rivals
-    from pipeline.report.headline import read_headline
     from pipeline.runtime.files import write_json, write_parquet
     from pipeline.stores.latents import open_latents
     from pipeline.stores.open_store import OpenStore
     from pipeline.stores.provenance import check_same_scans
     from pipeline.stores.volumes import open_volumes
+    from stages.headline import read_headline
 
     params = settings.params().probe
     digests = OpenStore(semantics, kind="semantics").attributes.digests
@@ -80,7 +81,7 @@ def probe(
     heads |= unscaled
     results = fit_probes(features, table, params, heads=heads)
     results.remarks |= {f"rivals/{name}": line for name, line in lines.items()}
-    write_json(out / "metrics.json", results.document())
+    write_json(out / "metrics.json", results.document().model_dump())
     write_parquet(out / "predictions.parquet", results.predictions)
     write_directions(
         out / "directions.json",
@@ -100,10 +101,10 @@ def _apply(settings: Settings, path: Path, *, manifest: Path, semantics: Path, o
     from pipeline.cohort.manifest import read_manifest
     from pipeline.probes.applied import apply_probes, write_known_spread
     from pipeline.probes.features import semantic_table
-    from pipeline.report.headline import read_headline
     from pipeline.runtime.files import write_atomic, write_json, write_parquet
     from pipeline.runtime.progress import counted
     from pipeline.stores.open_store import OpenStore
+    from stages.headline import read_headline
 
     store = OpenStore(semantics, kind="semantics")
     table = semantic_table(store, read_manifest(manifest))
@@ -115,7 +116,8 @@ def _apply(settings: Settings, path: Path, *, manifest: Path, semantics: Path, o
         settings.params().probe,
         ldae_digest=str(store.attributes.digests["ldae"]),
     )
-    write_json(out / "metrics.json", applied.results.document() | {"applied": str(path)})
+    metrics = applied.results.document().model_copy(update={"applied": str(path)})
+    write_json(out / "metrics.json", metrics.model_dump())
     write_parquet(out / "predictions.parquet", applied.results.predictions)
     write_atomic(out / "scores.csv", applied.scores.to_csv(index=False))
     for target in write_known_spread(path, applied.scores, out):

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def qc(
-    settings: Settings,
+    context: typer.Context,
     *,
     table: Annotated[Path, typer.Option(help="QC table of the preprocess stage.")] = Path(
         "data/qc.csv"
@@ -42,6 +42,7 @@ def qc(
 
     Example: pipeline qc --table data/qc.csv --mark sub-01_ses-02=fail:"motion"
     """
+    settings: Settings = context.obj
     from pipeline.preprocessing.contact_sheets import draw_sheets
     from pipeline.preprocessing.qc_overrides import check_known, read_overrides, write_overrides
     from pipeline.preprocessing.qc_summary import read_qc, summary_lines
@@ -50,9 +51,9 @@ def qc(
     scans = read_qc(table)
     overrides = read_overrides(overrides_csv)
     if mark or unmark:
-        made = dict(_parse(text) for text in mark or [])
-        check_known([*made, *(unmark or [])], scans.index, where=str(table))
-        overrides |= made
+        decisions = dict(_parse(text) for text in mark or [])
+        check_known([*decisions, *(unmark or [])], scans.index, where=str(table))
+        overrides |= decisions
         overrides = {k: v for k, v in overrides.items() if k not in (unmark or [])}
         write_overrides(overrides_csv, overrides)
         typer.echo(f"{overrides_csv}: {len(overrides)} scans set by hand")

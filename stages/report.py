@@ -1,4 +1,4 @@
-"""Stage 10: one self-contained HTML page of everything."""
+"""Stage 10: write the report, one self-contained HTML page."""
 
 from pathlib import Path
 from typing import Annotated
@@ -9,7 +9,7 @@ from stages.common_options import Settings
 
 
 def report(
-    settings: Settings,
+    context: typer.Context,
     *,
     manifest: Annotated[Path, typer.Option(help="manifest.csv.")],
     out: Annotated[Path, typer.Option(help="HTML file to write; figures go beside it.")],
@@ -25,11 +25,12 @@ def report(
     Example: pipeline report --manifest data/cohort/manifest.csv --evaluate reports/evaluate
     --probe reports/probe --out reports/report.html
     """
+    settings: Settings = context.obj
     from pipeline.report.context import load_context
-    from pipeline.report.headline import read_headline
     from pipeline.report.render import render_report
+    from stages.headline import read_headline
 
-    context = load_context(
+    study = load_context(
         params=settings.params(),
         manifest=manifest,
         qc=qc,
@@ -39,7 +40,7 @@ def report(
         evaluate=evaluate,
         probe=probe,
     )
-    render_report(context, out)
+    render_report(study, out)
     for line in read_headline(evaluate=evaluate, probe=probe):
         typer.echo(line)
     typer.echo(f"report: {out}")

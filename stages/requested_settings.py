@@ -1,13 +1,11 @@
-"""What a user set by hand is done, or refused or told with the reason."""
+"""Options given by hand: refuse a value that cannot be applied, warn of an unused one."""
 
 import logging
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from schemas.changes import flattened
 from schemas.errors import ParamsError
-from schemas.grid import times
 
 if TYPE_CHECKING:
     from schemas.grid import Grid
@@ -50,7 +48,7 @@ SCHEDULED = {"preprocess", "encode"}
 """Commands that dask workers can take over."""
 
 
-def tell_unread(settings: "Settings", command: str) -> None:
+def warn_unread(settings: "Settings", command: str) -> None:
     """Warn of options and parameters given by hand that play no part in a command."""
     shown = command.replace("_", "-")
     read = READS.get(command)
@@ -80,18 +78,18 @@ def refuse_set(settings: "Settings", section: str, reason: str) -> None:
 
 
 def refuse_other(
-    settings: "Settings", section: str, made: Mapping[str, Any], *, where: str, but: set[str]
+    settings: "Settings", section: str, recorded: Mapping[str, Any], *, where: str, but: set[str]
 ) -> None:
-    """Refuse a parameter given with --set where something was made with another value of it.
+    """Refuse a parameter given with --set that differs from the one that a store was made with.
 
-    `made` is the section as it was then; keys of the section in `but` may differ.
+    `recorded` is the section that the store records; keys of the section in `but` may differ.
 
     Raises
     ------
     ParamsError
         Naming the parameter and both values.
     """
-    before = flattened(made)
+    before = flattened(recorded)
     for key, value in settings.set_by_hand().items():
         name = key.removeprefix(f"{section}.")
         if name == key or name.split(".")[0] in but or name not in before:
@@ -105,13 +103,15 @@ def refuse_other(
 
 
 def refuse_grid(settings: "Settings", grid: "Grid") -> None:
-    """Refuse a grid given with --set that is not the models' own, onto which images are brought.
+    """Refuse a grid given with --set other than that of the models, which images are resampled to.
 
     Raises
     ------
     ParamsError
         Naming the models' grid.
     """
+    from schemas.grid import times
+
     asked = {key for key in settings.set_by_hand() if key.startswith("preprocess.grid.")}
     if not asked:
         return
@@ -124,40 +124,10 @@ def refuse_grid(settings: "Settings", grid: "Grid") -> None:
 
 
 def is_given(params: "Params", key: str) -> bool:
-    """Tell whether a parameter was given, by a file or by --set, and is no default."""
+    """Return whether a parameter was given, by a file or by --set, and is no default."""
     values: Any = params
     for name in key.split("."):
         if name not in values.model_fields_set:
             return False
         values = getattr(values, name)
     return True
-
-
-def chosen_autoencoder(settings: "Settings", ae: Path | None) -> tuple[Path, str]:
-    """Return the folder of the autoencoder to use, and in words which it is.
-
-    --ae, else what --set autoencoder.* names, else that of the study, else what the parameters
-    name: by default the bundled one.
-
-    Raises
-    ------
-    ParamsError
-        If two are given, or the one to be trained is not there yet.
-    """
-    from pipeline.models.bundled import STUDY, bundled_autoencoder, find_autoencoder
-
-    if ae is not None:
-        refuse_set(settings, "autoencoder", f"--ae {ae} is given too; leave one of the two out")
-        return find_autoencoder(ae)
-    chosen = settings.params().autoencoder
-    by_hand = any(key.startswith("autoencoder.") for key in settings.set_by_hand())
-    if (STUDY / "config.json").is_file() and (not by_hand or chosen.source == "train"):
-        return find_autoencoder(None)
-    if chosen.path is not None:
-        return chosen.path, f"{chosen.path}"
-    if chosen.source == "train":
-        raise ParamsError(
-            f"autoencoder.source: train, and there is none in {STUDY} yet; run `pipeline train-ae`,"
-            " or give --ae FOLDER"
-        )
-    return bundled_autoencoder(), "the one bundled with the package"

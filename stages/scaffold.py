@@ -1,4 +1,4 @@
-"""Templates of a study: the repository's own dvc.yaml and presets, carried by the wheel."""
+"""Write a study folder from templates: dvc.yaml and presets, of the wheel or the repository."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +24,7 @@ OVERRIDES = "qc_overrides.csv"
 
 @dataclass(frozen=True, slots=True)
 class Scaffolded:
-    """What a new study was found to be."""
+    """A new study: the scans of its input, and what to tell the user."""
 
     scans: "pd.DataFrame | None"
     """The manifest that the input gives; None without an input."""
@@ -69,7 +69,7 @@ def scaffold(
     for name in STUDY_FILES:
         if (study / name).exists() and not force:
             raise ContractError(f"{study / name}: exists; add --force to overwrite it")
-    watched = found = None
+    watched = manifest = None
     if input_path is not None:
         from pipeline.cohort.ingest import build_manifest, detect_source
 
@@ -78,32 +78,32 @@ def scaffold(
         overrides = [f"cohort.source={source}", f"cohort.input={watched}", *overrides]
     params = load_params(preset_file(preset), overrides)
     if input_path is not None and params.cohort.source != "phantom":
-        found = build_manifest(params.cohort, input_path=input_path, dry_run=True)[0]
+        manifest = build_manifest(params.cohort, input_path=input_path, dry_run=True)[0]
     with writing_to(study):
         study.mkdir(parents=True, exist_ok=True)
     write_params(params, study / "params.yaml")
     _write_dvc(study / "dvc.yaml", watched)
     if not (study / OVERRIDES).exists():
         write_atomic(study / OVERRIDES, ",".join(OVERRIDE_COLUMNS) + "\n")
-    return Scaffolded(found, connect(study, params.cohort.input))
+    return Scaffolded(manifest, connect(study, params.cohort.input))
 
 
 def is_study(folder: Path) -> bool:
-    """Tell whether a folder holds a study already."""
+    """Return whether a folder holds a study already."""
     return all((folder / name).is_file() for name in STUDY_FILES)
 
 
-def label_hint(found: "pd.DataFrame", params: Params) -> str | None:
+def label_hint(manifest: "pd.DataFrame", params: Params) -> str | None:
     """Return what to change where the study's diagnoses are others than those compared."""
     compared = params.probe.classification.get("diagnosis")
-    people = found.dropna(subset="diagnosis").astype({"diagnosis": str})
+    people = manifest.dropna(subset="diagnosis").astype({"diagnosis": str})
     values = people.groupby("diagnosis")["subject_id"].nunique()
     values = values.sort_values(ascending=False, kind="stable")
     direction = params.evaluate.manipulation.direction
     if values.empty and direction.startswith("diagnosis:"):
         told = f"no diagnosis in the input, and manipulation would move along {direction}"
         others = {"age_years": "age_years", "sex": "sex:M"}
-        usable = {"age_years": found["age_years"].notna(), "sex": found["sex"] == "M"}
+        usable = {"age_years": manifest["age_years"].notna(), "sex": manifest["sex"] == "M"}
         known = [way for label, way in others.items() if usable[label].any()]
         if not known:
             return f"{told}: it will be left out, as will probes, until a table names labels"

@@ -9,7 +9,7 @@ from stages.common_options import Settings
 
 
 def train_ae(
-    settings: Settings,
+    context: typer.Context,
     *,
     manifest: Annotated[Path, typer.Option(help="manifest.csv of the cohort stage.")],
     volumes: Annotated[Path, typer.Option(help="volumes.zarr of the preprocess stage.")],
@@ -20,6 +20,7 @@ def train_ae(
     Example: pipeline train-ae --manifest data/cohort/manifest.csv --volumes data/volumes.zarr
     --out models/ae
     """
+    settings: Settings = context.obj
     from pipeline.models.bundled import adopt_autoencoder, bundled_autoencoder, load_start
     from pipeline.stores.volumes import open_volumes
     from stages.requested_settings import refuse_set

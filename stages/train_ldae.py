@@ -9,7 +9,7 @@ from stages.common_options import Settings
 
 
 def train_ldae(
-    settings: Settings,
+    context: typer.Context,
     *,
     latents: Annotated[Path, typer.Option(help="latents.zarr of the encode stage.")],
     out: Annotated[Path, typer.Option(help="Model folder to write.")],
@@ -33,6 +33,7 @@ def train_ldae(
 
     Example: pipeline train-ldae --latents data/latents.zarr --out models/ldae
     """
+    settings: Settings = context.obj
     from pipeline.cohort.scan_splits import split_of_store
     from pipeline.models.frozen import load_autoencoder, load_diffusion
     from pipeline.stores.latents import open_latents

@@ -9,7 +9,7 @@ from stages.common_options import Settings
 
 
 def train_ldm(
-    settings: Settings,
+    context: typer.Context,
     *,
     latents: Annotated[Path, typer.Option(help="latents.zarr of the encode stage.")],
     out: Annotated[Path, typer.Option(help="Model folder to write.")],
@@ -26,6 +26,7 @@ def train_ldm(
     Example: pipeline train-ldm --latents data/latents.zarr --manifest data/cohort/manifest.csv
     --out models/ldm
     """
+    settings: Settings = context.obj
     from pipeline.cohort.scan_splits import split_of_store
     from pipeline.models.frozen import load_autoencoder
     from pipeline.stores.latents import open_latents

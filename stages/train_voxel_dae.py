@@ -9,7 +9,7 @@ from stages.common_options import Settings
 
 
 def train_voxel_dae(
-    settings: Settings,
+    context: typer.Context,
     *,
     volumes: Annotated[Path, typer.Option(help="volumes.zarr of the preprocess stage.")],
     out: Annotated[Path, typer.Option(help="Model folder to write; stage 1 goes beside it.")],
@@ -23,6 +23,7 @@ def train_voxel_dae(
     Example: pipeline train-voxel-dae --volumes data/volumes.zarr
     --manifest data/cohort/manifest.csv --out models/voxel-dae
     """
+    settings: Settings = context.obj
     from pipeline.cohort.scan_splits import split_of_store
     from pipeline.models.frozen import load_diffusion
     from pipeline.training.latent_diffusion import train_denoiser, train_ldae

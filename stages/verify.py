@@ -9,7 +9,7 @@ from stages.common_options import Settings
 
 
 def verify(
-    settings: Settings,
+    context: typer.Context,
     *,
     store: Annotated[Path, typer.Argument(help="Any store of this project.")],
     repair: Annotated[
@@ -30,6 +30,7 @@ def verify(
 
     Example: pipeline verify data/latents.zarr --repair --volumes data/volumes.zarr --ae models/ae
     """
+    settings: Settings = context.obj
     from pipeline.stores.open_store import RecordError
     from pipeline.stores.verify import verify_store
 
@@ -62,7 +63,7 @@ def _repair(settings: Settings, store: Path, volumes: Path | None, ae: Path | No
     from pipeline.encoding.repair import repair_latents
     from pipeline.models.frozen import for_volumes, load_autoencoder
     from pipeline.stores.volumes import open_volumes
-    from stages.requested_settings import chosen_autoencoder
+    from stages.chosen_autoencoder import chosen_autoencoder
 
     devices = settings.devices()
     opened = open_volumes(volumes)

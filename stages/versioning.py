@@ -1,4 +1,4 @@
-"""A study and git: how DVC is set up, and what commits leave out."""
+"""A study under git: set DVC up, and write what commits leave out."""
 
 import configparser
 import os
@@ -55,17 +55,17 @@ class GitTree:
 def git_tree(study: Path) -> GitTree:
     """Return the git work tree that a study lies in: checkout, worktree or submodule."""
     try:
-        found = _git(study, "rev-parse", "--is-inside-work-tree", "--show-toplevel")
+        answer = _git(study, "rev-parse", "--is-inside-work-tree", "--show-toplevel")
     except FileNotFoundError:
         around = any((folder / ".git").exists() for folder in (study, *study.resolve().parents))
         return GitTree(None, "the program git is not installed" if around else "")
-    if found.returncode:
-        refused = "not a git repository" not in found.stderr
-        reason = next(iter(found.stderr.strip().splitlines()), "git failed")
+    if answer.returncode:
+        refused = "not a git repository" not in answer.stderr
+        reason = next(iter(answer.stderr.strip().splitlines()), "git failed")
         # --show-toplevel fails within .git itself, where no work tree is.
         inside_git_folder = "must be run in a work tree" in reason
         return GitTree(None, reason if refused and not inside_git_folder else "")
-    root = Path(found.stdout.splitlines()[1])
+    root = Path(answer.stdout.splitlines()[1])
     if _git(study, "check-ignore", "--quiet", "--no-index", ".").returncode == 0:
         return GitTree(None, f"git of {root} ignores this folder")
     return GitTree(root)
@@ -100,20 +100,20 @@ def connect(study: Path, data: Path | None) -> list[str]:
 
 
 def needs_connecting(study: Path) -> bool:
-    """Tell whether git came to, or went from, a study since DVC was set up in it."""
+    """Return whether a study came under git, or left it, since DVC was set up in it."""
     without = _without_git(study)
     return without is not None and without != (git_tree(study).root is None)
 
 
 def put_lines(path: Path, header: str, lines: "list[str] | tuple[str, ...]") -> None:
     """Write our lines beneath their header into a file; every other line stays where it is."""
-    found = path.read_text().splitlines() if path.is_file() else []
-    if header in found:
-        place = found.index(header)
-        before = found[:place]
-        after = [line for line in found[place + 1 :] if line not in lines]
+    existing = path.read_text().splitlines() if path.is_file() else []
+    if header in existing:
+        place = existing.index(header)
+        before = existing[:place]
+        after = [line for line in existing[place + 1 :] if line not in lines]
     else:
-        before, after = found, []
+        before, after = existing, []
     write_atomic(path, "\n".join([*before, header, *lines, *after]) + "\n")
 
 
@@ -145,7 +145,7 @@ def _subfolder(study: Path, root: Path) -> list[str]:
 
 
 def _without_git(study: Path) -> bool | None:
-    """Tell whether DVC was set up without git; None where it was not set up."""
+    """Return whether DVC was set up without git; None where it was not set up."""
     config = configparser.ConfigParser(strict=False, interpolation=None)
     try:
         config.read_string((study / ".dvc" / "config").read_text())
@@ -162,15 +162,15 @@ def _git(folder: Path, *words: str) -> "subprocess.CompletedProcess[str]":
 
 
 def _dvc(study: Path, *words: str) -> None:
-    made = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-m", "dvc", *words],
         cwd=study,
         capture_output=True,
         text=True,
         check=False,
     )
-    if made.returncode:
-        why = (made.stderr or made.stdout).strip().splitlines()
+    if result.returncode:
+        why = (result.stderr or result.stdout).strip().splitlines()
         raise ContractError(
             f"{study}: `dvc {' '.join(words)}` failed: {why[0] if why else 'without a word'}"
         )

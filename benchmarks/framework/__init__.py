@@ -1,0 +1,1 @@
+"""Run rows in fresh processes, compare ways side by side, and write tables."""

@@ -75,7 +75,9 @@ def measure_stage_1(folder: Path) -> Measurement:  # noqa: ARG001
 
     def batch_of() -> tuple[torch.Tensor, torch.Tensor]:
         index = torch.randint(0, len(ids), (BATCH,))
-        return latents.draw(index, generator=generator), torch.rand(BATCH, device=device) * 999
+        return latents.sample_posterior(index, generator=generator), torch.rand(
+            BATCH, device=device
+        ) * 999
 
     def loss(net: nn.Module) -> torch.Tensor:
         x, t = batch_of()

@@ -54,7 +54,7 @@ def measure_batch(folder: Path) -> Measurement:
             ),
             ours: lambda: exhaust(map(latents.take_mean, batches)),
             "fresh posterior draws, resident store": lambda: exhaust(
-                latents.draw(index, generator=generator) for index in batches
+                latents.sample_posterior(index, generator=generator) for index in batches
             ),
         },
         rounds=9,

@@ -1,0 +1,1 @@
+"""Programs that measure one thing at length: `python -m benchmarks.studies.NAME`."""

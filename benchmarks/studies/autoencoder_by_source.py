@@ -17,7 +17,7 @@ import pandas as pd
 import torch
 
 from pipeline.cohort.manifest import read_manifest
-from pipeline.evaluation.autoencoder import AeJudge, evaluate_autoencoder
+from pipeline.evaluation.autoencoder import AutoencoderScorer, evaluate_autoencoder
 from pipeline.metrics.intervals import mean_interval
 from pipeline.models.bundled import bundled_autoencoder
 from pipeline.models.frozen import load_autoencoder, on_grid
@@ -57,7 +57,7 @@ def judge(unseen: pd.DataFrame, volumes: VolumeStore) -> pd.DataFrame:
     """Return a row a scan: its source, and the figures of `pipeline evaluate --what ae`."""
     device = torch.device("cpu")
     autoencoder = load_autoencoder(bundled_autoencoder(), device=device)
-    judged = AeJudge(
+    judged = AutoencoderScorer(
         autoencoder=on_grid(autoencoder, volumes.attributes.grid), volumes=volumes, device=device
     )
     params = EvaluateParams(max_scans=len(unseen))

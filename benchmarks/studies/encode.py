@@ -210,7 +210,7 @@ def loading(folder: Path, count: int = 64) -> str:
             ),
             "posterior means of resident latents": lambda: exhaust(map(latents.take_mean, batches)),
             "fresh posterior draws of resident latents": lambda: exhaust(
-                latents.draw(i, generator=generator) for i in batches
+                latents.sample_posterior(i, generator=generator) for i in batches
             ),
         },
         rounds=9,

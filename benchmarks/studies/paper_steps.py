@@ -19,8 +19,9 @@ import torch
 from benchmarks.framework.harness import machine
 from pipeline.models.ldae import build_diffusion, build_ldae, encoder_config, unet_config
 from pipeline.stores.latents import Latents
+from pipeline.training.latent_batches import LatentData
 from pipeline.training.latent_modules import DenoiserModule, LatentModule, SemanticModule
-from pipeline.training.lightning_run import fit
+from pipeline.training.lightning_run import run_training
 from pipeline.training.plan import Plan
 from schemas.params import Params
 from stages.params_file import load_params
@@ -43,12 +44,14 @@ def module_of(stage: int, params: Params) -> LatentModule:
     }
     if stage == 1:
         diffusion = build_diffusion(config)
-        return DenoiserModule(diffusion.denoiser, params.train_ldm, diffusion, splits, "sample")
+        return DenoiserModule(
+            diffusion.denoiser, params.train_ldm, LatentData(diffusion, splits, "sample")
+        )
     config["encoder"] = encoder_config(params.train_ldae.encoder, latent_shape=LATENT)
     ldae = build_ldae(config)
     ldae.diffusion.requires_grad_(False).eval()
     net = torch.nn.ModuleDict({"encoder": ldae.encoder, "estimator": ldae.estimator})
-    return SemanticModule(net, params.train_ldae, ldae.diffusion, splits, "sample")
+    return SemanticModule(net, params.train_ldae, LatentData(ldae.diffusion, splits, "sample"))
 
 
 def main() -> None:
@@ -65,7 +68,9 @@ def main() -> None:
     trained = sum(p.numel() for p in module.net.parameters())
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        fit(module, Path(folder) / "model", plan=Plan("x", {}, {}), device=torch.device("cpu"))
+        run_training(
+            module, Path(folder) / "model", plan=Plan("x", {}, {}), device=torch.device("cpu")
+        )
     seconds = time.perf_counter() - started
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     line = (

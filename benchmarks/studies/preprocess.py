@@ -27,6 +27,7 @@ from isal import igzip
 from scipy import ndimage
 
 from benchmarks.framework.harness import machine, race, table
+from pipeline.imaging.atlas.mni152 import grid_affine, load_template
 from pipeline.imaging.bias import correct_bias
 from pipeline.imaging.brain import deepbet_mask
 from pipeline.imaging.geometry import bounding_box, crop_affine, resample_masked, to_ras
@@ -34,7 +35,6 @@ from pipeline.imaging.header import zooms_of
 from pipeline.imaging.preprocess_scan import preprocess_scan
 from pipeline.imaging.read import read_scan
 from pipeline.imaging.register import correlation, register, template_grid
-from pipeline.imaging.template import grid_affine, load_template
 from pipeline.preprocessing.qc_table import STEPS
 from schemas.grid import GridParams
 from schemas.params import PreprocessParams

@@ -1,1 +1,1 @@
-"""The trained LDAE at work: reconstruct, vary, generate, manipulate, interpolate."""
+"""Use a trained LDAE: reconstruct, vary, generate, manipulate, interpolate; NIfTI files out."""

@@ -1,4 +1,4 @@
-"""New brains: from noise alone, or with y_sem drawn from what the training scans have."""
+"""New brains: from noise alone, or with y_sem sampled from a prior over training scans."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +9,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.applications.generated_volumes import Outcome
+from pipeline.applications.generated_volumes import GeneratedVolumes
 from pipeline.cohort.manifest import read_manifest
 from pipeline.models.inference import LdaeInference
 from pipeline.runtime.digests import digest_of, seed_from
@@ -36,7 +36,7 @@ class GaussianPrior:
         """Return the sha256 of its numbers."""
         return digest_of([self.mean.tolist(), self.factor.tolist()])
 
-    def draw(self, *names: object) -> Float[Tensor, "1 D"]:
+    def sample(self, *names: object) -> Float[Tensor, "1 D"]:
         """Return one y_sem that depends on the names alone."""
         noise = np.random.default_rng(seed_from("y_sem", *names)).standard_normal(len(self.mean))
         return torch.from_numpy(self.mean + self.factor @ noise).float()[None]
@@ -78,30 +78,45 @@ def prior_of(semantics: Path, manifest: Path, models: LdaeInference) -> Gaussian
     return fit_prior(store.read("y_sem")[rows])
 
 
+@dataclass(frozen=True, kw_only=True)
+class NewBrains(GeneratedVolumes):
+    """Volumes of random x_T, and of random y_sem where there is a prior."""
+
+    models: LdaeInference
+    seed: int
+    prior: GaussianPrior | None
+
+    def generate(self, rows: slice) -> Float[Tensor, "B X Y Z"]:
+        """Sample codes of these brains and decode them."""
+        numbers = range(1, len(self.labels) + 1)[rows]
+        x_T = torch.cat([self.models.random_noise(self.seed, "generate", k) for k in numbers])
+        y_sem = None
+        if self.prior is not None:
+            codes = [self.prior.sample(self.seed, "generate", k) for k in numbers]
+            y_sem = torch.cat(codes).to(self.models.device)
+        return self.models.decode(self.models.sample(y_sem, x_T))
+
+
 def generate(
     models: LdaeInference, *, count: int, seed: int, prior: GaussianPrior | None
-) -> Outcome:
+) -> GeneratedVolumes:
     """Return `count` volumes; brain k depends on (seed, k) alone.
 
-    Without a prior the denoiser makes them (latent diffusion, unconditional); with one, the LDAE
-    does, from y_sem drawn from the prior and random x_T.
+    Without a prior they are the denoiser's (latent diffusion, unconditional); with one, the LDAE's,
+    of y_sem sampled from the prior and random x_T.
     """
-
-    def make(rows: slice) -> Tensor:
-        draws = range(1, count + 1)[rows]
-        x_T = torch.cat([models.random_noise(seed, "generate", k) for k in draws])
-        y_sem = None
-        if prior is not None:
-            drawn = [prior.draw(seed, "generate", k) for k in draws]
-            y_sem = torch.cat(drawn).to(models.device)
-        return models.decode(models.sample(y_sem, x_T))
-
-    how = (
+    method = (
         "unconditional latent diffusion: the denoiser alone, no y_sem"
         if prior is None
         else "LDAE with y_sem drawn from a Gaussian (Ledoit-Wolf covariance) fitted to"
         f" {prior.num_scans} training scans"
     )
-    record = {"x_T": "random", "method": how, "seed": seed}
-    labels = [f"generate-{k}" for k in range(1, count + 1)]
-    return Outcome(make, labels, [{"draw": k} for k in range(1, count + 1)], record)
+    numbers = range(1, count + 1)
+    return NewBrains(
+        models=models,
+        seed=seed,
+        prior=prior,
+        labels=[f"generate-{k}" for k in numbers],
+        details=[{"draw": k} for k in numbers],
+        record={"x_T": "random", "method": method, "seed": seed},
+    )

@@ -1,4 +1,4 @@
-"""A scan to work on: out of the stores, or a new image taken through the same chain."""
+"""Open a scan: one of the stores, or a new image preprocessed and encoded in the same way."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.applications.scan_names import stem_of
+from pipeline.imaging.atlas.mni152 import grid_affine, mni_grid
 from pipeline.imaging.bias import BiasField
 from pipeline.imaging.geometry import straight_grid
-from pipeline.imaging.template import grid_affine, mni_grid
 from pipeline.models.frozen import intensity_rule
 from pipeline.models.inference import LdaeInference
 from pipeline.runtime.digests import digest_image, digest_of
@@ -33,7 +33,7 @@ SAME_ZOOMS = 1e-3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NativeSpace:
-    """How a scan came onto the grid, so that it can go back."""
+    """The transform from a scan's own space to the grid, and its intensities, to go back."""
 
     native_to_mni: NDArray[np.float64]
     """(4, 4): native world to MNI152 world (mm)."""
@@ -48,8 +48,8 @@ class NativeSpace:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Source:
-    """One scan, ready to be worked on."""
+class InputScan:
+    """One scan: its latent, and its volume and native space where they are known."""
 
     scan_id: str
     z_0: Float[Tensor, "1 C X Y Z"]
@@ -63,21 +63,20 @@ class Source:
     """The image, where it was read just now."""
 
     @property
-    def seen(self) -> Float[Tensor, "1 X Y Z"] | None:
+    def encoder_volume(self) -> Float[Tensor, "1 X Y Z"] | None:
         """Return the volume for a semantic encoder that reads volumes."""
         return None if self.volume is None else torch.from_numpy(self.volume)[None]
 
 
-def seen_by(*sources: Source) -> Float[Tensor, "B X Y Z"] | None:
+def encoder_volumes(*scans: InputScan) -> Float[Tensor, "B X Y Z"] | None:
     """Return the volumes of scans for a semantic encoder that reads them, if all have one."""
-    seen = [source.seen for source in sources]
-    known = [volume for volume in seen if volume is not None]
-    return torch.cat(known) if len(known) == len(seen) else None
+    volumes = [scan.encoder_volume for scan in scans if scan.encoder_volume is not None]
+    return torch.cat(volumes) if len(volumes) == len(scans) else None
 
 
-def source_from_store(
+def scan_from_store(
     scan_id: str, models: LdaeInference, latents: LatentStore, volumes: VolumeStore | None
-) -> Source:
+) -> InputScan:
     """Return a scan of the stores. Without `volumes` it has no way back to native space.
 
     Raises
@@ -108,13 +107,13 @@ def source_from_store(
                 bias=bias if volumes.has_bias else None,
             )
     record = identity_in_store(scan_id, latents, volumes)
-    return Source(scan_id=scan_id, z_0=z_0, volume=volume, native=native, record=record)
+    return InputScan(scan_id=scan_id, z_0=z_0, volume=volume, native=native, record=record)
 
 
 def identity_in_store(
     scan_id: str, latents: LatentStore, volumes: VolumeStore | None
 ) -> dict[str, Any]:
-    """Return what tells a scan of the stores, and its state, from every other."""
+    """Return the record of a scan of the stores: its origin and fingerprint."""
     return {
         "kind": "store",
         "latents": str(latents.path),
@@ -124,7 +123,7 @@ def identity_in_store(
 
 
 def identity_of_file(path: Path, params: PreprocessParams) -> dict[str, Any]:
-    """Return what tells an image file, and how it is preprocessed, from every other."""
+    """Return the record of an image file: its digest, and how it is preprocessed."""
     return {
         "kind": "file",
         "path": str(path),
@@ -152,7 +151,7 @@ def check_latents(latents: LatentStore, models: LdaeInference) -> None:
         )
 
 
-def source_from_file(path: Path, models: LdaeInference, params: PreprocessParams) -> Source:
+def scan_from_file(path: Path, models: LdaeInference, params: PreprocessParams) -> InputScan:
     """Return a new image, preprocessed and encoded as the scans of the stores were.
 
     Raises
@@ -176,7 +175,7 @@ def source_from_file(path: Path, models: LdaeInference, params: PreprocessParams
             " `pipeline preprocess` for its thresholds"
         )
     volume = unit_interval(scan.volume)
-    return Source(
+    return InputScan(
         scan_id=stem_of(path),
         z_0=models.encode(torch.from_numpy(volume)[None]),
         volume=volume,
@@ -187,7 +186,7 @@ def source_from_file(path: Path, models: LdaeInference, params: PreprocessParams
 
 
 def native_space_of(scan: "PreprocessedScan") -> NativeSpace:
-    """Return the way back of a scan that was preprocessed just now."""
+    """Return the native space of a scan that was preprocessed just now."""
     return NativeSpace(
         native_to_mni=scan.native_to_mni,
         native_affine=scan.native_affine,
@@ -204,7 +203,7 @@ def preprocessing_for(
     volumes: VolumeStore | None,
     latents: LatentStore | None,
 ) -> PreprocessParams:
-    """Return how a new image must be preprocessed to be like those of the stores.
+    """Return the preprocessing of a new image that makes it like those of the stores.
 
     The volume store's own parameters where it is given, else `default`, on the grid of the
     autoencoder; QC thresholds are those of `default`.
@@ -232,8 +231,8 @@ def preprocessing_for(
             )
         params = recorded.model_copy(update={"qc": default.qc, "max_bytes": default.max_bytes})
     params = params.model_copy(update={"grid": grid})
-    made = digest_of([params.content(), METHOD_VERSION])
-    if latents is not None and latents.attributes.digests.get("preprocessing") != made:
+    digest = digest_of([params.content(), METHOD_VERSION])
+    if latents is not None and latents.attributes.digests.get("preprocessing") != digest:
         raise ContractError(
             f"{latents.path}: preprocessed in another way than the new image would be; give the"
             " study's --volumes (or its --params)"
@@ -255,5 +254,5 @@ def _size(grid: GridParams) -> str:
 
 
 def _is_syn(volumes: VolumeStore) -> bool:
-    made: dict[str, Any] = volumes.attributes.params.get("preprocess", {})
-    return made.get("registration") == "syn"
+    params: dict[str, Any] = volumes.attributes.params.get("preprocess", {})
+    return params.get("registration") == "syn"

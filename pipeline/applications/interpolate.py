@@ -1,4 +1,4 @@
-"""Between two scans: straight between their y_sem, along the arc between their x_T."""
+"""Interpolate between two scans: linearly in y_sem, along the arc in x_T."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pipeline.applications.generated_volumes import Outcome, numbered
+from pipeline.applications.generated_volumes import GeneratedVolumes, VolumesOfCodes, numbered
 from pipeline.applications.time_points import check_alphas
 from pipeline.metrics.gaussianity import latent_health
 from pipeline.models.inference import LdaeInference
@@ -23,7 +23,7 @@ def interpolate(
     *,
     volumes: Float[Tensor, "2 X Y Z"] | None = None,
     extrapolate: bool = False,
-) -> Outcome:
+) -> GeneratedVolumes:
     """Return one volume an alpha: 0 is a's reconstruction, 1 is b's.
 
     `volumes` are those of a and b, for a semantic encoder that reads volumes.
@@ -40,16 +40,18 @@ def interpolate(
     y_sem = torch.lerp(
         both.y_sem[:1].double().cpu(), both.y_sem[1:].double().cpu(), alpha[:, None]
     ).to(both.y_sem)
-    x_T = slerp(both.x_T[:1], both.x_T[1:], alpha)
-    details = [{"alpha": a} for a in alphas]
-    record = {
-        "x_T": "inverted, spherical interpolation",
-        "y_sem": "linear interpolation",
-        "inversion": latent_health(both.x_T),
-        "extrapolated": any(not 0 <= a <= 1 for a in alphas),
-    }
-    return Outcome(
-        lambda rows: models.decode(models.sample(y_sem[rows], x_T[rows])), labels, details, record
+    return VolumesOfCodes(
+        models=models,
+        y_sem=y_sem,
+        x_T=slerp(both.x_T[:1], both.x_T[1:], alpha),
+        labels=labels,
+        details=[{"alpha": a} for a in alphas],
+        record={
+            "x_T": "inverted, spherical interpolation",
+            "y_sem": "linear interpolation",
+            "inversion": latent_health(both.x_T),
+            "extrapolated": any(not 0 <= a <= 1 for a in alphas),
+        },
     )
 
 

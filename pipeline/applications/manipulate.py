@@ -1,16 +1,49 @@
-"""Move y_sem along a probe's direction and keep all else: x_T stays the scan's own."""
+"""Counterfactuals: y_sem moved along a probe's direction, with the scan's own x_T."""
 
 from collections.abc import Sequence
-from functools import cache
+from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pipeline.applications.generated_volumes import Outcome, numbered
+from pipeline.applications.generated_volumes import GeneratedVolumes, TitledVolume, numbered
 from pipeline.metrics.gaussianity import latent_health
 from pipeline.models.direction import Direction
 from pipeline.models.inference import LdaeInference
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counterfactuals(GeneratedVolumes):
+    """Volumes of one scan whose y_sem is moved by each scale; its x_T is kept."""
+
+    models: LdaeInference
+    y_sem: Float[Tensor, "1 D"]
+    x_T: Float[Tensor, "1 C x y z"]  # noqa: N815 (as in the paper)
+    scales: Sequence[float]
+    moved: Float[Tensor, "S D"]
+
+    def generate(self, rows: slice) -> Float[Tensor, "B X Y Z"]:
+        """Sample these codes and decode them; the volume of scale 0 is made once for all."""
+        scales = self.scales
+        chosen = range(len(scales))[rows]
+        others = [i for i in chosen if scales[i] != 0]
+        volumes = []
+        if others:
+            x_T = self.x_T.expand(len(others), *self.x_T.shape[1:])
+            volumes = list(self.models.decode(self.models.sample(self.moved[others], x_T)))
+        by_row = dict(zip(others, volumes, strict=True))
+        return torch.stack([self.unmoved if scales[i] == 0 else by_row[i] for i in chosen])
+
+    @cached_property
+    def unmoved(self) -> Float[Tensor, "X Y Z"]:
+        """The volume of scale 0."""
+        return self.models.decode(self.models.sample(self.y_sem, self.x_T))[0]
+
+    def comparison(self) -> TitledVolume:
+        """Return the volume of scale 0: pictures show what moving changed."""
+        return TitledVolume("scale 0", self.unmoved.numpy())
 
 
 def manipulate(
@@ -21,7 +54,7 @@ def manipulate(
     *,
     volume: Float[Tensor, "1 X Y Z"] | None = None,
     named: Sequence[float] | None = None,
-) -> Outcome:
+) -> GeneratedVolumes:
     """Return one volume a scale; scale 0 is the reconstruction.
 
     A scale is a number of standard deviations that y_sem of the probe's fitting scans has along
@@ -32,40 +65,30 @@ def manipulate(
     else:
         labels = numbered("published-scale", named, digits=2, sign="+")
     codes = models.infer_codes(z_0, volume)
-    moved = move(codes.y_sem, direction, scales)
-    x_T = codes.x_T.expand(len(scales), *codes.x_T.shape[1:])
-    numbers = torch.arange(len(scales))
-
-    @cache
-    def unmoved() -> Tensor:
-        return models.decode(models.sample(codes.y_sem, codes.x_T))
-
-    def make(rows: slice) -> Float[Tensor, "B X Y Z"]:
-        # Scale 0 is what pictures compare with: it is made once.
-        chosen = numbers[rows].tolist()
-        others = [i for i in chosen if scales[i] != 0]
-        made = iter(models.decode(models.sample(moved[others], x_T[others])) if others else ())
-        return torch.stack([unmoved()[0] if scales[i] == 0 else next(made) for i in chosen])
-
     start = float(direction.position(codes.y_sem.double().cpu().numpy())[0])
-    details = [
-        {"scale": scale, "position": start + scale, "published_scale": direction.published(scale)}
-        for scale in scales
-    ]
-    record = {
-        "x_T": "inverted",
-        "inversion": latent_health(codes.x_T),
-        "direction": direction.towards,
-        "scale_unit": direction.unit,
-        "published_scale_unit": "s of n' = n + s · sqrt(dim) · weight, n standardised y_sem",
-        "position_before": start,
-    }
-    return Outcome(
-        make,
-        labels,
-        details,
-        record,
-        beside=("scale 0", unmoved),
+    return Counterfactuals(
+        models=models,
+        y_sem=codes.y_sem,
+        x_T=codes.x_T,
+        scales=scales,
+        moved=move(codes.y_sem, direction, scales),
+        labels=labels,
+        details=[
+            {
+                "scale": scale,
+                "position": start + scale,
+                "published_scale": direction.published(scale),
+            }
+            for scale in scales
+        ],
+        record={
+            "x_T": "inverted",
+            "inversion": latent_health(codes.x_T),
+            "direction": direction.towards,
+            "scale_unit": direction.unit,
+            "published_scale_unit": "s of n' = n + s · sqrt(dim) · weight, n standardised y_sem",
+            "position_before": start,
+        },
     )
 
 

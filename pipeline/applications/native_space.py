@@ -1,6 +1,5 @@
-"""From the MNI152 grid back to where a scan was acquired."""
+"""Bring volumes from the MNI152 grid back to the native space of a scan."""
 
-import math
 import sys
 from pathlib import Path
 
@@ -9,7 +8,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from pipeline.applications.inputs import NativeSpace
-from pipeline.imaging.geometry import resample_masked, sample, smooth_for
+from pipeline.imaging.brain import largest_piece
+from pipeline.imaging.geometry import FWHM_TO_SIGMA, resample_masked, sample, smooth_for
 from pipeline.imaging.header import zooms_of
 from pipeline.imaging.read import read_scan
 from pipeline.imaging.register import correlation
@@ -17,24 +17,17 @@ from pipeline.imaging.register import correlation
 BRAIN_LEVEL = 0.1
 """Intensity (0 to 1) above which a voxel is surely brain; darker ones only inside of such."""
 
-FWHM_OF_SIGMA = 2 * math.sqrt(2 * math.log(2))
-"""Full width at half maximum of a Gaussian of sigma 1."""
-
 
 def brain_of(
     volume: NDArray[np.float32], known: NDArray[np.bool_] | None = None
 ) -> NDArray[np.bool_]:
-    """Return the brain of a made volume (X, Y, Z): its largest bright piece with holes filled.
+    """Return the brain mask of a generated volume: its largest bright piece with holes filled.
 
     `known` is the brain mask of the scan that it was made from; it is added, since dark rims of
     fluid belong to the brain too.
     """
-    pieces, count = ndimage.label(volume > BRAIN_LEVEL)
-    mask = np.zeros(volume.shape, bool) if known is None else known.copy()
-    if count:
-        largest = 1 + int(np.argmax(np.bincount(pieces.ravel())[1:]))
-        mask |= ndimage.binary_fill_holes(pieces == largest)
-    return mask
+    bright = ndimage.binary_fill_holes(largest_piece(volume > BRAIN_LEVEL))
+    return np.asarray(bright if known is None else bright | known)
 
 
 def to_native(
@@ -66,22 +59,24 @@ def to_native(
 
 
 def overlay(
-    made: NDArray[np.float32], image: NDArray[np.float32], sigma: NDArray[np.float64] | None = None
+    generated: NDArray[np.float32],
+    image: NDArray[np.float32],
+    sigma: NDArray[np.float64] | None = None,
 ) -> float:
     """Return the correlation of a volume in native space with its file, where it is not 0.
 
     With `sigma` (voxels, one an axis) of both after a Gaussian, within the same voxels: how well
     they lie on each other, whatever detail and noise the file has that the volume cannot hold.
     """
-    inside = made != 0
+    inside = generated != 0
     if sigma is not None:
-        made, image = (_within(volume, inside, sigma) for volume in (made, image))
-    return correlation(made, image, inside)
+        generated, image = (_within(volume, inside, sigma) for volume in (generated, image))
+    return correlation(generated, image, inside)
 
 
 def resolution(zooms: float, native_affine: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the sigma (native voxels) of a Gaussian as wide at half its height as `zooms` mm."""
-    return np.asarray(zooms / FWHM_OF_SIGMA / zooms_of(native_affine), np.float64)
+    return np.asarray(zooms * FWHM_TO_SIGMA / zooms_of(native_affine), np.float64)
 
 
 def _within(

@@ -1,4 +1,4 @@
-"""An outcome on disk: NIfTI files, a picture, and last a JSON of what was done."""
+"""The files of an application: NIfTI volumes, a picture, and last a JSON of what was done."""
 
 import json
 import logging
@@ -6,38 +6,46 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Any, Literal
+from typing import Any
 
-import nibabel as nib
 import numpy as np
-from isal import igzip
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from pipeline.applications.generated_volumes import Outcome
-from pipeline.applications.inputs import Source
-from pipeline.applications.native_space import brain_of, overlay, read_native, resolution, to_native
+from pipeline.applications.generated_volumes import GeneratedVolumes, TitledVolume
+from pipeline.applications.inputs import InputScan
+from pipeline.applications.native_space import read_native
+from pipeline.applications.volume_files import SPACE_NAMES, Space, VolumeWriter
 from pipeline.figures.brain_slices import Tile, qc_mosaic, reconstruction_strip
 from pipeline.figures.style import figure_style, save_figure
-from pipeline.imaging.header import zooms_of
 from pipeline.models.inference import LdaeInference
-from pipeline.runtime.files import write_atomic, write_json, writing_to
+from pipeline.runtime.files import write_json, writing_to
 from pipeline.runtime.progress import progress
 from schemas.errors import ContractError
 
 log = logging.getLogger(__name__)
 
-Space = Literal["mni", "native"]
-XFORM_CODES = {"mni": 4, "native": 1}
-"""NIfTI xform codes: MNI152, scanner."""
 MAX_ROWS = 12
 """Most volumes shown in a picture; of more, some evenly spread ones are."""
 NOTE = "Images made by a model; not measurements, not for diagnosis."
 
 
+@dataclass(frozen=True, slots=True)
+class PictureFrame:
+    """The real volumes that a picture shows with the generated ones."""
+
+    reference: TitledVolume | None = None
+    """What they are compared with; without, they stand alone."""
+    last: TitledVolume | None = None
+    """What the picture ends with."""
+
+
+VOLUMES_ALONE = PictureFrame()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Writer:
-    """Writes outcomes of one command to one folder."""
+    """Writes the generated volumes of one command to one folder."""
 
     out: Path
     command: str
@@ -59,7 +67,7 @@ class Writer:
             with TemporaryFile(dir=self.out):
                 pass
 
-    def check(self, source: Source) -> None:
+    def check(self, scan: InputScan) -> None:
         """Refuse early what could not be written.
 
         Raises
@@ -67,9 +75,9 @@ class Writer:
         ContractError
             If native space is asked for and the way back is not known.
         """
-        if self.space == "native" and source.native is None:
+        if self.space == "native" and scan.native is None:
             raise ContractError(
-                f"--space native: the way back of {source.scan_id} is not known; give its"
+                f"--space native: the way back of {scan.scan_id} is not known; give its"
                 " --volumes (a store made with registration syn keeps no way back)"
             )
 
@@ -85,89 +93,102 @@ class Writer:
         files = _files(document)
         return _holds(document, expected) and all((self.out / file).is_file() for file in files)
 
-    def _former(self, stem: str) -> dict[str, Any]:
-        """Return the JSON of a former run, or nothing where there is none that is whole."""
-        try:
-            document = json.loads(self.document(stem).read_text())
-            _files(document)
-        except (OSError, ValueError, KeyError, TypeError):
-            return {}
-        return dict(document)
-
     def write_once(
-        self, outcome: Outcome, *, stem: str, record: dict[str, Any]
+        self, generated: GeneratedVolumes, *, stem: str, record: dict[str, Any]
     ) -> tuple[Path, bool]:
-        """Write unless a former run did; returns the JSON's path, and whether it was written."""
+        """Write unless a former run did; return the JSON's path, and whether it was written."""
         if self.has(stem, record):
             return self.document(stem), False
         self.prepare()
-        return self.write(outcome, stem=stem, record=record), True
+        return self.write(generated, stem=stem, record=record), True
 
     def write(
         self,
-        outcome: Outcome,
+        generated: GeneratedVolumes,
         *,
         stem: str,
         record: dict[str, Any],
-        source: Source | None = None,
-        reference: tuple[str, NDArray[np.float32]] | None = None,
-        last: tuple[str, NDArray[np.float32]] | None = None,
+        scan: InputScan | None = None,
+        frame: PictureFrame = VOLUMES_ALONE,
         watched: bool = True,
     ) -> Path:
-        """Make and write one batch of volumes after the other, the picture, and last the JSON.
+        """Generate and write volumes batch by batch, then the picture, and last the JSON.
 
         Returns the JSON's path.
 
         Parameters
         ----------
-        outcome
-            What to write.
+        generated
+            The volumes to generate.
         stem
             Start of every file name.
         record
             What to add to the JSON.
-        source
+        scan
             The scan whose native space and brain mask are used.
-        reference
-            Title and volume that the picture compares with; without, volumes stand alone.
-        last
-            Title and volume that the picture ends with, beside what was made.
+        frame
+            Real volumes for the picture.
         watched
             Show progress, volume by volume.
         """
-        outputs: list[dict[str, Any]] = []
-        image = None
-        if self.space == "native" and source is not None and source.file is not None:
-            image = read_native(source.file)
-        named = self._named(stem)
-        shown = _shown(len(outcome.labels))
-        pictured = {}
-        volumes = self._made(outcome)
-        # Where the sampler shows its steps, a bar of volumes above them would be one too many.
-        if watched and not self.models.watched and len(outcome.labels) > 1:
-            volumes = progress(volumes, total=len(outcome.labels), label=self.command)
-        for row, volume in enumerate(volumes):
-            label = outcome.labels[row]
-            path = self.out / f"{named}_{label}_space-{_SPACE_NAMES[self.space]}_T1w.nii.gz"
-            written = self._write_volume(path, volume, source)
-            outputs.append({"file": path.name} | outcome.details[row])
-            if image is not None:
-                outputs[row] |= self._overlaid(written, image, source)
-            if row in shown:
-                pictured[label] = volume
-        if last is not None:
-            pictured[last[0]] = last[1]
+        files = VolumeWriter(
+            space=self.space,
+            grid_affine=np.asarray(self.models.autoencoder.grid.affine, dtype=np.float64),
+            made_by=self.command,
+            scan=scan,
+        )
+        outputs, pictured = self._write_volumes(generated, files, stem, watched=watched)
         picture = self.document(stem).with_suffix(".png")
         with figure_style():
-            save_figure(_picture(pictured, reference), picture)
+            save_figure(_picture(pictured, frame), picture)
         document = {
             **self._head(),
             **record,
-            **outcome.record,
-            **self._intensities(source),
+            **generated.record,
+            "intensities": files.intensities(),
             "picture": picture.name,
             "outputs": outputs,
         }
+        return self._write_document(stem, document)
+
+    def document(self, stem: str) -> Path:
+        """Return the path of the JSON of files that start with `stem`."""
+        space = "" if self.space == "mni" else f"_space-{self.space}"
+        return self.out / f"{self._named(stem)}_{self.command}{space}.json"
+
+    def _write_volumes(
+        self, generated: GeneratedVolumes, files: VolumeWriter, stem: str, *, watched: bool
+    ) -> tuple[list[dict[str, Any]], dict[str, NDArray[np.float32]]]:
+        """Write every volume; return the JSON's entries, and those that the picture shows."""
+        image = None
+        if self.space == "native" and files.scan is not None and files.scan.file is not None:
+            image = read_native(files.scan.file)
+        count = len(generated.labels)
+        volumes = self._generate(generated)
+        # Where the sampler shows its steps, a bar of volumes above them would be one too many.
+        if watched and not self.models.watched and count > 1:
+            volumes = progress(volumes, total=count, label=self.command)
+        outputs: list[dict[str, Any]] = []
+        pictured: dict[str, NDArray[np.float32]] = {}
+        shown = _shown(count)
+        for row, volume in enumerate(volumes):
+            label = generated.labels[row]
+            name = f"{self._named(stem)}_{label}_space-{SPACE_NAMES[self.space]}_T1w.nii.gz"
+            written = files.write(self.out / name, volume)
+            outputs.append({"file": name} | generated.details[row])
+            if image is not None:
+                outputs[row] |= files.correlations(written, image)
+            if row in shown:
+                pictured[label] = volume
+        return outputs, pictured
+
+    def _generate(self, generated: GeneratedVolumes) -> Iterator[NDArray[np.float32]]:
+        for start in range(0, len(generated.labels), self.models.batch_size):
+            volumes = generated.generate(slice(start, start + self.models.batch_size))
+            yield from np.asarray(volumes.numpy(), dtype=np.float32)
+
+    def _write_document(self, stem: str, document: dict[str, Any]) -> Path:
+        """Write the JSON over that of a former run; warn of images that are no longer in it."""
         before = set(_files(self._former(stem))) - set(_files(document))
         left = [name for name in sorted(before) if (self.out / name).is_file()]
         path = self.document(stem)
@@ -181,19 +202,17 @@ class Writer:
             )
         return path
 
-    def document(self, stem: str) -> Path:
-        """Return where the JSON of what starts with `stem` lies."""
-        space = "" if self.space == "mni" else f"_space-{self.space}"
-        return self.out / f"{self._named(stem)}_{self.command}{space}.json"
+    def _former(self, stem: str) -> dict[str, Any]:
+        """Return the JSON of a former run, or nothing where there is none that is whole."""
+        try:
+            document = json.loads(self.document(stem).read_text())
+            _files(document)
+        except (OSError, ValueError, KeyError, TypeError):
+            return {}
+        return dict(document)
 
     def _named(self, stem: str) -> str:
         return f"{stem}_{self.variant}" if self.variant else stem
-
-    def _intensities(self, source: Source | None) -> dict[str, str]:
-        if self.space == "mni" or source is None or source.native is None:
-            return {"intensities": "0 to 1, of the brain's percentiles"}
-        known = source.native.bias is not None
-        return {"intensities": "of the file" if known else "of the file, bias field taken out"}
 
     def _head(self) -> dict[str, Any]:
         return {
@@ -202,53 +221,6 @@ class Writer:
             "space": self.space,
             **self.models.record(),
         }
-
-    def _made(self, outcome: Outcome) -> Iterator[NDArray[np.float32]]:
-        for start in range(0, len(outcome.labels), self.models.batch_size):
-            made = outcome.make(slice(start, start + self.models.batch_size))
-            yield from np.asarray(made.numpy(), dtype=np.float32)
-
-    def _overlaid(
-        self, written: NDArray[np.float32], image: NDArray[np.float32], source: Source | None
-    ) -> dict[str, float]:
-        """Return the correlations with the file: of its voxels, and at the grid's resolution."""
-        assert source is not None
-        assert source.native is not None
-        affine = np.asarray(self.models.autoencoder.grid.affine, dtype=np.float64)
-        sigma = resolution(float(zooms_of(affine).mean()), source.native.native_affine)
-        return {
-            "correlation_with_file": round(overlay(written, image), 4),
-            "correlation_with_file_smoothed": round(overlay(written, image, sigma), 4),
-        }
-
-    def _write_volume(
-        self, path: Path, volume: NDArray[np.float32], source: Source | None
-    ) -> NDArray[np.float32]:
-        """Write one volume in the space that was asked for; return it as it was written."""
-        affine = np.asarray(self.models.autoencoder.grid.affine, dtype=np.float64)
-        if self.space == "native":
-            assert source is not None
-            assert source.native is not None
-            known = None if source.volume is None else source.volume > 0
-            volume = to_native(volume, brain_of(volume, known), source.native, affine)
-            affine = source.native.native_affine
-        write_nifti(path, volume, affine, code=XFORM_CODES[self.space], made_by=self.command)
-        return volume
-
-
-_SPACE_NAMES = {"mni": "MNI152", "native": "native"}
-
-
-def write_nifti(
-    path: Path, volume: NDArray[np.float32], affine: NDArray[np.float64], *, code: int, made_by: str
-) -> None:
-    """Write a float32 volume as .nii.gz, whole or not at all; equal input gives equal bytes."""
-    image = nib.Nifti1Image(volume, None)
-    image.set_sform(affine, code)
-    image.set_qform(affine, code)
-    image.header.set_xyzt_units("mm")
-    image.header["descrip"] = f"ldae-pipeline {made_by} (synthetic)".encode()
-    write_atomic(path, igzip.compress(image.to_bytes(), 3, mtime=0))
 
 
 def _files(document: dict[str, Any]) -> list[str]:
@@ -269,14 +241,14 @@ def _shown(count: int) -> set[int]:
     return set(rows.astype(int).tolist())
 
 
-def _picture(
-    volumes: dict[str, NDArray[np.float32]], reference: tuple[str, NDArray[np.float32]] | None
-) -> Figure:
-    if reference is None:
+def _picture(volumes: dict[str, NDArray[np.float32]], frame: PictureFrame) -> Figure:
+    if frame.last is not None:
+        volumes = volumes | {frame.last.title: frame.last.volume}
+    if frame.reference is None:
         tiles = [
             Tile(label, (volume * 255).round().astype(np.uint8))
             for label, volume in volumes.items()
         ]
         return qc_mosaic(tiles)
-    title, volume = reference
-    return reconstruction_strip(volume, volumes, {"reference": title})
+    title, reference = frame.reference
+    return reconstruction_strip(reference, volumes, {"reference": title})

@@ -1,31 +1,28 @@
-"""One command over several scans: models loaded once, one bad scan never stops the others."""
+"""Run an application over scans: models loaded once, one bad scan never stops the others."""
 
 import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from pipeline.applications.generated_volumes import Outcome
+from pipeline.applications.generated_volumes import GeneratedVolumes, TitledVolume
 from pipeline.applications.inputs import (
-    Source,
+    InputScan,
+    encoder_volumes,
     identity_in_store,
     identity_of_file,
     preprocessing_for,
-    seen_by,
-    source_from_file,
-    source_from_store,
+    scan_from_file,
+    scan_from_store,
 )
 from pipeline.applications.interpolate import interpolate
-from pipeline.applications.output_files import Writer
-from pipeline.applications.residual import blend, detail_of, with_detail, with_own_detail
+from pipeline.applications.output_files import PictureFrame, Writer
+from pipeline.applications.residual import BlendedResidual, ScanResidual, add_residual, residual_of
 from pipeline.applications.scan_names import check_names, is_image, scan_id_of
-from pipeline.applications.time_points import Places
+from pipeline.applications.time_points import InterpolationPoints
 from pipeline.metrics.gaussianity import near_gaussian
 from pipeline.models.inference import LdaeInference
 from pipeline.runtime.progress import progress
@@ -39,7 +36,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Opener:
-    """Opens a scan id of the stores, or an image file, as a `Source`."""
+    """Opens a scan id of the stores, or an image file, as an `InputScan`."""
 
     models: LdaeInference
     latents: LatentStore | None
@@ -47,7 +44,7 @@ class Opener:
     preprocess: PreprocessParams
     """For image files, where no volume store says how."""
 
-    def open(self, name: str) -> Source:
+    def open(self, name: str) -> InputScan:
         """Return one scan.
 
         Raises
@@ -56,12 +53,12 @@ class Opener:
             If it cannot be used; the message says why.
         """
         if is_image(name):
-            return source_from_file(Path(name), self.models, self._preprocessing())
+            return scan_from_file(Path(name), self.models, self._preprocessing())
         assert self.latents is not None
-        return source_from_store(name, self.models, self.latents, self.volumes)
+        return scan_from_store(name, self.models, self.latents, self.volumes)
 
     def identity(self, name: str) -> dict[str, Any]:
-        """Return what the record of a scan's `Source` will say of where it came from."""
+        """Return the `input` record of a scan, without opening it."""
         if is_image(name):
             return identity_of_file(Path(name), self._preprocessing())
         assert self.latents is not None
@@ -73,74 +70,117 @@ class Opener:
         )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScanRun:
+    """One application, run scan by scan."""
+
+    opener: Opener
+    writer: Writer
+    apply: Callable[[InputScan], GeneratedVolumes]
+    options: Mapping[str, Any]
+    """All that `apply` depends on, beside the scan."""
+    residual: bool
+    """Add the autoencoder's residual of a scan to all volumes made of it."""
+    watched: bool
+    """Show progress, volume by volume, and where the JSON is."""
+
+    def run(self, name: str) -> bool:
+        """Write the volumes of one scan; return whether it had to be done.
+
+        Raises
+        ------
+        PipelineError
+            If the scan cannot be used; the message says why.
+        """
+        scan_id = scan_id_of(name)
+        record = {"scan_id": scan_id, "options": {**self.options, "detail": self.residual}}
+        if self.writer.has(scan_id, record | {"input": self.opener.identity(name)}):
+            return False
+        scan, models = self.opener.open(name), self.opener.models
+        self.writer.check(scan)
+        residual = ScanResidual(residual_of(models, scan)) if self.residual else None
+        generated = self.apply(scan)
+        _warn_of_inversion(scan_id, generated)
+        if residual is not None:
+            generated = add_residual(generated, residual)
+        path = self.writer.write(
+            generated,
+            stem=scan.scan_id,
+            record=record | {"input": scan.record},
+            scan=scan,
+            frame=PictureFrame(generated.comparison() or reference_of(scan, models)),
+            watched=self.watched,
+        )
+        if self.watched:
+            log.info("%s lists what was made", path)
+        return True
+
+
 def run_batch(
     names: Sequence[str],
     opener: Opener,
     writer: Writer,
-    apply: Callable[[Source], Outcome],
+    apply: Callable[[InputScan], GeneratedVolumes],
     *,
     options: Mapping[str, Any] = MappingProxyType({}),
     detail: bool = False,
 ) -> list[str]:
-    """Apply to every scan and write what comes out; returns the names of scans that failed.
+    """Apply to every scan and write the volumes; return the names of scans that failed.
 
-    With `detail`, what the autoencoder cannot hold of a scan is added to all that is made of it.
-    With one scan alone its error is raised. Scans whose files are there already, made by the same
-    models of the same input with the same `options` (all that `apply` depends on), are left alone.
+    With `detail`, the autoencoder's residual of a scan is added to all that is made of it. With one
+    scan alone its error is raised. Scans whose files are there already, made by the same models of
+    the same input with the same `options` (all that `apply` depends on), are left alone.
     """
     check_names(names, opener.latents)
-    stems = Counter(scan_id_of(name) for name in names)
-    stem, count = stems.most_common(1)[0]
-    if count > 1:
-        raise ParamsError(
-            f"{stem}: given twice, and their files would have the same names; use one --out each"
-        )
+    _check_stems(names)
     writer.prepare()
     failed, kept = [], 0
     alone = len(names) == 1
+    scan_run = ScanRun(
+        opener=opener,
+        writer=writer,
+        apply=apply,
+        options=options,
+        residual=detail,
+        watched=alone,
+    )
     for name in names if alone else progress(names, total=len(names), label=writer.command):
         try:
-            scan_id = scan_id_of(name)
-            known = {"scan_id": scan_id, "options": dict(options) | {"detail": detail}}
-            if writer.has(scan_id, known | {"input": opener.identity(name)}):
-                kept += 1
-                continue
-            source = opener.open(name)
-            writer.check(source)
-            own = detail_of(opener.models, source) if detail else None
-            outcome = apply(source)
-            _warn_of_inversion(scan_id, outcome)
-            if own is not None:
-                outcome = with_own_detail(outcome, own)
-            path = writer.write(
-                outcome,
-                stem=source.scan_id,
-                record=known | {"input": source.record},
-                source=source,
-                reference=_compared(outcome, source, opener.models),
-                watched=alone,
-            )
-            if alone:
-                log.info("%s lists what was made", path)
+            kept += not scan_run.run(name)
         except (PipelineError, OSError) as error:
             if alone:
                 raise
             # Errors of a file name it themselves.
-            said = str(error).removeprefix(f"{name}: ")
-            log.warning("%s: %s", name, said)
+            reason = str(error).removeprefix(f"{name}: ")
+            log.warning("%s: %s", name, reason)
             failed.append(name)
     if kept:
         log.info("%s: %d scans were made already and kept", writer.out, kept)
     return failed
 
 
+def _check_stems(names: Sequence[str]) -> None:
+    """Refuse scans whose files would have the same names."""
+    stem, count = Counter(scan_id_of(name) for name in names).most_common(1)[0]
+    if count > 1:
+        raise ParamsError(
+            f"{stem}: given twice, and their files would have the same names; use one --out each"
+        )
+
+
 def run_pair(
-    a: str, b: str, opener: Opener, writer: Writer, places: Places, *, detail: bool = False
+    a: str,
+    b: str,
+    opener: Opener,
+    writer: Writer,
+    points: InterpolationPoints,
+    *,
+    detail: bool = False,
 ) -> tuple[Path, bool]:
-    """Interpolate between two scans; returns the JSON's path, and whether anything was made.
+    """Interpolate between two scans; return the JSON's path, and whether anything was made.
 
     Native space, brain mask and the picture's reference are those of scan a; the picture ends with
-    b. With `detail`, what the autoencoder cannot hold of the two scans is blended and added. What a
+    b. With `detail`, the autoencoder's residuals of the two scans are blended and added. What a
     former run made of the same two is left alone.
     """
     check_names([a, b], opener.latents)
@@ -149,47 +189,53 @@ def run_pair(
         "a": scan_id_of(a),
         "b": scan_id_of(b),
         "native_space_of": scan_id_of(a),
-        "options": {"alphas": places.alphas, "months": places.months, "detail": detail},
-    } | places.record
+        "options": {"alphas": points.alphas, "months": points.months, "detail": detail},
+    } | points.record
     known = record | {"input_a": opener.identity(a), "input_b": opener.identity(b)}
     if writer.has(stem, known):
         return writer.document(stem), False
     writer.prepare()
-    first, second = opener.open(a), opener.open(b)
+    models = opener.models
+    first, last = opener.open(a), opener.open(b)
     writer.check(first)
-    outcome = interpolate(
-        opener.models,
+    generated = interpolate(
+        models,
         first.z_0,
-        second.z_0,
-        places.alphas,
-        volumes=seen_by(first, second),
-        extrapolate=places.extrapolate,
+        last.z_0,
+        points.alphas,
+        volumes=encoder_volumes(first, last),
+        extrapolate=points.extrapolate,
     )
-    _warn_of_inversion(stem, outcome)
+    _warn_of_inversion(stem, generated)
     if detail:
-        ends = [detail_of(opener.models, source) for source in (first, second)]
-        outcome = with_detail(
-            outcome,
-            lambda rows: np.stack([blend(ends[0], ends[1], a) for a in places.alphas[rows]]),
-            "of both scans, blended",
-        )
-    for i, month in enumerate(places.months or []):
-        outcome.details[i]["months"] = month
-        outcome.labels[i] = f"months{month:g}"
-    (title, volume), end = (reference_of(source, opener.models) for source in (first, second))
+        residuals = [residual_of(models, scan) for scan in (first, last)]
+        blended = BlendedResidual(residuals[0], residuals[1], points.alphas)
+        generated = add_residual(generated, blended)
+    if points.months is not None:
+        generated = _labelled_by_month(generated, points.months)
     path = writer.write(
-        outcome,
+        generated,
         stem=stem,
-        record=record | {"input_a": first.record, "input_b": second.record},
-        source=first,
-        reference=(f"a, {title}", volume),
-        last=(f"b, {end[0]}", end[1]),
+        record=record | {"input_a": first.record, "input_b": last.record},
+        scan=first,
+        frame=PictureFrame(_titled("a", first, models), _titled("b", last, models)),
     )
     return path, True
 
 
-def _warn_of_inversion(name: str, outcome: Outcome) -> None:
-    health = outcome.record.get("inversion")
+def _labelled_by_month(generated: GeneratedVolumes, months: Sequence[float]) -> GeneratedVolumes:
+    details = [d | {"months": month} for d, month in zip(generated.details, months, strict=True)]
+    labels = [f"months{month:g}" for month in months]
+    return replace(generated, labels=labels, details=details)
+
+
+def _titled(end: str, scan: InputScan, models: LdaeInference) -> TitledVolume:
+    title, volume = reference_of(scan, models)
+    return TitledVolume(f"{end}, {title}", volume)
+
+
+def _warn_of_inversion(name: str, generated: GeneratedVolumes) -> None:
+    health = generated.record.get("inversion")
     if health is not None and not near_gaussian(health):
         log.warning(
             "%s: inverted x_T is not Gaussian (mean %.2f, std %.2f, kurtosis %.1f; noise has 0, 1,"
@@ -199,17 +245,8 @@ def _warn_of_inversion(name: str, outcome: Outcome) -> None:
         )
 
 
-def _compared(
-    outcome: Outcome, source: Source, models: LdaeInference
-) -> tuple[str, NDArray[np.float32]]:
-    if outcome.beside is None:
-        return reference_of(source, models)
-    title, make = outcome.beside
-    return title, make()[0].numpy()
-
-
-def reference_of(source: Source, models: LdaeInference) -> tuple[str, NDArray[np.float32]]:
+def reference_of(scan: InputScan, models: LdaeInference) -> TitledVolume:
     """Return what pictures compare with: the preprocessed scan, or its decoded latent."""
-    if source.volume is not None:
-        return "input", source.volume
-    return "decoded latent", models.decode(source.z_0)[0].numpy()
+    if scan.volume is not None:
+        return TitledVolume("input", scan.volume)
+    return TitledVolume("decoded latent", models.decode(scan.z_0)[0].numpy())

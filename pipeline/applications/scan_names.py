@@ -1,4 +1,4 @@
-"""What users name to work on: scan ids of a store, and image files. Light: no network is loaded."""
+"""Names of scans on the command line: ids of a store, and image files. Loads no network."""
 
 from collections.abc import Sequence
 from difflib import get_close_matches
@@ -25,7 +25,7 @@ def stem_of(path: Path) -> str:
 
 
 def scan_id_of(name: str) -> str:
-    """Return the id that what is made of a scan goes by."""
+    """Return the id of a scan, by which its output files are named."""
     return stem_of(Path(name)) if is_image(name) else name
 
 

@@ -1,5 +1,6 @@
-"""Where between two visits to interpolate: as shares of the way, or as months."""
+"""Points between two visits at which to interpolate: interpolation weights, or months."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +16,8 @@ DEFAULT_ALPHAS = "0:1:5"
 
 
 @dataclass(frozen=True, slots=True)
-class Places:
-    """Shares of the way from a to b, and the months they stand for where these were asked for."""
+class InterpolationPoints:
+    """Interpolation weights between scans a and b, with their months where requested."""
 
     alphas: list[float]
     months: list[float] | None
@@ -24,7 +25,7 @@ class Places:
     record: dict[str, Any]
 
 
-def places_between(
+def points_between(
     a: str,
     b: str,
     *,
@@ -32,8 +33,8 @@ def places_between(
     months: str | None,
     manifest: Path | None,
     extrapolate: bool,
-) -> Places:
-    """Return the places that `--alpha` or `--months` ask for.
+) -> InterpolationPoints:
+    """Return the points that `--alpha` or `--months` ask for.
 
     Raises
     ------
@@ -47,7 +48,7 @@ def places_between(
     if months is None:
         alphas = list(parse_numbers(alpha or DEFAULT_ALPHAS, option="--alpha"))
         check_alphas(alphas, extrapolate=extrapolate)
-        return Places(alphas, None, extrapolate, {})
+        return InterpolationPoints(alphas, None, extrapolate, {})
     if alpha is not None:
         raise ParamsError("--alpha and --months both given; use one")
     if manifest is None:
@@ -63,11 +64,11 @@ def places_between(
         )
     alphas = alphas_of_months(wanted, month_a, month_b, extrapolate=extrapolate)
     record = {"months_of_visits": [month_a, month_b], "subject_id": subjects[0]}
-    return Places(alphas, wanted, extrapolate, record)
+    return InterpolationPoints(alphas, wanted, extrapolate, record)
 
 
 def check_alphas(alphas: Sequence[float], *, extrapolate: bool) -> None:
-    """Refuse to leave the stretch between the two scans unasked.
+    """Refuse extrapolation beyond the two scans that was not asked for.
 
     Raises
     ------
@@ -111,6 +112,6 @@ def _month(visits: pd.DataFrame, scan_id: str, manifest: Path) -> float:
     if scan_id not in visits.index:
         raise ContractError(f"{manifest}: {scan_id} is not in it; --months needs both visits there")
     month = float(visits["months_from_first"].loc[scan_id])
-    if month != month:
+    if math.isnan(month):
         raise ContractError(f"{manifest}: months_from_first of {scan_id} is empty; use --alpha")
     return month

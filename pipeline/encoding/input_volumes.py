@@ -10,7 +10,7 @@ from typing import Any
 from pipeline.cohort.candidates import candidates_of
 from pipeline.cohort.ingest import build_cohort, detect_source
 from pipeline.cohort.manifest import write_manifest
-from pipeline.imaging.template import mni_grid
+from pipeline.imaging.atlas.mni152 import mni_grid
 from pipeline.models.frozen import FrozenAutoencoder, for_volumes
 from pipeline.preprocessing.run import preprocess_cohort
 from pipeline.runtime.files import real_path, writing_to

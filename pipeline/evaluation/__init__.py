@@ -1,1 +1,1 @@
-"""Probes, reconstruction metrics, intervals, figures and the report. Never imports training."""
+"""Trained models scored on unseen subjects. Never imports training."""

@@ -1,4 +1,4 @@
-"""The whole evaluation: every part, its figures, its table a scan, its pictures."""
+"""Evaluate a study: every part, with its metrics, its table a scan and its pictures."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +12,7 @@ from pipeline.evaluation.manipulation import evaluate_manipulation
 from pipeline.evaluation.reconstruction import evaluate_reconstruction
 from pipeline.evaluation.study import Part, Study
 from pipeline.runtime.files import write_json, write_parquet
+from schemas.results import EvaluateMetrics
 
 PARTS: dict[str, Callable[[Study], Part]] = {
     "reconstruction": evaluate_reconstruction,
@@ -21,10 +22,10 @@ PARTS: dict[str, Callable[[Study], Part]] = {
 }
 
 
-def evaluate_study(study: Study, out: Path) -> dict[str, Any]:
+def evaluate_study(study: Study, out: Path) -> EvaluateMetrics:
     """Write metrics.json, and `per_scan/<part>.parquet` and `pictures/<part>.npz` of each part.
 
-    Returns the metrics. Those of reconstruction stand at the top level, the other parts' under
+    Return the metrics. Those of reconstruction stand at the top level, the other parts' under
     their names; a part that could not be run has `skipped` with the reason.
 
     Raises
@@ -34,14 +35,15 @@ def evaluate_study(study: Study, out: Path) -> dict[str, Any]:
     """
     configs = {"ae": study.models.autoencoder.config, "ldae": study.models.ldae.config}
     imported = {name: c["imported"] for name, c in configs.items() if "imported" in c}
-    metrics: dict[str, Any] = {}
+    metrics = EvaluateMetrics()
     for name, evaluate in PARTS.items():
         part = evaluate(study)
-        metrics |= part.metrics if name == "reconstruction" else {name: part.metrics}
-        metrics |= {"imported": imported} if imported else {}
+        update = part.metrics if name == "reconstruction" else {name: part.metrics}
+        document = metrics.model_dump() | {"imported": imported or None} | update
+        metrics = EvaluateMetrics.model_validate(document)
         write_parquet(out / "per_scan" / f"{name}.parquet", part.per_scan)
         _write_arrays(out / "pictures" / f"{name}.npz", dict(part.pictures))
-        write_json(out / "metrics.json", metrics)
+        write_json(out / "metrics.json", metrics.model_dump())
     return metrics
 
 

@@ -1,4 +1,4 @@
-"""Brains made from noise: as varied as real ones, as real, and no copies."""
+"""Score generated brains: as varied as real ones, as real, and no copies."""
 
 from collections.abc import Iterator
 from itertools import combinations
@@ -14,6 +14,7 @@ from torch import Tensor
 from pipeline.applications.generate import fit_prior, generate
 from pipeline.evaluation.nearest_latents import Neighbours
 from pipeline.evaluation.study import (
+    EXAMPLES,
     MAX_LATENTS,
     Part,
     Study,
@@ -22,8 +23,8 @@ from pipeline.evaluation.study import (
     spread,
 )
 from pipeline.metrics.distribution_distances import frechet_distance
-from pipeline.metrics.ms_ssim import ms_ssim
 from pipeline.metrics.sample_tests import copies, kernel_width, mean_of_pairs, mmd
+from pipeline.metrics.ssim import ms_ssim
 from pipeline.models.inference import LdaeInference
 from pipeline.models.pretrained import load_medicalnet, medicalnet_features
 
@@ -31,12 +32,11 @@ Floats = NDArray[np.float64]
 
 
 MAX_PAIRS = 28
-"""Pairs of brains whose likeness is judged."""
-EXAMPLES = 6
+"""Most pairs of brains whose likeness is measured."""
 
 
 def evaluate_generation(study: Study) -> Part:
-    """Judge brains of the denoiser alone, and of the LDAE with y_sem from a Gaussian prior.
+    """Score brains of the denoiser alone, and of the LDAE with y_sem from a Gaussian prior.
 
     Real brains stand beside them as the AE decodes them, so that its blur does not count.
     """
@@ -52,10 +52,10 @@ def evaluate_generation(study: Study) -> Part:
     )
     shape = models.latent_shape
     chosen = list(spread(train, MAX_LATENTS)["scan_id"].astype(str))
-    codes = models.embed(study.z_0(chosen), study.seen(chosen))
+    codes = models.embed(study.z_0(chosen), study.encoder_volumes(chosen))
     prior = fit_prior(codes.cpu().numpy())
     seed, count = study.params.seed, params.count
-    made = {
+    generated = {
         "denoiser": generate(models, count=count, seed=seed, prior=None).volumes,
         "prior": generate(models, count=count, seed=seed, prior=prior).volumes,
     }
@@ -77,7 +77,7 @@ def evaluate_generation(study: Study) -> Part:
         seen = medicalnet_features(net, real_train, models.device)
         feature_width = kernel_width(truth, seen)
         sets["held_out"] |= _in_features(truth, seen, feature_width)
-    for name, volumes in made.items():
+    for name, volumes in generated.items():
         latents = _encoded(models, volumes)
         rows.append(pd.DataFrame(_nearest(known, latents)).assign(method=name))
         sets[name] = _diversity(volumes) | {
@@ -89,7 +89,7 @@ def evaluate_generation(study: Study) -> Part:
         if net is not None:
             features = medicalnet_features(net, volumes, models.device)
             sets[name] |= _in_features(truth, features, feature_width)
-    pictures = {name: levels(volumes[:EXAMPLES].numpy()) for name, volumes in made.items()}
+    pictures = {name: levels(volumes[:EXAMPLES].numpy()) for name, volumes in generated.items()}
     metrics = {"brains": count, "medicalnet": net is not None, "sets": sets}
     return Part(
         metrics=metrics,
@@ -143,6 +143,6 @@ def _diversity(volumes: Float[Tensor, "N X Y Z"]) -> dict[str, Any]:
     return {"ms_ssim_between": mean_of_pairs(likeness).model_dump()}
 
 
-def _in_features(truth: Floats, made: Floats, width: float) -> dict[str, Any]:
-    discrepancy = mmd(truth, made, width).model_dump()
-    return {"mmd_medicalnet": discrepancy, "fid_medicalnet": frechet_distance(truth, made)}
+def _in_features(truth: Floats, generated: Floats, width: float) -> dict[str, Any]:
+    discrepancy = mmd(truth, generated, width).model_dump()
+    return {"mmd_medicalnet": discrepancy, "fid_medicalnet": frechet_distance(truth, generated)}

@@ -1,4 +1,4 @@
-"""A middle visit filled in from its neighbours, against the scan that was really made."""
+"""Interpolate a middle visit from its neighbours, and compare with the acquired scan."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -9,11 +9,11 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from pipeline.applications.inputs import Source, seen_by
+from pipeline.applications.inputs import InputScan, encoder_volumes
 from pipeline.applications.interpolate import interpolate
 from pipeline.applications.residual import blend
 from pipeline.cohort.subjects import many_subjects_first
-from pipeline.evaluation.study import Part, Study, levels
+from pipeline.evaluation.study import EXAMPLES, Part, Study, levels
 from pipeline.imaging.ventricles import intensity_levels, ventricle_ml
 from pipeline.metrics.intervals import mean_interval, paired_difference
 from pipeline.metrics.reconstruction import reconstruction_metrics
@@ -30,7 +30,6 @@ are those of decoded neighbours, so that the autoencoder's blur is on both sides
 MEASURES = ("mse_brain", "ssim_brain", "ventricle_error_ml")
 GAPS = (6.0, 12.0, 24.0, 36.0, np.inf)
 """Upper ends (months) of the groups of gaps between the two neighbours."""
-EXAMPLES = 6
 
 Volume = NDArray[np.float32]
 
@@ -55,7 +54,7 @@ def middle_visits(manifest: pd.DataFrame, scan_ids: Collection[str]) -> list[Mid
     Its neighbours are the nearest of another month. Scans without a month are left out.
     """
     known = manifest[manifest["scan_id"].isin(scan_ids) & manifest["months_from_first"].notna()]
-    found = []
+    visits_between = []
     for subject, visits in known.groupby("subject_id"):
         ordered = visits.sort_values(["months_from_first", "scan_id"])
         ordered = ordered.drop_duplicates("months_from_first")
@@ -63,27 +62,29 @@ def middle_visits(manifest: pd.DataFrame, scan_ids: Collection[str]) -> list[Mid
         for i in range(1, len(ids) - 1):
             gap = months[i + 1] - months[i - 1]
             alpha = (months[i] - months[i - 1]) / gap
-            found.append(MiddleVisit(str(subject), ids[i - 1], ids[i], ids[i + 1], alpha, gap))
-    return found
+            visits_between.append(
+                MiddleVisit(str(subject), ids[i - 1], ids[i], ids[i + 1], alpha, gap)
+            )
+    return visits_between
 
 
-def fill_in(
-    models: LdaeInference, visit: MiddleVisit, before: Source, after: Source
+def interpolate_middle_visit(
+    models: LdaeInference, visit: MiddleVisit, before: InputScan, after: InputScan
 ) -> dict[str, dict[str, Volume]]:
     """Return {target: {method: volume}}: a middle visit made from its two neighbours alone.
 
     Raises
     ------
     ValueError
-        If a source comes without its volume.
+        If a scan comes without its volume.
     """
     if before.volume is None or after.volume is None:
-        raise ValueError("middle visits are judged on volumes; open the sources with them")
+        raise ValueError("middle visits are judged on volumes; open the scans with them")
     alpha = visit.alpha
     latents = torch.cat([before.z_0, torch.lerp(before.z_0, after.z_0, alpha), after.z_0])
     first, latent_blend, last = models.decode(latents).numpy()
-    seen = seen_by(before, after)
-    outcome = interpolate(models, before.z_0, after.z_0, [alpha], volumes=seen)
+    volumes = encoder_volumes(before, after)
+    outcome = interpolate(models, before.z_0, after.z_0, [alpha], volumes=volumes)
     ldae = outcome.volumes[0].numpy()
     both = {"ldae": ldae, "latent_blend": latent_blend}
     detail = blend(before.volume - first, after.volume - last, alpha)
@@ -99,10 +100,10 @@ def _without_model(first: Volume, last: Volume, alpha: float) -> dict[str, Volum
     return {"blend": blend(first, last, alpha), "nearest": first if alpha <= 0.5 else last}
 
 
-def judge_middle_visit(
-    models: LdaeInference, visit: MiddleVisit, middle: Source, made: dict[str, dict[str, Volume]]
+def score_middle_visit(
+    models: LdaeInference, visit: MiddleVisit, middle: InputScan, made: dict[str, dict[str, Volume]]
 ) -> pd.DataFrame:
-    """Return one row a method and target: how close what `fill_in` made comes to the visit.
+    """Return one row a method and target: how close the interpolation is to the visit.
 
     Columns: those of `reconstruction_metrics`, and ventricle_error_ml (absolute).
 
@@ -112,7 +113,7 @@ def judge_middle_visit(
         If `middle` comes without its volume.
     """
     if middle.volume is None:
-        raise ValueError("middle visits are judged on volumes; open the sources with them")
+        raise ValueError("middle visits are judged on volumes; open the scans with them")
     scan = middle.volume
     targets = dict(zip(TARGETS, (scan, models.decode(middle.z_0)[0].numpy()), strict=True))
     affine = np.asarray(models.autoencoder.grid.affine, dtype=np.float64)
@@ -134,7 +135,7 @@ def judge_middle_visit(
 
 
 def evaluate_interpolation(study: Study) -> Part:
-    """Fill in the middle visits of the judged subjects; says why where there is none."""
+    """Interpolate the middle visits of the judged subjects; `skipped` where there is none."""
     if not study.params.max_middle_visits:
         return Part(metrics={"skipped": "evaluate.max_middle_visits is 0"})
     judged = study.judged
@@ -148,9 +149,9 @@ def evaluate_interpolation(study: Study) -> Part:
     pictures: dict[str, list[Any]] = {}
     with Progress("interpolation", total=len(visits)) as bar:
         for visit in visits:
-            before, middle, after = map(study.source, (visit.before, visit.scan_id, visit.after))
-            made = fill_in(study.models, visit, before, after)
-            tables.append(judge_middle_visit(study.models, visit, middle, made))
+            before, middle, after = map(study.open_scan, (visit.before, visit.scan_id, visit.after))
+            made = interpolate_middle_visit(study.models, visit, before, after)
+            tables.append(score_middle_visit(study.models, visit, middle, made))
             if len(pictures.get("scan_id", [])) < EXAMPLES:
                 shown = {"before": before.volume, "scan": middle.volume, "after": after.volume}
                 pictures.setdefault("scan_id", []).append(np.asarray(visit.scan_id))

@@ -1,4 +1,4 @@
-"""Does moving y_sem move the brain, and that brain alone? Measured scale by scale."""
+"""Score counterfactuals, scale by scale: what changes, and whether it is the same brain."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from torch import Tensor
 from pipeline.applications.manipulate import manipulate
 from pipeline.evaluation.nearest_latents import Neighbours
 from pipeline.evaluation.pca_direction import PcaDirection, fit_pca_direction
-from pipeline.evaluation.study import Part, Study, levels
+from pipeline.evaluation.study import EXAMPLES, Part, Study, levels
 from pipeline.imaging.ventricles import intensity_levels, ventricle_ml, ventricle_territory
 from pipeline.metrics.intervals import mean_interval, median_interval, share_interval
 from pipeline.models.direction import Direction, read_direction
@@ -27,12 +27,11 @@ from schemas.metrics import Estimate
 MEASURES = ("score", "pca_score", "ventricle_ml")
 """Place of the made volume, encoded anew, along the probe's direction in y_sem; along the same
 target's direction in PCA of latents; fluid of its lateral ventricles (ml of template space)."""
-EXAMPLES = 6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Judge:
-    """What manipulated volumes are measured with."""
+class CounterfactualScorer:
+    """The models and references that counterfactual volumes are measured with."""
 
     models: LdaeInference
     direction: Direction
@@ -75,7 +74,7 @@ class Judge:
 
 
 def evaluate_manipulation(study: Study) -> Part:
-    """Judge manipulation by the LDAE and, beside it, along PCA of latents.
+    """CounterfactualScorer manipulation by the LDAE and, beside it, along PCA of latents.
 
     The first scan of each subject is moved. Without directions the part says why it was left out.
     """
@@ -97,7 +96,7 @@ def evaluate_manipulation(study: Study) -> Part:
             metrics={"skipped": f"{error}; set evaluate.manipulation.direction in params.yaml"}
         )
     pca = fit_pca_direction(study, params.direction)
-    judge = Judge(
+    scorer = CounterfactualScorer(
         models=study.models,
         direction=direction,
         pca=pca,
@@ -108,22 +107,22 @@ def evaluate_manipulation(study: Study) -> Part:
     pictures: dict[str, list[Any]] = {}
     with Progress("manipulation", total=len(chosen)) as bar:
         for scan_id, subject_id in zip(chosen["scan_id"], chosen["subject_id"], strict=True):
-            source = study.source(str(scan_id))
-            own = study.models.decode(source.z_0)[0].numpy()
-            outcome = manipulate(
-                study.models, source.z_0, direction, params.scales, volume=source.seen
+            scan = study.open_scan(str(scan_id))
+            own = study.models.decode(scan.z_0)[0].numpy()
+            generated = manipulate(
+                study.models, scan.z_0, direction, params.scales, volume=scan.encoder_volume
             )
-            made = {"ldae": outcome.volumes}
+            by_method = {"ldae": generated.volumes}
             if pca is not None:
-                mean = study.models.unstandardise(source.z_0)
+                mean = study.models.unstandardise(scan.z_0)
                 moved = mean + pca.moves(params.scales).to(mean)
-                made["pca"] = study.models.decode(study.models.standardise(moved))
-            for method, volumes in made.items():
-                table = judge.measure(own, volumes, params.scales, str(subject_id))
+                by_method["pca"] = study.models.decode(study.models.standardise(moved))
+            for method, volumes in by_method.items():
+                table = scorer.measure(own, volumes, params.scales, str(subject_id))
                 about = {"scan_id": scan_id, "subject_id": subject_id, "method": method}
                 tables.append(table.assign(**about))
             if len(pictures.get("scan_id", [])) < EXAMPLES:
-                _keep_example(pictures, str(scan_id), own, made)
+                _keep_example(pictures, str(scan_id), own, by_method)
             bar.advance()
     per_scan = pd.concat(tables, ignore_index=True)
     summary = summarise_dose(per_scan)
@@ -140,7 +139,7 @@ def evaluate_manipulation(study: Study) -> Part:
 def summarise_dose(responses: pd.DataFrame) -> dict[str, dict[str, Any]]:
     """Return, for each method and measure, what rising scales do, with intervals over subjects.
 
-    `responses` has the columns of `Judge.measure`, subject_id and method.
+    `responses` has the columns of `CounterfactualScorer.measure`, subject_id and method.
 
     `spearman` is the median over subjects of the rank correlation with the scale (a measure that
     never changes counts as 0), `rising` the share of subjects in whom it is positive, `per_scale`
@@ -159,24 +158,24 @@ def summarise_dose(responses: pd.DataFrame) -> dict[str, dict[str, Any]]:
         ) -> dict[str, Any]:
             return method(values, subjects).model_dump()
 
-        found: dict[str, Any] = {}
+        summaries: dict[str, Any] = {}
         for measure in MEASURES:
             if measure not in rows or rows[measure].isna().any():
                 continue
             pairs = [(g["scale"].to_numpy(float), g[measure].to_numpy(float)) for g in groups]
             correlations = [spearman(scale, values) for scale, values in pairs]
-            found[measure] = {
+            summaries[measure] = {
                 "spearman": interval(correlations, median_interval),
                 "rising": interval([float(rho > 0) for rho in correlations], share_interval),
                 "per_scale": interval([slope(scale, values) for scale, values in pairs]),
             }
         if "identity" in rows:
-            found["identity"] = interval([float(g["identity"].min()) for g in groups])
+            summaries["identity"] = interval([float(g["identity"].min()) for g in groups])
         if "same_subject" in rows and rows["same_subject"].notna().all():
-            found["same_subject"] = interval(
+            summaries["same_subject"] = interval(
                 [float(g["same_subject"].mean()) for g in groups], share_interval
             )
-        summary[str(method)] = found
+        summary[str(method)] = summaries
     return summary
 
 
@@ -197,9 +196,9 @@ def _keep_example(
     pictures: dict[str, list[Any]],
     scan_id: str,
     own: NDArray[np.float32],
-    made: dict[str, torch.Tensor],
+    by_method: dict[str, torch.Tensor],
 ) -> None:
     pictures.setdefault("scan_id", []).append(np.asarray(scan_id))
     pictures.setdefault("own", []).append(levels(own))
-    for method, volumes in made.items():
+    for method, volumes in by_method.items():
         pictures.setdefault(method, []).append(levels(volumes.numpy()))

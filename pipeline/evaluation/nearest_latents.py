@@ -1,4 +1,4 @@
-"""Whose latent is nearest: a made brain's own subject, or a training scan it copies."""
+"""Nearest latents of generated brains: their own subject, or a training scan they copy."""
 
 from dataclasses import dataclass
 

@@ -13,7 +13,7 @@ from pipeline.evaluation.study import MAX_LATENTS, Study, spread
 from pipeline.probes.features import fit_pca
 from pipeline.probes.linear import LinearProbe, direction_of
 from pipeline.probes.protocols import FIT_SPLITS
-from pipeline.probes.targets import make_target
+from pipeline.probes.targets import make_target, problem_of
 
 Floats = NDArray[np.float64]
 FEATURES = "pca_latents"
@@ -58,9 +58,9 @@ def fit_pca_direction(study: Study, name: str) -> PcaDirection | None:
     features = {FEATURES: pca.transform(flat)}
     column = name.split(":")[0]
     classes = study.probe.classification.get(column)
-    target = make_target(column, classes, features, scans, study.probe, {})
-    if target is None:
+    if problem_of(column, classes, scans) is not None:
         return None
+    target = make_target(column, classes, features, scans, study.probe)
     rows = target.rows_in(FIT_SPLITS)
     if target.unfit_reason(rows, "train and val") is not None:
         return None

@@ -1,4 +1,4 @@
-"""Reconstruct scans that no network was trained on, in every way there is, and judge each."""
+"""Reconstruct scans that no network was trained on, by every method, and score each."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pipeline.evaluation.reconstruction_speed import measure_throughput
-from pipeline.evaluation.study import Part, Study, levels, of_many_subjects
+from pipeline.evaluation.study import EXAMPLES, Part, Study, levels, of_many_subjects
 from pipeline.metrics.gaussianity import latent_health
 from pipeline.metrics.intervals import paired_difference
 from pipeline.metrics.reconstruction import reconstruction_metrics, summarise_reconstruction
@@ -24,7 +24,7 @@ METHODS = ("ae", "ldae", "lddim", "ldae_y_sem_only", "ldae_other_y_sem")
 """AE alone; LDAE with inverted x_T; the denoiser alone with inverted x_T (LDDIM); y_sem with random
 x_T; and the control for that: other subjects' y_sem with the same random x_T."""
 VOXEL_METHODS = {"ldae": "voxel_dae", "ldae_y_sem_only": "voxel_dae_y_sem_only"}
-"""What the same ways are called for the voxel-space diffusion autoencoder."""
+"""Names of the same methods for the voxel-space diffusion autoencoder."""
 SHOWN = ("ae", "ldae", "ldae_y_sem_only", "voxel_dae")
 PAIRS = {
     "ldae_minus_ae": ("ldae", "ae"),
@@ -34,16 +34,15 @@ PAIRS = {
 """LDAE minus LDDIM is no measure of what y_sem adds: an exact inversion gives back the latent with
 any code, so that it is 0 by construction. Own minus other subjects' y_sem is one."""
 PAIRED_METRICS = ("ssim_brain", "mse_brain")
-EXAMPLES = 6
 OTHERS = 3
 """Other subjects whose y_sem a scan is given: their mean says more than one does."""
 
-Made = dict[str, Float[Tensor, "B X Y Z"]]
+VolumesByMethod = dict[str, Float[Tensor, "B X Y Z"]]
 
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """A scan to judge, and a scan of each of some other subjects."""
+    """A scan to score, and a scan of each of some other subjects."""
 
     scan_id: str
     subject_id: str
@@ -51,7 +50,7 @@ class Scan:
 
 
 def evaluate_reconstruction(study: Study) -> Part:
-    """Judge every method at the steps of the params, and some at other numbers of steps.
+    """Score every method at the steps of the params, and some at other numbers of steps.
 
     Raises
     ------
@@ -65,14 +64,16 @@ def evaluate_reconstruction(study: Study) -> Part:
     examples: dict[str, list[np.ndarray]] = {}
     with Progress("reconstruction", total=len(scans)) as bar:
         for batch in _batches(scans, params.batch_size):
-            made, x_T = reconstruct_all(study, batch)
+            volumes_of, x_T = reconstruct_all(study, batch)
             noises.append(x_T.cpu())
             for i, scan in enumerate(batch):
                 reference = _reference(study.volumes, scan.scan_id)
-                own = {method: volumes[i] for method, volumes in made.items()}
+                own = {method: volumes[i] for method, volumes in volumes_of.items()}
                 health = {f"x_T_{k}": v for k, v in latent_health(x_T[i : i + 1]).items()}
-                judged = judge(scan, reference, own, params.num_inference_steps, study.lpips)
-                rows += [r | (health if r["method"] == "ldae" else {}) for r in judged]
+                scored = score_reconstruction(
+                    scan, reference, own, params.num_inference_steps, study.lpips
+                )
+                rows += [r | (health if r["method"] == "ldae" else {}) for r in scored]
                 if len(examples.get("scan_id", [])) < EXAMPLES:
                     _keep_example(examples, scan.scan_id, reference, own)
                 bar.advance()
@@ -96,7 +97,9 @@ def evaluate_reconstruction(study: Study) -> Part:
     return Part(metrics=metrics, per_scan=pd.concat([main, steps]), pictures=pictures)
 
 
-def reconstruct_all(study: Study, batch: list[Scan]) -> tuple[Made, Float[Tensor, "B C X Y Z"]]:
+def reconstruct_all(
+    study: Study, batch: list[Scan]
+) -> tuple[VolumesByMethod, Float[Tensor, "B C X Y Z"]]:
     """Return each method's volumes of some scans, and the LDAE's inverted x_T.
 
     Those of other subjects' y_sem are (B, K, X, Y, Z), for K others.
@@ -106,35 +109,39 @@ def reconstruct_all(study: Study, batch: list[Scan]) -> tuple[Made, Float[Tensor
     others = [other for scan in batch for other in scan.other_ids]
     other_codes = None
     if others:
-        codes = models.embed(study.z_0(others), study.seen(others))
+        codes = models.embed(study.z_0(others), study.encoder_volumes(others))
         other_codes = codes.reshape(len(batch), -1, codes.shape[1])
-    seen = study.seen(scan.scan_id for scan in batch)
-    made, x_T = _ldae_ways(models, z_0, seen, _noise(study, models, batch), other_codes)
-    made = {"ae": models.decode(z_0), "lddim": _lddim(models, z_0)} | made
+    encoder_volumes = study.encoder_volumes(scan.scan_id for scan in batch)
+    volumes_of, x_T = _ldae_volumes(
+        models, z_0, encoder_volumes, _noise(study, models, batch), other_codes
+    )
+    volumes_of = {"ae": models.decode(z_0), "lddim": _lddim(models, z_0)} | volumes_of
     if study.voxel_dae is not None:
         voxels = study.voxel_dae
         volumes = torch.cat([_reference(study.volumes, scan.scan_id)[None] for scan in batch])
         noise = _noise(study, voxels, batch)
-        ways, _ = _ldae_ways(voxels, voxels.encode(volumes), volumes, noise, None)
-        made |= {VOXEL_METHODS[name]: volumes for name, volumes in ways.items()}
-    return made, x_T
+        ways, _ = _ldae_volumes(voxels, voxels.encode(volumes), volumes, noise, None)
+        volumes_of |= {VOXEL_METHODS[name]: volumes for name, volumes in ways.items()}
+    return volumes_of, x_T
 
 
-def _ldae_ways(
+def _ldae_volumes(
     models: LdaeInference,
     z_0: Tensor,
-    seen: Tensor | None,
+    encoder_volumes: Tensor | None,
     noise: Tensor,
     other_codes: Tensor | None,
-) -> tuple[Made, Tensor]:
-    codes = models.infer_codes(z_0, seen)
+) -> tuple[VolumesByMethod, Tensor]:
+    codes = models.infer_codes(z_0, encoder_volumes)
     starts = {"ldae": (codes.x_T, codes.y_sem), "ldae_y_sem_only": (noise, codes.y_sem)}
     if other_codes is not None:
         each = noise.repeat_interleave(other_codes.shape[1], 0)
         starts["ldae_other_y_sem"] = (each, other_codes.flatten(0, 1))
     y_sem = torch.cat([y for _, y in starts.values()])
-    made = models.decode(models.sample(y_sem, torch.cat([x for x, _ in starts.values()])))
-    ways = dict(zip(starts, torch.split(made, [len(y) for _, y in starts.values()]), strict=True))
+    decoded = models.decode(models.sample(y_sem, torch.cat([x for x, _ in starts.values()])))
+    ways = dict(
+        zip(starts, torch.split(decoded, [len(y) for _, y in starts.values()]), strict=True)
+    )
     if other_codes is not None:
         several = ways["ldae_other_y_sem"]
         ways["ldae_other_y_sem"] = several.reshape(*other_codes.shape[:2], *several.shape[1:])
@@ -151,24 +158,28 @@ def _noise(study: Study, models: LdaeInference, batch: list[Scan]) -> Tensor:
 
 
 @torch.inference_mode()
-def judge(
-    scan: Scan, reference: Tensor, made: Made, steps: int, lpips: Lpips | None = None
+def score_reconstruction(
+    scan: Scan,
+    reference: Tensor,
+    volumes_of: VolumesByMethod,
+    steps: int,
+    lpips: Lpips | None = None,
 ) -> list[dict[str, Any]]:
     """Return one row of a scan's figures a volume, of which some methods have several."""
     truth = reference[None, None]
     rows = []
     row: dict[str, Any] = {"scan_id": scan.scan_id, "subject_id": scan.subject_id}
-    for method, volumes in made.items():
+    for method, volumes in volumes_of.items():
         several = volumes.ndim > reference.ndim
         for k, volume in enumerate(volumes if several else volumes[None]):
             prediction = volume[None, None]
             figures = reconstruction_metrics(truth, prediction, truth > 0).iloc[0]
-            found = row | {"method": method, "num_inference_steps": steps}
+            entry = row | {"method": method, "num_inference_steps": steps}
             if several:
-                found["y_sem_of"] = scan.other_ids[k]
+                entry["y_sem_of"] = scan.other_ids[k]
             if lpips is not None:
-                found["lpips"] = lpips_of_volumes(lpips, truth, prediction, truth > 0)
-            rows.append(found | {str(name): value for name, value in figures.items()})
+                entry["lpips"] = lpips_of_volumes(lpips, truth, prediction, truth > 0)
+            rows.append(entry | {str(name): value for name, value in figures.items()})
     return rows
 
 
@@ -179,12 +190,16 @@ def _other_steps(study: Study, scans: list[Scan]) -> pd.DataFrame:
         models = replace(study.models, num_inference_steps=steps)
         for batch in _batches(scans, study.params.batch_size):
             z_0 = study.z_0(scan.scan_id for scan in batch)
-            seen = study.seen(scan.scan_id for scan in batch)
-            made, _ = _ldae_ways(models, z_0, seen, _noise(study, models, batch), None)
-            made |= {"lddim": _lddim(models, z_0)}
+            encoder_volumes = study.encoder_volumes(scan.scan_id for scan in batch)
+            volumes_of, _ = _ldae_volumes(
+                models, z_0, encoder_volumes, _noise(study, models, batch), None
+            )
+            volumes_of |= {"lddim": _lddim(models, z_0)}
             for i, scan in enumerate(batch):
                 reference = _reference(study.volumes, scan.scan_id)
-                rows += judge(scan, reference, {m: v[i] for m, v in made.items()}, steps)
+                rows += score_reconstruction(
+                    scan, reference, {m: v[i] for m, v in volumes_of.items()}, steps
+                )
     return pd.DataFrame(rows)
 
 
@@ -224,7 +239,7 @@ def _with_other_subjects(chosen: pd.DataFrame) -> Iterator[Scan]:
 
 def _differences(per_scan: pd.DataFrame) -> dict[str, Any]:
     """Return {pair: {metric: Estimate}}, paired by scan, with intervals over subjects."""
-    found: dict[str, Any] = {}
+    differences: dict[str, Any] = {}
     for metric in PAIRED_METRICS:
         wide = per_scan.pivot_table(
             index=["subject_id", "scan_id"], columns="method", values=metric
@@ -233,14 +248,17 @@ def _differences(per_scan: pd.DataFrame) -> dict[str, Any]:
         for name, (a, b) in PAIRS.items():
             if {a, b} <= set(wide) and wide[[a, b]].notna().all().all():
                 estimate = paired_difference(wide[a].to_numpy(), wide[b].to_numpy(), subjects)
-                found.setdefault(name, {})[metric] = estimate.model_dump()
-    return found
+                differences.setdefault(name, {})[metric] = estimate.model_dump()
+    return differences
 
 
 def _keep_example(
-    examples: dict[str, list[np.ndarray]], scan_id: str, reference: Tensor, made: Made
+    examples: dict[str, list[np.ndarray]],
+    scan_id: str,
+    reference: Tensor,
+    volumes_of: VolumesByMethod,
 ) -> None:
     examples.setdefault("scan_id", []).append(np.asarray(scan_id))
-    for name, volume in {"reference": reference, **made}.items():
+    for name, volume in {"reference": reference, **volumes_of}.items():
         if name in ("reference", *SHOWN):
             examples.setdefault(name, []).append(levels(volume.numpy()))

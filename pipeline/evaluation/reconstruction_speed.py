@@ -1,4 +1,4 @@
-"""Seconds of a whole reconstruction: the LDAE beside a voxel-space diffusion autoencoder."""
+"""Time a whole reconstruction: the LDAE and a voxel-space diffusion autoencoder."""
 
 import statistics
 import time
@@ -16,7 +16,7 @@ ROUNDS = 2
 def reconstruct(
     models: LdaeInference, volumes: Float[Tensor, "B X Y Z"]
 ) -> Float[Tensor, "B X Y Z"]:
-    """Return volumes taken apart and put together: encode, y_sem, inversion, sampling, decode."""
+    """Return reconstructions of volumes: encode, y_sem, inversion, sampling, decode."""
     codes = models.infer_codes(models.encode(volumes), volumes)
     return models.decode(models.sample(codes.y_sem, codes.x_T))
 

@@ -1,4 +1,4 @@
-"""What every part of the evaluation reads: models, stores, subjects never trained on."""
+"""The inputs of every part of the evaluation: models, stores, subjects never trained on."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.applications.inputs import Source, source_from_store
+from pipeline.applications.inputs import InputScan, scan_from_store
 from pipeline.cohort.subjects import many_subjects_first
 from pipeline.models.inference import LdaeInference
 from pipeline.nets.lpips import Lpips
@@ -20,18 +20,20 @@ from pipeline.stores.volumes import VolumeStore
 from schemas.errors import ContractError
 from schemas.evaluation import EvaluateParams, ProbeParams
 
+EXAMPLES = 6
+"""Scans of which every part keeps pictures for the report."""
 MAX_LATENTS = 1000
 """Scans, evenly spread, whose latents are kept in memory to compare with."""
 
 
 def of_many_subjects(scans: pd.DataFrame, at_most: int) -> pd.DataFrame:
-    """Return so many scans: the first of every subject, then the second ones, and so on."""
+    """Return at most `at_most` scans, taking one of every subject before a second of any."""
     return scans.iloc[many_subjects_first(scans["subject_id"].tolist())].head(at_most)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Study:
-    """Everything that an evaluation is made from."""
+    """Models, stores and parameters of an evaluation."""
 
     models: LdaeInference
     volumes: VolumeStore
@@ -75,11 +77,11 @@ class Study:
         """Return voxel to MNI152 world (mm), (4, 4)."""
         return np.asarray(self.models.autoencoder.grid.affine, dtype=np.float64)
 
-    def source(self, scan_id: str) -> Source:
+    def open_scan(self, scan_id: str) -> InputScan:
         """Return a scan with its latent and its preprocessed volume."""
-        return source_from_store(scan_id, self.models, self.latents, self.volumes)
+        return scan_from_store(scan_id, self.models, self.latents, self.volumes)
 
-    def seen(self, scan_ids: Iterable[str]) -> Float[Tensor, "B X Y Z"] | None:
+    def encoder_volumes(self, scan_ids: Iterable[str]) -> Float[Tensor, "B X Y Z"] | None:
         """Return the volumes of scans, if the semantic encoder reads volumes."""
         if not self.models.reads_volumes:
             return None
@@ -92,7 +94,7 @@ class Study:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """What one part of the evaluation found."""
+    """Metrics, table and pictures of one part of the evaluation."""
 
     metrics: dict[str, Any]
     per_scan: pd.DataFrame = field(default_factory=pd.DataFrame)

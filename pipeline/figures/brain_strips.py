@@ -1,4 +1,4 @@
-"""Strips of slices on black: made brains beside real ones, and what differs."""
+"""Strips of slices on black: generated brains beside real ones, and their differences."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -99,7 +99,7 @@ def image_strip(titles: Sequence[str], rows: Sequence[Row]) -> Figure:
 
 
 def manipulation_strip(
-    made: dict[str, NDArray[np.uint8]],
+    by_method: dict[str, NDArray[np.uint8]],
     names: dict[str, str],
     scales: Sequence[float],
     affine: NDArray[np.float64] | None,
@@ -107,7 +107,7 @@ def manipulation_strip(
     """Draw each method's volumes (scale, X, Y, Z) against the scale, and what changed from 0."""
     rows = []
     zero = int(np.argmin(np.abs(np.asarray(scales))))
-    for method, volumes in made.items():
+    for method, volumes in by_method.items():
         around = volumes[zero]
         axial, coronal = ventricle_slices(around, affine)
         images = [_beside(cut(v, axial, around), cut(v, coronal, around)) for v in volumes]

@@ -1,4 +1,4 @@
-"""Contact sheets of preprocessed volumes: sagittal, coronal and axial slices a scan."""
+"""A contact sheet of one scan: rows of sagittal, coronal and axial slices."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,54 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-SCANS_PER_ROW = 4
-SLICES = (0.44, 0.5, 0.55)
-"""Where the three planes cut, as shares of x, y and z."""
 SHEET_SLICES = (0.25, 0.35, 0.45, 0.55, 0.65, 0.75)
 """Where the planes of a sheet cut, as shares of each axis."""
-
-
-def scan_strip(volume: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """Return the sagittal, coronal and axial slices of a RAS volume side by side (rows, columns).
-
-    Superior (axial: anterior) is up, left is on the left.
-    """
-    x, y, z = (int(share * size) for share, size in zip(SLICES, volume.shape, strict=True))
-    planes = [np.rot90(p) for p in (volume[x], volume[:, y], volume[:, :, z])]
-    height = max(p.shape[0] for p in planes)
-    padded = [np.pad(p, ((0, height - p.shape[0]), (0, 1))) for p in planes]
-    return np.concatenate(padded, axis=1)
-
-
-def draw_mosaic(
-    volumes: Sequence[npt.NDArray[np.uint8]], titles: Sequence[str], path: Path
-) -> None:
-    """Write a PNG of one titled strip a scan.
-
-    Raises
-    ------
-    ValueError
-        If there are no volumes, or not one title each.
-    """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    if not volumes or len(volumes) != len(titles):
-        raise ValueError(f"{len(volumes)} volumes and {len(titles)} titles, expected one each")
-    columns = min(SCANS_PER_ROW, len(volumes))
-    rows = -(-len(volumes) // columns)
-    figure = Figure(figsize=(4.2 * columns, 1.75 * rows), facecolor="black")
-    FigureCanvasAgg(figure)
-    axes: Any = figure.subplots(rows, columns, squeeze=False)
-    for axis in axes.flat:
-        axis.axis("off")
-    used = axes.flat[: len(volumes)]
-    for axis, volume, title in zip(used, volumes, titles, strict=True):
-        axis.imshow(scan_strip(volume), cmap="gray", vmin=0, vmax=255)
-        axis.set_title(title, fontsize=7, color="white", pad=2)
-    figure.subplots_adjust(0.005, 0.005, 0.995, 0.98, wspace=0.02, hspace=0.15)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110, facecolor="black")
 
 
 def draw_sheet(

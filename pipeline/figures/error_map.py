@@ -1,4 +1,4 @@
-"""Where a reconstruction errs: the mean absolute error in three planes, beside the mean scan."""
+"""Map of reconstruction error: the mean absolute error in three planes, beside the mean scan."""
 
 import io
 

@@ -9,6 +9,7 @@ from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator, ScalarForm
 
 from pipeline.figures.style import Palette
 from schemas.metrics import Estimate
+from schemas.results import FiguresOfSets
 
 Estimates = Mapping[str, Mapping[str, Any]]
 
@@ -20,7 +21,7 @@ def _span(estimate: Mapping[str, Any]) -> tuple[float, float]:
 
 
 def steps_plot(
-    steps: Mapping[str, Mapping[str, Estimates]], names: Mapping[str, str], palette: Palette
+    steps: Mapping[str, FiguresOfSets], names: Mapping[str, str], palette: Palette
 ) -> Figure:
     """Draw SSIM and MSE inside the brain against the number of sampler steps, by method."""
     figure = Figure(figsize=(7.8, 3.0), layout="constrained")
@@ -33,11 +34,12 @@ def steps_plot(
             at = [count for count in counts if method in steps[str(count)]]
             found = [steps[str(count)][method][metric] for count in at]
             axis.plot(
-                at, [e["value"] for e in found], color=colours[method], marker="o", markersize=4,
+                at, [e.value for e in found], color=colours[method], marker="o", markersize=4,
                 label=names.get(method, method),
             )  # fmt: skip
+            low, high = zip(*(e.interval or (e.value, e.value) for e in found), strict=True)
             axis.fill_between(
-                at, [_span(e)[0] for e in found], [_span(e)[1] for e in found],
+                at, low, high,
                 color=colours[method], alpha=0.15, linewidth=0,
             )  # fmt: skip
         axis.set(title=title, xlabel="steps each way", xscale="log")

@@ -1,7 +1,6 @@
 """Plots of probes: ROC curves, truth against prediction, calibration."""
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,18 +11,19 @@ from sklearn.metrics import roc_curve
 
 from pipeline.figures.style import Palette
 from schemas.metrics import MIN_SUBJECTS
+from schemas.results import TargetResult
 
 
 def calibration_plot(
     predictions: pd.DataFrame,
-    targets: Mapping[str, Mapping[str, Any]],
+    targets: Mapping[str, TargetResult],
     feature_sets: Sequence[str],
     names: Mapping[str, str],
     palette: Palette,
 ) -> Figure:
     """Draw observed share against probability in quintiles, for each classification target."""
     chosen = [t for t in dict.fromkeys(predictions["target"])
-              if targets[t]["kind"] == "classification"]  # fmt: skip
+              if targets[t].kind == "classification"]  # fmt: skip
     figure = Figure(figsize=(max(4.6, 3.3 * len(chosen)), 4.2), layout="constrained")
     for axis, target in zip(figure.subplots(1, len(chosen), squeeze=False)[0], chosen, strict=True):
         rows = predictions[predictions["target"] == target]
@@ -35,9 +35,9 @@ def calibration_plot(
                 _draw_quintiles(axis, one, colours[name], names.get(name, name))
         axis.set(
             xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xlabel="probability",
-            ylabel=f"share of {targets[target]['positive']}",
+            ylabel=f"share of {targets[target].positive}",
         )  # fmt: skip
-        axis.set_title(f"{targets[target]['positive']} vs {targets[target]['negative']}")
+        axis.set_title(f"{targets[target].positive} vs {targets[target].negative}")
         axis.set_box_aspect(1)
     handles, labels = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
@@ -104,7 +104,7 @@ LEGEND_LETTERS = 24
 
 
 def roc_and_scatter(
-    predictions: pd.DataFrame, targets: Mapping[str, Mapping[str, Any]], palette: Palette
+    predictions: pd.DataFrame, targets: Mapping[str, TargetResult], palette: Palette
 ) -> Figure:
     """Draw a ROC curve for each classification target and truth against guess for each other.
 
@@ -116,9 +116,9 @@ def roc_and_scatter(
     for axis, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
         rows = predictions[predictions["target"] == name]
         colours = feature_colours(set(rows["feature_set"]), palette)
-        if targets[name]["kind"] == "classification":
+        if targets[name].kind == "classification":
             _draw_roc(axis, rows, colours, palette)
-            axis.set_title(f"{targets[name]['positive']} vs {targets[name]['negative']}")
+            axis.set_title(f"{targets[name].positive} vs {targets[name].negative}")
         else:
             _draw_scatter(axis, rows, colours, palette)
             axis.set_title(name.replace("_years", " (years)").replace("_", " "))

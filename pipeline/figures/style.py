@@ -27,7 +27,7 @@ DIFFERENCE_MAP = LinearSegmentedColormap.from_list(
 
 @dataclass(frozen=True, slots=True)
 class Palette:
-    """Colours by what they mean."""
+    """Colours by their role."""
 
     ink: str
     muted: str

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.linalg import polar
 
 from pipeline.imaging.header import SHEAR_TOLERANCE, Affine, shear_of, zooms_of
 from schemas.errors import ScanError
@@ -37,8 +38,8 @@ def load_ants() -> Any:
 
 
 @contextlib.contextmanager
-def ants_speech(step: str) -> Iterator[None]:
-    """Keep what ANTs prints from C++ off the terminal; its last words explain a failure.
+def captured_ants_output(step: str) -> Iterator[None]:
+    """Send what ANTs prints from C++ to the debug log; its last line explains a failure.
 
     Of trial transforms that it throws away itself it prints lines such as "bad det": they go to
     the debug log.
@@ -48,15 +49,15 @@ def ants_speech(step: str) -> Iterator[None]:
     ScanError
         If ANTs fails over the images; `step` says at what.
     """
-    with tempfile.TemporaryFile() as heard:
+    with tempfile.TemporaryFile() as captured:
         failure: Exception | None = None
-        with _descriptors_to(heard.fileno()):
+        with _descriptors_to(captured.fileno()):
             try:
                 yield
             except RuntimeError as error:
                 failure = error
-        heard.seek(0)
-        text = heard.read(1 << 16).decode(errors="replace")
+        captured.seek(0)
+        text = captured.read(1 << 16).decode(errors="replace")
         lines = [line.strip() for line in text.splitlines() if line.strip()]
         if lines:
             log.debug("ANTs, %s: %s", step, " | ".join(dict.fromkeys(lines)))
@@ -108,5 +109,4 @@ def ants_image(data: npt.NDArray[Any], affine: Affine) -> Any:
 
 def _nearest_rotation(matrix: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """ITK refuses directions that rounding left a little off orthonormal."""
-    left, _, right = np.linalg.svd(matrix)
-    return np.asarray(left @ right)
+    return np.asarray(polar(matrix)[0])

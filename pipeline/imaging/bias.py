@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from pipeline.imaging.ants_setup import ants_image, ants_speech, load_ants
+from pipeline.imaging.ants_setup import ants_image, captured_ants_output, load_ants
 from pipeline.imaging.header import Affine, zooms_of
 
 ITERATIONS = (50, 50, 50, 50)
@@ -64,7 +64,7 @@ def correct_bias(
     inside = mask[coarse]
     values = np.where(inside, np.maximum(data[coarse], floor), 0)
     image, mask_image = ants_image(values, coarse_affine), ants_image(inside, coarse_affine)
-    with ants_speech("bias correction"):
+    with captured_ants_output("bias correction"):
         field = load_ants().n4_bias_field_correction(
             image,
             mask=mask_image,
@@ -74,6 +74,6 @@ def correct_bias(
         )
     log_field = np.log(np.clip(field.numpy(), *FIELD_RANGE)).astype(np.float32)
     log_field -= log_field[inside].mean()
-    found = BiasField(log_field, coarse_affine)
-    fine = found._between(np.diag(1 / strides), -(strides // 2) / strides, data.shape)
-    return np.asarray(data / fine, dtype=np.float32), found
+    bias = BiasField(log_field, coarse_affine)
+    fine = bias._between(np.diag(1 / strides), -(strides // 2) / strides, data.shape)
+    return np.asarray(data / fine, dtype=np.float32), bias

@@ -1,4 +1,4 @@
-"""Where the brain is: a scan stripped by its source, or the mask of one of three methods."""
+"""Brain masks: of an image stripped by its source, or by one of three methods."""
 
 import contextlib
 import io
@@ -46,13 +46,13 @@ def stripped_mask(data: npt.NDArray[np.float32], voxel_ml: float) -> Mask | None
     content = content_mask(data)
     if content.mean() > 1 - STRIPPED_MIN_BACKGROUND:
         return None
-    mask = _largest(ndimage.binary_fill_holes(content))
+    mask = largest_piece(ndimage.binary_fill_holes(content))
     volume_ml = float(mask.sum()) * voxel_ml
     if not STRIPPED_MIN_ML <= volume_ml <= STRIPPED_MAX_ML:
         return None
     # Blurring or resampling after stripping leaves a dim halo that is not brain.
     solid = mask & (data > HALO_SHARE * float(np.median(data[content])))
-    return _largest(ndimage.binary_fill_holes(solid))
+    return largest_piece(ndimage.binary_fill_holes(solid))
 
 
 def deepbet_mask(data: npt.NDArray[np.float32]) -> Mask:
@@ -130,7 +130,7 @@ def bet_mask(data: npt.NDArray[np.float32], affine: npt.NDArray[np.float64]) -> 
 def _found(mask: npt.NDArray[Any]) -> Mask:
     if not mask.any():
         raise ScanError("skull stripping found no brain (empty mask)")
-    return _largest(ndimage.binary_fill_holes(mask))
+    return largest_piece(ndimage.binary_fill_holes(mask))
 
 
 @lru_cache(maxsize=1)
@@ -140,7 +140,8 @@ def _deepbet() -> Any:
     return BrainExtraction(no_gpu=True)
 
 
-def _largest(mask: Mask) -> Mask:
+def largest_piece(mask: Mask) -> Mask:
+    """Return the largest connected piece of a mask; an empty mask as it is."""
     labels, count = ndimage.label(mask)
     if count == 0:
         return mask

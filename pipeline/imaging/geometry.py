@@ -7,10 +7,12 @@ import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
+from scipy.linalg import polar
 
 from pipeline.imaging.header import SHEAR_TOLERANCE, Affine, shear_of, zooms_of
 
 FWHM_TO_SIGMA = 1 / 2.3548
+"""Sigma of a Gaussian whose full width at half maximum is 1."""
 Box = tuple[slice, slice, slice]
 Mask = npt.NDArray[np.bool_]
 Shape = tuple[int, int, int]
@@ -65,9 +67,8 @@ def straight_grid(affine: Affine, shape: Shape) -> tuple[Affine, Shape]:
     if shear_of(affine) <= SHEAR_TOLERANCE:
         return affine, shape
     zooms = zooms_of(affine)
-    left, _, right = np.linalg.svd(affine[:3, :3] / zooms)
     grid = np.eye(4)
-    grid[:3, :3] = (left @ right) * zooms
+    grid[:3, :3] = polar(affine[:3, :3] / zooms)[0] * zooms
     corners = np.stack(np.meshgrid(*((0, n - 1) for n in shape), indexing="ij"), axis=-1)
     along = corners.reshape(-1, 3) @ (np.linalg.inv(grid[:3, :3]) @ affine[:3, :3]).T
     grid[:3, 3] = affine[:3, 3] + grid[:3, :3] @ along.min(axis=0)

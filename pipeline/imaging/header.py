@@ -1,10 +1,11 @@
-"""What a header says about the geometry of a scan, checked before any data are read."""
+"""Geometry of a scan from its header, checked before any data are read."""
 
 from dataclasses import dataclass
 
 import nibabel as nib
 import numpy as np
 import numpy.typing as npt
+from nibabel.affines import voxel_sizes
 
 from schemas.errors import ScanError
 
@@ -31,7 +32,7 @@ UNIT_NAMES = {1: "metres", 3: "micrometres"}
 
 @dataclass(frozen=True)
 class Geometry:
-    """Voxel to world (mm), and what was odd about it."""
+    """Affine from voxel to world (mm), and notes on what was odd."""
 
     affine: Affine
     notes: tuple[str, ...]
@@ -39,7 +40,7 @@ class Geometry:
 
 def zooms_of(affine: Affine) -> npt.NDArray[np.float64]:
     """Return the voxel sizes (mm) of a (4, 4) affine."""
-    return np.asarray(np.linalg.norm(affine[:3, :3], axis=0))
+    return np.asarray(voxel_sizes(affine))
 
 
 def shear_of(affine: Affine) -> float:
@@ -68,19 +69,19 @@ def _size_fault(zooms: npt.NDArray[np.float64]) -> str | None:
     if not fine.any() and (not coarse.any() or _is_one_thick_axis(zooms)):
         return None
     odd_low, odd_high = MAX_ODD_ZOOMS
-    found = f"voxel size {_mm(zooms)} mm, expected {low:g} to {high:g} mm"
+    sizes = f"voxel size {_mm(zooms)} mm, expected {low:g} to {high:g} mm"
     if (zooms < odd_low).any() or (zooms > odd_high).any():
-        return f"{found}; repair the header"
+        return f"{sizes}; repair the header"
     if fine.any():
-        return f"{found}; resample the scan to 0.5 mm or more, or repair the header if it is wrong"
+        return f"{sizes}; resample the scan to 0.5 mm or more, or repair the header if it is wrong"
     return (
-        f"{found} (slices up to {MAX_SLICE:g} mm); too coarse for a brain volume: take another"
+        f"{sizes} (slices up to {MAX_SLICE:g} mm); too coarse for a brain volume: take another"
         " T1w of this person, or repair the header if it is wrong"
     )
 
 
 def _is_one_thick_axis(zooms: npt.NDArray[np.float64]) -> bool:
-    """Tell whether the voxels are those of thick slices: one axis between the two bounds."""
+    """Return whether the voxels are those of thick slices: one axis between the two bounds."""
     high = ZOOMS_RANGE[1] * 1.001
     return int((zooms > high).sum()) == 1 and bool(zooms.max() <= MAX_SLICE * 1.001)
 
@@ -178,7 +179,7 @@ def _with_notes(affine: Affine, notes: list[str]) -> Geometry:
 
 
 def _is_coregistered(sform: Affine, qform: Affine) -> bool:
-    """Tell whether an sform has 12 parameters: sheared, and not in the scan's own millimetres."""
+    """Return whether an sform has 12 parameters: sheared, and not in the scan's own millimetres."""
     scaled = not np.allclose(zooms_of(sform), zooms_of(qform), rtol=SAME_SIZE)
     same_hand = np.linalg.det(sform[:3, :3]) * np.linalg.det(qform[:3, :3]) > 0
     return scaled and bool(same_hand) and shear_of(sform) > SHEAR_TOLERANCE

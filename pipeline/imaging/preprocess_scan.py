@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.imaging.atlas.mni152 import grid_affine
 from pipeline.imaging.bias import BiasField, correct_bias
 from pipeline.imaging.brain import (
     bet_mask,
@@ -27,10 +28,9 @@ from pipeline.imaging.geometry import (
     to_ras,
 )
 from pipeline.imaging.header import Affine, check_field_of_view, zooms_of
-from pipeline.imaging.qc import is_other_contrast, is_poor, judge, measure
+from pipeline.imaging.qc import assess_qc, is_other_contrast, is_poor, measure
 from pipeline.imaging.read import read_scan
 from pipeline.imaging.register import Registration, find_poses, register
-from pipeline.imaging.template import grid_affine
 from pipeline.imaging.upright_strip import upright_mask
 from schemas.errors import ScanError
 from schemas.params import PreprocessParams, QcParams
@@ -54,7 +54,7 @@ Opinion = Callable[[], tuple[Mask, Affine | None]]
 
 @dataclass(frozen=True)
 class PreprocessedScan:
-    """One scan on the grid, and how it came there."""
+    """One scan on the grid, and a record of every step."""
 
     volume: npt.NDArray[np.uint8]
     """(X, Y, Z): 0 outside the brain, 1 to 255 inside."""
@@ -102,7 +102,7 @@ class _Head:
 
 @dataclass(frozen=True)
 class _Result:
-    """What one brain mask led to."""
+    """The outcome of one brain mask: transform, volume and QC numbers."""
 
     values: npt.NDArray[np.float32]
     inside: Mask
@@ -152,7 +152,7 @@ def preprocess_scan(path: Path, params: PreprocessParams) -> PreprocessedScan:
             params.intensity_percentiles if params.intensity == "percentiles" else None,
         )
     rigid = params.registration == "rigid"
-    verdict = judge(result.numbers, head.notes, params.qc, rigid=rigid)
+    verdict = assess_qc(result.numbers, head.notes, params.qc, rigid=rigid)
     return PreprocessedScan(
         volume=volume,
         native_to_mni=result.transform.native_to_mni,
@@ -245,7 +245,7 @@ def _doubtful(numbers: dict[str, float]) -> bool:
 
 
 def _is_other_contrast(numbers: dict[str, float]) -> bool:
-    """Tell whether mask and pose are right and the contrast is not that of a T1w.
+    """Return whether mask and pose are right and the contrast is not that of a T1w.
 
     No other mask would help, and looking for one costs minutes.
     """

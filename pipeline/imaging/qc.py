@@ -1,4 +1,4 @@
-"""Cheap numbers per scan, and the verdict that documented thresholds give."""
+"""QC numbers of a scan, and the verdict by documented thresholds."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -6,11 +6,12 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+from scipy.linalg import polar
 
+from pipeline.imaging.atlas.mni152 import grid_affine, load_template, load_tissues
 from pipeline.imaging.geometry import bounding_box
 from pipeline.imaging.header import Affine, zooms_of
 from pipeline.imaging.register import correlation, overlap
-from pipeline.imaging.template import grid_affine, load_template, load_tissues
 from schemas.grid import GridParams
 from schemas.params import QcParams
 
@@ -92,7 +93,7 @@ def measure(
     }
 
 
-def judge(
+def assess_qc(
     numbers: dict[str, float], notes: tuple[str, ...], params: QcParams, *, rigid: bool
 ) -> Verdict:
     """Return the verdict: any number beyond its `fail` bound fails, beyond `warn` warns."""
@@ -131,7 +132,7 @@ def judge(
 
 
 def is_poor(numbers: dict[str, float], params: QcParams) -> bool:
-    """Tell whether the correlation with the template is too low for this scan."""
+    """Return whether the correlation with the template is too low for this scan."""
     return numbers["ncc"] < _usual_ncc(numbers, params)
 
 
@@ -152,12 +153,12 @@ def _usual_ncc(numbers: dict[str, float], params: QcParams) -> float:
 
 
 def is_other_contrast(numbers: dict[str, float], params: QcParams) -> bool:
-    """Tell whether the tissues are not in the order of a T1w: fluid, grey, white."""
+    """Return whether the tissues are not in the order of a T1w: fluid, grey, white."""
     return any(is_failure for _, is_failure in _contrast_faults(numbers, params))
 
 
 def _contrast_faults(numbers: dict[str, float], params: QcParams) -> Iterator[tuple[str, bool]]:
-    """Yield what speaks against a T1w, and whether it fails the scan."""
+    """Yield each sign that an image is no T1w, and whether it fails the scan."""
     for name, fail, warn, order in (
         ("white_grey", params.white_grey_fail, params.white_grey_warn, "white matter over grey"),
         ("grey_fluid", params.grey_fluid_fail, params.grey_fluid_warn, "grey matter over fluid"),
@@ -206,8 +207,7 @@ def _coverage(
 
 def _turned(native_to_mni: Affine) -> float:
     """Return the angle of the rotation in an affine (degrees)."""
-    left, _, right = np.linalg.svd(native_to_mni[:3, :3])
-    cosine = (float(np.trace(left @ right)) - 1) / 2
+    cosine = (float(np.trace(polar(native_to_mni[:3, :3])[0])) - 1) / 2
     return float(np.rad2deg(np.arccos(np.clip(cosine, -1, 1))))
 
 

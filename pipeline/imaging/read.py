@@ -42,7 +42,7 @@ READ_ERRORS: tuple[type[Exception], ...] = (
 
 @dataclass(frozen=True)
 class Scan:
-    """One image as stored, but for a shear: voxels, geometry, and what was odd about them."""
+    """One image as stored, without shear: voxels, geometry, and notes on what was odd."""
 
     data: npt.NDArray[np.float32]
     """(X, Y, Z), arbitrary units, finite, 0 is the lowest intensity."""
@@ -54,7 +54,7 @@ class Scan:
 
 @dataclass(frozen=True)
 class _Layout:
-    """Where and how the voxels lie in a file."""
+    """Position and type of the voxels in a file."""
 
     path: Path
     shape: tuple[int, ...]

@@ -10,10 +10,10 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.imaging.ants_setup import RAS_TO_LPS, ants_image, ants_speech, load_ants
+from pipeline.imaging.ants_setup import RAS_TO_LPS, ants_image, captured_ants_output, load_ants
+from pipeline.imaging.atlas.mni152 import grid_affine, load_template
 from pipeline.imaging.geometry import isotropic_grid, resample_masked, sample
 from pipeline.imaging.header import Affine
-from pipeline.imaging.template import grid_affine, load_template
 from pipeline.imaging.turns import ranked_turns
 from schemas.grid import GridParams
 
@@ -33,7 +33,7 @@ STAGE = {"rigid": "Rigid", "affine": "Affine"}
 
 @dataclass(frozen=True)
 class Registration:
-    """Where a scan lies in MNI152."""
+    """The transform from a scan to MNI152, and its quality."""
 
     native_to_mni: Affine
     """(4, 4), native world to MNI152 world (mm); the affine part under `syn`."""
@@ -115,16 +115,16 @@ def find_poses(
     turns = ranked_turns(brain, brain_affine, template_grid(TURN_ZOOMS))
     best, ncc = np.eye(4), -1.0
     for _, start in turns[:REFINED_TURNS]:
-        found, found_ncc = _attempt(brain, brain_affine, grid, "rigid", initial=start)
+        pose, found_ncc = _attempt(brain, brain_affine, grid, "rigid", initial=start)
         if found_ncc > ncc:
-            best, ncc = found, found_ncc
+            best, ncc = pose, found_ncc
         if ncc >= SURE_NCC:
             break
     yield best
     if ncc < SURE_NCC:
         around = _all_around(brain, brain_affine, grid)
         tries = [_attempt(brain, brain_affine, grid, "rigid", initial=i) for i in (around, None)]
-        yield max(tries, key=lambda found: found[1])[0]
+        yield max(tries, key=lambda pose: pose[1])[0]
 
 
 def _coarse_brain(
@@ -163,7 +163,7 @@ def _linear(
     try:
         start = None if initial is None else [_write_transform(initial, folder / "start.mat")]
         fixed, moving = ants_image(template, grid_affine(grid)), ants_image(brain, affine)
-        with ants_speech("registration"):
+        with captured_ants_output("registration"):
             result = load_ants().registration(
                 fixed=fixed,
                 moving=moving,
@@ -188,7 +188,7 @@ def _all_around(brain: npt.NDArray[np.float32], affine: Affine, grid: GridParams
     fixed, moving = ants_image(template, grid_affine(grid)), ants_image(brain, affine)
     folder = Path(tempfile.mkdtemp(prefix="search-"))
     try:
-        with ants_speech("search of the pose"):
+        with captured_ants_output("search of the pose"):
             path = ants.affine_initializer(
                 fixed,
                 moving,
@@ -212,7 +212,7 @@ def _nonlinear(
     folder = Path(tempfile.mkdtemp(prefix="syn-"))
     try:
         fixed, moving = ants_image(template, target), ants_image(aligned, target)
-        with ants_speech("registration"):
+        with captured_ants_output("registration"):
             result = ants.registration(
                 fixed=fixed,
                 moving=moving,

@@ -131,7 +131,7 @@ def _flat_share(data: npt.NDArray[np.float32], background: float, commonest: np.
 
 
 def _is_nan_around(data: npt.NDArray[np.float32]) -> bool:
-    """Tell whether NaN stands for the background, as some programs write stripped brains."""
+    """Return whether NaN stands for the background, as some programs write stripped brains."""
     return bool(np.isnan(_faces(data)).mean() > NAN_AROUND and np.isfinite(data).any())
 
 

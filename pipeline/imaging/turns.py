@@ -1,4 +1,4 @@
-"""The 24 ways in which the axes of a header can be mixed up, ranked by the template."""
+"""The 24 rotations of a header with mixed-up axes, ranked by likeness with the template."""
 
 import itertools
 from functools import lru_cache
@@ -7,9 +7,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy import fft
 
+from pipeline.imaging.atlas.mni152 import grid_affine, load_template
 from pipeline.imaging.geometry import sample, smooth_for
 from pipeline.imaging.header import Affine
-from pipeline.imaging.template import grid_affine, load_template
 from schemas.grid import GridParams
 
 BRIGHT = 0.05
@@ -50,7 +50,7 @@ def ranked_turns(
     size = [fft.next_fast_len(2 * n) for n in template.shape]
     known = template - template.mean()
     spectrum = np.conj(fft.rfftn(known, size))
-    found = []
+    poses = []
     for turn in quarter_turns():
         pose = np.eye(4)
         pose[:3, :3] = turn
@@ -62,8 +62,8 @@ def ranked_turns(
         shift = [i if i < n // 2 else i - n for i, n in zip(best, size, strict=True)]
         pose[:3, 3] -= grid.zooms * np.asarray(shift)
         norm = float(np.linalg.norm(known) * np.linalg.norm(turned))
-        found.append((float(match.max()) / max(norm, 1e-12), pose))
-    return sorted(found, key=lambda item: -item[0])
+        poses.append((float(match.max()) / max(norm, 1e-12), pose))
+    return sorted(poses, key=lambda item: -item[0])
 
 
 def _centre(volume: npt.NDArray[np.float32], affine: Affine) -> npt.NDArray[np.float64]:

@@ -2,11 +2,12 @@
 
 import numpy as np
 import numpy.typing as npt
+from scipy.linalg import polar
 
+from pipeline.imaging.atlas.mni152 import GRID_CENTRE
 from pipeline.imaging.brain import deepbet_mask
 from pipeline.imaging.geometry import sample
 from pipeline.imaging.header import Affine, zooms_of
-from pipeline.imaging.template import GRID_CENTRE
 
 UPRIGHT_FOV = (200.0, 260.0, 260.0)
 """Field of view of the upright copy (mm): a head with some neck."""
@@ -21,9 +22,9 @@ def upright_mask(
 ) -> tuple[npt.NDArray[np.bool_], Affine]:
     """Return deepbet's mask of a head after turning it as the template lies, and that turn.
 
-    deepbet knows heads in the usual pose: turned by 60 degrees it takes the neck for brain. `pose`
-    (native world to MNI152 world, mm) was searched with the doubtful `mask`, which is good enough
-    for that.
+    deepbet was trained on heads in the usual pose: turned by 60 degrees, it takes the neck for
+    brain. `pose` (native world to MNI152 world, mm) was searched with the doubtful `mask`, which is
+    good enough for that.
 
     Raises
     ------
@@ -38,15 +39,14 @@ def upright_mask(
     grid[:3, 3] = centre - zooms * (size - 1) / 2
     shape = (int(size[0]), int(size[1]), int(size[2]))
     upright = sample(data, affine, np.asarray(np.linalg.inv(turn) @ grid), shape)
-    found = deepbet_mask(upright).astype(np.float32)
-    native = sample(found, grid, np.asarray(turn @ affine), _shape(data))
+    brain = deepbet_mask(upright).astype(np.float32)
+    native = sample(brain, grid, np.asarray(turn @ affine), _shape(data))
     return np.asarray(native >= 0.5), turn
 
 
 def _rotation_about(mask: npt.NDArray[np.bool_], affine: Affine, pose: Affine) -> Affine:
     """Return the rotation of an affine, with its translation at the middle of the mask."""
-    left, _, right = np.linalg.svd(pose[:3, :3])
-    rotation = left @ right
+    rotation = polar(pose[:3, :3])[0]
     middle = affine[:3, :3] @ np.argwhere(mask).mean(axis=0) + affine[:3, 3]
     turn = np.eye(4)
     turn[:3, :3] = rotation

@@ -19,8 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from pipeline.imaging.atlas.tissue_maps import ORIGIN, template_maps, ventricle_map
 from pipeline.imaging.geometry import smooth_for
-from pipeline.imaging.template_tissues import ORIGIN, template_maps, ventricle_map
+from pipeline.imaging.header import zooms_of
 
 SURE_FLUID = (0.1, 0.4)
 """Shares of the way from fluid to the brain's median: sure fluid below the first, none above the
@@ -128,7 +129,7 @@ def _rows(affine: NDArray[np.floating]) -> tuple[tuple[float, ...], ...]:
 
 
 class Levels(NamedTuple):
-    """Intensities that the rule goes by."""
+    """Intensities of fluid and of tissue, which the rule compares with."""
 
     fluid: float
     tissue: float
@@ -215,7 +216,7 @@ def ventricle_ml(
     values, territory = volume[box], shares.territory[box]
     fluid = _darkness(values, own, SURE_FLUID) * territory
     sure = _joined(fluid * shares.middle[box], fluid)
-    zooms = np.linalg.norm(np.asarray(affine)[:3, :3], axis=0)
+    zooms = zooms_of(np.asarray(affine))
     beside = ndimage.grey_dilation(sure, footprint=_ball(BESIDE_MM, zooms))
     counted = np.minimum(_darkness(values, own, ANY_FLUID), beside) * territory
     return float(counted.sum()) * float(np.prod(zooms)) / 1000

@@ -1,4 +1,4 @@
-"""ROC-AUC with an interval that few subjects, several visits and a perfect figure do not break."""
+"""ROC-AUC with an interval that holds with few subjects, several visits each, or an AUC of 1."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ HALVINGS = 40
 
 @dataclass(frozen=True, slots=True)
 class Ranking:
-    """Areas under ROC curves, and what each subject has to do with them."""
+    """Areas under ROC curves, and the influence of each subject on them."""
 
     auc: Floats
     """(...)."""

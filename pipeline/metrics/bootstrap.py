@@ -1,4 +1,4 @@
-"""Intervals by resampling subjects, for figures that `intervals` and `auc` have no formula for."""
+"""Intervals by resampling subjects, where `intervals` and `auc_intervals` have no formula."""
 
 from collections.abc import Mapping
 

@@ -1,4 +1,4 @@
-"""Distances between two sets of feature vectors: Fréchet and maximum mean discrepancy."""
+"""Fréchet distance between two sets of feature vectors."""
 
 import numpy as np
 from numpy.typing import NDArray

@@ -1,4 +1,4 @@
-"""Whether inverted noise is noise."""
+"""Moments of inverted noise, compared with those of a Gaussian."""
 
 from collections.abc import Mapping
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def near_gaussian(health: Mapping[str, float]) -> bool:
-    """Tell whether the figures of `latent_health` are near enough to those of noise."""
+    """Return whether the figures of `latent_health` are near enough to those of noise."""
     centred = abs(health["mean"]) < 0.1 and abs(health["std"] - 1) < 0.1
     return centred and abs(health["kurtosis"] - 3) < 0.5
 

@@ -1,4 +1,4 @@
-"""What the channels of a latent carry: spread, KL, and whether the posterior has collapsed."""
+"""Statistics of latent channels: spread, KL, and whether the posterior has collapsed."""
 
 from typing import Any
 

@@ -20,23 +20,10 @@ THRESHOLD = 0.5
 CALIBRATION_BINS = 10
 """Bins of equal width that the calibration error is taken over."""
 
-CLASSIFICATION_METRICS = (
-    "roc_auc",
-    "pr_auc",
-    "balanced_accuracy",
-    "accuracy",
-    "sensitivity",
-    "specificity",
-    "f1",
-    "mcc",
-    "brier",
-    "calibration_error",
-)
 RANKS = ("roc_auc", "pr_auc")
 """Figures that need several subjects of each class."""
 OF_ONE_CLASS = ("sensitivity", "specificity")
 """Figures that scans of one class alone define."""
-REGRESSION_METRICS = ("mae", "rmse", "r2")
 
 
 def without_ranks(figures: Mapping[str, T], classes: int) -> dict[str, T]:
@@ -54,7 +41,7 @@ def without_ranks(figures: Mapping[str, T], classes: int) -> dict[str, T]:
 def classification_scores(
     truth: Floats, score: Floats, weights: Floats | None = None, fold: Folds | None = None
 ) -> dict[str, Floats]:
-    """Return CLASSIFICATION_METRICS, each (draw,); without weights of one draw, every scan once.
+    """Return the figures of a classifier, each (draw,); without weights one draw, every scan once.
 
     Truth is 0 or 1, score the probability of the positive. With `fold`, ROC-AUC and PR-AUC compare
     scans of one fold only: scores of two folds come from two fits, whose intercepts differ, and
@@ -115,7 +102,7 @@ def rank_areas(
 def regression_scores(
     truth: Floats, score: Floats, weights: Floats | None = None
 ) -> dict[str, Floats]:
-    """Return REGRESSION_METRICS, each (draw,): mae and rmse in the unit of the truth, r2 ≤ 1."""
+    """Return mae and rmse in the unit of the truth, and r2 (at most 1), each (draw,)."""
     weight = _weights(truth, weights)
     total = weight.sum(axis=1)
     error = score - truth
@@ -130,7 +117,7 @@ def regression_scores(
 
 
 def gap_closed(mae: Floats, guess_mae: Floats, oracle_mae: Floats) -> Floats:
-    """Return how much of the way from guessing the median to the oracle an MAE goes (1 is all).
+    """Return the share of the way from the median's MAE to the oracle's that an MAE goes (1: all).
 
     NaN where the oracle is no better than the guess.
     """

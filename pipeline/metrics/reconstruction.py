@@ -8,7 +8,6 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from pipeline.metrics.gaussianity import latent_health as latent_health
 from pipeline.metrics.intervals import mean_interval
 from pipeline.metrics.ssim import ssim_and_contrast, ssim_window
 
@@ -73,7 +72,7 @@ def reconstruction_metrics(
             {
                 "ssim_brain": float(ssim[inside[i]].mean()),
                 "ssim_whole": float(ssim.mean()),
-                "psnr_brain": _psnr(mse_brain),
+                "psnr_brain": psnr(mse_brain),
                 "mse_brain": mse_brain,
                 "mae_brain": float(brain_error.abs().mean()),
                 "mse_whole": float(error.square().mean()),
@@ -82,7 +81,8 @@ def reconstruction_metrics(
     return pd.DataFrame(rows, columns=list(RECONSTRUCTION_METRICS))
 
 
-def _psnr(mse: float) -> float:
+def psnr(mse: float) -> float:
+    """Return the peak signal-to-noise ratio (dB) of a mean squared error; peak 1, at most 100."""
     return min(PSNR_CEILING_DB, -10 * float(np.log10(mse))) if mse > 0 else PSNR_CEILING_DB
 
 

@@ -1,4 +1,4 @@
-"""What a handful of generated brains can tell: likeness, discrepancy and copies, with intervals.
+"""Tests of a few generated brains: likeness, discrepancy and copies, with intervals.
 
 Pairs of brains share brains, so that 28 pairs of 8 are 8 pieces of evidence: intervals leave out a
 brain at a time (jackknife), with all its pairs.
@@ -78,8 +78,8 @@ def mean_of_pairs(likeness: Floats) -> Estimate:
     return jackknifed(mean, len(likeness))
 
 
-def copies(made: Floats, held_out: Floats, planted: Floats) -> dict[str, Any]:
-    """Return how many made brains are copies, and how well copies would be recognised.
+def copies(generated: Floats, held_out: Floats, planted: Floats) -> dict[str, Any]:
+    """Return how many generated brains are copies, and the power to recognise copies.
 
     All are distances (n,) to the nearest training latent. A copy is a brain nearer to a training
     scan than any unseen scan is. `planted` are those of training scans that have gone through the
@@ -87,20 +87,20 @@ def copies(made: Floats, held_out: Floats, planted: Floats) -> dict[str, Any]:
     copies among all brains that the model makes which 95 in 100 such samples would not miss.
     """
     threshold = float(held_out.min())
-    found = int((made < threshold).sum())
+    copied = int((generated < threshold).sum())
     power = float((planted < threshold).mean())
     return {
-        "found": found,
-        "brains": len(made),
+        "found": copied,
+        "brains": len(generated),
         "threshold": threshold,
         "power": power,
-        "at_most": _upper_share(found, len(made), power),
+        "at_most": _upper_share(copied, len(generated), power),
     }
 
 
-def _upper_share(found: int, count: int, power: float) -> float:
+def _upper_share(copied: int, count: int, power: float) -> float:
     """Return the one-sided 95 % Clopper–Pearson limit of the share of copies; 1 without power."""
-    recognised = 1.0 if found == count else float(beta.ppf(0.95, found + 1, count - found))
+    recognised = 1.0 if copied == count else float(beta.ppf(0.95, copied + 1, count - copied))
     return min(1.0, recognised / power) if power else 1.0
 
 

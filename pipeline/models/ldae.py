@@ -35,7 +35,7 @@ class Standardise(nn.Module):
         self.register_buffer("scale", torch.ones(shape))
         self.register_buffer("margin", torch.ones(shape[0], 1, 1, 1))
 
-    def fit(
+    def set_statistics(
         self,
         shift: Float[Tensor, "C X Y Z"],
         scale: Float[Tensor, "C X Y Z"],

@@ -19,6 +19,6 @@ def in_boxes(
 ) -> Float[Tensor, "B D x y z"]:
     """Return `apply` of a grid, box by box; its output may be on another grid."""
     sides = tuple(min(a, b) for a, b in zip(box, x.shape[2:], strict=True))
-    made = sliding_window_inference(x, sides, 1, apply, overlap=OVERLAP, mode="gaussian")
-    assert isinstance(made, Tensor)
-    return made
+    whole = sliding_window_inference(x, sides, 1, apply, overlap=OVERLAP, mode="gaussian")
+    assert isinstance(whole, Tensor)
+    return whole

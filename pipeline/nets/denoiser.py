@@ -17,12 +17,12 @@ from pipeline.nets.blocks import (
     Resample,
     ResBlock,
     SelfAttention,
-    Stride,
     group_norm,
     timestep_embedding,
     zero_init,
 )
-from pipeline.nets.principal_modes import Modes
+from pipeline.nets.cpu_kernels import Stride
+from pipeline.nets.principal_modes import PrincipalModes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -245,7 +245,7 @@ class GradientEstimator(nn.Module):
         self.decoder = Decoder(config, semantic=True)
         self.modes = None
         if modes:
-            self.modes = Modes(count=modes, shape=(config.in_channels, *grid))
+            self.modes = PrincipalModes(count=modes, shape=(config.in_channels, *grid))
             self.register_buffer("spread", torch.ones(config.in_channels, *grid))
             self.amounts = nn.Linear(semantic_dim, modes)
             self.gain = zero_init(nn.Linear(config.emb_dim, config.in_channels))

@@ -1,8 +1,8 @@
-"""What every semantic encoder has.
+"""The interface of semantic encoders.
 
-`reads` tells whether it takes latents or volumes, `dim` is the length of y_sem, `mixes_batch`
-whether training statistics are those of the whole batch, `fit_input` and `fit_output` set what the
-training scans have in common.
+`reads` is the kind of input, latents or volumes; `dim` the length of y_sem. Where `mixes_batch` is
+set, training statistics are those of the whole batch. `set_input_statistics` and
+`estimate_output_statistics` take in what the training scans have in common.
 """
 
 from collections.abc import Iterable
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 
 class SemanticEncoder(nn.Module):
-    """What every semantic encoder has."""
+    """A network from latents, or volumes, to y_sem."""
 
     reads: Literal["latent", "volume"] = "latent"
     mixes_batch = False
@@ -23,10 +23,12 @@ class SemanticEncoder(nn.Module):
         super().__init__()
         self.dim = dim
 
-    def fit_input(self, centre: Float[Tensor, "C X Y Z"], spread: Float[Tensor, "C X Y Z"]) -> None:
+    def set_input_statistics(
+        self, centre: Float[Tensor, "C X Y Z"], spread: Float[Tensor, "C X Y Z"]
+    ) -> None:
         """Set the mean of standardised training latents and the unit of deviations from it."""
 
     @torch.no_grad()
-    def fit_output(self, batches: Iterable[Tensor]) -> None:  # noqa: ARG002 (none here)
+    def estimate_output_statistics(self, batches: Iterable[Tensor]) -> None:  # noqa: ARG002 (none here)
         """Set the statistics that standardise y_sem, where it is. Leaves evaluation mode."""
         self.eval()

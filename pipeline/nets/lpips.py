@@ -87,11 +87,11 @@ class Lpips(nn.Module):
         images = F.pad(images, (0, max(0, SMALLEST - width), 0, max(0, SMALLEST - height)))
         x = (2 * images - 1).expand(-1, 3, -1, -1)
         x = (x - self.scaling_layer.shift) / self.scaling_layer.scale
-        found = []
+        features = []
         for part in self.net.children():
             x = part(x)
-            found.append(F.normalize(x, dim=1, eps=1e-10))
-        return found
+            features.append(F.normalize(x, dim=1, eps=1e-10))
+        return features
 
     def forward(
         self, a: Float[Tensor, "N 1 H W"], b: Float[Tensor, "N 1 H W"]

@@ -5,13 +5,13 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 
-class Modes(nn.Module):
+class PrincipalModes(nn.Module):
     """Fixed orthonormal fields on the latent grid, fitted once on training latents (PCA).
 
     A mode explains more of the scans that it was fitted on than of others: with a hundred scans and
     32 modes three times as much. A network trained on amounts as they are would trust them as
-    much. So training sees amounts as doubtful as those of unseen scans: of variance
-    `reliability` times theirs, and correlated with them accordingly.
+    much. So in training, mode coefficients are noised to the variance they have on held-out scans:
+    `reliability` times their own, and correlated with them accordingly.
     """
 
     modes: Tensor
@@ -33,7 +33,7 @@ class Modes(nn.Module):
 
         `size` is the root mean square of an amount, so that amounts are of order 1 and keep their
         order: the later, noisier modes are not blown up to the size of the first. The reliability
-        is judged on folds of subjects (0, 1, …), since visits of one are alike.
+        is estimated on folds of subjects (0, 1, …), since visits of one are alike.
         """
         flat = deviations.flatten(1)
         modes, deviation = _leading(flat, len(self.modes))
@@ -57,17 +57,17 @@ class Modes(nn.Module):
         self.reliability.copy_(torch.where(known > 0, ratio, 0))
 
     def project(
-        self, deviation: Float[Tensor, "B C X Y Z"], doubt: Float[Tensor, "B K"] | None = None
+        self, deviation: Float[Tensor, "B C X Y Z"], mode_noise: Float[Tensor, "B K"] | None = None
     ) -> Float[Tensor, "B K"]:
-        """Return how much of each mode is in latents.
+        """Return the amount of each mode in latents.
 
-        With `doubt`, standard normal noise, as much as if the modes were fitted on other scans.
+        With `mode_noise` (standard normal), as if the modes had been fitted on other scans.
         """
         amounts = torch.einsum("bcxyz,kcxyz->bk", deviation, self.modes) / self.size
-        if doubt is None:
+        if mode_noise is None:
             return amounts
         kept = self.reliability
-        return kept * amounts + (kept * (1 - kept)).sqrt() * self.spread * doubt
+        return kept * amounts + (kept * (1 - kept)).sqrt() * self.spread * mode_noise
 
     def compose(self, amounts: Float[Tensor, "B K"]) -> Float[Tensor, "B C X Y Z"]:
         """Return the sum of the modes, each times its amount."""

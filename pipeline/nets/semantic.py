@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from pipeline.nets.blocks import Conv3d, Resample, ResBlock, group_norm
 from pipeline.nets.convnext import ConvNext
 from pipeline.nets.encoders import SemanticEncoder
-from pipeline.nets.principal_modes import Modes
+from pipeline.nets.principal_modes import PrincipalModes
 from pipeline.nets.published import PublishedEncoder
 
 
 class DeviationEncoder(SemanticEncoder):
-    """Reads what sets a latent apart from the mean one, and standardises y_sem.
+    """Encoder of a latent's deviation from the mean latent; its y_sem is standardised.
 
     Registered brains are alike: most of a latent, and of anything computed from it, is common to
     all, and stage 2 learns to use what is common and to ignore the rest. So the input is centred
@@ -40,31 +40,33 @@ class DeviationEncoder(SemanticEncoder):
         self, *, in_channels: int, grid: tuple[int, ...], dim: int, modes: int = 0
     ) -> None:
         super().__init__(dim)
-        self.modes = Modes(count=modes, shape=(in_channels, *grid)) if modes else None
+        self.modes = PrincipalModes(count=modes, shape=(in_channels, *grid)) if modes else None
         self.from_modes = nn.Linear(modes, dim, bias=False) if modes else None
         self.register_buffer("centre", torch.zeros(in_channels, *grid))
         self.register_buffer("spread", torch.ones(in_channels, *grid))
         self.standardise = nn.BatchNorm1d(dim, affine=False, momentum=0.05)
 
-    def fit_input(self, centre: Float[Tensor, "C X Y Z"], spread: Float[Tensor, "C X Y Z"]) -> None:
+    def set_input_statistics(
+        self, centre: Float[Tensor, "C X Y Z"], spread: Float[Tensor, "C X Y Z"]
+    ) -> None:
         """Set the mean of standardised training latents and the unit of deviations from it."""
         self.centre.copy_(centre)
         self.spread.copy_(spread)
 
     def forward(
-        self, z_0: Float[Tensor, "B C X Y Z"], doubt: Float[Tensor, "B K"] | None = None
+        self, z_0: Float[Tensor, "B C X Y Z"], mode_noise: Float[Tensor, "B K"] | None = None
     ) -> Float[Tensor, "B D"]:
-        """Return y_sem of standardised latents; in training with noise, see `Modes.project`."""
+        """Return y_sem of standardised latents; `mode_noise` is for training alone."""
         deviation = self.deviation(z_0)
         summary = self.summarise(deviation)
         if self.modes is not None and self.from_modes is not None:
             with torch.autocast(z_0.device.type, enabled=False):
-                summary = summary + self.from_modes(self.modes.project(deviation, doubt))
+                summary = summary + self.from_modes(self.modes.project(deviation, mode_noise))
         y_sem: Tensor = self.standardise(summary)
         return y_sem
 
     def deviation(self, z_0: Float[Tensor, "B C X Y Z"]) -> Float[Tensor, "B C X Y Z"]:
-        """Return what sets latents apart from the mean one, of unit variance a channel."""
+        """Return latents' deviations from the mean one, of unit variance a channel."""
         return (z_0 - self.centre) / self.spread
 
     def summarise(self, deviation: Float[Tensor, "B C X Y Z"]) -> Float[Tensor, "B D"]:
@@ -72,7 +74,7 @@ class DeviationEncoder(SemanticEncoder):
         raise NotImplementedError
 
     @torch.no_grad()
-    def fit_output(self, batches: Iterable[Tensor]) -> None:
+    def estimate_output_statistics(self, batches: Iterable[Tensor]) -> None:
         """Set the statistics that standardise y_sem to those of these latents, all alike in weight.
 
         Leaves the encoder in evaluation mode.
@@ -83,14 +85,14 @@ class DeviationEncoder(SemanticEncoder):
         self.standardise.train()
         generator = torch.Generator().manual_seed(0)
         for z_0 in batches:
-            doubt = self.doubt(len(z_0), generator)
-            if doubt is None:
+            mode_noise = self.mode_noise(len(z_0), generator)
+            if mode_noise is None:
                 self(z_0)
             else:  # noise and its opposite, so that it does not move the mean
-                self(torch.cat([z_0, z_0]), torch.cat([doubt, -doubt]))
+                self(torch.cat([z_0, z_0]), torch.cat([mode_noise, -mode_noise]))
         self.standardise.eval()
 
-    def doubt(self, scans: int, generator: torch.Generator) -> Float[Tensor, "B K"] | None:
+    def mode_noise(self, scans: int, generator: torch.Generator) -> Float[Tensor, "B K"] | None:
         """Return the noise that `forward` takes in training, or None without modes."""
         if self.modes is None:
             return None

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from scipy import fft, ndimage
 
-from pipeline.imaging.template_tissues import Array, ventricle_map
+from pipeline.imaging.atlas.tissue_maps import Array, ventricle_map
 from pipeline.phantom.grid import BRAIN, BRAIN_1MM, AnyMaps, Maps, Point, sample
 from schemas.manifest import VOLUMES
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from scipy import ndimage
 
-from pipeline.imaging.template_tissues import template_maps
+from pipeline.imaging.atlas.tissue_maps import template_maps
 from pipeline.phantom.anatomy import CAUSES, load_anatomy
 from pipeline.phantom.grid import AnyMaps
 from pipeline.phantom.head import head_maps

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import grid_sample
 
-from pipeline.imaging.template_tissues import ORIGIN, SHAPE
+from pipeline.imaging.atlas.tissue_maps import ORIGIN, SHAPE
 
 Point = tuple[SupportsFloat, SupportsFloat, SupportsFloat]
 """Coordinates or extents (mm)."""
@@ -79,12 +79,3 @@ def exponential(velocity: Maps, grid: MapGrid, points: Points, *, squarings: int
             displacement, grid, points + displacement.movedim(0, -1)
         )
     return displacement
-
-
-def jacobian(displacement: Maps, zooms: float) -> Float[Tensor, "X Y Z"]:
-    """Return the Jacobian determinant of identity + displacement (central differences)."""
-    gradient = torch.stack(torch.gradient(displacement, spacing=zooms, dim=(1, 2, 3)), dim=-1)
-    matrix = gradient.permute(1, 2, 3, 0, 4) + torch.eye(3)
-    (a, b, c), (d, e, f), (g, h, i) = (row.unbind(-1) for row in matrix.unbind(-2))
-    determinant: Tensor = a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g)
-    return determinant

@@ -7,11 +7,11 @@ import numpy as np
 import pandas as pd
 
 from pipeline.figures.contact_sheet import draw_sheet
+from pipeline.imaging.atlas.mni152 import load_template
 from pipeline.imaging.brain import content_mask
 from pipeline.imaging.geometry import bounding_box, to_ras
 from pipeline.imaging.header import zooms_of
 from pipeline.imaging.read import read_scan
-from pipeline.imaging.template import load_template
 from pipeline.runtime.progress import progress
 from pipeline.stores.volumes import VolumeStore
 from schemas.errors import ScanError

@@ -24,13 +24,13 @@ STEPS = ("read", "strip", "bias", "register", "resample", "qc")
 
 def assess(task: ScanTask, outcome: ScanOutcome, params: PreprocessParams) -> Verdict:
     """Return status and reasons of an image under the present thresholds."""
-    from pipeline.imaging.qc import judge
+    from pipeline.imaging.qc import assess_qc
 
     if "error" in outcome:
         return "error", str(outcome["error"])
     rigid = params.registration == "rigid"
     notes = (*filter(None, [task.note]), *outcome["notes"])
-    qc = judge(outcome["qc"], notes, params.qc, rigid=rigid)
+    qc = assess_qc(outcome["qc"], notes, params.qc, rigid=rigid)
     return qc.status, "; ".join(qc.reasons)
 
 

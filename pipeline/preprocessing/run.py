@@ -171,7 +171,7 @@ def _known_outcomes(
 
 
 def _attributes(tasks: list[ScanTask], params: PreprocessParams) -> StoreAttributes:
-    from pipeline.imaging.template import mni_grid
+    from pipeline.imaging.atlas.mni152 import mni_grid
 
     return StoreAttributes(
         kind="volumes",

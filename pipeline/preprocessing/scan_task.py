@@ -119,8 +119,8 @@ def _version(package: str) -> str | None:
 
 
 def _preprocess(task: ScanTask, params: PreprocessParams) -> tuple[VolumeRow, ScanOutcome]:
+    from pipeline.imaging.atlas.mni152 import grid_affine
     from pipeline.imaging.preprocess_scan import preprocess_scan
-    from pipeline.imaging.template import grid_affine
 
     path = Path(task.path)
     if not path.is_file():

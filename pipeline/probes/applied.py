@@ -1,4 +1,4 @@
-"""A probe that was fitted before, or elsewhere, applied to new scans: no number is fitted here."""
+"""Apply probes that were fitted before, or elsewhere, to new scans; nothing is fitted here."""
 
 import json
 from dataclasses import dataclass
@@ -13,14 +13,15 @@ from scipy.special import expit
 from pipeline.metrics.bootstrap import Rows
 from pipeline.metrics.prediction_scores import without_ranks
 from pipeline.models.direction import FILE, Direction, Readout, read_direction, subject_mark
-from pipeline.probes.features import Features
 from pipeline.probes.probe_intervals import probe_estimates
-from pipeline.probes.protocols import DIRECTION_FEATURES, PREDICTION_COLUMNS, ProbeResults
-from pipeline.probes.targets import Target, make_target
+from pipeline.probes.protocols import DIRECTION_FEATURES
+from pipeline.probes.results import PREDICTION_COLUMNS, ProbeResults, ProtocolResult
+from pipeline.probes.targets import Target, make_target, problem_of
 from pipeline.runtime.files import write_json
 from pipeline.runtime.progress import counted
 from schemas.errors import ContractError
 from schemas.evaluation import ProbeParams
+from schemas.results import ProtocolSizes
 
 Floats = NDArray[np.float64]
 FEWEST_FOR_SPREAD = 10
@@ -44,8 +45,8 @@ class SavedProbe:
 
 
 @dataclass(frozen=True, slots=True)
-class Applied:
-    """What applying found."""
+class AppliedProbes:
+    """Scores of every scan, and figures where there are labels."""
 
     results: ProbeResults
     scores: pd.DataFrame
@@ -102,7 +103,7 @@ def apply_probes(
     params: ProbeParams,
     *,
     ldae_digest: str,
-) -> Applied:
+) -> AppliedProbes:
     """Return scores of every scan, and metrics with intervals where labels are.
 
     Scans of subjects that a probe was fitted on get a score and are not judged. Classes are called
@@ -135,7 +136,8 @@ def apply_probes(
         )
         new = np.flatnonzero(~seen)
         if len(new):
-            _judge(probe, score[new], table.iloc[new].reset_index(drop=True), params, results)
+            unseen = table.iloc[new].reset_index(drop=True)
+            _add_figures(results, probe, score[new], unseen, params)
         else:
             results.skipped[probe.target] = (
                 f"{probe.target}: the probe was fitted on every subject, so none is new"
@@ -145,50 +147,33 @@ def apply_probes(
                 f"{probe.target}: {counted(int(seen.sum()), 'scan')} of subjects that the probe was"
                 " fitted on are not judged"
             )
-    return Applied(results, pd.concat(scores, ignore_index=True)[list(SCORE_COLUMNS)])
+    return AppliedProbes(results, pd.concat(scores, ignore_index=True)[list(SCORE_COLUMNS)])
 
 
-def _judge(
+def _add_figures(
+    results: ProbeResults,
     probe: SavedProbe,
     score: Floats,
     table: pd.DataFrame,
     params: ProbeParams,
-    results: ProbeResults,
 ) -> None:
+    """Add the figures of a probe's scores of scans, where these carry its label."""
     name, classes = probe.target, probe.readout.classes
     if classes is not None:
         classes = params.classification.get(name, classes)
-    features: Features = {DIRECTION_FEATURES: score[:, None]}
-    target = make_target(name, classes, features, table, params, results.skipped)
-    if target is None:
+    problem = problem_of(name, classes, table)
+    if problem is not None:
+        results.skipped[name] = problem
         return
-    judged = np.asarray(target.features[DIRECTION_FEATURES][:, 0], dtype=np.float64)
-    every: Rows = np.arange(len(judged))
-    about: dict[str, Any] = {"kind": target.kind}
-    if classes is not None:
-        about |= {"negative": classes[0], "positive": classes[1]}
-    about["test"] = {"judged_on": target.size(every)}
-    results.targets[name] = about
-    found = {DIRECTION_FEATURES: _metrics(target, judged, params)}
-    reason = target.unranked_reason(every, "these scans")
-    if reason is not None and target.classes is not None:
-        results.skipped[f"{name}/roc_auc"] = reason
-        found = {s: without_ranks(f, len(np.unique(target.truth))) for s, f in found.items()}
-    results.metrics[name] = found
-    results.add_predictions(
-        target.table[["scan_id", "subject_id", "split"]].assign(
-            target=name,
-            feature_set=DIRECTION_FEATURES,
-            protocol="test",
-            repeat=0,
-            truth=target.truth,
-            score=judged,
-        )[list(PREDICTION_COLUMNS)]
-    )
+    target = make_target(name, classes, {DIRECTION_FEATURES: score[:, None]}, table, params)
+    results.skipped |= target.left_out
+    results.add(target, "test", _score(target, params))
 
 
-def _metrics(target: Target, score: Floats, params: ProbeParams) -> dict[str, Any]:
-    found = probe_estimates(
+def _score(target: Target, params: ProbeParams) -> ProtocolResult:
+    score = np.asarray(target.features[DIRECTION_FEATURES][:, 0], dtype=np.float64)
+    every: Rows = np.arange(len(score))
+    figures = probe_estimates(
         target.truth,
         {DIRECTION_FEATURES: score[None]},
         target.subjects,
@@ -196,7 +181,26 @@ def _metrics(target: Target, score: Floats, params: ProbeParams) -> dict[str, An
         draws=params.bootstrap,
         seed=params.seed,
     )
-    return {metric: one.model_dump() for metric, one in found[DIRECTION_FEATURES].items()}
+    skipped = {}
+    reason = target.unranked_reason(every, "these scans")
+    if reason is not None and target.classes is not None:
+        skipped[f"{target.name}/roc_auc"] = reason
+        classes = len(np.unique(target.truth))
+        figures = {s: without_ranks(f, classes) for s, f in figures.items()}
+    predictions = target.table[["scan_id", "subject_id", "split"]].assign(
+        target=target.name,
+        feature_set=DIRECTION_FEATURES,
+        protocol="test",
+        repeat=0,
+        truth=target.truth,
+        score=score,
+    )[list(PREDICTION_COLUMNS)]
+    return ProtocolResult(
+        skipped=skipped,
+        sizes=ProtocolSizes(judged_on=target.size(every)),
+        figures=figures,
+        predictions=predictions,
+    )
 
 
 def write_known_spread(path: Path, scores: pd.DataFrame, out: Path) -> list[str]:

@@ -1,4 +1,4 @@
-"""The semantic encoder untrained, and trained on labels: what stage 2 must beat."""
+"""Baselines of stage 2: the semantic encoder untrained, and trained on labels."""
 
 import logging
 from pathlib import Path
@@ -11,7 +11,7 @@ from pipeline.models.frozen import load_ldae
 from pipeline.nets.semantic import DeviationEncoder
 from pipeline.probes.estimators import Head
 from pipeline.probes.features import Features
-from pipeline.probes.supervised_encoder import random_encoder_codes, supervised_head
+from pipeline.probes.supervised_encoder import SupervisedHead, random_encoder_codes
 from pipeline.stores.latents import LatentStore
 from schemas.errors import ContractError
 from schemas.evaluation import ProbeParams
@@ -57,4 +57,4 @@ def encoder_baselines(
     if not params.supervised_steps:
         return features, {}
     features["supervised_encoder"] = read
-    return features, {"supervised_encoder": supervised_head(config, device)}
+    return features, {"supervised_encoder": SupervisedHead(config, device)}

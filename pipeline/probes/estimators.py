@@ -1,4 +1,4 @@
-"""What reads a label from features: a linear layer, nearest neighbours, a small perceptron."""
+"""Heads that read a label from features: linear layer, nearest neighbours, small perceptron."""
 
 import warnings
 from collections.abc import Callable
@@ -43,42 +43,58 @@ class Probe(Protocol):
         ...
 
 
-Head = Callable[[NDArray[np.floating], Floats, NDArray[Any], Prediction, ProbeParams], Probe]
-"""fit(features (scan, dim), truth (scan,), subjects (scan,), kind, params)."""
+@dataclass(frozen=True, slots=True)
+class LabelledFeatures:
+    """Features of scans, and the label to be read from them."""
+
+    features: NDArray[np.floating]
+    """(scan, dim)."""
+    truth: Floats
+    """(scan,): the number, or class 0 or 1."""
+    subjects: NDArray[Any]
+    """(scan,): whose scan each is."""
+    kind: Prediction
+
+    def take(self, rows: NDArray[np.intp]) -> "LabelledFeatures":
+        """Return these scans alone."""
+        return LabelledFeatures(
+            self.features[rows], self.truth[rows], self.subjects[rows], self.kind
+        )
+
+    @property
+    def doubles(self) -> Floats:
+        """Return the features in double precision."""
+        return np.asarray(self.features, dtype=np.float64)
 
 
-def chance_head(
-    features: NDArray[np.floating],  # noqa: ARG001 (chance knows the labels alone)
-    truth: Floats,
-    subjects: NDArray[Any],
-    kind: Prediction,
-    params: ProbeParams,  # noqa: ARG001
-) -> Probe:
+Head = Callable[[LabelledFeatures, ProbeParams], Probe]
+"""Fits a probe."""
+
+
+def chance_head(data: LabelledFeatures, _params: ProbeParams) -> Probe:
     """Fit the majority class, or the median."""
-    return fit_chance(truth, kind, subjects)
+    return fit_chance(data.truth, data.kind, data.subjects)
 
 
-def linear_head(
-    features: NDArray[np.floating],
-    truth: Floats,
-    subjects: NDArray[Any],
-    kind: Prediction,
-    params: ProbeParams,
-) -> Probe:
+def linear_head(data: LabelledFeatures, params: ProbeParams) -> Probe:
     """Fit a logistic or ridge layer, its strength picked by inner cross-validation."""
-    return fit_linear(features, truth, subjects, kind, folds=params.inner_folds, seed=params.seed)
+    return _fit_linear(data, params, scaled=True)
 
 
-def unscaled_head(
-    features: NDArray[np.floating],
-    truth: Floats,
-    subjects: NDArray[Any],
-    kind: Prediction,
-    params: ProbeParams,
-) -> Probe:
+def unscaled_head(data: LabelledFeatures, params: ProbeParams) -> Probe:
     """Fit the same layer on features that keep their own spreads: unwhitened components."""
+    return _fit_linear(data, params, scaled=False)
+
+
+def _fit_linear(data: LabelledFeatures, params: ProbeParams, *, scaled: bool) -> Probe:
     return fit_linear(
-        features, truth, subjects, kind, folds=params.inner_folds, seed=params.seed, scaled=False
+        data.features,
+        data.truth,
+        data.subjects,
+        data.kind,
+        folds=params.inner_folds,
+        seed=params.seed,
+        scaled=scaled,
     )
 
 
@@ -106,53 +122,42 @@ class _Standardised:
         return [self.space.mean, self.space.std, np.array(self.unit), *inner]
 
 
-def knn_head(
-    features: NDArray[np.floating],
-    truth: Floats,
-    subjects: NDArray[Any],
-    kind: Prediction,
-    params: ProbeParams,
-) -> Probe:
+def knn_head(data: LabelledFeatures, params: ProbeParams) -> Probe:
     """Fit k nearest neighbours (weighted by 1 / distance), k picked by inner cross-validation.
 
-    The neighbours are scans: here a subject with more visits has more of them.
+    The neighbours are scans: here a subject with more visits has more of them. Not scikit-learn's
+    GridSearchCV: subjects weigh alike in the scaling of features and in the score, and a k beyond
+    the scans of a fold is judged on the other folds.
     """
-    x = np.asarray(features, dtype=np.float64)
-    loss: dict[int, list[float]] = {k: [] for k in K_GRID}
-    folds = grouped_folds(truth, subjects, kind, folds=params.inner_folds, seed=params.seed)
-    for fit, held_out in folds:
-        for k in loss:
-            if k <= len(fit):
-                own = subjects[fit]
-                guess = _neighbours(x[fit], truth[fit], own, kind, k).score(x[held_out])
-                share = subject_shares(subjects[held_out])
-                squares = np.square(guess - truth[held_out])
-                loss[k].append(float(np.average(squares, weights=share)))
-    judged = {k: np.mean(values) for k, values in loss.items() if values}
-    k = min(judged, key=lambda k: judged[k]) if judged else min(3, len(x))
-    return _neighbours(x, truth, subjects, kind, k)
+    losses: dict[int, list[float]] = {k: [] for k in K_GRID}
+    folds = grouped_folds(
+        data.truth, data.subjects, data.kind, folds=params.inner_folds, seed=params.seed
+    )
+    for fit_rows, held_out_rows in folds:
+        fit, held_out = data.take(fit_rows), data.take(held_out_rows)
+        share = subject_shares(held_out.subjects)
+        for k in K_GRID:
+            if k <= len(fit_rows):
+                squares = np.square(_neighbours(fit, k).score(held_out.features) - held_out.truth)
+                losses[k].append(float(np.average(squares, weights=share)))
+    means = {k: np.mean(values) for k, values in losses.items() if values}
+    k = min(means, key=lambda k: means[k]) if means else min(3, len(data.truth))
+    return _neighbours(data, k)
 
 
-def _neighbours(
-    x: Floats, truth: Floats, subjects: NDArray[Any], kind: Prediction, k: int
-) -> _Standardised:
-    space = Space.of(x, subject_weight(subjects))
-    classify = kind == "classification"
+def _neighbours(data: LabelledFeatures, k: int) -> _Standardised:
+    x = data.doubles
+    space = Space.of(x, subject_weight(data.subjects))
+    classify = data.kind == "classification"
     model = (KNeighborsClassifier if classify else KNeighborsRegressor)(k, weights="distance")
-    return _Standardised(kind, space, model.fit(space.reduce(x), truth))
+    return _Standardised(data.kind, space, model.fit(space.reduce(x), data.truth))
 
 
-def mlp_head(
-    features: NDArray[np.floating],
-    truth: Floats,
-    subjects: NDArray[Any],
-    kind: Prediction,
-    params: ProbeParams,
-) -> Probe:
+def mlp_head(data: LabelledFeatures, params: ProbeParams) -> Probe:
     """Fit a perceptron with one hidden layer of 16 units; classes weighted equally."""
-    x = np.asarray(features, dtype=np.float64)
-    weight = subject_weight(subjects)
-    space = Space.of(x, weight)
+    truth, weight = data.truth, subject_weight(data.subjects)
+    space = Space.of(data.doubles, weight)
+    x = space.reduce(data.doubles)
     settings: dict[str, Any] = {
         "hidden_layer_sizes": (HIDDEN_UNITS,),
         "alpha": MLP_PENALTY,
@@ -162,14 +167,13 @@ def mlp_head(
     }
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        if kind == "classification":
+        if data.kind == "classification":
             weight = balanced(weight, truth)
-            model = MLPClassifier(**settings).fit(space.reduce(x), truth, sample_weight=weight)
-            return _Standardised(kind, space, model)
+            model = MLPClassifier(**settings).fit(x, truth, sample_weight=weight)
+            return _Standardised(data.kind, space, model)
         shift, scale = float(truth.mean()), float(truth.std())
-        wanted = (truth - shift) / scale
-        model = MLPRegressor(**settings).fit(space.reduce(x), wanted, sample_weight=weight)
-    return _Standardised(kind, space, model, (shift, scale))
+        model = MLPRegressor(**settings).fit(x, (truth - shift) / scale, sample_weight=weight)
+    return _Standardised(data.kind, space, model, (shift, scale))
 
 
 HEADS: dict[str, Head] = {"knn": knn_head, "mlp": mlp_head}

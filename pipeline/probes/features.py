@@ -1,4 +1,4 @@
-"""Feature sets that probes are run on: y_sem and what it must beat."""
+"""Feature sets of probes: y_sem and its rivals."""
 
 from pathlib import Path
 
@@ -81,7 +81,7 @@ def collect_features(
 
 
 def volume_features(volumes: VolumeStore, table: pd.DataFrame) -> Features:
-    """Return what plain volumetry and PCA of voxels make of the scans.
+    """Return features from plain volumetry and from PCA of voxels.
 
     `measured_volumes` is the fluid of the lateral ventricles, the brain's volume (both ml of the
     scan's own space) and their ratio: measured on the scan, not known from a phantom.

@@ -283,13 +283,13 @@ def repeated_folds(
 
     Few subjects can be parted in few ways: there are fewer repeats then.
     """
-    found: dict[frozenset[bytes], list[tuple[Rows, Rows]]] = {}
+    by_parting: dict[frozenset[bytes], list[tuple[Rows, Rows]]] = {}
     for attempt in range(TRIES * repeats):
         splits = list(grouped_folds(truth, subjects, kind, folds=folds, seed=seed + attempt))
-        found.setdefault(frozenset(held_out.tobytes() for _, held_out in splits), splits)
-        if not splits or len(found) == repeats:
+        by_parting.setdefault(frozenset(held_out.tobytes() for _, held_out in splits), splits)
+        if not splits or len(by_parting) == repeats:
             break
-    return list(found.values())
+    return list(by_parting.values())
 
 
 def _balanced_log_likelihood(

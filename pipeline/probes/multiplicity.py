@@ -1,9 +1,9 @@
-"""Several targets are several chances of a lucky p: one is primary, the others share by Holm."""
+"""Correct for several targets: one is primary, the p-values of the others are Holm-adjusted."""
 
 from collections.abc import Mapping
-from typing import Any
 
 from schemas.evaluation import ProbeParams
+from schemas.results import PROTOCOLS, TargetResult
 
 
 def primary_target(params: ProbeParams) -> str | None:
@@ -25,19 +25,21 @@ def holm(p_values: Mapping[str, float]) -> dict[str, float]:
     return adjusted
 
 
-def adjust(targets: Mapping[str, dict[str, Any]], params: ProbeParams) -> None:
-    """Add `primary` to each target, and `p_holm` to the permutation test of all others.
+def adjust(targets: Mapping[str, TargetResult], params: ProbeParams) -> None:
+    """Set `primary` of each target, and `p_holm` of the permutation test of all others.
 
     Each protocol is a family of its own.
     """
     primary = primary_target(params)
-    for name, about in targets.items():
-        about["primary"] = name == primary
-    for protocol in ("test", "cv"):
+    for name, target in targets.items():
+        target.primary = name == primary
+    for protocol in PROTOCOLS:
         tests = {
-            name: about[protocol]["permutation"]
-            for name, about in targets.items()
-            if name != primary and "permutation" in about.get(protocol, {})
+            name: sizes.permutation
+            for name, target in targets.items()
+            if name != primary
+            and (sizes := target.sizes(protocol)) is not None
+            and sizes.permutation is not None
         }
-        for name, p in holm({name: test["p"] for name, test in tests.items()}).items():
-            tests[name]["p_holm"] = p
+        for name, p in holm({name: test.p for name, test in tests.items()}).items():
+            tests[name].p_holm = p

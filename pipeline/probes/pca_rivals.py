@@ -21,8 +21,8 @@ def unwhitened(features: Mapping[str, NDArray[np.floating]]) -> tuple[Features, 
     Standardised, the fiftieth component of 48 people counts as much as the first, which is mostly
     noise that whitening blows up.
     """
-    found = {new: features[old] for old, new in UNWHITENED.items() if old in features}
-    return found, dict.fromkeys(found, unscaled_head)
+    again = {new: features[old] for old, new in UNWHITENED.items() if old in features}
+    return again, dict.fromkeys(again, unscaled_head)
 
 
 def spectrum(codes: NDArray[np.floating]) -> NDArray[np.float64]:

@@ -1,4 +1,4 @@
-"""How often a probe finds as much in labels that mean nothing.
+"""Permutation test: how often a probe is as good on labels that mean nothing.
 
 What is exchanged are whole subjects, each with the series of its labels over its visits. Where a
 label never changes within a subject (sex), any subject may get any other's. Where it does (age,
@@ -8,6 +8,7 @@ labels of one subject's visits are not shuffled among each other, since time ord
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,9 +16,9 @@ from numpy.typing import NDArray
 from pipeline.metrics.auc_intervals import rank
 from pipeline.metrics.bootstrap import Rows
 from pipeline.metrics.intervals import subject_means
+from pipeline.probes.estimators import LabelledFeatures
 from pipeline.probes.linear import fit_linear
 from pipeline.runtime.digests import seed_from
-from schemas.metrics import Prediction
 
 Floats = NDArray[np.float64]
 
@@ -26,10 +27,7 @@ FEWEST_ARRANGEMENTS = 20
 
 
 def permutation_p(
-    features: NDArray[np.floating],
-    truth: Floats,
-    subjects: NDArray[np.str_],
-    kind: Prediction,
+    data: LabelledFeatures,
     *,
     splits: Sequence[tuple[Rows, Rows]],
     strengths: Sequence[float],
@@ -43,17 +41,18 @@ def permutation_p(
     strengths picked on the true labels (Ojala & Garriga 2010, test 1). None where fewer than
     FEWEST_ARRANGEMENTS of the judged labels are possible.
     """
+    truth, subjects = data.truth, data.subjects
     groups = _groups(splits)
     if arrangements(truth[groups[-1]], subjects[groups[-1]]) < FEWEST_ARRANGEMENTS:
         return None
-    observed = _figure(features, truth, subjects, kind, splits, strengths)
+    observed = _goodness(data, splits, strengths)
     generator = np.random.default_rng(seed_from("permutation", seed))
     better = 0
     for _ in range(permutations):
-        shuffled = truth.copy()
+        exchanged = truth.copy()
         for rows in groups:
-            shuffled[rows] = permuted(truth[rows], subjects[rows], generator)
-        better += _figure(features, shuffled, subjects, kind, splits, strengths) >= observed
+            exchanged[rows] = permuted(truth[rows], subjects[rows], generator)
+        better += _goodness(replace(data, truth=exchanged), splits, strengths) >= observed
     return (1 + better) / (1 + permutations)
 
 
@@ -103,31 +102,25 @@ def arrangements(truth: Floats, subjects: NDArray[np.str_]) -> float:
     return count
 
 
-def _figure(
-    features: NDArray[np.floating],
-    truth: Floats,
-    subjects: NDArray[np.str_],
-    kind: Prediction,
-    splits: Sequence[tuple[Rows, Rows]],
-    strengths: Sequence[float],
+def _goodness(
+    data: LabelledFeatures, splits: Sequence[tuple[Rows, Rows]], strengths: Sequence[float]
 ) -> float:
     """Return ROC-AUC within folds, or the negative MAE, subjects counted once: more is better."""
-    scores, judged, folds, rows = [], [], [], []
-    for number, ((fit, held_out), strength) in enumerate(zip(splits, strengths, strict=True)):
-        if kind == "classification" and len(np.unique(truth[fit])) < 2:
+    scores, folds, rows = [], [], []
+    for number, ((fit_rows, held_out), strength) in enumerate(zip(splits, strengths, strict=True)):
+        fit = data.take(fit_rows)
+        if data.kind == "classification" and len(np.unique(fit.truth)) < 2:
             return 0.5
         probe = fit_linear(
-            features[fit], truth[fit], subjects[fit], kind, folds=2, seed=0, strength=strength
+            fit.features, fit.truth, fit.subjects, fit.kind, folds=2, seed=0, strength=strength
         )
-        scores.append(probe.score(features[held_out]))
-        judged.append(truth[held_out])
+        scores.append(probe.score(data.features[held_out]))
         folds.append(np.full(len(held_out), number))
         rows.append(held_out)
-    known, score = np.concatenate(judged), np.concatenate(scores)
-    whose = subjects[np.concatenate(rows)]
-    if kind == "regression":
-        return -float(subject_means(np.abs(known - score), whose).mean())
-    if len(np.unique(known)) < 2:
+    judged, score = data.take(np.concatenate(rows)), np.concatenate(scores)
+    if data.kind == "regression":
+        return -float(subject_means(np.abs(judged.truth - score), judged.subjects).mean())
+    if len(np.unique(judged.truth)) < 2:
         return 0.5
-    auc = float(rank(known == 1, score, whose, np.concatenate(folds)).auc)
-    return auc if np.isfinite(auc) else 0.5
+    ranks = rank(judged.truth == 1, score, judged.subjects, np.concatenate(folds))
+    return float(ranks.auc) if np.isfinite(ranks.auc) else 0.5

@@ -68,15 +68,15 @@ def probe_estimates(
         for name in over_draws.keys() - {"chance", "oracle"}:
             gap = gap_closed(over_draws[name]["mae"], chance, oracle)
             over_draws[name]["gap_closed"] = gap
-    found = {}
+    estimates = {}
     for name, repeats in scores.items():
         known = _known(truth, repeats, subjects, kind, fold)
         if kind == "regression" and "chance" in scores and name != "chance":
             guess = np.abs(scores["chance"] - truth).mean(axis=0)
             own = np.abs(repeats - truth).mean(axis=0)
             known["mae_gain"] = paired_difference(guess, own, subjects, inflation=_inflation(fold))
-        found[name] = _merged(over_draws[name], known, len(np.unique(subjects)), resampled)
-    return found
+        estimates[name] = _merged(over_draws[name], known, len(np.unique(subjects)), resampled)
+    return estimates
 
 
 def probe_differences(

@@ -17,8 +17,6 @@ and figures every subject weighs the same, by scans of equal weight.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -32,73 +30,23 @@ from pipeline.probes.linear import LinearProbe, direction_of, many_fits, repeate
 from pipeline.probes.multiplicity import adjust
 from pipeline.probes.permutation_test import permutation_p
 from pipeline.probes.probe_intervals import probe_differences, probe_estimates
-from pipeline.probes.targets import Target, make_target, unlabelled
+from pipeline.probes.results import PREDICTION_COLUMNS, ProbeResults, ProtocolResult
+from pipeline.probes.targets import Target, make_target, problem_of, unlabelled
 from pipeline.runtime.progress import Progress, few
 from schemas.errors import ContractError
 from schemas.evaluation import ProbeParams
-from schemas.metrics import Estimate
+from schemas.results import (
+    FiguresOfSets,
+    PermutationTest,
+    Protocol,
+    ProtocolSizes,
+)
 
 Floats = NDArray[np.float64]
-
-Metrics = dict[str, dict[str, dict[str, dict[str, Any]]]]
 
 FIT_SPLITS = ("train", "val")
 UNSEEN_SPLITS = ("val", "test")
 DIRECTION_FEATURES = "y_sem"
-
-PREDICTION_COLUMNS = (
-    "scan_id",
-    "subject_id",
-    "target",
-    "feature_set",
-    "protocol",
-    "repeat",
-    "split",
-    "truth",
-    "score",
-)
-
-
-@dataclass(slots=True)
-class ProbeResults:
-    """What the probes found."""
-
-    metrics: Metrics = field(default_factory=dict)
-    """Protocol `test`: {target: {feature_set: {metric: Estimate as a dict}}}."""
-    cv_metrics: Metrics = field(default_factory=dict)
-    """Protocol `cv`, same shape."""
-    targets: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """What each target is: kind, positive and negative class, scans and subjects a protocol."""
-    differences: dict[str, Metrics] = field(default_factory=dict)
-    """Protocol to metrics of the same shape: y_sem minus each rival, paired."""
-    skipped: dict[str, str] = field(default_factory=dict)
-    """`target`, `target/<feature set>`, `target/cv` and the like not judged, and why."""
-    predictions: pd.DataFrame = field(
-        default_factory=lambda: pd.DataFrame(columns=list(PREDICTION_COLUMNS))
-    )
-    """One row a scan, target, feature set and protocol: PREDICTION_COLUMNS."""
-    directions: dict[str, Direction] = field(default_factory=dict)
-    """One a target, from the `test` protocol's probe on y_sem."""
-    remarks: dict[str, str] = field(default_factory=dict)
-    """Target to a line on the scans that carry no such label."""
-    fits: dict[str, dict[str, Probe]] = field(default_factory=dict)
-    """Protocol `test`: every fitted number. Depends on the rows of train and val alone."""
-
-    def document(self) -> dict[str, Any]:
-        """Return all but predictions, directions and fits as one JSON-able dict."""
-        return {
-            "test": self.metrics,
-            "cv": self.cv_metrics,
-            "differences": self.differences,
-            "targets": self.targets,
-            "skipped": self.skipped,
-            "remarks": self.remarks,
-        }
-
-    def add_predictions(self, rows: pd.DataFrame) -> None:
-        """Append rows of PREDICTION_COLUMNS."""
-        parts = [self.predictions, rows] if len(self.predictions) else [rows]
-        self.predictions = pd.concat(parts, ignore_index=True)
 
 
 def fit_probes(
@@ -147,18 +95,20 @@ def fit_probes(
     wanted: dict[str, tuple[str, str] | None] = {**params.classification}
     wanted |= dict.fromkeys(params.regression)
     for name, classes in wanted.items():
-        target = make_target(
-            name, classes, features, table, params, results.skipped, heads=all_heads
-        )
-        if target is not None:
-            remark = unlabelled(name, classes, table, target)
-            results.remarks |= {} if remark is None else {name: remark}
-            rounds = 1 + params.repeats * params.folds
-            widest = max(values.size for values in features.values())
-            with many_fits(widest), Progress(f"probe {name}", total=rounds) as bar:
-                _judge_on_test(target, results)
-                bar.advance()
-                _judge_by_cv(target, results, bar)
+        problem = problem_of(name, classes, table)
+        if problem is not None:
+            results.skipped[name] = problem
+            continue
+        target = make_target(name, classes, features, table, params, heads=all_heads)
+        results.skipped |= target.left_out
+        remark = unlabelled(name, classes, table, target)
+        results.remarks |= {} if remark is None else {name: remark}
+        rounds = 1 + params.repeats * params.folds
+        widest = max(values.size for values in features.values())
+        with many_fits(widest), Progress(f"probe {name}", total=rounds) as bar:
+            _fit_for_test(target, results)
+            bar.advance()
+            results.add(target, "cv", _cross_validate(target, bar))
     adjust(results.targets, params)
     return results
 
@@ -186,39 +136,52 @@ def _check(feature_sets: Mapping[str, NDArray[np.floating]], table: pd.DataFrame
             raise ContractError(f"features {name}: NaN or infinite for {scans}; run `embed` again")
 
 
-def _judge_on_test(target: Target, results: ProbeResults) -> None:
-    fit_rows, test_rows = target.rows_in(FIT_SPLITS), target.rows_in(("test",))
+def _fit_for_test(target: Target, results: ProbeResults) -> None:
+    """Fit on train and val; add the fits, the direction, and the scores on test."""
+    name, fit_rows = target.name, target.rows_in(FIT_SPLITS)
     reason = target.split_reason() or target.unfit_reason(fit_rows, "train and val")
     if reason is not None:
-        results.skipped[target.name] = reason
+        results.skipped[name] = reason
         return
-    fits = {name: target.fit(name, fit_rows) for name in target.features}
-    results.fits[target.name] = fits
-    _add_direction(target, fits, fit_rows, results)
+    fits = {feature_set: target.fit(feature_set, fit_rows) for feature_set in target.features}
+    results.fits[name] = fits
+    probe = fits.get(DIRECTION_FEATURES)
+    if isinstance(probe, LinearProbe):
+        direction = _direction(target, probe, fit_rows)
+        if direction is not None:
+            results.directions[name] = direction
+        else:
+            results.skipped[f"{name}/direction"] = (
+                f"{name}: the probe's weights are all zero, so it has no direction"
+            )
+    results.add(target, "test", _score_on_test(target, fits, fit_rows))
+
+
+def _score_on_test(target: Target, fits: dict[str, Probe], fit_rows: Rows) -> ProtocolResult:
+    name, test_rows = target.name, target.rows_in(("test",))
     if not len(test_rows):
-        results.skipped[target.name] = f"{target.name}: no labelled scan in test"
-        return
+        return ProtocolResult(skipped={name: f"{name}: no labelled scan in test"})
     scores = {
-        name: probe.score(target.features[name][test_rows])[None] for name, probe in fits.items()
+        feature_set: probe.score(target.features[feature_set][test_rows])[None]
+        for feature_set, probe in fits.items()
     }
-    _judge(target, test_rows, scores, "test", results)
-    _describe(target, results)["test"] = {
-        "fitted_on": target.size(fit_rows),
-        "judged_on": target.size(test_rows),
-    }
-    results.add_predictions(_predictions(target, test_rows, scores, "test"))
+    result = ProtocolResult(
+        sizes=ProtocolSizes(fitted_on=target.size(fit_rows), judged_on=target.size(test_rows)),
+        figures=_figures(target, test_rows, scores),
+        differences=_differences(target, test_rows, scores),
+        predictions=_predictions(target, test_rows, scores, "test"),
+    )
     reason = target.unranked_reason(test_rows, "test")
-    if reason is not None:
-        classes = len(np.unique(target.truth[test_rows]))
-        sets = results.metrics[target.name]
-        results.metrics[target.name] = {s: without_ranks(f, classes) for s, f in sets.items()}
-        results.skipped[f"{target.name}/roc_auc"] = reason
-        results.differences.get("test", {}).pop(target.name, None)
-        return
-    _add_p_value(target, "test", [(fit_rows, test_rows)], [fits], results)
+    if reason is None:
+        return _with_p_value(result, target, "test", [(fit_rows, test_rows)], [fits])
+    classes = len(np.unique(target.truth[test_rows]))
+    result.figures = {s: without_ranks(f, classes) for s, f in result.figures.items()}
+    result.differences = None if result.differences is None else {}
+    result.skipped[f"{name}/roc_auc"] = reason
+    return result
 
 
-def _judge_by_cv(target: Target, results: ProbeResults, bar: Progress) -> None:
+def _cross_validate(target: Target, bar: Progress) -> ProtocolResult:
     """Judge every scan of val and test once a repeat, by a probe that never saw its subject."""
     rows = target.rows_in(UNSEEN_SPLITS)
     where = "a fold of val and test"
@@ -228,8 +191,7 @@ def _judge_by_cv(target: Target, results: ProbeResults, bar: Progress) -> None:
     if not fitted_on:
         reason = target.unfit_reason(rows, where) or f"{target.name}: too few subjects to fold"
     if reason is not None:
-        results.skipped[f"{target.name}/cv"] = reason
-        return
+        return ProtocolResult(skipped={f"{target.name}/cv": reason})
     scores = {name: np.full((len(repeats), len(rows)), np.nan) for name in target.features}
     fold = np.full((len(repeats), len(rows)), -1)
     first: list[dict[str, Probe]] = []
@@ -244,14 +206,16 @@ def _judge_by_cv(target: Target, results: ProbeResults, bar: Progress) -> None:
             bar.advance()
     judged = (fold >= 0).all(axis=0)
     scores = {name: values[:, judged] for name, values in scores.items()}
-    _judge(target, rows[judged], scores, "cv", results, fold[:, judged])
-    _describe(target, results)["cv"] = {
-        "folds": len(repeats[0]),
-        "repeats": len(repeats),
-        "judged_on": target.size(rows[judged]),
-    }
-    results.add_predictions(_predictions(target, rows[judged], scores, "cv"))
-    _add_p_value(target, "cv", repeats[0], first, results)
+    rows, fold = rows[judged], fold[:, judged]
+    result = ProtocolResult(
+        sizes=ProtocolSizes(
+            folds=len(repeats[0]), repeats=len(repeats), judged_on=target.size(rows)
+        ),
+        figures=_figures(target, rows, scores, fold),
+        differences=_differences(target, rows, scores, fold),
+        predictions=_predictions(target, rows, scores, "cv"),
+    )
+    return _with_p_value(result, target, "cv", repeats[0], first)
 
 
 def _repeats(target: Target, rows: Rows) -> list[list[tuple[Rows, Rows]]]:
@@ -266,92 +230,71 @@ def _repeats(target: Target, rows: Rows) -> list[list[tuple[Rows, Rows]]]:
     return [[(rows[fit], rows[held_out]) for fit, held_out in folds] for folds in repeats]
 
 
-def _add_p_value(
+def _with_p_value(
+    result: ProtocolResult,
     target: Target,
-    protocol: str,
+    protocol: Protocol,
     splits: list[tuple[Rows, Rows]],
     fits: list[dict[str, Probe]],
-    results: ProbeResults,
-) -> None:
+) -> ProtocolResult:
+    """Return the result with the permutation test of y_sem, or why there is none."""
     probes = [fit.get(DIRECTION_FEATURES) for fit in fits]
     strengths = [p.strength for p in probes if isinstance(p, LinearProbe) and p.strength]
-    if not target.params.permutations or len(strengths) < len(splits):
-        return
+    permutations = target.params.permutations
+    if not permutations or len(strengths) < len(splits):
+        return result
     p = permutation_p(
-        target.features[DIRECTION_FEATURES],
-        target.truth,
-        target.subjects,
-        target.kind,
+        target.labelled(DIRECTION_FEATURES),
         splits=splits,
         strengths=strengths,
-        permutations=target.params.permutations,
+        permutations=permutations,
         seed=target.params.seed,
     )
-    if p is None:
-        results.skipped[f"{target.name}/{protocol}/permutation"] = (
-            f"{target.name}: too few subjects can exchange their labels for a permutation test"
-            f" ({'test' if protocol == 'test' else 'cross-validation'})"
-        )
-        return
-    about = {"p": p, "permutations": target.params.permutations}
-    _describe(target, results)[protocol]["permutation"] = about
+    assert result.sizes is not None
+    if p is not None:
+        result.sizes.permutation = PermutationTest(p=p, permutations=permutations)
+        return result
+    where = "test" if protocol == "test" else "cross-validation"
+    result.skipped[f"{target.name}/{protocol}/permutation"] = (
+        f"{target.name}: too few subjects can exchange their labels for a permutation test"
+        f" ({where})"
+    )
+    return result
 
 
-def _judge(
-    target: Target,
-    rows: Rows,
-    scores: dict[str, Floats],
-    protocol: str,
-    results: ProbeResults,
-    fold: Rows | None = None,
-) -> None:
-    """Add {feature_set: {metric: Estimate as a dict}}, and paired differences to y_sem.
+def _figures(
+    target: Target, rows: Rows, scores: dict[str, Floats], fold: Rows | None = None
+) -> FiguresOfSets:
+    """Return {feature_set: {metric: Estimate}}.
 
     `scores` and `fold` are (repeat, scan); a figure is its mean over the repeats.
     """
-    given: dict[str, Any] = {
-        "truth": target.truth[rows],
-        "scores": scores,
-        "subjects": target.subjects[rows],
-        "kind": target.kind,
-        "fold": fold,
-    }
-    params = target.params
-    found = probe_estimates(**given, draws=params.bootstrap, seed=params.seed)
-    kept = results.metrics if protocol == "test" else results.cv_metrics
-    kept[target.name] = _plain(found)
-    if DIRECTION_FEATURES in scores and len(np.unique(given["truth"])) > 1:
-        paired = probe_differences(**given, first=DIRECTION_FEATURES)
-        results.differences.setdefault(protocol, {})[target.name] = _plain(paired)
+    return probe_estimates(
+        target.truth[rows],
+        scores,
+        target.subjects[rows],
+        target.kind,
+        fold=fold,
+        draws=target.params.bootstrap,
+        seed=target.params.seed,
+    )
 
 
-def _plain(found: dict[str, dict[str, Estimate]]) -> dict[str, dict[str, dict[str, Any]]]:
-    return {
-        name: {metric: one.model_dump() for metric, one in figures.items()}
-        for name, figures in found.items()
-    }
+def _differences(
+    target: Target, rows: Rows, scores: dict[str, Floats], fold: Rows | None = None
+) -> FiguresOfSets | None:
+    """Return {rival: {metric: Estimate}}, paired; None where y_sem cannot be compared."""
+    truth = target.truth[rows]
+    if DIRECTION_FEATURES not in scores or len(np.unique(truth)) < 2:
+        return None
+    return probe_differences(
+        truth, scores, target.subjects[rows], target.kind, fold=fold, first=DIRECTION_FEATURES
+    )
 
 
-def _describe(target: Target, results: ProbeResults) -> dict[str, Any]:
-    entry: dict[str, Any] = {"kind": target.kind}
-    if target.classes is not None:
-        entry |= {"negative": target.classes[0], "positive": target.classes[1]}
-    return results.targets.setdefault(target.name, entry)
-
-
-def _add_direction(
-    target: Target, fits: dict[str, Probe], fit_rows: Rows, results: ProbeResults
-) -> None:
-    probe = fits.get(DIRECTION_FEATURES)
-    if not isinstance(probe, LinearProbe):
-        return
+def _direction(target: Target, probe: LinearProbe, fit_rows: Rows) -> Direction | None:
     towards = target.name if target.classes is None else f"{target.name}:{target.classes[1]}"
-    direction = direction_of(probe, target.features[DIRECTION_FEATURES][fit_rows], towards)
-    if direction is None:
-        reason = f"{target.name}: the probe's weights are all zero, so it has no direction"
-        results.skipped[f"{target.name}/direction"] = reason
-        return
-    results.directions[target.name] = direction
+    return direction_of(probe, target.features[DIRECTION_FEATURES][fit_rows], towards)
 
 
 def _predictions(

@@ -4,20 +4,20 @@ import numpy as np
 
 from pipeline.models.direction import Readout
 from pipeline.probes.linear import LinearProbe
-from pipeline.probes.protocols import DIRECTION_FEATURES, ProbeResults
+from pipeline.probes.protocols import DIRECTION_FEATURES
+from pipeline.probes.results import ProbeResults
 
 
 def readouts_of(results: ProbeResults) -> dict[str, Readout]:
     """Return the probe of every direction that was found."""
-    found = {}
+    readouts = {}
     for target in results.directions:
-        probe, about = results.fits[target][DIRECTION_FEATURES], results.targets.get(target, {})
+        probe, about = results.fits[target][DIRECTION_FEATURES], results.targets.get(target)
         if isinstance(probe, LinearProbe):
-            classes = (about["negative"], about["positive"]) if "negative" in about else None
-            found[target] = Readout(
+            readouts[target] = Readout(
                 kind=probe.kind,
                 slope=float(np.linalg.norm(probe.coef)),
                 intercept=probe.intercept,
-                classes=classes,
+                classes=None if about is None else about.classes,
             )
-    return found
+    return readouts

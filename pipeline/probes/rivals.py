@@ -36,9 +36,9 @@ def read_rivals(
         if name in taken:
             lines[name] = f"rival {name}: left out, the pipeline has features of that name"
             continue
-        found, remark = _read(path, table)
-        if found is not None:
-            features[name] = found
+        values, remark = _read(path, table)
+        if values is not None:
+            features[name] = values
         if remark:
             lines[name] = f"rival {name} ({path}): {remark}"
     return features, lines

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pipeline.nets.semantic import DeviationEncoder, build_encoder
-from pipeline.probes.estimators import Head, Probe
+from pipeline.probes.estimators import LabelledFeatures, Probe
 from pipeline.probes.linear import balanced, subject_weight
 from pipeline.runtime.digests import seed_from
 from schemas.evaluation import ProbeParams
@@ -31,26 +31,23 @@ def random_encoder_codes(
     """
     encoder = _encoder(config, z_0[fit], seed=seed)
     shape = (-1, config["in_channels"], *config["grid"])
-    encoder.fit_output(_parts(torch.from_numpy(z_0[fit]).reshape(shape)))
+    encoder.estimate_output_statistics(_parts(torch.from_numpy(z_0[fit]).reshape(shape)))
     return _codes(encoder, z_0)
 
 
-def supervised_head(config: dict[str, Any], device: torch.device) -> Head:
-    """Return a head that trains encoder and last layer together on flattened z_0 (scan, latent)."""
+@dataclass(frozen=True, slots=True)
+class SupervisedHead:
+    """Trains an encoder of this architecture and a last layer together."""
 
-    def fit(
-        features: NDArray[np.floating],
-        truth: Floats,
-        subjects: NDArray[Any],
-        kind: Prediction,
-        params: ProbeParams,
-    ) -> Probe:
-        weight = subject_weight(subjects)
-        weight = balanced(weight, truth) if kind == "classification" else weight
-        latents = np.asarray(features, np.float32)
-        return _train(latents, truth, weight, kind, config, params, device)
+    config: dict[str, Any]
+    device: torch.device
 
-    return fit
+    def __call__(self, data: LabelledFeatures, params: ProbeParams) -> Probe:
+        """Fit on flattened z_0 (scan, latent)."""
+        weight = subject_weight(data.subjects)
+        if data.kind == "classification":
+            weight = balanced(weight, data.truth)
+        return _train(data, weight, self.config, params, self.device)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,14 +73,13 @@ class _SupervisedProbe:
 
 
 def _train(
-    z_0: NDArray[np.float32],
-    truth: Floats,
+    data: LabelledFeatures,
     weight: Floats,
-    kind: Prediction,
     config: dict[str, Any],
     params: ProbeParams,
     device: torch.device,
 ) -> _SupervisedProbe:
+    z_0, truth, kind = np.asarray(data.features, np.float32), data.truth, data.kind
     encoder = _encoder(config, z_0, seed=params.seed).to(device)
     layer = nn.Linear(encoder.dim, 1).to(device)
     nn.init.zeros_(layer.weight)
@@ -110,7 +106,7 @@ def _train(
         optimiser.step()
         schedule.step()
     encoder.eval()
-    encoder.fit_output(part.to(device) for part in _parts(volumes))
+    encoder.estimate_output_statistics(part.to(device) for part in _parts(volumes))
     return _SupervisedProbe(kind, encoder, layer, unit)
 
 
@@ -134,7 +130,7 @@ def _encoder(config: dict[str, Any], z_0: NDArray[np.float32], *, seed: int) -> 
     centre = volumes.mean(dim=0)
     channels = (0, 2, 3, 4)
     spread = (volumes - centre).square().mean(dim=channels, keepdim=True).sqrt().clamp(min=1e-6)
-    encoder.fit_input(centre, spread[0])
+    encoder.set_input_statistics(centre, spread[0])
     return encoder
 
 

@@ -1,4 +1,4 @@
-"""What a probe is asked to read: a label column, its scans, and the features judged on them."""
+"""Targets of probes: a label column, the scans that carry it, and the features read for it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,9 +9,16 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pipeline.metrics.bootstrap import Rows
-from pipeline.probes.estimators import Head, Probe, chance_head, linear_head
+from pipeline.probes.estimators import (
+    Head,
+    LabelledFeatures,
+    Probe,
+    chance_head,
+    linear_head,
+)
 from schemas.evaluation import ProbeParams
 from schemas.metrics import MIN_SUBJECTS, Prediction
+from schemas.results import Counts
 
 Floats = NDArray[np.float64]
 
@@ -28,14 +35,16 @@ class Target:
     classes: tuple[str, str] | None
     truth: Floats
     table: pd.DataFrame
-    features: dict[str, NDArray[np.floating]]
+    features: Mapping[str, NDArray[np.floating]]
     params: ProbeParams
     heads: Mapping[str, Head] = field(default_factory=dict)
-    """What reads a feature set, where it is not the linear layer."""
+    """The heads of feature sets that are not read by the linear layer."""
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    """`target/<feature set>` of baselines that cannot be had for these scans, and why."""
 
     @property
     def kind(self) -> Prediction:
-        """Return which layer reads it."""
+        """Return whether a class or a number is predicted."""
         return "regression" if self.classes is None else "classification"
 
     @property
@@ -66,9 +75,9 @@ class Target:
         """Return why classes cannot be ranked on these rows: one alone is first or last."""
         if self.classes is None:
             return None
-        found = np.unique(self.truth[rows])
-        if len(found) < 2:
-            only = self.classes[int(found[0])]
+        labels = np.unique(self.truth[rows])
+        if len(labels) < 2:
+            only = self.classes[int(labels[0])]
             return f"{self.name}: only {only} in {where}, so only its own share of hits is judged"
         reason = self.unfit_reason(rows, where)
         return None if reason is None else f"{reason} for ROC-AUC"
@@ -79,10 +88,10 @@ class Target:
             str(split): np.unique(self.truth[self.rows_in((str(split),))])
             for split in self.table["split"].dropna().unique()
         }
-        constant = all(len(found) == 1 for found in values.values())
+        constant = all(len(labels) == 1 for labels in values.values())
         if not constant or len(np.unique(self.truth)) < 2:
             return None
-        names = {s: self._name_of(float(found[0])) for s, found in sorted(values.items())}
+        names = {s: self._name_of(float(labels[0])) for s, labels in sorted(values.items())}
         told = ", ".join(f"{split}: {value}" for split, value in names.items())
         return (
             f"{self.name}: the split gives the label away ({told}); make a split in which each"
@@ -95,72 +104,74 @@ class Target:
     def fit(self, feature_set: str, rows: Rows) -> Probe:
         """Fit one probe on these rows alone."""
         head = chance_head if feature_set == "chance" else self.heads.get(feature_set, linear_head)
-        features = self.features[feature_set][rows]
-        return head(features, self.truth[rows], self.subjects[rows], self.kind, self.params)
+        return head(self.labelled(feature_set).take(rows), self.params)
 
-    def size(self, rows: Rows) -> dict[str, Any]:
+    def labelled(self, feature_set: str) -> LabelledFeatures:
+        """Return a feature set with the labels to be read from it."""
+        return LabelledFeatures(self.features[feature_set], self.truth, self.subjects, self.kind)
+
+    def size(self, rows: Rows) -> dict[str, Counts]:
         """Return scans and subjects, for each class where there are classes."""
         groups = {"all": rows}
         if self.classes is not None:
             groups |= {c: rows[self.truth[rows] == k] for k, c in enumerate(self.classes)}
         return {
-            name: {"scans": len(r), "subjects": len(np.unique(self.subjects[r]))}
+            name: Counts(scans=len(r), subjects=len(np.unique(self.subjects[r])))
             for name, r in groups.items()
         }
+
+
+def problem_of(name: str, classes: tuple[str, str] | None, table: pd.DataFrame) -> str | None:
+    """Return why a label column is no target, or None where scans carry it."""
+    if name not in table:
+        known = ", ".join(str(column) for column in table.columns)
+        return f"{name}: no such column in the manifest (it has {known})"
+    if np.isfinite(_truth(name, classes, table)).any():
+        return None
+    expected = "a number" if classes is None else f"{classes[0]} or {classes[1]}"
+    there = ", ".join(_text(table[name]).dropna().value_counts().index[:4].astype(str))
+    key = "regression" if classes is None else "classification"
+    return f"{name}: no scan carries {expected} (it holds {there or 'nothing'}); set probe.{key}"
 
 
 def make_target(
     name: str,
     classes: tuple[str, str] | None,
-    features: dict[str, NDArray[np.floating]],
+    features: Mapping[str, NDArray[np.floating]],
     table: pd.DataFrame,
     params: ProbeParams,
-    skipped: dict[str, str],
     *,
     heads: Mapping[str, Head] | None = None,
-) -> Target | None:
-    """Return the target with its labelled scans, or None with the reason added to `skipped`."""
-    if name not in table:
-        known = ", ".join(str(column) for column in table.columns)
-        skipped[name] = f"{name}: no such column in the manifest (it has {known})"
-        return None
-    if classes is None:
-        truth = pd.to_numeric(table[name], errors="coerce").to_numpy(dtype=np.float64)
-    else:
-        codes = {classes[0]: 0.0, classes[1]: 1.0}
-        truth = _text(table[name]).map(codes).to_numpy(dtype=np.float64)
+) -> Target:
+    """Return a target for which `problem_of` is None, with its labelled scans and baselines."""
+    truth = _truth(name, classes, table)
     rows = np.flatnonzero(np.isfinite(truth))
-    if not len(rows):
-        expected = "a number" if classes is None else f"{classes[0]} or {classes[1]}"
-        there = ", ".join(_text(table[name]).dropna().value_counts().index[:4].astype(str))
-        key = "regression" if classes is None else "classification"
-        skipped[name] = (
-            f"{name}: no scan carries {expected} (it holds {there or 'nothing'}); set probe.{key}"
-        )
-        return None
-    companions = {
+    labelled = table.iloc[rows].reset_index(drop=True)
+    baselines = {
         "age_sex": [c for c in ("age_years", "sex") if c != name],
         "oracle": list(params.oracle),
     }
     if params.oracle == DEFAULT_ORACLE and not {*DEFAULT_ORACLE} & {*table}:
-        del companions["oracle"]  # real people: nobody asked for it
-    features = {"chance": np.empty((len(table), 0)), **features}
-    for feature_set, columns in companions.items():
-        values = _covariates(table.iloc[rows], columns)
-        if isinstance(values, str):
-            skipped[f"{name}/{feature_set}"] = f"{name}, {feature_set}: {values}"
-        elif values.shape[1]:
-            features[feature_set] = np.empty((len(table), values.shape[1]))
-            features[feature_set][rows] = values
-    return Target(
-        name,
-        classes,
-        truth[rows],
-        table.iloc[rows].reset_index(drop=True),
-        {feature_set: values[rows] for feature_set, values in features.items()},
-        params,
-        heads or {},
-    )
+        del baselines["oracle"]  # real people: nobody asked for it
+    sets: dict[str, NDArray[np.floating]] = {"chance": np.empty((len(rows), 0))}
+    sets |= {feature_set: values[rows] for feature_set, values in features.items()}
+    left_out = {}
+    for feature_set, columns in baselines.items():
+        problem = _covariate_problem(labelled, columns)
+        if problem is not None:
+            left_out[f"{name}/{feature_set}"] = f"{name}, {feature_set}: {problem}"
+        elif columns:
+            sets[feature_set] = np.stack([_covariate(labelled, c) for c in columns], axis=1)
+    return Target(name, classes, truth[rows], labelled, sets, params, heads or {}, left_out)
+
+
+def _truth(name: str, classes: tuple[str, str] | None, table: pd.DataFrame) -> Floats:
+    """Return the label of each scan as a number (classes: 0 and 1), NaN where it has none."""
+    if classes is None:
+        numbers = pd.to_numeric(table[name], errors="coerce")
+    else:
+        numbers = _text(table[name]).map({classes[0]: 0.0, classes[1]: 1.0})
+    return np.asarray(numbers.to_numpy(dtype=np.float64))
 
 
 def _text(cells: pd.Series) -> pd.Series:
@@ -192,23 +203,27 @@ def unlabelled(
     )
 
 
-def _covariates(table: pd.DataFrame, columns: list[str]) -> Floats | str:
-    """Return the columns as numbers (sex: M is 1), or why they cannot be used.
-
-    Where a few are missing, the mean of the training split stands for them.
-    """
-    values = []
+def _covariate_problem(table: pd.DataFrame, columns: list[str]) -> str | None:
+    """Return why these columns are no baseline, or None."""
     for column in columns:
         if column not in table:
             return f"no column {column}"
-        if column == "sex":
-            number = table[column].astype(object).map({"F": 0.0, "M": 1.0})
-        else:
-            number = pd.to_numeric(table[column], errors="coerce")
-        missing = int(number.isna().sum())
-        # Nobody is judged in the training split, so its mean tells nothing of who is.
-        filled = number.fillna(number[table["split"] == "train"].mean())
-        if missing > MOST_FILLED * len(table) or filled.isna().any():
+        missing = int(_numbers(table, column).isna().sum())
+        if missing > MOST_FILLED * len(table) or np.isnan(_covariate(table, column)).any():
             return f"{column} is missing for {missing} of {len(table)} scans"
-        values.append(filled.to_numpy(dtype=np.float64))
-    return np.stack(values, axis=1) if values else np.empty((len(table), 0))
+    return None
+
+
+def _covariate(table: pd.DataFrame, column: str) -> Floats:
+    """Return a column as numbers; the mean of the training split stands for missing ones."""
+    number = _numbers(table, column)
+    # Nobody is judged in the training split, so its mean tells nothing of who is.
+    filled = number.fillna(number[table["split"] == "train"].mean())
+    return np.asarray(filled.to_numpy(dtype=np.float64))
+
+
+def _numbers(table: pd.DataFrame, column: str) -> "pd.Series[float]":
+    """Return a column as numbers (sex: M is 1), NaN where there is none."""
+    if column == "sex":
+        return table[column].astype(object).map({"F": 0.0, "M": 1.0})
+    return pd.to_numeric(table[column], errors="coerce")

@@ -1,4 +1,4 @@
-"""Everything a report shows, read from a study's folders. What is missing was not run."""
+"""Read the results of a study for the report; a part whose files are missing was not run."""
 
 import datetime
 import json
@@ -6,10 +6,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
+from pydantic import ValidationError
 
 from pipeline.figures.brain_slices import Tile
 from pipeline.report.provenance import whose_weights
@@ -17,6 +18,9 @@ from schemas.errors import ContractError
 from schemas.grid import Grid
 from schemas.manifest import NUMERIC_COLUMNS, SELECTION, VOLUMES
 from schemas.params import Params
+from schemas.results import EvaluateMetrics, ProbeMetrics, Result
+
+AnyResult = TypeVar("AnyResult", bound=Result)
 
 MODELS = ("ae", "ldm", "ldae")
 
@@ -40,7 +44,7 @@ PACKAGES = (
 
 @dataclass(frozen=True, kw_only=True)
 class ReportContext:
-    """What was run, on what, with what result."""
+    """The results of a study: parameters, tables, metrics, pictures."""
 
     params: Params
     """All sections, as they were run."""
@@ -60,8 +64,7 @@ class ReportContext:
     """Shape and affine of the volumes."""
     logs: Mapping[str, pd.DataFrame] = field(default_factory=dict)
     """`ae`, `ldm`, `ldae` to their training log."""
-    evaluate: Mapping[str, Any] | None = None
-    """`reconstruction` (metrics.summarise_reconstruction) and `inversion` (latent_health)."""
+    evaluate: EvaluateMetrics | None = None
     per_scan: Mapping[str, pd.DataFrame] = field(default_factory=dict)
     """Part of the evaluation to its table, one row a scan and whatever else was varied."""
     pictures: Mapping[str, Mapping[str, np.ndarray]] = field(default_factory=dict)
@@ -70,8 +73,7 @@ class ReportContext:
     """ae_quality.summarise."""
     ae_error_map: bytes | None = None
     """PNG."""
-    probe: Mapping[str, Any] | None = None
-    """probes.ProbeResults.document()."""
+    probe: ProbeMetrics | None = None
     predictions: pd.DataFrame | None = None
     """probes.PREDICTION_COLUMNS."""
     versions: Mapping[str, tuple[str, str]] = field(default_factory=dict)
@@ -93,7 +95,7 @@ def load_context(
     evaluate: Path | None = None,
     probe: Path | None = None,
 ) -> ReportContext:
-    """Read what there is; a path that is None or absent leaves its section `not run`.
+    """Read the results that exist; a path that is None or absent leaves its section `not run`.
 
     `models` holds `ae/log.csv`, `ldm/log.csv`, `ldae/log.csv`. `evaluate` holds `metrics.json`,
     `per_scan/*.parquet`, `pictures/*.npz`; `probe` holds `metrics.json`, `predictions.parquet`;
@@ -138,7 +140,7 @@ def load_context(
         pictures=_read_parts(evaluate, "pictures", ".npz", _read_arrays),
         ae_quality=_read_ae_quality(evaluate and evaluate.parent / "ae" / "metrics.json"),
         ae_error_map=_read_bytes(evaluate and evaluate.parent / "ae" / "error_map.png"),
-        probe=_read_json(probe and probe / "metrics.json"),
+        probe=read_metrics(probe and probe / "metrics.json", ProbeMetrics),
         predictions=_read_predictions(probe),
         versions=installed_versions(),
         date=datetime.datetime.now(tz=datetime.UTC).date().isoformat(),
@@ -147,14 +149,14 @@ def load_context(
 
 def installed_versions() -> dict[str, tuple[str, str]]:
     """Return version and licence of the packages that decide the results."""
-    found = {}
+    versions = {}
     for package in PACKAGES:
         try:
             about = metadata.metadata(package)
         except metadata.PackageNotFoundError:
             continue
-        found[package] = (str(about["Version"]), _licence(about))
-    return found
+        versions[package] = (str(about["Version"]), _licence(about))
+    return versions
 
 
 def _licence(about: Any) -> str:
@@ -194,8 +196,8 @@ def _read_parts(
 ) -> dict[str, Any]:
     """Return every file of a subfolder of the evaluation, by its stem; empty ones are left out."""
     files = [] if folder is None else sorted((folder / name).glob(f"[!.]*{suffix}"))
-    found = {path.stem: read(path) for path in files}
-    return {stem: value for stem, value in found.items() if len(value)}
+    parts = {path.stem: read(path) for path in files}
+    return {stem: value for stem, value in parts.items() if len(value)}
 
 
 def _read_parquet(path: Path) -> pd.DataFrame:
@@ -223,14 +225,33 @@ def _read_ae_quality(path: Path | None) -> dict[str, Any] | None:
     return metrics if metrics is not None and "ms_ssim_scales" in metrics else None
 
 
-def _read_study(path: Path | None) -> dict[str, Any] | None:
+def _read_study(path: Path | None) -> EvaluateMetrics | None:
     metrics = _read_json(path)
     if metrics is not None and "ms_ssim_scales" in metrics:
         raise ContractError(
             f"{path}: of `evaluate --what ae`; the study's metrics belong there, these beside, in"
             " ae/"
         )
-    return metrics
+    return read_metrics(path, EvaluateMetrics)
+
+
+def read_metrics(path: Path | None, kind: type[AnyResult]) -> AnyResult | None:
+    """Return the metrics file of probe or evaluate, or None where there is none.
+
+    Raises
+    ------
+    ContractError
+        If it is not JSON, or has not the shape of schemas.results.
+    """
+    document = _read_json(path)
+    if document is None:
+        return None
+    try:
+        return kind.model_validate(document)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise ContractError(f"{path}: {where}: {first['msg']}; run its stage again") from error
 
 
 def _read_bytes(path: Path | None) -> bytes | None:

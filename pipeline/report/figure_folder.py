@@ -1,4 +1,4 @@
-"""Figures on their way to the page: written to a folder, and carried in the page itself."""
+"""Figures of the report: written to a folder, and embedded in the page."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,9 +1,11 @@
-"""Whose weights a study was made with, in words: imported models name their files."""
+"""Sentences on imported weights: their files, digests and licence."""
 
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from schemas.results import EvaluateMetrics
 
 CONFIG = "config.json"
 """Of a model folder."""
@@ -25,9 +27,9 @@ def imported_words(kind: str, imported: Mapping[str, Any]) -> str:
     )
 
 
-def whose_weights(models: Path | None, evaluate: Mapping[str, Any] | None) -> tuple[str, ...]:
+def whose_weights(models: Path | None, evaluate: EvaluateMetrics | None) -> tuple[str, ...]:
     """Return a sentence for each imported model of a study's folder or of its evaluation."""
-    found: dict[str, Mapping[str, Any]] = dict((evaluate or {}).get("imported", {}))
+    imports: dict[str, Mapping[str, Any]] = dict((evaluate and evaluate.imported) or {})
     for kind in TITLES:
         if models is None or not (models / kind / CONFIG).is_file():
             continue
@@ -36,5 +38,5 @@ def whose_weights(models: Path | None, evaluate: Mapping[str, Any] | None) -> tu
         except (OSError, ValueError):
             continue
         if isinstance(config, dict) and isinstance(config.get("imported"), dict):
-            found[kind] = config["imported"]
-    return tuple(imported_words(kind, found[kind]) for kind in TITLES if kind in found)
+            imports[kind] = config["imported"]
+    return tuple(imported_words(kind, imports[kind]) for kind in TITLES if kind in imports)

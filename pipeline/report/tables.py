@@ -9,6 +9,7 @@ import pandas as pd
 from pipeline.report.context import ReportContext
 from pipeline.runtime.files import write_atomic
 from schemas.metrics import Estimate
+from schemas.results import PROTOCOLS, EvaluateMetrics, ProbeMetrics
 
 Nested = Mapping[str, Any]
 
@@ -52,22 +53,22 @@ def _cell(row: Mapping[Any, Any]) -> str:
 
 
 def _tables(context: ReportContext) -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    evaluate, probe = context.evaluate or {}, context.probe or {}
-    yield "reconstruction", list(rows_of(evaluate.get("reconstruction", {}), ("method",)))
-    yield "reconstruction_differences", list(rows_of(evaluate.get("differences", {}), ("pair",)))
-    yield "steps", list(rows_of(evaluate.get("steps", {}), ("steps", "method")))
-    manipulation = evaluate.get("manipulation", {}).get("methods", {})
+    evaluate, probe = context.evaluate or EvaluateMetrics(), context.probe or ProbeMetrics()
+    yield "reconstruction", list(rows_of(evaluate.reconstruction, ("method",)))
+    yield "reconstruction_differences", list(rows_of(evaluate.differences or {}, ("pair",)))
+    yield "steps", list(rows_of(evaluate.steps or {}, ("steps", "method")))
+    manipulation = (evaluate.manipulation or {}).get("methods", {})
     yield "manipulation", list(rows_of(manipulation, ("method",)))
-    interpolation = evaluate.get("interpolation", {})
+    interpolation = evaluate.interpolation or {}
     yield "middle_visits", list(rows_of(interpolation.get("all", {}), ("target", "method")))
     by_gap = rows_of(interpolation.get("by_gap", {}), ("gap", "target", "method"))
     yield "middle_visits_by_gap", list(by_gap)
-    generation = evaluate.get("generation", {}).get("sets", {})
+    generation = (evaluate.generation or {}).get("sets", {})
     yield "generation", list(rows_of(generation, ("set",)))
-    for protocol in ("test", "cv"):
-        for target, sets in probe.get(protocol, {}).items():
+    for protocol in PROTOCOLS:
+        for target, sets in probe.figures(protocol).items():
             yield f"probe_{protocol}_{target}", list(rows_of(sets, ("features",)))
-        for target, rivals in probe.get("differences", {}).get(protocol, {}).items():
+        for target, rivals in probe.differences.get(protocol, {}).items():
             yield f"probe_{protocol}_{target}_differences", list(rows_of(rivals, ("rival",)))
 
 
@@ -80,7 +81,9 @@ def rows_of(nested: Nested, keys: tuple[str, ...], **known: str) -> Iterator[dic
         return
     for name, inner in nested.items():
         measure = f"{known['measure']} {name}" if "measure" in known else name
-        if isinstance(inner, Mapping) and "value" in inner:
+        if isinstance(inner, Estimate):
+            yield known | {"measure": measure} | inner.model_dump()
+        elif isinstance(inner, Mapping) and "value" in inner:
             yield known | {"measure": measure} | Estimate.model_validate(dict(inner)).model_dump()
         elif isinstance(inner, Mapping):
             yield from rows_of(inner, (), **(known | {"measure": measure}))

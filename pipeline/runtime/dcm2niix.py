@@ -1,4 +1,4 @@
-"""Where dcm2niix, the DICOM converter, is installed."""
+"""Find dcm2niix, the DICOM converter."""
 
 import os
 import shutil
@@ -17,9 +17,9 @@ def find_dcm2niix() -> str:
         If there is none.
     """
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-    found = shutil.which("dcm2niix", path=path)
-    if found is None:
+    program = shutil.which("dcm2niix", path=path)
+    if program is None:
         raise ContractError(
             "DICOM needs dcm2niix, which is not installed; run pip install 'ldae-pipeline[dicom]'"
         )
-    return found
+    return program

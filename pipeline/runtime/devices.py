@@ -58,7 +58,7 @@ def resolve_devices(names: str) -> "list[torch.device]":
 
 
 def native_bf16(device: "torch.device") -> bool:
-    """Tell whether the device computes bf16 itself.
+    """Return whether the device computes bf16 itself.
 
     Emulated, it is slower than fp32: 55 times in a training step on a processor with AVX2 alone.
     """
@@ -73,7 +73,7 @@ def native_bf16(device: "torch.device") -> bool:
 
 
 def takes_bf16(precision: str, device: "torch.device") -> bool:
-    """Tell whether `auto`, `bf16` or `fp32` means bf16 autocast on this device."""
+    """Return whether `auto`, `bf16` or `fp32` means bf16 autocast on this device."""
     return precision == "bf16" or (precision == "auto" and native_bf16(device))
 
 

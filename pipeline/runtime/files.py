@@ -3,18 +3,17 @@
 import io
 import json
 import os
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-import fcntl
+from filelock import FileLock, Timeout
 
 from schemas.errors import ContractError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def write_atomic(path: Path, data: str | bytes) -> None:
@@ -43,12 +42,15 @@ def write_parquet(path: Path, table: "pd.DataFrame") -> None:
     write_atomic(path, buffer.getvalue())
 
 
-LOCK_ATTEMPTS = 5
+LOCK_PATIENCE_S = 0.4
+"""How long a lock is waited for: a command that only reads holds it for a moment."""
 
 
 @contextmanager
 def lock_store(out: Path) -> Iterator[None]:
     """Hold the exclusive lock of a store or model folder for the duration of the block.
+
+    The lock file stays beside the store, as flock's do: whoever removed it would split the waiting.
 
     Raises
     ------
@@ -56,33 +58,30 @@ def lock_store(out: Path) -> Iterator[None]:
         If another process is writing the same store.
     """
     out = real_path(out)
-    path = out.with_name(f".{out.name}.lock")
+    # A filesystem without flock is an error: what stands in for it there outlives a killed process.
+    lock = FileLock(out.with_name(f".{out.name}.lock"), fallback_to_soft=False)
     with writing_to(out):
         out.parent.mkdir(parents=True, exist_ok=True)
-        lock = path.open("a")
-    with lock as file:
-        for attempt in range(LOCK_ATTEMPTS):
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError as error:
-                # A command that only looks holds the lock for a moment.
-                if attempt + 1 == LOCK_ATTEMPTS:
-                    raise ContractError(
-                        f"{out}: another process is writing it; wait for it or stop it"
-                    ) from error
-                time.sleep(0.1)
+        try:
+            lock.acquire(timeout=LOCK_PATIENCE_S, poll_interval=0.1)
+        except Timeout as error:
+            raise ContractError(
+                f"{out}: another process is writing it; wait for it or stop it"
+            ) from error
+    try:
         yield
+    finally:
+        lock.release()
 
 
 def real_path(out: Path) -> Path:
-    """Return where a store really is: what is built beside a link could not be swapped in."""
+    """Return the real path of a store: one built beside a link could not be renamed into place."""
     return out.resolve() if out.is_symlink() or out.name in {"", ".."} else out
 
 
 @contextmanager
 def writing_to(out: Path) -> Iterator[None]:
-    """Turn what the operating system refuses (disk full, read-only) into one clear line."""
+    """Turn an error of the operating system (disk full, read-only) into one clear line."""
     try:
         yield
     except (FileExistsError, NotADirectoryError) as error:

@@ -1,4 +1,4 @@
-"""Whether this computer can run the pipeline: one check a need, each with its remedy."""
+"""Checks of this computer: memory, disk, libraries, weights, GPU; each with its remedy."""
 
 import platform
 import shutil
@@ -24,7 +24,7 @@ PARTS = ("torch", "monai", "zarr", "antspyx", "deepbet", "nilearn", "distributed
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One finding. `remedy` is empty where nothing is to be done."""
+    """The result of one check. `remedy` is empty where nothing is to be done."""
 
     name: str
     status: Literal["ok", "warn", "fail"]
@@ -33,7 +33,7 @@ class Check:
 
 
 def check_machine(folder: Path) -> Iterator[Check]:
-    """Yield what is found for a study in `folder`, what is quick to look at first."""
+    """Yield the checks for a study in `folder`, the quick ones first."""
     yield Check("Python", "ok", platform.python_version())
     yield _memory()
     yield _disk(folder)
@@ -47,20 +47,20 @@ def check_machine(folder: Path) -> Iterator[Check]:
 def _memory() -> Check:
     memory = psutil.virtual_memory()
     cores = available_cpus()
-    found = f"{memory.available / GIB:.1f} of {memory.total / GIB:.1f} GiB free, {cores} cores"
+    text = f"{memory.available / GIB:.1f} of {memory.total / GIB:.1f} GiB free, {cores} cores"
     if memory.available < ENOUGH_MEMORY_GIB * GIB:
         remedy = "close other programs, or give fewer --workers (3 GiB each)"
-        return Check("Memory", "warn", found, remedy)
-    return Check("Memory", "ok", found)
+        return Check("Memory", "warn", text, remedy)
+    return Check("Memory", "ok", text)
 
 
 def _disk(folder: Path) -> Check:
     existing = next(p for p in (folder.absolute(), *folder.absolute().parents) if p.exists())
     free = shutil.disk_usage(existing).free
-    found = f"{free / GIB:.0f} GiB free, room for {free // (DISK_PER_SCAN_MB * 1_000_000):,} scans"
+    text = f"{free / GIB:.0f} GiB free, room for {free // (DISK_PER_SCAN_MB * 1_000_000):,} scans"
     if free < ENOUGH_DISK_GIB * GIB:
-        return Check("Disk", "warn", found, f"free {ENOUGH_DISK_GIB} GiB, or move the study")
-    return Check("Disk", "ok", found)
+        return Check("Disk", "warn", text, f"free {ENOUGH_DISK_GIB} GiB, or move the study")
+    return Check("Disk", "ok", text)
 
 
 def _installed(part: str) -> Check:
@@ -101,5 +101,5 @@ def _device() -> Check:
         slow = "" if native_bf16(torch.device("cpu")) else "; the CPU has no bf16, trains in fp32"
         return Check("GPU", "warn", f"none{slow}", remedy)
     names = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
-    found = ", ".join(f"{p.name}, {p.total_memory / GIB:.0f} GiB" for p in names)
-    return Check("GPU", "ok", found)
+    text = ", ".join(f"{p.name}, {p.total_memory / GIB:.0f} GiB" for p in names)
+    return Check("GPU", "ok", text)

@@ -88,7 +88,7 @@ class Progress:
             log.info("%s %d/%d%s %s", self.label, self.done, self.total, known, note)
 
     def _left(self, now: float) -> float | None:
-        """Return the seconds to go, or None while nothing tells them.
+        """Return the estimated seconds left, or None before there is an estimate.
 
         The first item took loading and compiling too, and where several processes work, theirs all
         come at once. So its time is left out, and as much again is waited for.

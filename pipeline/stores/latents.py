@@ -47,13 +47,18 @@ def latent_arrays(shape: tuple[int, ...], *, rows_per_chunk: int) -> list[ArrayS
     ]
 
 
-def posterior_draw(
+def bytes_of_latents(shape: tuple[int, ...], num_scans: int) -> int:
+    """Return the memory (bytes) of mean and log-variance of so many scans, float16."""
+    return 2 * 2 * int(np.prod(shape)) * num_scans
+
+
+def sample_posterior(
     mean: Float[Tensor, "B C X Y Z"],
     logvar: Float[Tensor, "B C X Y Z"],
     *,
     generator: torch.Generator,
 ) -> Float[Tensor, "B C X Y Z"]:
-    """Return one fresh draw from each scan's posterior."""
+    """Return one fresh sample of each scan's posterior."""
     noise = torch.randn(mean.shape, generator=generator, device=mean.device)
     return mean + (0.5 * logvar).exp() * noise
 
@@ -87,9 +92,11 @@ class Latents:
         """Return posterior means as float32."""
         return self._take(self.mean, index)
 
-    def draw(self, index: Tensor, *, generator: torch.Generator) -> Float[Tensor, "B C X Y Z"]:
-        """Return one fresh posterior draw a scan, float32."""
-        return posterior_draw(
+    def sample_posterior(
+        self, index: Tensor, *, generator: torch.Generator
+    ) -> Float[Tensor, "B C X Y Z"]:
+        """Return one fresh posterior sample a scan, float32."""
+        return sample_posterior(
             self._take(self.mean, index), self._take(self.logvar, index), generator=generator
         )
 
@@ -149,7 +156,7 @@ class LatentStore(OpenStore):
 
     def bytes_of(self, num_scans: int) -> int:
         """Return the memory (bytes) that `num_scans` scans take."""
-        return 2 * 2 * int(np.prod(self.latent_shape)) * num_scans
+        return bytes_of_latents(self.latent_shape, num_scans)
 
     def read_finite(self, name: str, rows: slice) -> np.ndarray:
         """Read rows of one array.

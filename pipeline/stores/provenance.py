@@ -20,7 +20,7 @@ def semantic_fingerprint(latent: str, *, ldae: str) -> str:
 
 
 def check_same_scans(
-    latents: LatentStore, volumes: VolumeStore, scan_ids: Sequence[str] | None = None
+    latents: OpenStore, volumes: VolumeStore, scan_ids: Sequence[str] | None = None
 ) -> None:
     """Refuse volumes that these latents were not encoded from.
 

@@ -2,15 +2,32 @@
 
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
+from typing import Protocol
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pipeline.stores.latents import LatentStore, posterior_draw
+from pipeline.stores.latents import sample_posterior
 
 Chunk = tuple[np.ndarray, np.ndarray]
+
+
+class ChunkedPosteriors(Protocol):
+    """What streaming needs of a store: rows of posteriors, so many a chunk."""
+
+    @property
+    def chunk_scans(self) -> int:
+        """Scans a chunk, the unit that is read at once."""
+
+    def __len__(self) -> int: ...
+
+    def rows_of(self, scan_ids: Sequence[str]) -> list[int]:
+        """Return the rows of these scans."""
+
+    def read_finite(self, name: str, rows: slice) -> np.ndarray:
+        """Read rows of `posterior_mean` or `posterior_logvar`."""
 
 
 class StreamedLatents:
@@ -22,7 +39,7 @@ class StreamedLatents:
     """
 
     def __init__(
-        self, store: LatentStore, scan_ids: Sequence[str], *, chunks_in_memory: int
+        self, store: ChunkedPosteriors, scan_ids: Sequence[str], *, chunks_in_memory: int
     ) -> None:
         self.store = store
         self.scan_ids = list(scan_ids)
@@ -48,9 +65,11 @@ class StreamedLatents:
         """Return posterior means as float32."""
         return self._take(index)[0]
 
-    def draw(self, index: Tensor, *, generator: torch.Generator) -> Float[Tensor, "B C X Y Z"]:
-        """Return one fresh posterior draw a scan, float32."""
-        return posterior_draw(*self._take(index), generator=generator)
+    def sample_posterior(
+        self, index: Tensor, *, generator: torch.Generator
+    ) -> Float[Tensor, "B C X Y Z"]:
+        """Return one fresh posterior sample a scan, float32."""
+        return sample_posterior(*self._take(index), generator=generator)
 
     def blocks(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Yield (index, mean, logvar) of all scans, float16, a chunk at a time."""

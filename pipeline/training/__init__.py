@@ -1,1 +1,1 @@
-"""Lightning modules and what they share: data, EMA, checkpoints, logs."""
+"""Phase 2: train autoencoder, denoiser and semantic encoder from stores, with Lightning."""

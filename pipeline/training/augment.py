@@ -1,4 +1,4 @@
-"""Other heads, other scanners: volumes changed at random, for an autoencoder that meets both."""
+"""Random changes of volumes, so that an autoencoder fits other heads and other scanners."""
 
 import math
 
@@ -24,7 +24,7 @@ Volumes = Float[Tensor, "B 1 X Y Z"]
 def augment(x: Volumes, share: float, generator: torch.Generator) -> Volumes:
     """Return volumes in [0, 1], that share of them turned, stretched, blurred, of other contrast.
 
-    Every scan is drawn for by itself, from the generator alone.
+    Every scan has random numbers of its own, from the generator alone.
     """
     chosen = _uniform(x, generator) < share
     changed = _contrast(_blurred(_moved(x, generator), generator), generator)

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pipeline.cohort.subjects import many_subjects_first, subjects_of
-from pipeline.metrics.ssim_map import ssim_map
+from pipeline.metrics.ssim import ssim_map
 from pipeline.models.artefact import check_model_folder, finished_metrics, write_artefact
 from pipeline.models.frozen import FrozenAutoencoder
 from pipeline.models.frozen import architecture as architecture_of
@@ -20,14 +20,14 @@ from pipeline.nets.autoencoder import Autoencoder
 from pipeline.runtime.digests import digest_file, digest_of, seed_from
 from pipeline.stores.volumes import VolumeStore
 from pipeline.training.augment import augment
-from pipeline.training.autoencoder_losses import Adversary, perceptual_distance
+from pipeline.training.autoencoder_losses import Adversary, PerceptualLoss
 from pipeline.training.batches import batch_rows, step_generator
 from pipeline.training.distributed import processes
-from pipeline.training.lightning_run import discard_checkpoints, fit
+from pipeline.training.lightning_run import discard_checkpoints, run_training
 from pipeline.training.plan import Plan
-from pipeline.training.resident_volumes import HeldVolumes
-from pipeline.training.resize_latent_channels import narrowed, widened
+from pipeline.training.resize_latent_channels import add_latent_channels, remove_latent_channels
 from pipeline.training.step_module import StepModule
+from pipeline.training.training_volumes import ResidentVolumes
 from schemas.autoencoder import TrainAeParams
 from schemas.errors import ContractError
 
@@ -40,12 +40,12 @@ MAX_VAL_SCANS = 8
 class AutoencoderModule(StepModule):
     """L1, SSIM inside the brain, KL, and where asked for perceptual and adversarial terms."""
 
-    judged_by = "l1"
+    early_stop_metric = "l1"
 
     net: Autoencoder
     params: TrainAeParams
     adversary: Adversary | None
-    held: HeldVolumes
+    resident: ResidentVolumes
 
     def __init__(
         self,
@@ -58,7 +58,10 @@ class AutoencoderModule(StepModule):
         super().__init__(net, params)
         self.divisible(params.batch_size)
         perceptual = params.perceptual
-        self._lpips = [load_lpips(perceptual.weights, device=CPU)] if perceptual.weights else []
+        self.perceptual: PerceptualLoss | None = None
+        if perceptual.weights:
+            lpips = load_lpips(perceptual.weights, device=CPU)
+            self.perceptual = PerceptualLoss(lpips, perceptual.slices)
         self.adversary = Adversary(params.adversarial) if params.adversarial.weight else None
         self.volumes = volumes
         self.train_rows = train_rows
@@ -67,9 +70,9 @@ class AutoencoderModule(StepModule):
     def on_fit_start(self) -> None:
         """Bring what is not trained, so not checkpointed either, to the device."""
         super().on_fit_start()
-        self.held = HeldVolumes(self.volumes, self.device)
-        for lpips in self._lpips:
-            lpips.to(self.device)
+        self.resident = ResidentVolumes(self.volumes, self.device)
+        if self.perceptual is not None:
+            self.perceptual.to(self.device)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Return the autoencoder's weights and the discriminator's."""
@@ -84,7 +87,7 @@ class AutoencoderModule(StepModule):
         picked = batch_rows(
             step, num_rows=len(self.train_rows), batch_size=params.batch_size, seed=params.seed
         )
-        x = self.held.take([self.train_rows[i] for i in self.own(picked).tolist()])
+        x = self.resident.take([self.train_rows[i] for i in self.local_rows(picked).tolist()])
         if params.flip:
             flips = torch.rand(len(x), generator=generator, device=self.device) < 0.5
             x = torch.where(flips[:, None, None, None, None], x.flip(2), x)
@@ -107,37 +110,36 @@ class AutoencoderModule(StepModule):
         mean, logvar = self.net.encode(x)
         mean, logvar = mean.float(), logvar.float()
         noise = torch.randn(mean.shape, generator=generator, device=self.device)
-        made = self.net.decode(mean + (0.5 * logvar).exp() * noise).float()
-        l1 = F.l1_loss(made, x)
+        reconstruction = self.net.decode(mean + (0.5 * logvar).exp() * noise).float()
+        l1 = F.l1_loss(reconstruction, x)
         kl = 0.5 * (mean.square() + logvar.exp() - logvar - 1).flatten(1).sum(1).mean()
         terms = {"l1": l1, "kl": kl}
         loss = l1 + params.kl_weight * kl
         if params.ssim_weight > 0:
             # The store holds 0 outside the brain and there alone; a crop may have missed it.
             inside = (x > 0).float()
-            dssim = (1 - ssim_map(x, made)) * inside
+            dssim = (1 - ssim_map(x, reconstruction)) * inside
             terms["dssim"] = dssim.sum() / inside.sum().clamp(min=1)
             loss = loss + params.ssim_weight * terms["dssim"]
-        for lpips in self._lpips:
-            share = params.perceptual.slices
-            terms["perceptual"] = perceptual_distance(
-                lpips, made, x, share=share, generator=generator
-            )
+        if self.perceptual is not None:
+            terms["perceptual"] = self.perceptual(reconstruction, x, generator)
             loss = loss + params.perceptual.weight * terms["perceptual"]
         if self.adversary is not None:
-            loss = loss + self._adversarial(step, made, x, terms)
+            loss = loss + self._adversarial(step, reconstruction, x, terms)
         return {"loss": loss, **terms}
 
-    def _adversarial(self, step: int, made: Tensor, x: Tensor, terms: dict[str, Tensor]) -> Tensor:
+    def _adversarial(
+        self, step: int, reconstruction: Tensor, x: Tensor, terms: dict[str, Tensor]
+    ) -> Tensor:
         """Return what the discriminator adds to the loss, and log its parts."""
         assert self.adversary is not None
         params = self.params.adversarial
         if step < params.warmup_steps:
-            idle = self.adversary.idle()
-            terms |= {"adversarial": idle, "discriminator": idle}
-            return idle
-        terms["adversarial"] = self.adversary.fooled(made)
-        terms["discriminator"] = self.adversary.mistaken(made, x)
+            zero = self.adversary.zero_loss()
+            terms |= {"adversarial": zero, "discriminator": zero}
+            return zero
+        terms["adversarial"] = self.adversary.generator_loss(reconstruction)
+        terms["discriminator"] = self.adversary.discriminator_loss(reconstruction, x)
         return params.weight * terms["adversarial"] + terms["discriminator"]
 
     @torch.no_grad()
@@ -145,7 +147,7 @@ class AutoencoderModule(StepModule):
         """Return the L1 of posterior-mean reconstructions on validation scans."""
         losses = []
         for row in self.val_rows:
-            x = self.held.take([row])
+            x = self.resident.take([row])
             mean, _ = self.averaged.encode(x)
             losses.append(float(F.l1_loss(self.averaged.decode(mean).float(), x)))
         return {"l1": sum(losses) / len(losses)} if losses else {}
@@ -171,14 +173,14 @@ def train_autoencoder(
     """
     weights = params.perceptual.weights
     perceptual = digest_file(weights) if weights and weights.is_file() else None
-    made_from = [perceptual]
-    made_from += [start.digest] if start is not None else []
+    started_from = [perceptual]
+    started_from += [start.digest] if start is not None else []
     # Paths say nothing elsewhere; digests of what lies there do.
     shown = params.model_dump(
         mode="json", exclude={"log_to": True, "start_from": True, "perceptual": {"weights"}}
     )
     plan = Plan(
-        digest_of([shown, made_from, volumes.digest, scan_ids]),
+        digest_of([shown, started_from, volumes.digest, scan_ids]),
         shown,
         {
             "volumes": volumes.digest,
@@ -212,7 +214,7 @@ def train_autoencoder(
     if weights is None and params.perceptual.weight:
         log.info("perceptual term: off, no train_ae.perceptual.weights was given")
     module = AutoencoderModule(net, params, volumes, train_rows, val_rows)
-    fit(module, out, plan=plan, device=device)
+    run_training(module, out, plan=plan, device=device)
     metrics = final_metrics(module)
     config = {
         **plan.record(),
@@ -251,8 +253,8 @@ def _take_weights(net: Autoencoder, architecture: dict[str, Any], start: FrozenA
             f"train_ae.start_from: {start.path} has {sizes}; give the same but for latent_channels"
         )
     if net.latent_channels < theirs["latent_channels"]:
-        given = narrowed(given, net.latent_channels)
-    net.load_state_dict(widened(given, net.state_dict()))
+        given = remove_latent_channels(given, net.latent_channels)
+    net.load_state_dict(add_latent_channels(given, net.state_dict()))
 
 
 def _check_boxes(net: Autoencoder, params: TrainAeParams, shape: tuple[int, ...]) -> None:

@@ -15,7 +15,7 @@ from pipeline.runtime.digests import seed_from
 
 
 class StepStream(IterableDataset[int]):
-    """Yields step numbers; what a step trains on follows from its number."""
+    """Yields step numbers; the batch of a step follows from its number."""
 
     def __init__(self, start: int, stop: int) -> None:
         super().__init__()
@@ -40,7 +40,7 @@ def batch_rows(
 ) -> Tensor:
     """Return the rows of a step: every epoch is a fresh permutation, batches run across epochs.
 
-    `chunks` tells the chunk that holds each row. With more than `WINDOW_CHUNKS` of them, an epoch
+    `chunks` is the chunk that holds each row. With more than `WINDOW_CHUNKS` of them, an epoch
     shuffles the chunks, and the rows inside each window of so many chunks: nearly as random, and
     every chunk is read once. The order is the same whether the latents are in memory or not.
     """

@@ -1,4 +1,4 @@
-"""Several processes that train one model: `torchrun`, or tasks of a SLURM step.
+"""Train one model in several processes: `torchrun`, or tasks of a SLURM step.
 
 Each process draws the whole batch of a step (latents are small and resident) and works on its own
 rows, so that any number of processes and micro-batches gives the gradient of one process.
@@ -34,15 +34,15 @@ class Processes:
 
 def processes() -> Processes:
     """Return what torchrun or srun set in the environment; alone, one process."""
-    found = os.environ
-    if "TORCHELASTIC_RUN_ID" in found:
+    environment = os.environ
+    if "TORCHELASTIC_RUN_ID" in environment:
         names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
-        return Processes(*(int(found[name]) for name in names))
+        return Processes(*(int(environment[name]) for name in names))
     # A batch script itself has the variables of its job, but not those of a step. Not asked of
     # Lightning, which advises everybody to use srun where it is installed.
-    if "SLURM_STEP_ID" in found and "SLURM_PROCID" in found:
+    if "SLURM_STEP_ID" in environment and "SLURM_PROCID" in environment:
         size, nodes = _of_step("NUM_TASKS", "SLURM_NTASKS"), _of_step("NUM_NODES", "SLURM_NNODES")
-        rank, local = int(found["SLURM_PROCID"]), int(found.get("SLURM_LOCALID", 0))
+        rank, local = int(environment["SLURM_PROCID"]), int(environment.get("SLURM_LOCALID", 0))
         return Processes(rank, size, local, max(size // nodes, 1)) if size > 1 else Processes()
     return Processes()
 
@@ -53,7 +53,7 @@ def _of_step(name: str, of_job: str) -> int:
 
 
 def join(device: torch.device) -> torch.device:
-    """Meet the other processes, if there are any; return the device of this one."""
+    """Join the other processes, if there are any; return the device of this one."""
     own = processes()
     if own.size == 1:
         return device
@@ -70,16 +70,18 @@ def join(device: torch.device) -> torch.device:
 
 
 def _meeting_point(own: Processes) -> dict[str, str]:
-    """Return what torchrun would have set, for the tasks of a SLURM step."""
-    found = os.environ
-    nodes = found.get("SLURM_STEP_NODELIST") or found.get("SLURM_NODELIST") or "127.0.0.1"
+    """Return the variables that torchrun would have set, for the tasks of a SLURM step."""
+    environment = os.environ
+    nodes = (
+        environment.get("SLURM_STEP_NODELIST") or environment.get("SLURM_NODELIST") or "127.0.0.1"
+    )
     # One port a job and step, above those of services.
-    numbers = [int(found.get(f"SLURM_{name}", 0)) for name in ("JOB_ID", "STEP_ID")]
+    numbers = [int(environment.get(f"SLURM_{name}", 0)) for name in ("JOB_ID", "STEP_ID")]
     address = {
         "MASTER_ADDR": SLURMEnvironment.resolve_root_node_address(nodes),
         "MASTER_PORT": str(15000 + (numbers[0] + 7 * numbers[1]) % 10000),
     }
-    return {name: found.get(name, value) for name, value in address.items()} | {
+    return {name: environment.get(name, value) for name, value in address.items()} | {
         "RANK": str(own.rank),
         "WORLD_SIZE": str(own.size),
         "LOCAL_RANK": str(own.local_rank),

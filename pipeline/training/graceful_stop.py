@@ -1,4 +1,4 @@
-"""A signal to stop ends the step under way and keeps it; a second Ctrl-C stops at once."""
+"""Stop at a signal after the step under way, which is kept; a second Ctrl-C stops at once."""
 
 import logging
 import signal

@@ -17,7 +17,7 @@ from pipeline.nets.published import PublishedEncoder
 from pipeline.nets.semantic import DeviationEncoder, VolumeSlicesEncoder
 from pipeline.runtime.devices import available_memory
 from pipeline.runtime.digests import digest_of
-from pipeline.stores.latents import MEMORY_SHARE, LatentStore
+from pipeline.stores.latents import MEMORY_SHARE
 from pipeline.stores.provenance import check_same_scans
 from pipeline.stores.streaming import StreamedLatents
 from pipeline.stores.verify import refuse_damaged
@@ -25,13 +25,19 @@ from pipeline.stores.volumes import VolumeStore
 from pipeline.training.autoencoder import final_metrics
 from pipeline.training.batches import WINDOW_CHUNKS
 from pipeline.training.distributed import join, processes, wait
+from pipeline.training.latent_batches import LatentData
 from pipeline.training.latent_modules import DenoiserModule, SemanticModule
-from pipeline.training.lightning_run import discard_checkpoints, fit
+from pipeline.training.lightning_run import discard_checkpoints, run_training
 from pipeline.training.pictures import decoder_of
 from pipeline.training.plan import Plan
-from pipeline.training.scan_volumes import ScanVolumes
-from pipeline.training.standardisation import AnyLatents, fit_deviations, fit_standardisation
-from pipeline.training.subject_folds import subject_folds
+from pipeline.training.standardisation import (
+    AnyLatents,
+    estimate_deviations,
+    estimate_standardisation,
+    subject_folds,
+)
+from pipeline.training.training_volumes import ScanVolumes
+from pipeline.training.voxel_latents import TrainingStore
 from schemas.diffusion import TrainLdaeParams, TrainLdmParams
 from schemas.errors import ContractError, ParamsError
 from schemas.section import OptimParams
@@ -43,7 +49,7 @@ MAX_MODE_SCANS = 1024
 
 
 def train_denoiser(
-    store: LatentStore,
+    store: TrainingStore,
     scan_ids: dict[str, list[str]],
     params: TrainLdmParams,
     out: Path,
@@ -67,8 +73,8 @@ def train_denoiser(
     if finished is not None:
         return finished
     latents = _load(store, scan_ids, params)
-    drawn = params.posterior != "mean"
-    statistics = fit_standardisation(latents["train"], params.scale, drawn=drawn)
+    sampled = params.posterior != "mean"
+    statistics = estimate_standardisation(latents["train"], params.scale, sampled=sampled)
     architecture = {
         "unet": unet_config(params.denoiser, in_channels=store.latent_shape[0]),
         "diffusion": params.diffusion.model_dump(),
@@ -77,10 +83,11 @@ def train_denoiser(
     }
     torch.manual_seed(params.seed)
     diffusion = build_diffusion(architecture)
-    diffusion.standardise.fit(*statistics)
-    module = DenoiserModule(diffusion.denoiser, params, diffusion, latents, params.posterior)
+    diffusion.standardise.set_statistics(*statistics)
+    data = LatentData(diffusion, latents, params.posterior)
+    module = DenoiserModule(diffusion.denoiser, params, data)
     decode = decoder_of(autoencoder, diffusion.standardise)
-    fit(module, out, plan=plan, device=device, decode=decode)
+    run_training(module, out, plan=plan, device=device, decode=decode)
     metrics = final_metrics(module)
     diffusion.denoiser.load_state_dict(module.averaged.state_dict())
     config = plan.record()
@@ -95,7 +102,7 @@ def train_denoiser(
 
 
 def train_ldae(
-    store: LatentStore,
+    store: TrainingStore,
     scan_ids: dict[str, list[str]],
     frozen: FrozenDiffusion,
     params: TrainLdaeParams,
@@ -157,15 +164,16 @@ def train_ldae(
     ldae.diffusion.requires_grad_(False).eval()
     _prepare_encoder(ldae, latents["train"], params)
     net = nn.ModuleDict({"encoder": ldae.encoder, "estimator": ldae.estimator})
-    sources = None
+    scan_volumes = None
     if volumes is not None:
-        sources = {split: ScanVolumes(volumes, x.scan_ids) for split, x in latents.items()}
+        scan_volumes = {split: ScanVolumes(volumes, x.scan_ids) for split, x in latents.items()}
     posterior = frozen.config["posterior"]
-    module = SemanticModule(net, params, ldae.diffusion, latents, posterior, volumes=sources)
+    data = LatentData(ldae.diffusion, latents, posterior, scan_volumes)
+    module = SemanticModule(net, params, data)
     decode = decoder_of(autoencoder, ldae.diffusion.standardise)
-    fit(module, out, plan=plan, device=device, decode=decode)
+    run_training(module, out, plan=plan, device=device, decode=decode)
     module.to(device)
-    module.fit_averaged_codes()
+    module.estimate_code_statistics()
     metrics = final_metrics(module) | module.inversion_health()
     module.to("cpu")
     config = plan.record()
@@ -182,14 +190,16 @@ def train_ldae(
 
 
 def _prepare_encoder(ldae: Ldae, train: AnyLatents, params: TrainLdaeParams) -> None:
-    """Set what the encoder knows before training: statistics of latents, or ImageNet weights."""
+    """Set the encoder's start: statistics and modes of latents, or ImageNet weights."""
     encoder: SemanticEncoder = ldae.encoder
     if isinstance(encoder, VolumeSlicesEncoder | PublishedEncoder):
         load_imagenet(encoder.backbone, params.encoder.weights)
         return
-    centre, spread = fit_deviations(train)
+    centre, spread = estimate_deviations(train)
     standardise = ldae.diffusion.standardise.cpu()
-    encoder.fit_input(standardise(centre), spread.reshape(-1, 1, 1, 1) * standardise.scale)
+    encoder.set_input_statistics(
+        standardise(centre), spread.reshape(-1, 1, 1, 1) * standardise.scale
+    )
     if isinstance(encoder, DeviationEncoder) and encoder.modes is not None:
         index = torch.linspace(0, len(train) - 1, min(len(train), MAX_MODE_SCANS)).long()
         folds = subject_folds([train.scan_ids[i] for i in index.tolist()])
@@ -202,7 +212,7 @@ def _prepare_encoder(ldae: Ldae, train: AnyLatents, params: TrainLdaeParams) -> 
 def _plan(
     params: OptimParams,
     known: list[Any],
-    store: LatentStore,
+    store: TrainingStore,
     scan_ids: dict[str, list[str]],
     **inputs: str | None,
 ) -> Plan:
@@ -210,7 +220,7 @@ def _plan(
     return Plan(digest_of(known), params.model_dump(mode="json"), inputs)
 
 
-def _check_autoencoder(store: LatentStore, autoencoder: FrozenAutoencoder | None) -> None:
+def _check_autoencoder(store: TrainingStore, autoencoder: FrozenAutoencoder | None) -> None:
     if autoencoder is None or autoencoder.digest == store.attributes.digests["autoencoder"]:
         return
     raise ContractError(
@@ -218,7 +228,7 @@ def _check_autoencoder(store: LatentStore, autoencoder: FrozenAutoencoder | None
     )
 
 
-def _check_denoiser(store: LatentStore, frozen: FrozenDiffusion) -> None:
+def _check_denoiser(store: TrainingStore, frozen: FrozenDiffusion) -> None:
     if frozen.config["autoencoder_digest"] != store.attributes.digests["autoencoder"]:
         raise ContractError(
             f"{store.path}: encoded by another autoencoder than the denoiser was trained on;"
@@ -232,7 +242,7 @@ def _check_denoiser(store: LatentStore, frozen: FrozenDiffusion) -> None:
 
 
 def _load(
-    store: LatentStore, scan_ids: dict[str, list[str]], params: OptimParams
+    store: TrainingStore, scan_ids: dict[str, list[str]], params: OptimParams
 ) -> dict[str, AnyLatents]:
     present = {
         split: [s for s in scan_ids[split] if s in store.row_of] for split in ("train", "val")
@@ -262,7 +272,7 @@ def _load(
 def _config(
     architecture: dict[str, Any],
     params: OptimParams,
-    store: LatentStore,
+    store: TrainingStore,
     latents: dict[str, AnyLatents],
     metrics: dict[str, Any],
 ) -> dict[str, Any]:

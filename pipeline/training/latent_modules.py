@@ -4,7 +4,6 @@ import logging
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -24,61 +23,38 @@ from pipeline.diffusion.schedule import per_sample
 from pipeline.metrics.gaussianity import latent_health
 from pipeline.models.ldae import LatentDiffusion, Ldae
 from pipeline.nets.denoiser import Trunk
-from pipeline.runtime.digests import seed_from
 from pipeline.training.batches import batch_rows, step_generator
-from pipeline.training.scan_volumes import ScanVolumes
+from pipeline.training.latent_batches import LatentBatch, LatentData
 from pipeline.training.standardisation import AnyLatents
 from pipeline.training.step_module import StepModule
-from schemas.diffusion import Posterior, TrainLdaeParams, TrainLdmParams
+from schemas.diffusion import TrainLdaeParams, TrainLdmParams
 from schemas.section import OptimParams
 
 log = logging.getLogger(__name__)
 
 VAL_TIMESTEPS = 8
-"""Timesteps, evenly spread, at which every validation scan is judged with fixed noise."""
+"""Timesteps, evenly spread, at which every validation scan is scored with fixed noise."""
 MAX_CODE_SCANS = 1024
 """Training scans, evenly spread, over which y_sem is standardised."""
 VAL_CODE_SCANS = 128
 """The same for a validation on the way."""
 CODE_BATCH = 16
 MAX_VAL_SCANS = 12
-"""Validation scans judged; a validation should cost less than the steps between two of them."""
+"""Validation scans scored; a validation should cost less than the steps between two of them."""
 PICTURE_SCANS = 3
 PICTURE_STEPS = 10
 HEALTH_SCANS = 4
 HEALTH_STEPS = 20
 
 
-@dataclass(frozen=True, slots=True)
-class Draw:
-    """A training step's batch; z_0 to eps are of this process's own rows of it."""
-
-    index: Tensor
-    """Rows of the whole batch."""
-    z_0: Tensor
-    x_t: Tensor
-    t: Tensor
-    eps: Tensor
-    generator: torch.Generator
-    """For what else is random in the step."""
-
-
 class LatentModule(StepModule):
-    """Draws a step's (z_0, x_t, t, eps) from resident latents."""
+    """A network that is trained on z_0 of latents, noised: what stages 1 and 2 share."""
 
-    def __init__(
-        self,
-        net: nn.Module,
-        params: OptimParams,
-        diffusion: LatentDiffusion,
-        latents: dict[str, AnyLatents],
-        posterior: Posterior,
-    ) -> None:
+    def __init__(self, net: nn.Module, params: OptimParams, data: LatentData) -> None:
         super().__init__(net, params)
-        self.latents = latents
-        self.posterior = posterior
+        self.data = data
         self.batch_size = self.divisible(params.batch_size)
-        train = len(latents["train"])
+        train = len(data.latents["train"])
         if train < params.batch_size:
             self.batch_size = self.divisible(max(train - train % self.parts, self.parts))
             log.warning(
@@ -87,20 +63,23 @@ class LatentModule(StepModule):
                 params.batch_size,
                 self.batch_size,
             )
-        self._diffusion = [diffusion]
 
     @property
     def diffusion(self) -> LatentDiffusion:
-        """Stage 1; not registered, so that it is neither averaged nor checkpointed twice."""
-        return self._diffusion[0]
+        """Stage 1."""
+        return self.data.diffusion
+
+    @property
+    def latents(self) -> dict[str, AnyLatents]:
+        """The latents of each split."""
+        return self.data.latents
 
     def on_fit_start(self) -> None:
         """Bring what is not a trained weight to the device."""
-        self.diffusion.to(self.device)
-        self.latents = {split: x.to(self.device) for split, x in self.latents.items()}
+        self.data.to(self.device)
         super().on_fit_start()
 
-    def draw(self, step: int) -> Draw:
+    def batch(self, step: int) -> LatentBatch:
         """Return the batch of a training step."""
         train, params = self.latents["train"], self.params
         index = batch_rows(
@@ -111,42 +90,14 @@ class LatentModule(StepModule):
             chunks=train.chunks,
         ).to(self.device)
         generator = step_generator(step, seed=params.seed, device=self.device)
-        if self.posterior == "sample":
-            z_0 = self.drawn_out(train.draw(index, generator=generator))
-        else:
-            z_0 = self.clean("train", index)
+        z_0 = self.data.training_z_0(index, generator)
         schedule = self.diffusion.schedule
         t = torch.randint(
             schedule.num_train_timesteps, (len(z_0),), generator=generator, device=self.device
         )
         eps = torch.randn(z_0.shape, generator=generator, device=self.device)
-        z_0, t, eps = self.own(z_0), self.own(t), self.own(eps)
-        return Draw(index, z_0, schedule.add_noise(z_0, eps, t), t, eps, generator)
-
-    def clean(self, split: str, index: Tensor) -> Tensor:
-        """Return z_0 of scans without anything random in it, of training scans drawn out.
-
-        The posterior mean; with `stored_draw`, as published, the one draw that each scan has.
-        """
-        latents = self.latents[split]
-        standardise = self.drawn_out if split == "train" else self.diffusion.standardise
-        if self.posterior != "stored_draw":
-            return standardise(latents.take_mean(index))
-        drawn = []
-        device = self.diffusion.standardise.shift.device
-        for row in index.tolist():
-            seed = seed_from("stored draw", latents.scan_ids[row])
-            generator = torch.Generator(device).manual_seed(seed)
-            drawn.append(latents.draw(torch.tensor([row]), generator=generator))
-        return standardise(torch.cat(drawn))
-
-    def drawn_out(self, latent: Tensor) -> Tensor:
-        """Return z_0 of training scans, as far from the mean brain as unseen ones lie.
-
-        Else the denoiser would learn a spread that is too narrow for any other scan.
-        """
-        z_0: Tensor = self.diffusion.standardise(latent) * self.diffusion.standardise.margin
-        return z_0
+        z_0, t, eps = self.local_rows(z_0), self.local_rows(t), self.local_rows(eps)
+        return LatentBatch(index, z_0, schedule.add_noise(z_0, eps, t), t, eps, generator)
 
     def mean_over_validation(
         self, losses: Callable[[int, Tensor, Tensor, Tensor], dict[str, Tensor]]
@@ -168,12 +119,14 @@ class LatentModule(StepModule):
 
     def validation_z_0(self, scan: int) -> Tensor:
         """Return the standardised posterior mean of a validation scan, (1, C, X, Y, Z)."""
-        return self.clean("val", torch.tensor([scan], device=self.device))
+        return self.data.fixed_z_0("val", torch.tensor([scan], device=self.device))
 
     def validation_latents(self, most: int) -> Tensor | None:
         """Return z_0 of the first validation scans, or None where there is none."""
         count = min(len(self.latents["val"]), most)
-        return self.clean("val", torch.arange(count, device=self.device)) if count else None
+        return (
+            self.data.fixed_z_0("val", torch.arange(count, device=self.device)) if count else None
+        )
 
     def fixed_noise(self, shape: torch.Size) -> Tensor:
         """Return the same x_T at every call."""
@@ -198,8 +151,8 @@ class DenoiserModule(LatentModule):
 
     def compute_losses(self, step: int) -> dict[str, Tensor]:
         """Return the loss of a training batch."""
-        drawn = self.draw(step)
-        return {"loss": self._loss(self.net, drawn.z_0, drawn.x_t, drawn.t, drawn.eps)}
+        batch = self.batch(step)
+        return {"loss": self._loss(self.net, batch.z_0, batch.x_t, batch.t, batch.eps)}
 
     def compute_validation(self) -> dict[str, float]:
         """Return the loss of the averaged and of the raw denoiser on validation scans."""
@@ -236,15 +189,9 @@ class SemanticModule(LatentModule):
 
     params: TrainLdaeParams
 
-    def __init__(self, *arguments: Any, volumes: dict[str, ScanVolumes] | None = None) -> None:
-        super().__init__(*arguments)
-        self.volumes = volumes
-
     def semantic_input(self, split: str, index: Tensor) -> Tensor:
-        """Return what the semantic encoder reads of these scans: z_0, or volumes in [0, 1]."""
-        if self.volumes is None:
-            return self.clean(split, index)
-        return self.volumes[split].take(index).to(self.device)
+        """Return the semantic encoder's input for these scans: z_0, or volumes in [0, 1]."""
+        return self.data.semantic_input(split, index, self.device)
 
     def _noise(self, x_t: Tensor, t: Tensor) -> tuple[Trunk, Tensor]:
         """Return the frozen denoiser's features and its noise."""
@@ -258,7 +205,7 @@ class SemanticModule(LatentModule):
         weight = pdae_weight(schedule, t) if self.params.weighting == "pdae" else None
         return noise_loss(noise + c_t * gradient, eps, weight)
 
-    def fit_averaged_codes(self, max_scans: int = MAX_CODE_SCANS) -> None:
+    def estimate_code_statistics(self, max_scans: int = MAX_CODE_SCANS) -> None:
         """Standardise y_sem of the averaged encoder: weights were averaged, statistics not."""
         train = self.latents["train"]
         rows = torch.linspace(0, len(train) - 1, min(len(train), max_scans)).long()
@@ -268,23 +215,27 @@ class SemanticModule(LatentModule):
             for index in rows.tensor_split(math.ceil(len(rows) / CODE_BATCH)):
                 yield self.semantic_input("train", index).to(device)
 
-        self.averaged["encoder"].fit_output(batches())
+        self.averaged["encoder"].estimate_output_statistics(batches())
 
     def compute_losses(self, step: int) -> dict[str, Tensor]:
         """Return the weighted loss."""
-        drawn, net = self.draw(step), self._nets
+        batch, net = self.batch(step), self._nets
         if net["encoder"].mixes_batch:
             # Its statistics are those of the whole batch, however that is cut into parts.
-            doubt = net["encoder"].doubt(len(drawn.index), drawn.generator)
-            y_sem = self.own(net["encoder"](self.semantic_input("train", drawn.index), doubt))
+            mode_noise = net["encoder"].mode_noise(len(batch.index), batch.generator)
+            y_sem = self.local_rows(
+                net["encoder"](self.semantic_input("train", batch.index), mode_noise)
+            )
         else:
-            y_sem = net["encoder"](self.semantic_input("train", self.own(drawn.index)))
-        trunk, noise = self._noise(drawn.x_t, drawn.t)
+            y_sem = net["encoder"](self.semantic_input("train", self.local_rows(batch.index)))
+        trunk, noise = self._noise(batch.x_t, batch.t)
         gradient = net["estimator"](trunk, y_sem).float()
-        loss = self._loss(noise, gradient, drawn.t, drawn.eps)
+        loss = self._loss(noise, gradient, batch.t, batch.eps)
         if net["estimator"].modes is None:
             return {"loss": loss}
-        wanted = net["encoder"].deviation(self.clean("train", self.own(drawn.index)))
+        wanted = net["encoder"].deviation(
+            self.data.fixed_z_0("train", self.local_rows(batch.index))
+        )
         rough = F.mse_loss(net["estimator"].rough_latent(y_sem), wanted)
         return {"loss": loss + self.params.rough_weight * rough, "rough": rough}
 
@@ -299,30 +250,30 @@ class SemanticModule(LatentModule):
         self.diffusion.denoiser.decoder.compile()
 
     def compute_validation(self) -> dict[str, float]:
-        """Return losses on validation scans that tell whether y_sem is used.
+        """Return losses on validation scans, with and without the right y_sem.
 
         `loss` with the scan's own y_sem, `loss_shuffled` with that of another subject's scan,
         `loss_without` with G = 0, and `loss_raw` with the weights that are not averaged.
         """
-        self.fit_averaged_codes(VAL_CODE_SCANS)
+        self.estimate_code_statistics(VAL_CODE_SCANS)
         others = scans_of_others(subjects_of(self.latents["val"].scan_ids))
 
         def losses(scan: int, x_t: Tensor, t: Tensor, eps: Tensor) -> dict[str, Tensor]:
             trunk, noise = self._noise(x_t, t)
 
-            def judge(net: Any, source: int) -> Tensor:
-                read = self.semantic_input("val", torch.tensor([source], device=self.device))
-                y_sem = net["encoder"](read).expand(len(t), -1)
+            def loss_with(net: Any, encoded_scan: int) -> Tensor:
+                given = self.semantic_input("val", torch.tensor([encoded_scan], device=self.device))
+                y_sem = net["encoder"](given).expand(len(t), -1)
                 return self._loss(noise, net["estimator"](trunk, y_sem).float(), t, eps)
 
-            found = {
-                "loss": judge(self.averaged, scan),
+            values = {
+                "loss": loss_with(self.averaged, scan),
                 "loss_without": self._loss(noise, 0.0, t, eps),
-                "loss_raw": judge(self.net, scan),
+                "loss_raw": loss_with(self.net, scan),
             }
             if others:
-                found["loss_shuffled"] = judge(self.averaged, others[scan])
-            return found
+                values["loss_shuffled"] = loss_with(self.averaged, others[scan])
+            return values
 
         return self.mean_over_validation(losses)
 
@@ -333,7 +284,7 @@ class SemanticModule(LatentModule):
 
     @torch.no_grad()
     def pictures(self) -> dict[str, Tensor]:
-        """Return validation latents and what is made of y_sem with inverted and with random x_T."""
+        """Return validation latents, and samples of their y_sem with inverted and random x_T."""
         z_0 = self.validation_latents(PICTURE_SCANS)
         if z_0 is None:
             return {}

@@ -22,9 +22,9 @@ from pipeline.training.batches import StepStream
 from pipeline.training.checkpoints import WholeCheckpoints
 from pipeline.training.distributed import join, lightnings_environment, processes, wait
 from pipeline.training.graceful_stop import StoppedError, StopsBetweenSteps
-from pipeline.training.log_writers import Curves, open_sinks
+from pipeline.training.log_writers import Curves, open_log_writers
 from pipeline.training.pictures import Decode, Pictures
-from pipeline.training.plan import CHECKPOINT, Plan, keep_own
+from pipeline.training.plan import CHECKPOINT, Plan, discard_other_plans
 from pipeline.training.step_module import StepModule
 
 log = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 LOG_FILE = "log.csv"
 
 
-def fit(
+def run_training(
     module: StepModule,
     out: Path,
     *,
@@ -60,18 +60,18 @@ def fit(
     with lock_store(out) if first else nullcontext(), _quiet_lightning():
         work = _work_of(out)
         if first:
-            keep_own(work, out, plan)
+            discard_other_plans(work, out, plan)
         wait()
         checkpoint = work / CHECKPOINT if (work / CHECKPOINT).is_file() else None
-        start = _taken_up(module, checkpoint) if checkpoint is not None else 0
+        start = _resume(module, checkpoint) if checkpoint is not None else 0
         if checkpoint is not None:
             log.info("%s: resuming at step %d of %d", out, start, module.params.steps)
         if start < module.params.steps and not module.is_over():
-            _say_precision(module.params.precision, device)
+            _log_precision(module.params.precision, device)
             callbacks: list[Callback] = [_LastStep(work / CHECKPOINT)]
             if first:
-                sinks = open_sinks(module.params.log_to, out)
-                callbacks += [_Bar(start), Pictures(out, decode, sinks), Curves(sinks)]
+                writers = open_log_writers(module.params.log_to, out)
+                callbacks += [_Bar(start), Pictures(out, decode, writers), Curves(writers)]
             callbacks.append(StopsBetweenSteps(work / CHECKPOINT, interval=_interval(module)))
             _run(module, work, device, callbacks, checkpoint, start)
         else:
@@ -129,7 +129,7 @@ def _work_of(out: Path) -> Path:
     return out.with_name(out.name + ".training")
 
 
-def _taken_up(module: StepModule, checkpoint: Path) -> int:
+def _resume(module: StepModule, checkpoint: Path) -> int:
     """Give a module the weights and the log of a checkpoint; return its step."""
     state = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
     module.load_state_dict(state["state_dict"])
@@ -138,7 +138,7 @@ def _taken_up(module: StepModule, checkpoint: Path) -> int:
     return step
 
 
-def _say_precision(asked: str, device: torch.device) -> None:
+def _log_precision(asked: str, device: torch.device) -> None:
     if native_bf16(device):
         return
     if asked == "bf16":

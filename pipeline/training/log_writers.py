@@ -1,4 +1,4 @@
-"""Where curves and pictures go beside log.csv: TensorBoard, DVCLive. Both are optional extras."""
+"""Writers of curves and pictures beside log.csv: TensorBoard, DVCLive (optional extras)."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -9,17 +9,17 @@ from lightning.pytorch.callbacks import Callback
 from schemas.errors import ParamsError
 
 
-class Sink(Protocol):
-    """Takes figures and pictures."""
+class LogWriter(Protocol):
+    """A writer of figures and pictures."""
 
     def figures(self, step: int, values: dict[str, float]) -> None:
-        """Take one row of the log."""
+        """Write one row of the log."""
 
     def picture(self, step: int, path: Path) -> None:
-        """Take a PNG."""
+        """Write a PNG."""
 
     def close(self) -> None:
-        """Write what is left."""
+        """Write what is pending, and close."""
 
 
 class _TensorBoard:
@@ -64,33 +64,33 @@ class _DvcLive:
         self.live.end()
 
 
-_KINDS: dict[str, Callable[[Path], Sink]] = {"tensorboard": _TensorBoard, "dvclive": _DvcLive}
+_KINDS: dict[str, Callable[[Path], LogWriter]] = {"tensorboard": _TensorBoard, "dvclive": _DvcLive}
 
 
-def open_sinks(names: Sequence[str], out: Path) -> list[Sink]:
-    """Open the sinks asked for, each in a folder of its name in `out`.
+def open_log_writers(names: Sequence[str], out: Path) -> list[LogWriter]:
+    """Open the writers asked for, each in a folder of its name in `out`.
 
     Raises
     ------
     ParamsError
         If a package is not installed.
     """
-    sinks: list[Sink] = []
+    writers: list[LogWriter] = []
     for name in names:
         try:
-            sinks.append(_KINDS[name](out / name))
+            writers.append(_KINDS[name](out / name))
         except ImportError as error:
             raise ParamsError(
                 f"log_to {name}: not installed ({error}); pip install 'ldae-pipeline[{name}]'"
             ) from error
-    return sinks
+    return writers
 
 
 class Curves(Callback):
-    """Hands new rows of the log to the sinks."""
+    """Sends new rows of the log to the writers."""
 
-    def __init__(self, sinks: Sequence[Sink]) -> None:
-        self.sinks = sinks
+    def __init__(self, writers: Sequence[LogWriter]) -> None:
+        self.writers = writers
         self.sent = 0
 
     def on_train_start(self, _trainer: Any, module: Any) -> None:
@@ -104,12 +104,12 @@ class Curves(Callback):
     def on_train_end(self, _trainer: Any, module: Any) -> None:
         """Send the last rows and close."""
         self._send(module)
-        for sink in self.sinks:
-            sink.close()
+        for writer in self.writers:
+            writer.close()
 
     def _send(self, module: Any) -> None:
         for row in module.rows[self.sent :]:
             values = {k: v for k, v in row.items() if k not in ("step", "seconds")}
-            for sink in self.sinks:
-                sink.figures(int(row["step"]), values)
+            for writer in self.writers:
+                writer.figures(int(row["step"]), values)
         self.sent = len(module.rows)

@@ -14,7 +14,7 @@ from pipeline.models.frozen import FrozenAutoencoder
 from pipeline.models.ldae import Standardise
 from pipeline.runtime.devices import takes_bf16
 from pipeline.runtime.files import write_atomic
-from pipeline.training.log_writers import Sink
+from pipeline.training.log_writers import LogWriter
 
 Decode = Callable[[Tensor], Tensor]
 """z_0 (B C x y z) → volumes (B 1 X Y Z)."""
@@ -24,7 +24,7 @@ ENLARGED_TO = 128
 
 
 def decoder_of(autoencoder: FrozenAutoencoder | None, standardise: Standardise) -> Decode | None:
-    """Return what makes volumes of z_0; without an autoencoder, pictures show latents."""
+    """Return the function from z_0 to volumes; None (pictures show latents) without one."""
     if autoencoder is None:
         return None
     net = autoencoder.net
@@ -39,10 +39,10 @@ def decoder_of(autoencoder: FrozenAutoencoder | None, standardise: Standardise) 
 class Pictures(Callback):
     """Writes `out/pictures/step-….png`, one row a kind of latent, one column a scan."""
 
-    def __init__(self, out: Path, decode: Decode | None, sinks: Sequence[Sink]) -> None:
+    def __init__(self, out: Path, decode: Decode | None, writers: Sequence[LogWriter]) -> None:
         self.folder = out / "pictures"
         self.decode = decode
-        self.sinks = sinks
+        self.writers = writers
         self.validations = 0
 
     def on_validation_end(self, _trainer: Any, module: Any) -> None:
@@ -60,8 +60,8 @@ class Pictures(Callback):
             shown = [(self.decode(z_0) if self.decode else z_0).cpu() for z_0 in rows]
         path = self.folder / f"step-{module.global_step:06d}.png"
         write_atomic(path, _png(montage(shown)))
-        for sink in self.sinks:
-            sink.picture(module.global_step, path)
+        for writer in self.writers:
+            writer.picture(module.global_step, path)
 
 
 def montage(rows: Sequence[Tensor]) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""What a training is made of, and what a former one in the same folder was made of otherwise."""
+"""Parameters and inputs of a training, and how they differ from a former one in the folder."""
 
 import json
 import logging
@@ -30,15 +30,15 @@ class Plan:
     params: dict[str, Any]
     """As JSON has them."""
     inputs: dict[str, str | None]
-    """What is read, by name, each with its digest."""
+    """Name of each input to its digest."""
 
     def record(self) -> dict[str, Any]:
-        """Return what the model's config says of it."""
+        """Return the plan as the model's config records it."""
         return {"fingerprint": self.fingerprint, "inputs": self.inputs}
 
 
-def keep_own(work: Path, out: Path, plan: Plan) -> None:
-    """Remove the checkpoints of another plan, and say what differs from it and from the model."""
+def discard_other_plans(work: Path, out: Path, plan: Plan) -> None:
+    """Remove the checkpoints of another plan; log what differs from it and from the model."""
     former = _read(work / PLAN)
     if former.get("fingerprint") == plan.fingerprint:
         return
@@ -67,14 +67,14 @@ def keep_own(work: Path, out: Path, plan: Plan) -> None:
 
 
 def _differences(former: dict[str, Any], plan: Plan) -> str:
-    found = changes(former["params"], plan.params) if "params" in former else []
+    differences = changes(former["params"], plan.params) if "params" in former else []
     before = former.get("inputs", {})
-    found += [
+    differences += [
         f"other {name}"
         for name in dict.fromkeys([*plan.inputs, *before])
         if before and before.get(name) != plan.inputs.get(name)
     ]
-    return listed(found) if found else OTHERWISE
+    return listed(differences) if differences else OTHERWISE
 
 
 def _read(path: Path) -> dict[str, Any]:

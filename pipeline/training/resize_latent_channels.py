@@ -1,4 +1,4 @@
-"""Weights of an autoencoder for more or fewer latent channels than it was trained with."""
+"""Autoencoder weights for more or fewer latent channels than they were trained with."""
 
 import torch
 from torch import Tensor
@@ -13,8 +13,11 @@ MU, LOG_SIGMA, POST = (
 DECODER_IN = "net.decoder.blocks.0.conv"
 
 
-def widened(given: State, own: State) -> State:
-    """Return `own` with the weights given; what they know hears nothing of further channels."""
+def add_latent_channels(given: State, own: State) -> State:
+    """Return `own` with the given weights copied in.
+
+    Weights from the new channels into the old ones are zero, so that the old ones stay as they are.
+    """
     wide = {name: tensor.clone() for name, tensor in own.items()}
     for name, tensor in wide.items():
         old = given[name]
@@ -23,12 +26,12 @@ def widened(given: State, own: State) -> State:
     return wide
 
 
-def narrowed(given: State, channels: int) -> State:
+def remove_latent_channels(given: State, channels: int) -> State:
     """Return weights that keep the latent channels which the decoder weighs most.
 
     The 1×1×1 convolutions around the latent go into the 3×3×3 ones beyond them: posterior means
     of the channels kept stay what they were, and so does what is decoded of them, but for the
-    border of the grid. The log-variance, of which means and reconstructions know nothing, starts
+    border of the grid. The log-variance, on which means and reconstructions do not depend, starts
     anew, as that of an untrained autoencoder.
     """
     encoder_out = max(

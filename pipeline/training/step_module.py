@@ -1,4 +1,4 @@
-"""What every training run shares: optimiser, learning rate, moving average, log rows."""
+"""The base of every training run: optimiser, learning rate, moving average, log rows."""
 
 import math
 import time
@@ -18,7 +18,7 @@ LOG_EVERY = 10
 """Steps averaged into one row of the log."""
 
 STOP = "stop"
-"""Travels with the losses, so that processes agree on the step after which they stop."""
+"""Sent with the losses, so that processes agree on the step after which they stop."""
 
 ADAM_BETAS = (0.9, 0.99)
 """Short runs: the second moment must forget the first steps within a hundred."""
@@ -31,7 +31,7 @@ class StepModule(lightning.LightningModule):
     step. The log rows travel inside the checkpoint, so a resumed run continues its own curve.
     """
 
-    judged_by = "loss"
+    early_stop_metric = "loss"
     """The validation figure that early stopping watches."""
 
     def __init__(self, net: nn.Module, params: OptimParams) -> None:
@@ -68,10 +68,10 @@ class StepModule(lightning.LightningModule):
 
     @property
     def parts(self) -> int:
-        """Pieces that a step's batch is cut into: micro-batches times processes."""
+        """Number of parts of a step's batch: micro-batches times processes."""
         return self.params.accumulate * self._processes.size
 
-    def own(self, batch: Tensor) -> Tensor:
+    def local_rows(self, batch: Tensor) -> Tensor:
         """Return the rows of a step's batch that this micro-batch of this process works on."""
         return batch[self._part :: self.parts]
 
@@ -127,24 +127,24 @@ class StepModule(lightning.LightningModule):
                 raise _not_finite(self.global_step, f"validation {name}", value)
         named = {f"val_{name}": value for name, value in figures.items()}
         self.rows.append({"step": self.global_step, "seconds": self.seconds, **named})
-        if self.params.patience and self.judged_by in figures:
+        if self.params.patience and self.early_stop_metric in figures:
             if self._since_best() == 0:
                 self.best = {k: v.cpu().clone() for k, v in self.averaged.state_dict().items()}
             self.trainer.should_stop = self.is_over()
 
     def is_over(self) -> bool:
-        """Say whether validations have not improved for as long as patience lasts."""
+        """Tell whether validations have not improved for as long as patience lasts."""
         return 0 < self.params.patience <= self._since_best()
 
     def _since_best(self) -> int:
         """Return the number of validations after the best."""
-        judged = [row for row in self.rows if f"val_{self.judged_by}" in row]
-        return len(judged) - 1 - judged.index(self.best_row()) if judged else 0
+        validations = [row for row in self.rows if f"val_{self.early_stop_metric}" in row]
+        return len(validations) - 1 - validations.index(self.best_row()) if validations else 0
 
     def best_row(self) -> dict[str, float]:
         """Return the log row of the best validation so far."""
-        judged = f"val_{self.judged_by}"
-        return min((row for row in self.rows if judged in row), key=lambda row: row[judged])
+        metric = f"val_{self.early_stop_metric}"
+        return min((row for row in self.rows if metric in row), key=lambda row: row[metric])
 
     def take_best(self) -> None:
         """Make the averaged weights those of the best validation, where they were kept."""

@@ -1,4 +1,4 @@
-"""Volumes behind the interface of latents: a diffusion autoencoder of voxels trains on them."""
+"""Volumes in the place of latents: a diffusion autoencoder of voxels trains on them."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,16 +8,18 @@ import torch
 
 from pipeline.models.frozen import VOXELS
 from pipeline.nets.autoencoder import EXACT_LOGVAR
-from pipeline.stores.latents import Latents, LatentStore
-from pipeline.stores.open_store import OpenStore
-from pipeline.stores.volumes import ROWS_PER_SHARD
+from pipeline.stores.latents import Latents, LatentStore, bytes_of_latents
+from pipeline.stores.volumes import ROWS_PER_SHARD, VolumeStore
 
 
-class VoxelsAsLatents(LatentStore):
-    """An open volumes.zarr, each volume its own latent of one channel, known exactly."""
+class VoxelsAsLatents(VolumeStore):
+    """An open volumes.zarr, each volume its own latent of one channel, known exactly.
+
+    It has all that training reads of a latent store.
+    """
 
     def __init__(self, path: Path) -> None:
-        OpenStore.__init__(self, path, kind="volumes")
+        super().__init__(path)
         digests = self.attributes.digests | {"autoencoder": VOXELS}
         self.attributes = self.attributes.model_copy(update={"digests": digests})
 
@@ -30,6 +32,10 @@ class VoxelsAsLatents(LatentStore):
     def chunk_scans(self) -> int:
         """Scans a shard, the unit that is read at once."""
         return ROWS_PER_SHARD
+
+    def bytes_of(self, num_scans: int) -> int:
+        """Return the memory that so many scans take (bytes)."""
+        return bytes_of_latents(self.latent_shape, num_scans)
 
     def load(self, scan_ids: Sequence[str], *, device: torch.device | None = None) -> Latents:
         """Load these volumes at once, in [0, 1].
@@ -47,7 +53,7 @@ class VoxelsAsLatents(LatentStore):
         return Latents(list(scan_ids), mean, torch.full_like(mean, EXACT_LOGVAR), chunks)
 
     def read_finite(self, name: str, rows: slice) -> np.ndarray:
-        """Read volumes, or the log-variance of what is known exactly.
+        """Read volumes as posterior means, or the log-variance of what is known exactly.
 
         Raises
         ------
@@ -58,3 +64,7 @@ class VoxelsAsLatents(LatentStore):
         if name == "posterior_logvar":
             return np.full(volumes.shape, EXACT_LOGVAR, np.float16)
         return (volumes / np.float32(255)).astype(np.float16)
+
+
+TrainingStore = LatentStore | VoxelsAsLatents
+"""A store that stages 1 and 2 train on."""

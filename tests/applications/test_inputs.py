@@ -14,12 +14,12 @@ import torch
 from pipeline.applications.inputs import (
     check_latents,
     preprocessing_for,
-    source_from_file,
-    source_from_store,
+    scan_from_file,
+    scan_from_store,
 )
 from pipeline.applications.scan_names import check_names, stem_of
 from pipeline.encoding.embed import check_same_autoencoder
-from pipeline.imaging.template import mni_grid
+from pipeline.imaging.atlas.mni152 import mni_grid
 from pipeline.models.artefact import CONFIG
 from pipeline.models.inference import load_models
 from pipeline.stores.latents import open_latents
@@ -76,13 +76,13 @@ def test_a_new_image_gets_the_latent_of_its_volume(tmp_path, monkeypatch, opener
     monkeypatch.setattr(
         "pipeline.imaging.preprocess_scan.preprocess_scan", lambda path, params: preprocessed()
     )
-    new = source_from_file(path, models, PreprocessParams())
+    new = scan_from_file(path, models, PreprocessParams())
     assert (new.scan_id, new.record["qc"]["status"]) == ("head", "pass")
     assert (new.native.native_shape, new.native.intensity_range) == ((17, 25, 21), (5.0, 250.0))
-    stored = source_from_store(SCAN, models, opener.latents, opener.volumes)
+    stored = scan_from_store(SCAN, models, opener.latents, opener.volumes)
     torch.testing.assert_close(new.z_0, stored.z_0, atol=5e-3, rtol=5e-3)
     syn = PreprocessParams(registration="syn")
-    assert source_from_file(path, models, syn).native is None
+    assert scan_from_file(path, models, syn).native is None
 
 
 @pytest.mark.slow
@@ -94,7 +94,7 @@ def test_a_new_image_that_fails_quality_control_is_refused(tmp_path, monkeypatch
         lambda path, params: preprocessed("fail"),
     )
     with pytest.raises(ScanError, match=r"head.nii.gz: fails quality control \(brain of 9 ml"):
-        source_from_file(path, models, PreprocessParams())
+        scan_from_file(path, models, PreprocessParams())
 
 
 @pytest.mark.slow
@@ -102,7 +102,7 @@ def test_a_new_image_that_cannot_be_read_is_refused(tmp_path, models):
     path = tmp_path / "head.nii.gz"
     path.write_bytes(b"stands for an image")
     with pytest.raises(ScanError, match=r"head.nii.gz: named as gzip"):
-        source_from_file(path, models, PreprocessParams())
+        scan_from_file(path, models, PreprocessParams())
 
 
 @pytest.mark.slow
@@ -140,7 +140,7 @@ def test_volumes_of_another_study_are_refused(tmp_path, opener, models, latents_
     other.attributes = other.attributes.model_copy(update={"fingerprints": renewed})
     latents = open_latents(latents_path)
     with pytest.raises(ContractError, match=f"{SCAN} is not the volume that its latent"):
-        source_from_store(SCAN, models, latents, other)
+        scan_from_store(SCAN, models, latents, other)
     with pytest.raises(ContractError, match=r"20 of 20 scans"):
         check_same_scans(latents, other)
     check_same_scans(latents, opener.volumes)

@@ -11,7 +11,7 @@ from pipeline.applications.interpolate import interpolate, slerp
 from pipeline.applications.output_files import Writer
 from pipeline.applications.reconstruct import reconstruct
 from pipeline.applications.runner import run_pair
-from pipeline.applications.time_points import Places, alphas_of_months
+from pipeline.applications.time_points import InterpolationPoints, alphas_of_months
 from schemas.errors import ParamsError
 from tests.support.volumes import OTHER, SCAN
 
@@ -62,7 +62,7 @@ def test_months_that_lie_nowhere_are_refused():
 @pytest.mark.slow
 def test_detail_of_the_scans_is_added_to_what_lies_between(models, opener, tmp_path):
     writer = Writer(out=tmp_path, command="interpolate", space="mni", models=models)
-    places = Places([0.25], None, False, {})
+    places = InterpolationPoints([0.25], None, False, {})
     plain = interpolate(models, *(opener.open(s).z_0 for s in (SCAN, OTHER)), [0.25]).volumes[0]
     run_pair(SCAN, OTHER, opener, writer, places, detail=True)
     (path,) = tmp_path.glob("*.nii.gz")
@@ -75,7 +75,7 @@ def test_detail_of_the_scans_is_added_to_what_lies_between(models, opener, tmp_p
 @pytest.mark.slow
 def test_detail_needs_the_volumes(models, opener, tmp_path):
     writer = Writer(out=tmp_path, command="interpolate", space="mni", models=models)
-    places = Places([0.25], None, False, {})
+    places = InterpolationPoints([0.25], None, False, {})
     without = dataclasses.replace(opener, volumes=None)
     with pytest.raises(ParamsError, match="--detail: give the --volumes"):
         run_pair(SCAN, OTHER, without, writer, places, detail=True)

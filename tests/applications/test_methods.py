@@ -10,7 +10,7 @@ import torch
 from pipeline.applications.generate import fit_prior, generate, prior_of
 from pipeline.applications.manipulate import manipulate, move
 from pipeline.applications.reconstruct import reconstruct
-from pipeline.applications.residual import with_own_detail
+from pipeline.applications.residual import ScanResidual, add_residual
 from pipeline.applications.vary import vary
 from pipeline.encoding.embed import embed_latents
 from pipeline.stores.latents import open_latents
@@ -83,7 +83,7 @@ def y_sem(mixing):
 
 def test_prior_has_the_moments_of_its_scans(mixing, y_sem):
     prior = fit_prior(y_sem)
-    drawn = torch.cat([prior.draw("a", k) for k in range(4000)]).numpy()
+    drawn = torch.cat([prior.sample("a", k) for k in range(4000)]).numpy()
     np.testing.assert_allclose(drawn.mean(axis=0), [5, -2, 0], atol=0.2)
     np.testing.assert_allclose(np.cov(drawn.T), mixing.T @ mixing, atol=0.4)
 
@@ -132,7 +132,7 @@ def test_one_scale_is_one_standard_deviation_along_the_direction(direction):
 def test_pictures_of_a_manipulation_compare_with_scale_0(opener, models, direction, source):
     own = np.full(SHAPE, 0.03, np.float32)
     outcome = manipulate(models, source.z_0, direction, (-1.0, 0.0))
-    for compared in (outcome, with_own_detail(outcome, own)):
-        title, make = compared.beside
+    for compared in (outcome, add_residual(outcome, ScanResidual(own))):
+        title, volume = compared.comparison()
         assert title == "scale 0"
-        torch.testing.assert_close(make()[0], compared.volumes[1], atol=1e-4, rtol=0)
+        np.testing.assert_allclose(volume, compared.volumes[1].numpy(), atol=1e-4, rtol=0)

@@ -11,16 +11,16 @@ from scipy.ndimage import gaussian_filter
 import pipeline.stores.volumes as volume_module
 from pipeline.applications.inputs import (
     NativeSpace,
-    source_from_store,
+    scan_from_store,
 )
 from pipeline.applications.native_space import brain_of, overlay, resolution, to_native
 from pipeline.applications.output_files import Writer
 from pipeline.applications.reconstruct import reconstruct
 from pipeline.applications.runner import Opener, run_batch
+from pipeline.imaging.atlas.mni152 import grid_affine
 from pipeline.imaging.bias import BiasField
 from pipeline.imaging.geometry import resample_masked
 from pipeline.imaging.preprocess_scan import scale_intensities
-from pipeline.imaging.template import grid_affine
 from schemas.errors import ContractError
 from schemas.grid import GridParams
 from schemas.params import PreprocessParams
@@ -176,7 +176,7 @@ def test_smoothed_correlation_forgives_noise_and_no_shift():
 
 @pytest.mark.slow
 def test_a_scan_of_the_store_gets_its_bias_field_back(opener, models):
-    native = source_from_store(SCAN, models, opener.latents, opener.volumes).native
+    native = scan_from_store(SCAN, models, opener.latents, opener.volumes).native
     field = native.bias.on(native.native_affine, native.native_shape)
     np.testing.assert_allclose(field, np.exp(0.01 * int(SCAN[4:])), rtol=1e-3)
 
@@ -186,7 +186,7 @@ def test_a_store_of_an_earlier_version_has_no_bias_field(tmp_path, monkeypatch, 
     arrays = volume_module._arrays
     monkeypatch.setattr(volume_module, "_arrays", lambda shape: arrays(shape)[:-1])
     former = make_volumes(tmp_path / "volumes.zarr", opener.volumes.attributes.scan_ids)
-    native = source_from_store(SCAN, models, opener.latents, former).native
+    native = scan_from_store(SCAN, models, opener.latents, former).native
     assert native.bias is None
 
 

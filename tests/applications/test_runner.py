@@ -13,7 +13,7 @@ from pipeline.applications.output_files import Writer
 from pipeline.applications.reconstruct import reconstruct
 from pipeline.applications.runner import run_batch, run_pair
 from pipeline.applications.scan_names import check_names
-from pipeline.applications.time_points import Places
+from pipeline.applications.time_points import InterpolationPoints
 from pipeline.applications.vary import vary
 from pipeline.models.inference import LdaeInference
 from schemas.errors import ContractError, ParamsError
@@ -61,7 +61,9 @@ def test_a_pair_made_already_is_kept(tmp_path, opener, models):
     writer = Writer(out=tmp_path, command="interpolate", space="mni", models=models)
 
     def made(alphas, **options):
-        return run_pair(SCAN, OTHER, opener, writer, Places(alphas, None, False, {}), **options)[1]
+        return run_pair(
+            SCAN, OTHER, opener, writer, InterpolationPoints(alphas, None, False, {}), **options
+        )[1]
 
     assert made([0.25, 0.5])
     assert not made([0.25, 0.5])
@@ -80,14 +82,14 @@ def test_an_image_made_already_is_kept_until_it_changes(tmp_path, models, opener
     path.write_bytes(b"one")
     opened = []
 
-    def source_from_file(path, models, params):
+    def scan_from_file(path, models, params):
         opened.append(path)
         source = opener.open(SCAN)
         record = identity_of_file(path, params) | {"qc": {"status": "pass"}}
         return dataclasses.replace(source, scan_id="head", record=record)
 
     monkeypatch.setattr(batch, "preprocessing_for", lambda *_, **__: PreprocessParams())
-    monkeypatch.setattr(batch, "source_from_file", source_from_file)
+    monkeypatch.setattr(batch, "scan_from_file", scan_from_file)
     writer = Writer(out=tmp_path / "made", command="reconstruct", space="mni", models=models)
     for content, times in ((b"one", 1), (b"one", 1), (b"two", 2)):
         path.write_bytes(content)

@@ -8,7 +8,7 @@ import torch
 
 from pipeline.encoding.input_volumes import input_volumes
 from pipeline.encoding.run import encode_volumes
-from pipeline.imaging.template import mni_grid
+from pipeline.imaging.atlas.mni152 import mni_grid
 from pipeline.models.frozen import load_autoencoder
 from pipeline.stores.latents import open_latents
 from pipeline.stores.volumes import open_volumes

@@ -11,9 +11,9 @@ from monai.metrics.regression import MultiScaleSSIMMetric
 from scipy.ndimage import gaussian_filter
 from typer.testing import CliRunner
 
-from pipeline.evaluation.autoencoder import AeJudge, image_figures
-from pipeline.metrics.ms_ssim import ms_ssim, num_scales
+from pipeline.evaluation.autoencoder import AutoencoderScorer, image_figures
 from pipeline.metrics.posterior_statistics import LatentStatistics
+from pipeline.metrics.ssim import ms_ssim, num_scales
 from pipeline.models.artefact import read_artefact
 from pipeline.models.frozen import load_autoencoder
 from pipeline.report.render import load_context, render_report
@@ -102,8 +102,8 @@ def test_drift_grows_pass_by_pass_and_a_filled_ventricle_is_an_error(tmp_path, a
     store = make_volumes(tmp_path / "v.zarr", subjects(2))
     frozen = load_autoencoder(autoencoder_path, device=CPU)
     object.__setattr__(frozen, "net", Blur())
-    judge = AeJudge(autoencoder=frozen, volumes=store, device=CPU)
-    figures = judge.judge("sub-001")
+    scorer = AutoencoderScorer(autoencoder=frozen, volumes=store, device=CPU)
+    figures = scorer.score_reconstruction("sub-001")
     drift = [figures[f"drift_mse_brain_{i}"] for i in range(1, 6)]
     assert all(a < b for a, b in pairwise(drift))
     assert drift[0] == pytest.approx(figures["mse_brain"])
@@ -119,7 +119,7 @@ def test_drift_grows_pass_by_pass_and_a_filled_ventricle_is_an_error(tmp_path, a
     half = ventricles.clone()
     half[..., 3:7, 12:18, 6:8] = 0.8
     for made, expected in ((ventricles, 0), (half, -0.5), (tissue, -1)):
-        figures = judge._ventricles(ventricles, made)
+        figures = scorer._ventricles(ventricles, made)
         assert figures["ventricle_error"] == pytest.approx(expected)
         assert figures["ventricle_ml"] == pytest.approx(4 * 6 * 4 * 0.027, rel=1e-3)
 

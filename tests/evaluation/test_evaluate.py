@@ -1,7 +1,6 @@
 """The evaluation on tiny models: every part and method, files written, mismatches refused."""
 
 import dataclasses
-import json
 
 import numpy as np
 import pandas as pd
@@ -18,8 +17,9 @@ from pipeline.evaluation.reconstruction import (
 from pipeline.evaluation.study import of_many_subjects
 from pipeline.metrics.reconstruction import summarise_reconstruction
 from pipeline.nets.lpips import Lpips
-from pipeline.report.headline import read_headline
 from schemas.errors import ContractError
+from schemas.results import EvaluateMetrics
+from stages.headline import read_headline
 
 
 @pytest.mark.slow
@@ -29,17 +29,18 @@ def test_every_part_is_judged_and_written(tmp_path, study):
     tables = {path.stem: pd.read_parquet(path) for path in (out / "per_scan").iterdir()}
     main = tables["reconstruction"].query("num_inference_steps == 4")
     assert main.groupby("method")["scan_id"].nunique().to_dict() == dict.fromkeys(METHODS, 5)
-    assert set(metrics["reconstruction"]) == set(METHODS)
+    assert set(metrics.reconstruction) == set(METHODS)
     pairs = {"ldae_minus_ae", "own_minus_other_y_sem"}
-    assert set(metrics["differences"]) == pairs
-    assert set(metrics["steps"]) == {"2", "4"}
-    assert set(metrics["steps"]["2"]) == {"ldae", "ldae_y_sem_only", "lddim"}
-    assert set(metrics["manipulation"]["methods"]) == {"ldae", "pca"}
+    assert set(metrics.differences) == pairs
+    assert set(metrics.steps) == {"2", "4"}
+    assert set(metrics.steps["2"]) == {"ldae", "ldae_y_sem_only", "lddim"}
+    assert set(metrics.manipulation["methods"]) == {"ldae", "pca"}
     assert tables["manipulation"].groupby("method").size().to_dict() == {"ldae": 6, "pca": 6}
-    assert metrics["interpolation"]["visits"] == 1
-    assert list(metrics["interpolation"]["by_gap"]) == ["up to 24 months"]
-    assert set(metrics["generation"]["sets"]) == {"held_out", "denoiser", "prior"}
-    assert json.loads((out / "metrics.json").read_text()) == metrics
+    assert metrics.interpolation["visits"] == 1
+    assert list(metrics.interpolation["by_gap"]) == ["up to 24 months"]
+    assert set(metrics.generation["sets"]) == {"held_out", "denoiser", "prior"}
+    written = (out / "metrics.json").read_text()
+    assert EvaluateMetrics.model_validate_json(written) == metrics
     with np.load(out / "pictures" / "manipulation.npz") as pictures:
         assert pictures["ldae"].shape == (2, 3, 16, 24, 20)
     lines = read_headline(evaluate=out)
@@ -72,7 +73,7 @@ def test_every_scan_is_given_y_sem_of_several_other_subjects(study):
     alone = dataclasses.replace(scans[0], other_ids=scans[0].other_ids[-1:])
     last, _ = reconstruct_all(study, [alone])
     torch.testing.assert_close(last["ldae_other_y_sem"][0, 0], several[0, -1], atol=1e-4, rtol=0)
-    rows = reconstruction.judge(scans[0], made["ae"][0], {"x": several[0]}, 4)
+    rows = reconstruction.score_reconstruction(scans[0], made["ae"][0], {"x": several[0]}, 4)
     assert [row["y_sem_of"] for row in rows] == list(scans[0].other_ids)
 
 
@@ -82,12 +83,12 @@ def test_lpips_stands_in_the_table_where_its_weights_are(study):
     torch.manual_seed(0)
     truth, lpips = torch.rand(16, 24, 20), Lpips().requires_grad_(False)
     worse = {"ae": truth[None][0], "ldae": (truth + 0.2 * torch.randn_like(truth)).clamp(0, 1)}
-    rows = pd.DataFrame(reconstruction.judge(scan, truth, worse, 4, lpips))
+    rows = pd.DataFrame(reconstruction.score_reconstruction(scan, truth, worse, 4, lpips))
     assert rows["lpips"][0] == 0
     assert rows["lpips"][1] != 0
     summary = summarise_reconstruction(rows)
     assert summary["ldae"]["lpips"]["value"] == pytest.approx(rows["lpips"][1])
-    assert "lpips" not in reconstruction.judge(scan, truth, worse, 4)[0]
+    assert "lpips" not in reconstruction.score_reconstruction(scan, truth, worse, 4)[0]
 
 
 @pytest.mark.slow

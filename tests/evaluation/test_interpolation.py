@@ -8,10 +8,10 @@ import torch
 from pipeline.evaluation.interpolation import (
     METHODS,
     MiddleVisit,
-    fill_in,
     gap_group,
-    judge_middle_visit,
+    interpolate_middle_visit,
     middle_visits,
+    score_middle_visit,
 )
 from tests.support.volumes import SCAN
 
@@ -41,8 +41,8 @@ def test_each_way_to_fill_in_a_visit_is_judged(models, opener):
         }
     )
     (visit,) = middle_visits(table, set(table["scan_id"]))
-    made = fill_in(models, visit, sources[0], sources[2])
-    rows = judge_middle_visit(models, visit, sources[1], made).set_index(["target", "method"])
+    made = interpolate_middle_visit(models, visit, sources[0], sources[2])
+    rows = score_middle_visit(models, visit, sources[1], made).set_index(["target", "method"])
     assert len(rows) == 2 * len(METHODS) - 1  # detail belongs to the real scan alone
     first, middle, last = (s.volume for s in sources)
     inside = middle > 0
@@ -61,7 +61,7 @@ def test_at_a_visit_itself_detail_gives_the_scan_back(models, opener):
     """Interpolated at alpha 0, LDAE and detail differ from the scan by the round trip alone."""
     before, after = (opener.open(scan) for scan in (SCAN, "sub-017"))
     visit = MiddleVisit("sub", SCAN, "middle", "sub-017", 0.0, 12.0)
-    made = fill_in(models, visit, before, after)["scan"]
+    made = interpolate_middle_visit(models, visit, before, after)["scan"]
     round_trip = made["ldae"] - models.decode(before.z_0)[0].numpy()
     wanted = (before.volume + round_trip).clip(0, 1)
     np.testing.assert_allclose(made["ldae_detail"], wanted, atol=1e-4)

@@ -7,9 +7,14 @@ import pandas as pd
 import pytest
 
 from pipeline.applications.manipulate import manipulate
-from pipeline.evaluation.manipulation import Judge, evaluate_manipulation, spearman, summarise_dose
+from pipeline.evaluation.manipulation import (
+    CounterfactualScorer,
+    evaluate_manipulation,
+    spearman,
+    summarise_dose,
+)
 from pipeline.evaluation.pca_direction import fit_pca_direction
-from pipeline.imaging.template import mni_grid
+from pipeline.imaging.atlas.mni152 import mni_grid
 from schemas.grid import GridParams
 
 
@@ -40,7 +45,9 @@ def test_dose_response_has_a_row_a_scale(models, source, direction):
     scales = (-1.0, 0.0, 1.0)
     there = dataclasses.replace(models, autoencoder=shifted)
     own, moved = there.decode(source.z_0)[0], manipulate(there, source.z_0, direction, scales)
-    table = Judge(models=there, direction=direction).measure(own.numpy(), moved.volumes, scales)
+    table = CounterfactualScorer(models=there, direction=direction).measure(
+        own.numpy(), moved.volumes, scales
+    )
     assert table["scale"].tolist() == list(scales)
     assert np.isfinite(table.to_numpy()).all()
     assert table["identity"].iloc[1] <= 1

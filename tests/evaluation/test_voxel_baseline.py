@@ -56,5 +56,6 @@ def test_voxel_space_baseline_trains_and_stands_beside(
     assert all(len(seconds) == ROUNDS for seconds in pace["seconds"].values())
     with pytest.raises(ContractError, match="an LDAE of latents"):
         load_voxel_models(ldae_path, volumes.attributes.grid, how, device=CPU)
+    other = volumes.attributes.grid.model_copy(update={"shape": (8, 8, 8)})
     with pytest.raises(ContractError, match="trained on volumes of"):
-        load_voxel_models(out, {"shape": [8, 8, 8]}, how, device=CPU)
+        load_voxel_models(out, other, how, device=CPU)

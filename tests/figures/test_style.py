@@ -5,6 +5,7 @@ from matplotlib.figure import Figure
 
 from pipeline.figures.probe_plots import FEATURE_NAMES, roc_and_scatter
 from pipeline.figures.style import DARK, LIGHT, darkened, figure_bytes, figure_style
+from schemas.results import TargetResult
 
 
 def test_every_method_of_a_plot_has_a_colour():
@@ -25,7 +26,7 @@ def test_roc_curves_can_be_told_apart_by_their_legend(tmp_path):
             for i in range(6)
         ]
     )
-    about = {"sex": {"kind": "classification", "positive": "M", "negative": "F"}}
+    about = {"sex": TargetResult(kind="classification", positive="M", negative="F")}
     with figure_style():
         figure = roc_and_scatter(rows, about, LIGHT)
         figure.savefig(tmp_path / "roc.png")

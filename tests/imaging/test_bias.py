@@ -3,8 +3,8 @@
 import numpy as np
 from scipy.ndimage import zoom
 
+from pipeline.imaging.atlas.mni152 import grid_affine
 from pipeline.imaging.bias import BiasField
-from pipeline.imaging.template import grid_affine
 from pipeline.stores.volumes import BIAS_GRID
 from schemas.grid import GridParams
 

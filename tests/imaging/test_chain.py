@@ -12,9 +12,9 @@ from nibabel.affines import from_matvec
 from scipy.ndimage import affine_transform
 from scipy.spatial.transform import Rotation
 
+from pipeline.imaging.atlas.mni152 import grid_affine
 from pipeline.imaging.header import shear_of
 from pipeline.imaging.preprocess_scan import PreprocessedScan, preprocess_scan
-from pipeline.imaging.template import grid_affine
 from pipeline.imaging.turns import quarter_turns
 from pipeline.phantom.cohort import make_phantom_cohort
 from pipeline.runtime.devices import torch_threads

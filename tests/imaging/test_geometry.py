@@ -1,12 +1,10 @@
 """Resampling, grid, template, scaling, QC, mosaic: closed forms and invariances."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from pipeline.figures.contact_sheet import draw_mosaic, scan_strip
+from pipeline.imaging.atlas.mni152 import GRID_CENTRE, grid_affine, load_template
 from pipeline.imaging.brain import stripped_mask
 from pipeline.imaging.geometry import (
     bounding_box,
@@ -17,9 +15,8 @@ from pipeline.imaging.geometry import (
     smooth_for,
 )
 from pipeline.imaging.preprocess_scan import scale_intensities
-from pipeline.imaging.qc import _turned, judge
+from pipeline.imaging.qc import _turned, assess_qc
 from pipeline.imaging.register import correlation
-from pipeline.imaging.template import GRID_CENTRE, grid_affine, load_template
 from schemas.errors import ScanError
 from schemas.grid import GridParams
 from schemas.params import QcParams
@@ -178,7 +175,7 @@ def test_stripped_rule_by_volume_and_exact_background() -> None:
     ],
 )
 def test_verdict(change: dict[str, float], status: str, word: str) -> None:
-    verdict = judge(GOOD | change, (), QcParams(), rigid=False)
+    verdict = assess_qc(GOOD | change, (), QcParams(), rigid=False)
     assert verdict.status == status
     assert word in "; ".join(verdict.reasons)
 
@@ -195,16 +192,5 @@ def test_turned_is_the_angle_whatever_the_scaling(angles: tuple[float, float]) -
 
 
 def test_notes_warn_and_rigid_ignores_scaling() -> None:
-    assert judge(GOOD, ("odd header",), QcParams(), rigid=False).status == "warn"
-    assert judge(GOOD | {"scaling": 3.0}, (), QcParams(), rigid=True).status == "pass"
-
-
-def test_mosaic_shows_superior_up(tmp_path: Path) -> None:
-    volume = np.zeros((7, 8, 9), np.uint8)
-    volume[:, :, 6:] = 200
-    strip = scan_strip(volume)
-    assert strip[:3, :8].mean() > strip[-3:, :8].mean()
-    draw_mosaic([volume] * 5, [f"scan {i}" for i in range(5)], tmp_path / "m.png")
-    assert (tmp_path / "m.png").read_bytes()[:4] == b"\x89PNG"
-    with pytest.raises(ValueError, match="one each"):
-        draw_mosaic([volume], [], tmp_path / "m.png")
+    assert assess_qc(GOOD, ("odd header",), QcParams(), rigid=False).status == "warn"
+    assert assess_qc(GOOD | {"scaling": 3.0}, (), QcParams(), rigid=True).status == "pass"

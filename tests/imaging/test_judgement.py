@@ -7,10 +7,10 @@ import os
 import numpy as np
 import pytest
 
-from pipeline.imaging.ants_setup import ants_speech
-from pipeline.imaging.qc import _contrasts, is_other_contrast, is_poor, judge
+from pipeline.imaging.ants_setup import captured_ants_output
+from pipeline.imaging.atlas.mni152 import grid_affine, load_template, load_tissues
+from pipeline.imaging.qc import _contrasts, assess_qc, is_other_contrast, is_poor
 from pipeline.imaging.register import overlap, template_grid
-from pipeline.imaging.template import grid_affine, load_template, load_tissues
 from pipeline.imaging.turns import quarter_turns, ranked_turns
 from schemas.errors import ScanError
 from schemas.grid import GridParams
@@ -86,7 +86,7 @@ def test_contrast_fails_what_is_no_t1w(
     kind: str, tissues: tuple[float, float, float], status: str, word: str
 ) -> None:
     numbers = GOOD | contrasts_of(*tissues)
-    verdict = judge(numbers, (), QcParams(), rigid=False)
+    verdict = assess_qc(numbers, (), QcParams(), rigid=False)
     assert verdict.status == status, kind
     assert word in "; ".join(verdict.reasons)
     assert is_other_contrast(numbers, QcParams()) is (status == "fail")
@@ -111,7 +111,7 @@ def test_a_grid_too_coarse_for_tissues_and_older_records_are_not_judged_by_contr
     coarse = GridParams(shape=(8, 10, 8), zooms=24.0)
     template, mask = load_template(coarse)
     assert _contrasts(np.asarray(template), mask, coarse) == {}
-    assert judge(GOOD, (), QcParams(), rigid=False).status == "pass"
+    assert assess_qc(GOOD, (), QcParams(), rigid=False).status == "pass"
 
 
 @pytest.mark.parametrize(
@@ -131,7 +131,7 @@ def test_large_ventricles_alone_are_no_reason_to_doubt_a_scan(
     change: dict[str, float], status: str
 ) -> None:
     numbers = GOOD | T1W | change
-    assert judge(numbers, (), QcParams(), rigid=False).status == status
+    assert assess_qc(numbers, (), QcParams(), rigid=False).status == status
     assert is_poor(numbers, QcParams()) is (status != "pass")
 
 
@@ -154,7 +154,7 @@ def test_what_ants_prints_stays_off_the_terminal(
     capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.DEBUG, logger="pipeline.imaging.ants_setup"):
-        with ants_speech("search of the pose"):
+        with captured_ants_output("search of the pose"):
             say(" bad det 0")
             os.write(2, b"WARNING: in itk\n")
         print("ours")
@@ -169,7 +169,7 @@ def test_a_failure_of_ants_is_one_line_with_its_last_words(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     def fail() -> None:
-        with ants_speech("registration"):
+        with captured_ants_output("registration"):
             say("itk::ExceptionObject\nDescription: all samples map outside the moving image")
             raise RuntimeError("std::exception\nmore")
 

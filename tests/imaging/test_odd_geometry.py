@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import center_of_mass
 
-from pipeline.applications.output_files import write_nifti
+from pipeline.applications.volume_files import write_nifti
 from pipeline.imaging.ants_setup import ants_image
 from pipeline.imaging.geometry import straight_grid, straighten
 from pipeline.imaging.header import SHEAR_TOLERANCE, affine_fault, shear_of, zooms_of

@@ -7,7 +7,7 @@ from functools import lru_cache
 import numpy as np
 import pytest
 
-from pipeline.imaging.template import grid_affine
+from pipeline.imaging.atlas.mni152 import grid_affine
 from pipeline.imaging.ventricles import (
     intensity_levels,
     native_ml,

@@ -10,13 +10,12 @@ from scipy.ndimage import correlate1d
 from pipeline.metrics.bootstrap import subject_draws
 from pipeline.metrics.gaussianity import latent_health
 from pipeline.metrics.intervals import mean_interval, paired_difference
-from pipeline.metrics.ms_ssim import ms_ssim
 from pipeline.metrics.reconstruction import (
     RECONSTRUCTION_METRICS,
     reconstruction_metrics,
     summarise_reconstruction,
 )
-from pipeline.metrics.ssim import ssim_and_contrast, ssim_window
+from pipeline.metrics.ssim import ms_ssim, ssim_and_contrast, ssim_window
 
 
 def naive_ssim_map(x: np.ndarray, y: np.ndarray, window: int) -> np.ndarray:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from monai.metrics.regression import compute_ssim_and_cs
 
-from pipeline.metrics.ssim_map import RADIUS, SIGMA, ssim_map
+from pipeline.metrics.ssim import LOSS_RADIUS, SSIM_SIGMA, ssim_map
 
 SHAPE = (2, 1, 11, 13, 12)
 
@@ -13,11 +13,11 @@ def test_it_is_monais_map_away_from_the_border():
     generator = torch.Generator().manual_seed(0)
     x = torch.rand(SHAPE, generator=generator)
     y = (x + 0.2 * torch.rand(SHAPE, generator=generator)).clamp(0, 1)
-    size = (2 * RADIUS + 1,) * 3
+    size = (2 * LOSS_RADIUS + 1,) * 3
     expected, _ = compute_ssim_and_cs(
-        y, x, spatial_dims=3, kernel_size=size, kernel_sigma=(SIGMA,) * 3, data_range=1.0
+        y, x, spatial_dims=3, kernel_size=size, kernel_sigma=(SSIM_SIGMA,) * 3, data_range=1.0
     )
-    inner = slice(RADIUS, -RADIUS)
+    inner = slice(LOSS_RADIUS, -LOSS_RADIUS)
     found = ssim_map(x, y)[:, :, inner, inner, inner]
     torch.testing.assert_close(found, expected, atol=2e-5, rtol=0)
 

@@ -9,14 +9,17 @@ from pipeline.metrics.verdicts import chance_doubt, comparison
 from pipeline.probes.linear import fit_chance
 from pipeline.probes.multiplicity import adjust, holm
 from schemas.evaluation import ProbeParams
+from schemas.metrics import Estimate
+from schemas.results import TargetResult
 
 
-def about(p: float | None, count: int = 20, kind: str = "classification") -> dict[str, Any]:
+def about(p: float | None, count: int = 20, kind: str = "classification") -> TargetResult:
     size = {"scans": count, "subjects": count}
     judged: dict[str, Any] = {"judged_on": {"all": size, "CN": size, "AD": size}}
     if p is not None:
         judged["permutation"] = {"p": p, "permutations": 100}
-    return {"kind": kind, "negative": "CN", "positive": "AD", "test": judged}
+    classes = {"negative": "CN", "positive": "AD"} if kind == "classification" else {}
+    return TargetResult.model_validate({"kind": kind, **classes, "test": judged})
 
 
 AUC = {"value": 0.8, "low": 0.6, "high": 0.9, "subjects": 40, "interval_method": "score"}
@@ -35,16 +38,16 @@ AUC = {"value": 0.8, "low": 0.6, "high": 0.9, "subjects": 40, "interval_method":
     ],
 )
 def test_interval_and_permutations_decide_together(figure, p, count, doubt):
-    assert chance_doubt({"roc_auc": figure}, about(p, count), "test") == doubt
+    figures = {"roc_auc": Estimate.model_validate(figure)}
+    assert chance_doubt(figures, about(p, count), "test") == doubt
 
 
 def test_an_error_beats_chance_by_what_it_is_less_than_that_of_the_median() -> None:
-    gain = {"value": 1.0, "low": 0.2, "high": 1.8, "subjects": 30, "interval_method": "hall"}
-    figures = {"mae": gain | {"value": 4.0}, "mae_gain": gain}
+    gain = Estimate(value=1.0, low=0.2, high=1.8, subjects=30, interval_method="hall")
+    figures = {"mae": gain.model_copy(update={"value": 4.0}), "mae_gain": gain}
     regression = about(0.01, kind="regression")
-    del regression["negative"], regression["positive"]
     assert chance_doubt(figures, regression, "test") is None
-    figures["mae_gain"] = gain | {"low": -0.1}
+    figures["mae_gain"] = gain.model_copy(update={"low": -0.1})
     assert chance_doubt(figures, regression, "test") == "the interval holds chance"
 
 
@@ -75,16 +78,19 @@ def test_other_targets_are_held_together_by_holm() -> None:
     assert holm({"a": 0.01, "b": 0.04, "c": 0.03}) == pytest.approx(
         {"a": 0.03, "b": 0.06, "c": 0.06}
     )
-    targets: dict[str, dict[str, Any]] = {
-        name: {"test": {"permutation": {"p": p}}}
+    targets = {
+        name: TargetResult.model_validate(
+            {"kind": "regression", "test": {"permutation": {"p": p, "permutations": 99}}}
+        )
         for name, p in (("diagnosis", 0.04), ("sex", 0.04), ("age_years", 0.03))
     }
     adjust(targets, ProbeParams())
-    assert "p_holm" not in targets["diagnosis"]["test"]["permutation"]
-    assert targets["diagnosis"]["primary"] is True
-    assert targets["sex"]["test"]["permutation"]["p_holm"] == pytest.approx(0.06)
+    tests = {name: target.model_dump()["test"]["permutation"] for name, target in targets.items()}
+    assert "p_holm" not in tests["diagnosis"]
+    assert targets["diagnosis"].primary is True
+    assert tests["sex"]["p_holm"] == pytest.approx(0.06)
     secondary = about(0.04)
-    secondary["test"]["permutation"]["p_holm"] = 0.06
-    assert chance_doubt({"roc_auc": AUC}, secondary, "test") == (
+    secondary.test.permutation.p_holm = 0.06
+    assert chance_doubt({"roc_auc": Estimate.model_validate(AUC)}, secondary, "test") == (
         "permuted labels do as well (Holm’s p 0.06)"
     )

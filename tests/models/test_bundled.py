@@ -9,7 +9,7 @@ import torch
 from typer.testing import CliRunner
 
 import pipeline.models.bundled as bundled
-from pipeline.imaging.template import load_template
+from pipeline.imaging.atlas.mni152 import load_template
 from pipeline.models.artefact import read_artefact
 from pipeline.models.conversion.monai_export import export_monai_bundle
 from pipeline.models.frozen import load_autoencoder, on_grid

@@ -11,7 +11,7 @@ from sklearn.metrics import roc_auc_score
 from typer.testing import CliRunner
 
 import pipeline.training.latent_diffusion as stages
-from pipeline.applications.inputs import source_from_store
+from pipeline.applications.inputs import scan_from_store
 from pipeline.diffusion.samplers import invert, sample
 from pipeline.diffusion.schedule import alpha_sigma
 from pipeline.encoding.embed import embed_latents
@@ -66,10 +66,10 @@ def test_y_sem_of_a_store_is_what_a_second_implementation_gives(study):
 
 
 def test_applications_read_y_sem_off_the_volume_itself(study, models):
-    source = source_from_store(
+    source = scan_from_store(
         "sub-03", models, open_latents(study.latents), open_volumes(study.volumes)
     )
-    own = models.infer_codes(source.z_0, source.seen).y_sem
+    own = models.infer_codes(source.z_0, source.encoder_volume).y_sem
     np.testing.assert_allclose(own, codes(study)[3:4], atol=1e-4)
     assert float((models.infer_codes(source.z_0).y_sem - own).abs().max()) > 1e-3
 

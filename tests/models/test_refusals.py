@@ -1,4 +1,4 @@
-"""Models, directions and codes that do not belong together are refused."""
+"""LdaeInference, directions and codes that do not belong together are refused."""
 
 import dataclasses
 import json

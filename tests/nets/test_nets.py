@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from pipeline.nets.blocks import Conv3d, Resample
+from pipeline.nets.cpu_kernels import convolve_repeated
 from pipeline.nets.denoiser import Denoiser, GradientEstimator, UnetConfig
 from pipeline.nets.semantic import LatentEncoder
 
@@ -144,7 +145,7 @@ def test_a_convolution_of_repeated_voxels_needs_no_repetition(stride):
     conv = Conv3d(5, 6, 3, padding=1)
     x = torch.randn(2, 5, 7, 8, 9, requires_grad=True)
     ways = []
-    for out in (conv.on_repeated(x, stride), conv(Resample("up", stride)(x))):
+    for out in (convolve_repeated(conv, x, stride), conv(Resample("up", stride)(x))):
         gradients = torch.autograd.grad(out.square().sum(), [x, conv.weight, conv.bias])
         ways.append([out, *gradients])
     for ours, plain in zip(*ways, strict=True):
@@ -160,7 +161,7 @@ def test_bf16_gradients_of_repeated_voxels_agree_with_fp32(grid):
     for enabled in (False, True):
         conv.zero_grad()
         with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
-            out = conv.on_repeated(x, (2, 2, 2))
+            out = convolve_repeated(conv, x, (2, 2, 2))
         out.float().square().mean().backward()
         gradients.append(conv.weight.grad.clone())
     assert float((gradients[0] - gradients[1]).norm() / gradients[0].norm()) < 0.02

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from pipeline.nets.denoiser import Denoiser, GradientEstimator, UnetConfig
-from pipeline.nets.principal_modes import Modes
+from pipeline.nets.principal_modes import PrincipalModes
 from pipeline.nets.semantic import LatentEncoder
 
 SHAPE = (2, 5, 6, 7)
@@ -17,7 +17,7 @@ def deviations() -> torch.Tensor:
 
 
 def test_all_modes_bring_every_training_latent_back():
-    modes = Modes(count=12, shape=SHAPE)
+    modes = PrincipalModes(count=12, shape=SHAPE)
     modes.fit(deviations(), torch.arange(SCANS))
     amounts = modes.project(deviations())
     assert amounts[:, SCANS - 1 :].abs().max() < 1e-5
@@ -26,7 +26,7 @@ def test_all_modes_bring_every_training_latent_back():
 
 
 def test_the_first_modes_are_the_largest():
-    modes = Modes(count=3, shape=SHAPE)
+    modes = PrincipalModes(count=3, shape=SHAPE)
     modes.fit(deviations(), torch.arange(SCANS))
     sizes = modes.project(deviations()).square().mean(0)
     assert sizes[0] > sizes[1] > sizes[2]
@@ -39,7 +39,7 @@ def test_the_encoder_sees_a_mode_and_the_estimator_shows_where_it_is():
     )
     assert encoder.modes is not None
     encoder.modes.fit(deviations(), torch.arange(SCANS))
-    encoder.fit_output([deviations()])
+    encoder.estimate_output_statistics([deviations()])
     moved = deviations()[:1] + 3 * encoder.modes.size * encoder.modes.modes[:1]
     assert (encoder(moved) - encoder(deviations()[:1])).norm() > 0.5
 
@@ -85,13 +85,13 @@ def test_training_sees_amounts_as_doubtful_as_those_of_unseen_scans():
         return quiet + torch.einsum("nk,kcxyz->ncxyz", amounts, loud)
 
     known, unseen = scans(40), scans(4000)
-    modes = Modes(count=8, shape=SHAPE)
+    modes = PrincipalModes(count=8, shape=SHAPE)
     modes.fit(known - known.mean(0), torch.arange(40) // 8)
     assert (modes.reliability[:2] > 0.8).all()
     assert (modes.reliability[2:] < 0.35).all()
     centred = (known - known.mean(0)).repeat(500, 1, 1, 1, 1)
-    doubt = torch.randn(len(centred), 8, generator=generator)
-    seen = modes.project(centred, doubt)
+    mode_noise = torch.randn(len(centred), 8, generator=generator)
+    seen = modes.project(centred, mode_noise)
     new = modes.project(unseen - known.mean(0))
     torch.testing.assert_close(seen.std(0)[2:], new.std(0)[2:], rtol=0.2, atol=0)
     # The best guess of the true amount is the one seen.
@@ -101,7 +101,7 @@ def test_training_sees_amounts_as_doubtful_as_those_of_unseen_scans():
 
 @pytest.mark.parametrize("scans", [2, 3, 5])
 def test_modes_of_very_few_scans_are_not_trusted(scans):
-    modes = Modes(count=4, shape=SHAPE)
+    modes = PrincipalModes(count=4, shape=SHAPE)
     modes.fit(deviations()[:scans] - deviations()[:scans].mean(0), torch.arange(scans))
     assert torch.isfinite(modes.project(deviations(), torch.ones(SCANS, 4))).all()
     assert (modes.reliability < 0.5).all()

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pipeline.imaging.template import grid_affine
+from pipeline.imaging.atlas.mni152 import grid_affine
 from pipeline.imaging.ventricles import (
     ventricle_ml,
 )

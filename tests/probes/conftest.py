@@ -2,7 +2,8 @@
 
 import pytest
 
-from pipeline.probes.protocols import ProbeResults, fit_probes
+from pipeline.probes.protocols import fit_probes
+from pipeline.probes.results import ProbeResults
 from tests.support.made_once import MadeOnce
 from tests.support.probe_cohort import PARAMS, cohort
 

@@ -28,8 +28,8 @@ def test_a_probe_of_a_study_applied_again_gives_its_own_figures_and_judges_no_fi
         again = applied.results.metrics[target]["y_sem"]
         before = results.metrics[target]["y_sem"]
         for metric in ("roc_auc", "brier") if target == "diagnosis" else ("mae", "r2"):
-            assert again[metric]["value"] == pytest.approx(before[metric]["value"], abs=1e-6)
-            assert again[metric]["low"] == pytest.approx(before[metric]["low"], abs=1e-6)
+            assert again[metric].value == pytest.approx(before[metric].value, abs=1e-6)
+            assert again[metric].low == pytest.approx(before[metric].low, abs=1e-6)
     assert set(applied.results.predictions["subject_id"]) == set(
         table["subject_id"][table["split"] == "test"]
     )

@@ -6,7 +6,7 @@ import torch
 
 from pipeline.probes.linear import C_GRID, fit_linear
 from pipeline.probes.protocols import fit_probes
-from pipeline.probes.supervised_encoder import supervised_head
+from pipeline.probes.supervised_encoder import SupervisedHead
 from tests.support.probe_cohort import PARAMS, QUICK, assert_same_fit, cohort
 
 
@@ -64,7 +64,7 @@ def test_no_head_sees_the_test_subjects() -> None:
     params = QUICK.model_copy(update={"heads": ("knn", "mlp"), "supervised_steps": 3})
     config = {"in_channels": 1, "grid": (4, 4, 4), "channels": (4, 8), "dim": 6, "num_heads": 2}
     z_0 = np.random.default_rng(0).normal(size=(36, 64)).astype(np.float32)
-    heads = {"supervised": supervised_head(config, torch.device("cpu"))}
+    heads = {"supervised": SupervisedHead(config, torch.device("cpu"))}
     sets = {"y_sem": features["y_sem"], "supervised": z_0}
     results = fit_probes(sets, table, params, heads=heads)
     test = (table.split == "test").to_numpy()

@@ -76,7 +76,7 @@ def test_one_class_in_test_leaves_what_is_defined() -> None:
     results = fit_probes(features, table, QUICK)
     assert "only AD in test" in results.skipped["diagnosis/roc_auc"]
     assert list(results.metrics["diagnosis"]["y_sem"]) == ["sensitivity"]
-    assert 0 <= results.metrics["diagnosis"]["y_sem"]["sensitivity"]["value"] <= 1
+    assert 0 <= results.metrics["diagnosis"]["y_sem"]["sensitivity"].value <= 1
 
 
 @pytest.mark.slow

@@ -16,6 +16,7 @@ from pipeline.report.sections.probes import doubt_of
 from schemas.manifest import VOLUMES
 from schemas.metrics import FEWEST_SUBJECTS
 from schemas.params import Params
+from schemas.results import ProbeMetrics
 from tests.support.report_study import PARAMS, SECTIONS, Page, render, write_study
 
 
@@ -55,11 +56,13 @@ def test_a_direction_is_worth_no_more_than_its_probe(kind, metric, estimate, p, 
     figure = dict(zip(("value", "low", "high", "subjects"), estimate, strict=True))
     fewer = figure | {"low": 0.9, "subjects": 3}
     tested = {"permutation": {"p": p, "permutations": 100}}
-    probe = {
-        "targets": {"label": {"kind": kind, "cv": tested}},
-        "test": {"label": {"y_sem": {metric: fewer, "mae": fewer}}},
-        "cv": {"label": {"y_sem": {metric: figure, "mae": figure}}},
-    }
+    probe = ProbeMetrics.model_validate(
+        {
+            "targets": {"label": {"kind": kind, "cv": tested}},
+            "test": {"label": {"y_sem": {metric: fewer, "mae": fewer}}},
+            "cv": {"label": {"y_sem": {metric: figure, "mae": figure}}},
+        }
+    )
     direction = "label:AD" if kind == "classification" else "label"
     assert (doubt_of(direction, probe) is not None) == doubted
     assert doubt_of("other", probe) is None
@@ -111,4 +114,4 @@ def test_few_test_subjects_are_headed_by_cross_validation(tmp_path: Path) -> Non
     cards = headline_section(context)
     age = next(card for card in cards if card["label"].startswith("Age"))
     assert age["note"].endswith("cross-validated")
-    assert age["estimate"]["subjects"] == 9, "val and test; test alone has 6"
+    assert age["estimate"].subjects == 9, "val and test; test alone has 6"

@@ -1,61 +1,55 @@
-"""docs/architecture.md against the code: the rooms that it names, and who imports whom."""
+"""docs/architecture.md against the contract of rooms in pyproject.toml, and against the folders."""
 
-import ast
 import re
-from pathlib import Path
+import tomllib
 
 from tests.support.paths import ROOT
 
 TEXT = (ROOT / "docs" / "architecture.md").read_text()
-PACKAGES = ("pipeline", "stages", "schemas")
+PICTURE = TEXT.split("## The house")[1].split("```")[1]
+MAX_FILES = 20
+MAX_SHARE = 0.13
+MAX_EVALUATION_LINES = 1600
 
 
-def room_of(module: str) -> str | None:
-    """`pipeline.imaging.bias` is in the room `imaging`; `pipeline.runtime` is a room."""
-    top, *rest = module.split(".")
-    if top not in PACKAGES:
-        return None
-    return rest[0] if top == "pipeline" and rest else top
+def floors_of_the_contract() -> list[set[str]]:
+    tool = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]
+    contracts = tool["importlinter"]["contracts"]
+    (rooms,) = [c for c in contracts if c.get("containers") == ["pipeline"]]
+    assert rooms["exhaustive"]
+    return [set(re.findall(r"\w+", floor)) for floor in rooms["layers"]]
 
 
-def imports_of(path: Path) -> set[str]:
-    """Rooms that a file imports, also inside functions; `from pipeline import x` names x."""
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            found.add(node.module)
-    return {room for module in found if (room := room_of(module))}
+def folders() -> set[str]:
+    return {f.parent.name for f in (ROOT / "pipeline").glob("*/__init__.py")}
 
 
-def real_graph() -> dict[str, set[str]]:
-    graph: dict[str, set[str]] = {}
-    for package in PACKAGES:
-        for path in (ROOT / package).rglob("*.py"):
-            module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
-            room = room_of(module.removesuffix(".__init__"))
-            assert room is not None
-            graph.setdefault(room, set()).update(imports_of(path) - {room})
-    graph.pop("pipeline")  # __init__.py alone: the version
-    return {room: arrows - {"pipeline"} for room, arrows in graph.items()}
+def lines_of(room: str) -> int:
+    files = (ROOT / "pipeline" / room).rglob("*.py")
+    return sum(len(file.read_text().splitlines()) for file in files)
 
 
-def written_graph() -> dict[str, set[str]]:
-    """The table `| room | imports | holds |`."""
-    rows = re.findall(r"^\| `([\w/.]+)` \| (.*?) \|", TEXT, re.MULTILINE)
-    return {
-        name.removeprefix("pipeline/").removesuffix(".py"): set(re.findall(r"`(\w+)`", arrows))
-        for name, arrows in rows
-    }
+def test_the_picture_shows_the_floors_of_the_contract():
+    """A line of the picture is a floor; where rooms are described, the first word is the room."""
+    floors = floors_of_the_contract()
+    names = set().union(*floors)
+    shown = []
+    for line in PICTURE.splitlines():
+        columns = re.split(r"\s{2,}", line.strip())
+        if rooms := {word for word in columns if word in names}:
+            shown.append(rooms)
+    assert shown == floors
 
 
-def test_rooms_and_arrows_are_those_of_the_code():
-    real, written = real_graph(), written_graph()
-    assert set(written) == set(real), "rooms in docs/architecture.md"
-    wrong = [room for room in real if real[room] != written[room]]
-    assert not wrong, "as it is:\n" + "\n".join(table_row(room, real[room]) for room in wrong)
+def test_every_room_has_its_floor_and_its_paragraph():
+    described = set(re.findall(r"^\*\*`(\w+)`\*\*", TEXT, re.MULTILINE))
+    floors = set().union(*floors_of_the_contract())
+    assert described == floors == folders()
 
 
-def table_row(room: str, arrows: set[str]) -> str:
-    return f"| `{room}` | {', '.join(f'`{a}`' for a in sorted(arrows)) or '–'} |"
+def test_no_room_is_crowded():
+    for folder in {f.parent for f in (ROOT / "pipeline").rglob("*.py")}:
+        assert len(list(folder.glob("*.py"))) <= MAX_FILES, folder
+    total = sum(map(lines_of, folders()))
+    assert max(lines_of(room) / total for room in folders()) <= MAX_SHARE
+    assert lines_of("evaluation") <= MAX_EVALUATION_LINES

@@ -15,7 +15,7 @@ from schemas.errors import ParamsError
 from schemas.params import Params
 from stages.cli import STAGES, TOOLS, app, main
 from stages.messages import from_here
-from stages.params_file import load_params
+from stages.params_file import load_params, write_params
 from tests.support.imaging_fixtures import save
 from tests.support.paths import ROOT
 
@@ -79,9 +79,29 @@ def test_params_yaml_is_the_demo_preset_with_every_key():
     assert written == Params().model_dump(mode="json")
 
 
+def test_params_yaml_is_what_init_writes_to_the_byte(tmp_path):
+    write_params(Params(), tmp_path / "params.yaml")
+    assert (tmp_path / "params.yaml").read_text() == (ROOT / "params.yaml").read_text()
+
+
+def test_written_parameters_are_read_back_whatever_they_hold(tmp_path):
+    given = [
+        "cohort.columns={age: AGE, 'a: b': \"it's #1\"}",
+        "cohort.bids_filter={run: [1, 2], ceagent: null}",
+        "cohort.prefer=['yes', '1e-3', 'é']",
+        "train_ae.kl_weight=1.0e-7",
+    ]
+    params = load_params(None, given)
+    write_params(params, tmp_path / "params.yaml")
+    assert load_params(tmp_path / "params.yaml", []) == params
+
+
 @pytest.mark.parametrize("preset", sorted((ROOT / "params").glob("*.yaml")), ids=lambda p: p.stem)
-def test_presets_are_valid(preset):
-    assert load_params(preset, []) != Params()
+def test_presets_are_valid_and_read_back_as_init_writes_them(preset, tmp_path):
+    params = load_params(preset, [])
+    assert params != Params()
+    write_params(params, tmp_path / "params.yaml")
+    assert load_params(tmp_path / "params.yaml", []) == params
 
 
 @pytest.mark.parametrize(

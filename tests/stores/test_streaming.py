@@ -15,7 +15,7 @@ from pipeline.stores.latents import Latents, open_latents
 from pipeline.stores.streaming import StreamedLatents
 from pipeline.training import batches, latent_diffusion
 from pipeline.training.batches import batch_rows
-from pipeline.training.subject_folds import subject_folds
+from pipeline.training.standardisation import subject_folds
 from schemas.diffusion import DenoiserParams, TrainLdmParams
 
 CPU = torch.device("cpu")
@@ -32,20 +32,22 @@ def test_batches_equal_those_in_memory(pair):
     for index in (torch.tensor([0]), torch.tensor([4, 1, 1, 0])):
         means = [x.take_mean(index) for x in pair]
         assert torch.equal(*means)
-        draws = [x.draw(index, generator=torch.Generator().manual_seed(3)) for x in pair]
+        draws = [
+            x.sample_posterior(index, generator=torch.Generator().manual_seed(3)) for x in pair
+        ]
         assert torch.equal(*draws)
         assert not torch.equal(means[0], draws[0])
     assert pair[0].chunks == pair[1].chunks == (2, 0, 1, 0, 1)
 
 
-@pytest.mark.parametrize("drawn", [False, True])
+@pytest.mark.parametrize("sampled", [False, True])
 @pytest.mark.parametrize("scale", ["voxel", "channel", "scalar", 0.5])
-def test_standardisation_is_that_of_latents_in_memory(pair, scale, drawn):
-    fits = [latent_diffusion.fit_standardisation(x, scale, drawn=drawn) for x in pair]
+def test_standardisation_is_that_of_latents_in_memory(pair, scale, sampled):
+    fits = [latent_diffusion.estimate_standardisation(x, scale, sampled=sampled) for x in pair]
     for one, other in zip(*fits, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-6, atol=0)
     mean, logvar = (x.double().numpy() for x in (pair[0].mean, pair[0].logvar))
-    noise = np.exp(logvar) * drawn
+    noise = np.exp(logvar) * sampled
     shift, factor, _ = (x.numpy() for x in fits[0])
     if scale == "voxel":
         np.testing.assert_allclose(shift, mean.mean(axis=0), rtol=1e-5, atol=1e-6)
@@ -63,7 +65,7 @@ def test_every_voxel_of_many_scans_has_unit_variance():
     size = torch.logspace(-1, 1, 125, dtype=torch.float64).reshape(1, 1, 5, 5, 5)
     mean = 3 + size * torch.randn(4000, 1, 5, 5, 5, generator=generator, dtype=torch.float64)
     many = Latents([str(i) for i in range(4000)], mean, torch.zeros_like(mean), (0,) * 4000)
-    shift, factor, margin = latent_diffusion.fit_standardisation(many, "voxel", drawn=False)
+    shift, factor, margin = latent_diffusion.estimate_standardisation(many, "voxel", sampled=False)
     assert abs(margin - 1).max() < 0.01
     z_0 = (mean - shift) * factor
     assert z_0.mean(0).abs().max() < 1e-3
@@ -72,15 +74,15 @@ def test_every_voxel_of_many_scans_has_unit_variance():
     for split, rows in {"train": slice(0, 12), "unseen": slice(12, 1000)}.items():
         ids = [f"sub-{i:04d}" for i in range(rows.stop - rows.start)]
         twelve[split] = Latents(ids, mean[rows], torch.zeros_like(mean[rows]), (0,) * len(ids))
-    shift, factor, margin = latent_diffusion.fit_standardisation(
-        twelve["train"], "voxel", drawn=False
+    shift, factor, margin = latent_diffusion.estimate_standardisation(
+        twelve["train"], "voxel", sampled=False
     )
     spread = {k: ((v.mean - shift) * factor).std() for k, v in twelve.items()}
     assert spread["train"] < 0.93
     assert spread["train"] * float(margin) == pytest.approx(1, abs=0.05)
     assert 0.95 < spread["unseen"] < 1.05
     few = Latents(["a", "b"], mean[:2], torch.zeros_like(mean[:2]), (0, 0))
-    _, factor, _ = latent_diffusion.fit_standardisation(few, "voxel", drawn=False)
+    _, factor, _ = latent_diffusion.estimate_standardisation(few, "voxel", sampled=False)
     assert (factor * size).log().abs().max() < 3
 
 
@@ -96,8 +98,8 @@ def test_subjects_are_whole_in_their_fold_and_count_alike():
     often = mean[[int(scan.split("_")[0][4:]) for scan in ids]]
     visits = replace(once, scan_ids=ids, mean=often, logvar=torch.zeros_like(often))
     for one, other in zip(
-        latent_diffusion.fit_standardisation(once, "voxel", drawn=False),
-        latent_diffusion.fit_standardisation(visits, "voxel", drawn=False),
+        latent_diffusion.estimate_standardisation(once, "voxel", sampled=False),
+        latent_diffusion.estimate_standardisation(visits, "voxel", sampled=False),
         strict=True,
     ):
         torch.testing.assert_close(one, other)
@@ -107,10 +109,10 @@ def test_background_does_not_hide_how_far_out_unseen_scans_lie():
     generator = torch.Generator().manual_seed(0)
     mean = torch.randn(12, 1, 6, 6, 6, generator=generator, dtype=torch.float64)
     brain = Latents([f"sub-{i}" for i in range(12)], mean, torch.zeros_like(mean), (0,) * 12)
-    of_brain = latent_diffusion.fit_standardisation(brain, "voxel", drawn=False)
+    of_brain = latent_diffusion.estimate_standardisation(brain, "voxel", sampled=False)
     padded = nn.functional.pad(mean, (6, 6, 6, 6, 6, 6), value=0.5)
     whole = replace(brain, mean=padded, logvar=torch.zeros_like(padded))
-    statistics = latent_diffusion.fit_standardisation(whole, "voxel", drawn=False)
+    statistics = latent_diffusion.estimate_standardisation(whole, "voxel", sampled=False)
     assert all(torch.isfinite(x).all() for x in statistics)
     torch.testing.assert_close(statistics.margin, of_brain.margin, rtol=0.05, atol=0)
     inner = statistics.scale[:, 7:-7, 7:-7, 7:-7]

@@ -9,7 +9,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from pipeline.imaging.template import grid_affine, load_template
+from pipeline.imaging.atlas.mni152 import grid_affine, load_template
 from schemas.grid import GridParams
 from tests.support.paths import ROOT
 

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pipeline.probes.protocols import ProbeResults
+from pipeline.probes.results import ProbeResults
 from schemas.evaluation import ProbeParams
 
 PARAMS = ProbeParams(

@@ -112,7 +112,7 @@ def write_study(
     )
     folder = root / "probe"
     folder.mkdir()
-    (folder / "metrics.json").write_text(json.dumps(results.document()))
+    (folder / "metrics.json").write_text(json.dumps(results.document().model_dump()))
     results.predictions.to_parquet(folder / "predictions.parquet", index=False)
 
 

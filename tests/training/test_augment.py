@@ -8,7 +8,7 @@ import torch
 
 from pipeline.training import augment as changes
 from pipeline.training.augment import augment
-from pipeline.training.resident_volumes import HeldVolumes
+from pipeline.training.training_volumes import ResidentVolumes
 
 SHAPE = (24, 32, 20)
 
@@ -57,7 +57,7 @@ def test_blur_keeps_what_there_is(blobs):
 
 
 def test_volumes_are_read_once_while_memory_lasts(volumes, monkeypatch):
-    held = HeldVolumes(volumes, torch.device("cpu"))
+    held = ResidentVolumes(volumes, torch.device("cpu"))
     first = held.take([0, 3])
     np.testing.assert_array_equal(first, volumes.read_unit_interval(slice(0, 4))[[0, 3]])
     read = []
@@ -67,7 +67,7 @@ def test_volumes_are_read_once_while_memory_lasts(volumes, monkeypatch):
 
 
 def test_what_does_not_fit_is_read_again(volumes, monkeypatch):
-    monkeypatch.setattr("pipeline.training.resident_volumes.available_memory", lambda: 0)
-    held = HeldVolumes(volumes, torch.device("cpu"))
+    monkeypatch.setattr("pipeline.training.training_volumes.available_memory", lambda: 0)
+    held = ResidentVolumes(volumes, torch.device("cpu"))
     torch.testing.assert_close(held.take([2]), held.take([2]), rtol=0, atol=0)
-    assert not held._held
+    assert not held._resident

@@ -12,9 +12,9 @@ from pipeline.models.pretrained import load_lpips
 from pipeline.nets.autoencoder import Autoencoder
 from pipeline.nets.lpips import Lpips
 from pipeline.training.autoencoder import AutoencoderModule, train_autoencoder
-from pipeline.training.autoencoder_losses import Adversary, perceptual_distance
+from pipeline.training.autoencoder_losses import Adversary, PerceptualLoss
 from pipeline.training.batches import step_generator
-from pipeline.training.resize_latent_channels import narrowed
+from pipeline.training.resize_latent_channels import remove_latent_channels
 from schemas.autoencoder import AdversarialParams, TrainAeParams
 from schemas.errors import ContractError
 from tests.support.tiny_models import TINY_AE
@@ -115,7 +115,7 @@ def test_one_optimiser_steps_as_two_in_turn():
     )
     for _ in range(3):
         both.zero_grad()
-        (0.5 * ours.fooled(made) + ours.mistaken(made, real)).backward()
+        (0.5 * ours.generator_loss(made) + ours.discriminator_loss(made, real)).backward()
         both.step()
 
     other, theirs = players()
@@ -142,11 +142,11 @@ def test_no_term_leaks_into_the_other_player():
     torch.manual_seed(0)
     adversary = Adversary(AdversarialParams(weight=1.0, channels=4, layers=1))
     made = torch.rand(1, 1, 8, 8, 8, requires_grad=True)
-    adversary.fooled(made).backward()
+    adversary.generator_loss(made).backward()
     assert made.grad is not None
     assert all(p.grad is None for p in adversary.parameters())
     made.grad = None
-    adversary.mistaken(made, torch.rand(1, 1, 8, 8, 8)).backward()
+    adversary.discriminator_loss(made, torch.rand(1, 1, 8, 8, 8)).backward()
     assert made.grad is None
     assert all(p.grad is not None for p in adversary.parameters())
 
@@ -187,7 +187,7 @@ def test_lpips_is_zero_for_equals_grows_with_the_difference_and_is_loaded_strict
 
     def distance(other):
         generator = step_generator(0, seed=0, device=CPU)
-        return float(perceptual_distance(lpips, other, x, share=0.3, generator=generator))
+        return float(PerceptualLoss(lpips, 0.3)(other, x, generator))
 
     assert distance(x) == 0
     assert 0 < distance(x + 0.02 * noise) < distance(x + 0.2 * noise)
@@ -230,7 +230,7 @@ def test_channels_that_carry_nothing_can_be_left_out(volumes, autoencoder_path):
     start.net.net.post_quant_conv.conv.bias.zero_()  # else the border of the grid differs
     x = torch.from_numpy(volumes.read("volume", 0))[None, None].float() / 255
     fewer = Autoencoder(**architecture(start.config) | {"latent_channels": 2})
-    fewer.load_state_dict(narrowed(start.net.state_dict(), 2))
+    fewer.load_state_dict(remove_latent_channels(start.net.state_dict(), 2))
     mean, kept = start.net.encode(x)[0], fewer.encode(x)[0]
     torch.testing.assert_close(kept, mean[:, [0, 2]], atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(fewer.decode(kept), start.net.decode(mean), atol=1e-4, rtol=1e-4)

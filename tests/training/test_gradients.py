@@ -32,7 +32,7 @@ def gradients(monkeypatch, train_stage, parts):
         modules.append(module)
         raise CapturedError
 
-    monkeypatch.setattr(stages, "fit", capture)
+    monkeypatch.setattr(stages, "run_training", capture)
     with pytest.raises(CapturedError):
         train_stage(accumulate=parts)
     (module,) = modules

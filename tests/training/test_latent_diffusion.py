@@ -40,7 +40,7 @@ def test_one_batch_of_latents_is_overfitted(latents_path):
     torch.manual_seed(0)
     store = open_latents(latents_path)
     loaded = store.load(["sub-000", "sub-001"])
-    shift, scale, _ = stages.fit_standardisation(loaded, "channel", drawn=False)
+    shift, scale, _ = stages.estimate_standardisation(loaded, "channel", sampled=False)
     z_0 = (loaded.mean.float() - shift) * scale
     config = stages.unet_config(LDM.denoiser, in_channels=3)
     diffusion = stages.build_diffusion(

@@ -9,6 +9,7 @@ from pipeline.models.ldae import build_diffusion, unet_config
 from pipeline.stores import latents
 from pipeline.stores.latents import Latents, open_latents
 from pipeline.training.batches import batch_rows
+from pipeline.training.latent_batches import LatentData
 from pipeline.training.latent_modules import DenoiserModule
 from schemas.errors import ContractError
 from tests.support.tiny_training import ldm
@@ -26,7 +27,7 @@ def test_fewer_scans_than_a_batch_lower_it_to_what_can_be_cut(latents_path, spli
     }
     diffusion = build_diffusion(config)
     params = ldm(batch_size=50, accumulate=5)
-    module = DenoiserModule(diffusion.denoiser, params, diffusion, loaded, "sample")
+    module = DenoiserModule(diffusion.denoiser, params, LatentData(diffusion, loaded, "sample"))
     assert module.batch_size == 10
     assert "only 12 training scans" in caplog.text
 
@@ -38,9 +39,9 @@ def test_the_stored_draw_of_a_scan_never_changes(latents_path, split):
     unet = unet_config(ldm().denoiser, in_channels=3)
     config = {"unet": unet, "diffusion": {}, "prediction": "epsilon"}
     diffusion = build_diffusion(config | {"statistics": [3, 1, 1, 1]})
-    module = DenoiserModule(diffusion.denoiser, ldm(), diffusion, loaded, "stored_draw")
-    both = module.clean("train", torch.tensor([3, 5]))
-    torch.testing.assert_close(module.clean("train", torch.tensor([5, 3])), both.flip(0))
+    module = DenoiserModule(diffusion.denoiser, ldm(), LatentData(diffusion, loaded, "stored_draw"))
+    both = module.data.fixed_z_0("train", torch.tensor([3, 5]))
+    torch.testing.assert_close(module.data.fixed_z_0("train", torch.tensor([5, 3])), both.flip(0))
     mean = loaded["train"].take_mean(torch.tensor([3, 5]))
     spread = (0.5 * loaded["train"].logvar[[3, 5]].float()).exp()
     assert float(((both - mean) / spread).std()) == pytest.approx(1, abs=0.1)
@@ -69,12 +70,12 @@ def test_batches_cover_every_scan_once_an_epoch():
 
 def test_standardised_training_latents_have_unit_variance(latents_path, split):
     train = open_latents(latents_path).load(split["train"])
-    shift, scale, _ = stages.fit_standardisation(train, "channel", drawn=True)
-    draws = train.draw(torch.arange(12), generator=torch.Generator().manual_seed(0))
+    shift, scale, _ = stages.estimate_standardisation(train, "channel", sampled=True)
+    draws = train.sample_posterior(torch.arange(12), generator=torch.Generator().manual_seed(0))
     by_channel = ((draws - shift) * scale).transpose(0, 1).flatten(1)
     np.testing.assert_allclose(by_channel.mean(1), 0, atol=0.1)
     np.testing.assert_allclose(by_channel.std(1), 1, atol=0.1)
-    shift, scale, _ = stages.fit_standardisation(train, 0.873, drawn=True)
+    shift, scale, _ = stages.estimate_standardisation(train, 0.873, sampled=True)
     assert shift.flatten().tolist() == [0.0] * 3
     assert scale.flatten().tolist() == pytest.approx([0.873] * 3)
 
@@ -85,6 +86,6 @@ def test_posterior_draws_have_the_posterior_moments():
         torch.full((1, 1, 20, 20, 20), 2.0).half(),
         torch.full((1, 1, 20, 20, 20), -2.0).half(),
     )
-    draw = latents.draw(torch.tensor([0]), generator=torch.Generator().manual_seed(0))
+    draw = latents.sample_posterior(torch.tensor([0]), generator=torch.Generator().manual_seed(0))
     assert float(draw.mean()) == pytest.approx(2, abs=0.02)
     assert float(draw.std()) == pytest.approx(np.exp(-1), abs=0.01)

@@ -90,7 +90,7 @@ def test_no_training_writes_among_a_users_files(tmp_path, trained, volumes, late
 
 @pytest.mark.slow
 def test_a_finished_model_is_not_trained_again(monkeypatch, latents_path, split, trained):
-    monkeypatch.setattr(stages, "fit", lambda *_, **__: pytest.fail("trained again"))
+    monkeypatch.setattr(stages, "run_training", lambda *_, **__: pytest.fail("trained again"))
     metrics = stages.train_denoiser(
         open_latents(latents_path), split, LDM, trained / "ldm", device=CPU
     )

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-import pipeline.runtime.progress as compute_module
+import pipeline.runtime.devices as compute_module
 import pipeline.training.latent_diffusion as stages
 import pipeline.training.lightning_run as fit_module
 from pipeline.stores.latents import open_latents

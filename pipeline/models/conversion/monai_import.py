@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipeline.imaging.template import load_template, mni_grid
+from pipeline.imaging.atlas.mni152 import load_template, mni_grid
 from pipeline.metrics.reconstruction import reconstruction_metrics
 from pipeline.models.artefact import check_model_folder, load_strict, write_artefact
 from pipeline.models.conversion.architecture import architecture_of

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from pipeline.diffusion.samplers import Model, Sampler, invert, sample
-from pipeline.imaging.template import load_template
+from pipeline.imaging.atlas.mni152 import load_template
 from pipeline.metrics.gaussianity import latent_health, near_gaussian
 from pipeline.metrics.reconstruction import reconstruction_metrics
 from pipeline.models.direction import FILE as DIRECTIONS

@@ -1,4 +1,4 @@
-"""What the report says of manipulation, middle visits and generation, for the template."""
+"""Report sections: manipulation, middle visits, generation."""
 
 from collections.abc import Iterator, Mapping
 from functools import partial
@@ -55,31 +55,37 @@ def affine_of(context: ReportContext) -> NDArray[np.float64] | None:
 
 def part_of(context: ReportContext, name: str) -> Mapping[str, Any] | None:
     """Return the figures of one part, or None where it was not run."""
-    found: Mapping[str, Any] | None = (context.evaluate or {}).get(name)
-    return found
+    if context.evaluate is None:
+        return None
+    parts = {
+        "manipulation": context.evaluate.manipulation,
+        "interpolation": context.evaluate.interpolation,
+        "generation": context.evaluate.generation,
+    }
+    return parts[name]
 
 
 def manipulation_section(context: ReportContext, figures: FigureFolder) -> dict[str, Any] | None:
     """Return dose-response figures, plot and strips."""
-    found = part_of(context, "manipulation")
-    if found is None or "skipped" in found:
-        return None if found is None else {"skipped": found["skipped"]}
+    part = part_of(context, "manipulation")
+    if part is None or "skipped" in part:
+        return None if part is None else {"skipped": part["skipped"]}
     responses = context.per_scan["manipulation"]
     strips = []
     pictures = context.pictures.get("manipulation", {})
     methods = [name for name in MANIPULATION_NAMES if name in pictures]
     for i in range(min(len(pictures.get("scan_id", ())), context.params.report.max_examples)):
-        made = {name: pictures[name][i] for name in methods}
+        volumes = {name: pictures[name][i] for name in methods}
         draw = partial(
-            manipulation_strip, made, MANIPULATION_NAMES, found["scales"], affine_of(context)
+            manipulation_strip, volumes, MANIPULATION_NAMES, part["scales"], affine_of(context)
         )
         picture = figures.brains(f"manipulation_{i + 1}", draw)
         strips.append({"scan_id": str(pictures["scan_id"][i]), "picture": picture})
     return {
-        "direction": found["direction"],
-        "doubt": doubt_of(found["direction"], context.probe),
-        "subjects": found["subjects"],
-        "rows": [(MANIPULATION_NAMES.get(m, m), f) for m, f in found["methods"].items()],
+        "direction": part["direction"],
+        "doubt": doubt_of(part["direction"], context.probe),
+        "subjects": part["subjects"],
+        "rows": [(MANIPULATION_NAMES.get(m, m), f) for m, f in part["methods"].items()],
         "picture": figures.plot(
             "dose_response",
             lambda palette: dose_plot(responses, DOSE_PANELS, MANIPULATION_NAMES, palette),
@@ -90,11 +96,11 @@ def manipulation_section(context: ReportContext, figures: FigureFolder) -> dict[
 
 def interpolation_section(context: ReportContext, figures: FigureFolder) -> dict[str, Any] | None:
     """Return figures of the filled-in visits, who wins where, plot and strips."""
-    found = part_of(context, "interpolation")
-    if found is None or "skipped" in found:
-        return None if found is None else {"skipped": found["skipped"]}
+    part = part_of(context, "interpolation")
+    if part is None or "skipped" in part:
+        return None if part is None else {"skipped": part["skipped"]}
     titles = {measure: heading for measure, (heading, _, _) in VISIT_MEASURES.items()}
-    groups = {name: by["scan"] for name, by in found["by_gap"].items()}
+    groups = {name: by["scan"] for name, by in part["by_gap"].items()}
     pictures = context.pictures.get("interpolation", {})
     order = ("before", "scan", "ldae", "ldae_detail", "latent_blend", "blend", "nearest", "after")
     strips = []
@@ -109,20 +115,20 @@ def interpolation_section(context: ReportContext, figures: FigureFolder) -> dict
             }
         )
     return {
-        "visits": found["visits"],
+        "visits": part["visits"],
         "columns": VISIT_MEASURES,
         "tables": [
             {
                 "name": TARGET_NAMES[target],
                 "rows": [(VISIT_NAMES.get(m, m), figures_of) for m, figures_of in methods.items()],
             }
-            for target, methods in found["all"].items()
+            for target, methods in part["all"].items()
         ],
         "gaps": [
-            (name, found["visits_by_gap"][name], [(VISIT_NAMES[m], f) for m, f in methods.items()])
+            (name, part["visits_by_gap"][name], [(VISIT_NAMES[m], f) for m, f in methods.items()])
             for name, methods in groups.items()
         ],
-        "verdicts": list(verdicts(found)),
+        "verdicts": list(verdicts(part)),
         "picture": figures.plot(
             "middle_visits",
             lambda palette: middle_visit_plot(groups, titles, VISIT_NAMES, palette),
@@ -131,10 +137,10 @@ def interpolation_section(context: ReportContext, figures: FigureFolder) -> dict
     }
 
 
-def verdicts(found: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+def verdicts(visits: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Yield who is nearer to the real middle visit, by paired differences and their intervals."""
     for ours in ("ldae", "ldae_detail"):
-        for rival, measures in found.get(f"{ours}_minus", {}).get("scan", {}).items():
+        for rival, measures in visits.get(f"{ours}_minus", {}).get("scan", {}).items():
             cells = []
             for measure, (_, _, more_is_better) in VISIT_MEASURES.items():
                 estimate = measures[measure]
@@ -145,15 +151,15 @@ def verdicts(found: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 def generation_section(context: ReportContext, figures: FigureFolder) -> dict[str, Any] | None:
     """Return figures of generated brains beside held-out ones, and a strip."""
-    found = part_of(context, "generation")
-    if found is None or "skipped" in found:
-        return None if found is None else {"skipped": found["skipped"]}
+    part = part_of(context, "generation")
+    if part is None or "skipped" in part:
+        return None if part is None else {"skipped": part["skipped"]}
     pictures = context.pictures.get("generation", {})
     sets = {name: pictures[name] for name in GENERATION_NAMES if name in pictures}
     draw = partial(generation_strip, sets, GENERATION_NAMES, affine_of(context))
     return {
-        "medicalnet": found["medicalnet"],
-        "brains": found["brains"],
-        "rows": [(GENERATION_NAMES.get(name, name), f) for name, f in found["sets"].items()],
+        "medicalnet": part["medicalnet"],
+        "brains": part["brains"],
+        "rows": [(GENERATION_NAMES.get(name, name), f) for name, f in part["sets"].items()],
         "picture": figures.brains("generation", draw) if sets else None,
     }

@@ -1,4 +1,4 @@
-"""What the report says of the autoencoder alone, where `pipeline evaluate --what ae` was run."""
+"""Report section: the autoencoder alone, from `pipeline evaluate --what ae`."""
 
 from typing import Any
 

@@ -1,6 +1,6 @@
 """Report sections: headline, cohort, quality control."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import pandas as pd
@@ -13,8 +13,9 @@ from pipeline.figures.study_plots import (
 from pipeline.report.context import ReportContext
 from pipeline.report.figure_folder import FigureFolder
 from pipeline.report.sections.probes import FEW_SUBJECTS, PROBE_COLUMNS, doubt_of, target_name
-from pipeline.report.sections.wording import Metrics, number
+from pipeline.report.sections.wording import number
 from pipeline.runtime.progress import counted
+from schemas.results import PROTOCOLS, EvaluateMetrics, ProbeMetrics, Protocol, TargetResult
 
 
 def headline_section(context: ReportContext) -> list[dict[str, Any]]:
@@ -29,12 +30,13 @@ def headline_section(context: ReportContext) -> list[dict[str, Any]]:
             "note": f"{people} · {lost:,} quarantined",
         }
     ]
-    reconstruction: Mapping[str, Metrics] = (context.evaluate or {}).get("reconstruction", {})
+    evaluate, probe = context.evaluate or EvaluateMetrics(), context.probe or ProbeMetrics()
+    reconstruction = evaluate.reconstruction
     for method, label in (("ae", "Autoencoder SSIM"), ("ldae", "LDAE SSIM")):
         if "ssim_brain" in reconstruction.get(method, {}):
             estimate = reconstruction[method]["ssim_brain"]
             cards.append({"label": label, "estimate": estimate, "note": "inside the brain"})
-    manipulation = (context.evaluate or {}).get("manipulation", {})
+    manipulation = evaluate.manipulation or {}
     dose = manipulation.get("methods", {}).get("ldae", {})
     if "ventricle_ml" in dose:
         doubted = doubt_of(manipulation["direction"], context.probe) is not None
@@ -48,35 +50,32 @@ def headline_section(context: ReportContext) -> list[dict[str, Any]]:
                 f"{' · its probe is not shown to beat chance' if doubted else ''}",
             }
         )
-    probe = context.probe or {}
-    for target, about in probe.get("targets", {}).items():
+    for target, about in probe.targets.items():
         cards.extend(_probe_card(target, probe, about))
     return cards
 
 
-def _probe_card(
-    target: str, probe: Mapping[str, Any], about: Mapping[str, Any]
-) -> Iterator[dict[str, Any]]:
-    metric = "roc_auc" if about["kind"] == "classification" else "mae"
+def _probe_card(target: str, probe: ProbeMetrics, about: TargetResult) -> Iterator[dict[str, Any]]:
+    metric = "roc_auc" if about.kind == "classification" else "mae"
     judged = {
-        protocol: probe[protocol][target]
-        for protocol in ("test", "cv")
-        if metric in probe.get(protocol, {}).get(target, {}).get("y_sem", {})
+        protocol: probe.figures(protocol)[target]
+        for protocol in PROTOCOLS
+        if metric in probe.figures(protocol).get(target, {}).get("y_sem", {})
     }
     if not judged:
         return
-    subjects = {name: sets["y_sem"][metric]["subjects"] for name, sets in judged.items()}
+    subjects = {name: sets["y_sem"][metric].subjects for name, sets in judged.items()}
     few = subjects.get("test", 0) < FEW_SUBJECTS
-    protocol = max(subjects, key=lambda name: subjects[name]) if few else "test"
+    protocol: Protocol = max(subjects, key=lambda name: subjects[name]) if few else "test"
     metrics = judged[protocol]
     beside = {"chance": "median guess" if metric == "mae" else "chance", "oracle": "oracle"}
     notes = [
-        f"{name} {number(metrics[other][metric]['value'], PROBE_COLUMNS[metric][1])}"
+        f"{name} {number(metrics[other][metric].value, PROBE_COLUMNS[metric][1])}"
         for other, name in beside.items()
         if metric in metrics.get(other, {})
     ]
     label = (
-        f"{about['positive']} vs {about['negative']}, AUC"
+        f"{about.positive} vs {about.negative}, AUC"
         if metric == "roc_auc"
         else f"{target_name(target)}, MAE{' (years)' if target.endswith('_years') else ''}"
     )

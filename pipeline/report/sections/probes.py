@@ -1,6 +1,5 @@
-"""What the report says of the probes, for the template."""
+"""Report section: probes."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
@@ -16,6 +15,14 @@ from pipeline.report.context import ReportContext
 from pipeline.report.figure_folder import FigureFolder
 from pipeline.runtime.progress import counted
 from schemas.metrics import Estimate
+from schemas.results import (
+    PROTOCOLS,
+    FiguresOfSets,
+    ProbeMetrics,
+    Protocol,
+    ProtocolSizes,
+    TargetResult,
+)
 
 PROBE_COLUMNS = {
     "roc_auc": ("ROC-AUC", 3),
@@ -69,29 +76,29 @@ def target_name(target: str) -> str:
     return target.removesuffix("_years").replace("_", " ").capitalize()
 
 
-def doubt_of(direction: str, probe: Mapping[str, Any] | None) -> str | None:
+def doubt_of(direction: str, probe: ProbeMetrics | None) -> str | None:
     """Return why a direction may mean nothing: its probe is not shown to beat chance.
 
     Judged where there are most subjects, by interval and permutation test together.
     """
-    targets = {} if probe is None else probe["targets"]
+    targets = {} if probe is None else probe.targets
     target = direction if direction in targets else direction.rpartition(":")[0]
     if probe is None or target not in targets:
         return None
     about = targets[target]
-    metric = "roc_auc" if about["kind"] == "classification" else "mae"
+    metric = "roc_auc" if about.kind == "classification" else "mae"
     judged = {
-        protocol: probe[protocol][target]["y_sem"]
-        for protocol in ("test", "cv")
-        if metric in probe.get(protocol, {}).get(target, {}).get("y_sem", {})
+        protocol: probe.figures(protocol)[target]["y_sem"]
+        for protocol in PROTOCOLS
+        if metric in probe.figures(protocol).get(target, {}).get("y_sem", {})
     }
     if not judged:
         return None
-    protocol = max(judged, key=lambda name: int(judged[name][metric]["subjects"]))
+    protocol = max(judged, key=lambda name: judged[name][metric].subjects)
     doubt = chance_doubt(judged[protocol], about, protocol)
     if doubt is None:
         return None
-    figure = Estimate.model_validate(judged[protocol][metric])
+    figure = judged[protocol][metric]
     return (
         f"The probe of {target} is not shown to beat chance ({PROBE_COLUMNS[metric][0]}"
         f" {printed(figure)}, {counted(figure.subjects, 'subject')}: {doubt}), so this direction"
@@ -105,12 +112,10 @@ def probe_section(context: ReportContext, figures: FigureFolder) -> dict[str, An
     if probe is None:
         return None
     return {
-        "protocols": [
-            _protocol(name, probe, context.predictions, figures) for name in ("test", "cv")
-        ],
-        "known": {name for sets in probe.get("test", {}).values() for name in sets},
-        "skipped": list(probe.get("skipped", {}).values()),
-        "remarks": list(probe.get("remarks", {}).values()),
+        "protocols": [_protocol(name, probe, context.predictions, figures) for name in PROTOCOLS],
+        "known": {name for sets in probe.test.values() for name in sets},
+        "skipped": list(probe.skipped.values()),
+        "remarks": list(probe.remarks.values()),
     }
 
 
@@ -119,26 +124,24 @@ def printed(figure: Estimate) -> str:
     return "too few to print" if figure.interval_method == "few" else f"{figure.value:.2f}"
 
 
-def _verdict(
-    metrics: Mapping[str, Mapping[str, Any]], about: Mapping[str, Any], protocol: str
-) -> dict[str, Any]:
+def _verdict(metrics: FiguresOfSets, about: TargetResult, protocol: Protocol) -> dict[str, Any]:
     """Return why y_sem is not shown to beat chance, or which of its figures is."""
     doubt: str | None = "not read"
     if "y_sem" in metrics:
         doubt = chance_doubt(metrics["y_sem"], about, protocol)
-    primary = "roc_auc" if about["kind"] == "classification" else "mae"
+    primary = "roc_auc" if about.kind == "classification" else "mae"
     return {"doubt": doubt, "shown": [] if doubt else [primary]}
 
 
 def _protocol(
-    protocol: str,
-    probe: Mapping[str, Any],
+    protocol: Protocol,
+    probe: ProbeMetrics,
     predictions: pd.DataFrame | None,
     figures: FigureFolder,
 ) -> dict[str, Any]:
     targets = []
-    for target, metrics in probe.get(protocol, {}).items():
-        about = probe["targets"][target]
+    for target, metrics in probe.figures(protocol).items():
+        about = probe.targets[target]
         present = {metric for figures_of in metrics.values() for metric in figures_of}
         order = [name for name in FEATURE_ORDER if name in metrics]
         order += [name for name in metrics if name not in order]
@@ -146,7 +149,7 @@ def _protocol(
             {
                 "name": target_name(target),
                 "about": about,
-                "sizes": about.get(protocol, {}),
+                "sizes": about.sizes(protocol) or ProtocolSizes(),
                 "unit": "years" if target.endswith("_years") else "",
                 "columns": {
                     k: v for k, v in PROBE_COLUMNS.items() if k in present and k not in FURTHER
@@ -163,14 +166,14 @@ def _protocol(
         if len(rows):
             picture = figures.plot(
                 f"probes_{protocol}",
-                lambda palette: roc_and_scatter(rows, probe["targets"], palette),
+                lambda palette: roc_and_scatter(rows, probe.targets, palette),
             )
         enough = rows["subject_id"].nunique() >= CALIBRATION_SUBJECTS
-        if enough and any(t["about"]["kind"] == "classification" for t in targets):
+        if enough and any(t["about"].kind == "classification" for t in targets):
             calibration = figures.plot(
                 f"calibration_{protocol}",
                 lambda palette: calibration_plot(
-                    rows, probe["targets"], CALIBRATED, FEATURE_NAMES, palette
+                    rows, probe.targets, CALIBRATED, FEATURE_NAMES, palette
                 ),
             )
     return {
@@ -178,5 +181,5 @@ def _protocol(
         "targets": targets,
         "picture": picture,
         "calibration": calibration,
-        "repeats": max((t["sizes"].get("repeats", 1) for t in targets), default=1),
+        "repeats": max((t["sizes"].repeats or 1 for t in targets), default=1),
     }

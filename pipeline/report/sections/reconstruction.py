@@ -1,6 +1,5 @@
 """Report sections: reconstruction and inversion."""
 
-from collections.abc import Mapping
 from functools import partial
 from statistics import median
 from typing import Any
@@ -14,7 +13,7 @@ from pipeline.figures.style import data_uri
 from pipeline.metrics.gaussianity import near_gaussian
 from pipeline.report.context import ReportContext
 from pipeline.report.figure_folder import FigureFolder, Picture
-from pipeline.report.sections.wording import Metrics
+from schemas.results import EvaluateMetrics
 
 METHOD_NAMES = {
     "ae": "Autoencoder alone",
@@ -55,43 +54,44 @@ def method_name(method: str) -> str:
 
 def reconstruction_section(context: ReportContext, figures: FigureFolder) -> dict[str, Any] | None:
     """Return the table with intervals, strips with difference maps, and the slice viewer."""
-    summary: Mapping[str, Metrics] = (context.evaluate or {}).get("reconstruction", {})
-    if not summary:
+    evaluate = context.evaluate
+    if evaluate is None or not evaluate.reconstruction:
         return None
+    summary = evaluate.reconstruction
     columns = {
         metric: heading
         for metric, heading in RECONSTRUCTION_COLUMNS.items()
         if any(metric in metrics for metrics in summary.values())
     }
-    subjects = [e["subjects"] for metrics in summary.values() for e in metrics.values()]
+    subjects = [e.subjects for metrics in summary.values() for e in metrics.values()]
     return {
         "columns": columns,
         "rows": [(method_name(method), metrics) for method, metrics in summary.items()],
         "subjects": max(subjects, default=0),
         "differences": [
             (DIFFERENCE_NAMES.get(name, name.replace("_", " ")), estimates)
-            for name, estimates in (context.evaluate or {}).get("differences", {}).items()
+            for name, estimates in (evaluate.differences or {}).items()
         ],
         "steps": _steps_picture(context, figures),
-        "throughput": _throughput(context.evaluate or {}),
+        "throughput": _throughput(evaluate),
         **_examples(context, figures),
     }
 
 
-def _throughput(evaluate: Mapping[str, Any]) -> dict[str, Any] | None:
-    if "throughput" not in evaluate:
+def _throughput(evaluate: EvaluateMetrics) -> dict[str, Any] | None:
+    measured = evaluate.throughput
+    if measured is None:
         return None
-    measured = evaluate["throughput"]
-    seconds = {name: median(rounds) for name, rounds in measured["seconds"].items()}
+    seconds = {name: median(rounds) for name, rounds in measured.seconds.items()}
     return {
-        "steps": evaluate["num_inference_steps"],
-        "faster": measured["faster"]["ldae"],
+        "steps": evaluate.num_inference_steps,
+        "faster": measured.faster["ldae"],
         **seconds,
     }
 
 
 def _steps_picture(context: ReportContext, figures: FigureFolder) -> Picture | None:
-    steps = (context.evaluate or {}).get("steps", {})
+    steps = context.evaluate and context.evaluate.steps
     if not steps:
         return None
     return figures.plot("steps", lambda palette: steps_plot(steps, METHOD_NAMES, palette))
@@ -133,7 +133,7 @@ def _examples(context: ReportContext, figures: FigureFolder) -> dict[str, Any]:
 
 def inversion_section(context: ReportContext, figures: FigureFolder) -> dict[str, Any] | None:
     """Return mean, std and kurtosis of inverted noise beside those of a Gaussian, or None."""
-    health = (context.evaluate or {}).get("inversion")
+    health = context.evaluate and context.evaluate.inversion
     if not health:
         return None
     columns = {f"x_T_{name}": name for name in ("mean", "std", "kurtosis")}

@@ -1,4 +1,4 @@
-"""Numbers and words as the report writes them."""
+"""Numbers and words of the report."""
 
 from collections.abc import Mapping
 from typing import Any

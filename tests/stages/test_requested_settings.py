@@ -47,7 +47,7 @@ def scans(tmp_path, monkeypatch):
     asked = []
 
     def preprocess_cohort(manifest, params, *, out, **_):
-        from pipeline.imaging.template import mni_grid
+        from pipeline.imaging.atlas.mni152 import mni_grid
 
         asked.append(params)
         row = volume_row(1)

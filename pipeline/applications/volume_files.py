@@ -1,0 +1,80 @@
+"""Volumes as NIfTI files, on the MNI152 grid or back in a scan's native space."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import nibabel as nib
+import numpy as np
+from isal import igzip
+from numpy.typing import NDArray
+
+from pipeline.applications.inputs import InputScan
+from pipeline.applications.native_space import brain_of, overlay, resolution, to_native
+from pipeline.imaging.header import zooms_of
+from pipeline.runtime.files import write_atomic
+
+Space = Literal["mni", "native"]
+XFORM_CODES = {"mni": 4, "native": 1}
+"""NIfTI xform codes: MNI152, scanner."""
+SPACE_NAMES = {"mni": "MNI152", "native": "native"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VolumeWriter:
+    """Writes generated volumes of one scan, or of none, in one space."""
+
+    space: Space
+    grid_affine: NDArray[np.float64]
+    """(4, 4): voxel of the autoencoder's grid to MNI152 world (mm)."""
+    made_by: str
+    scan: InputScan | None
+    """The scan whose native space and brain mask are used."""
+
+    def write(self, path: Path, volume: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Write one volume (X, Y, Z) in [0, 1]; return it as it was written."""
+        affine = self.grid_affine
+        if self.space == "native":
+            assert self.scan is not None
+            assert self.scan.native is not None
+            known = None if self.scan.volume is None else self.scan.volume > 0
+            volume = to_native(volume, brain_of(volume, known), self.scan.native, affine)
+            affine = self.scan.native.native_affine
+        code = XFORM_CODES[self.space]
+        write_nifti(path, volume, affine, code=code, made_by=self.made_by)
+        return volume
+
+    def correlations(
+        self, written: NDArray[np.float32], image: NDArray[np.float32]
+    ) -> dict[str, float]:
+        """Return the correlations with the scan's file, by voxel and at the grid's resolution.
+
+        `written` and `image` (the file's voxels) are (X, Y, Z) in native space.
+        """
+        assert self.scan is not None
+        assert self.scan.native is not None
+        grid_zooms = float(zooms_of(self.grid_affine).mean())
+        sigma = resolution(grid_zooms, self.scan.native.native_affine)
+        return {
+            "correlation_with_file": round(overlay(written, image), 4),
+            "correlation_with_file_smoothed": round(overlay(written, image, sigma), 4),
+        }
+
+    def intensities(self) -> str:
+        """Return the meaning of the written intensities."""
+        if self.space == "mni" or self.scan is None or self.scan.native is None:
+            return "0 to 1, of the brain's percentiles"
+        known = self.scan.native.bias is not None
+        return "of the file" if known else "of the file, bias field taken out"
+
+
+def write_nifti(
+    path: Path, volume: NDArray[np.float32], affine: NDArray[np.float64], *, code: int, made_by: str
+) -> None:
+    """Write a float32 volume as .nii.gz, whole or not at all; equal input gives equal bytes."""
+    image = nib.Nifti1Image(volume, None)
+    image.set_sform(affine, code)
+    image.set_qform(affine, code)
+    image.header.set_xyzt_units("mm")
+    image.header["descrip"] = f"ldae-pipeline {made_by} (synthetic)".encode()
+    write_atomic(path, igzip.compress(image.to_bytes(), 3, mtime=0))

@@ -1,0 +1,134 @@
+"""The contract between probe, evaluate and report: reports/*/metrics.json as typed results.
+
+Keys are those of the files. What an earlier version did not write yet has a default; what a later
+one adds is kept.
+"""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
+
+from schemas.metrics import Estimate, Prediction
+
+Figures = dict[str, Estimate]
+"""Metric to its estimate."""
+FiguresOfSets = dict[str, Figures]
+"""Feature set, method or pair to its figures."""
+FiguresOfTargets = dict[str, FiguresOfSets]
+"""Target to the figures of its feature sets."""
+
+
+Protocol = Literal["test", "cv"]
+"""How a probe is judged: on the test split, or by cross-validation."""
+PROTOCOLS: tuple[Protocol, ...] = ("test", "cv")
+
+
+class Result(BaseModel):
+    """A part of a metrics file; keys without a value are left out of the file."""
+
+    model_config = ConfigDict(extra="allow", use_attribute_docstrings=True)
+
+    @model_serializer(mode="wrap")
+    def _without_empty_keys(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        document: dict[str, Any] = handler(self)
+        return {key: value for key, value in document.items() if value is not None}
+
+
+class Counts(Result):
+    """The size of a group."""
+
+    scans: int
+    subjects: int
+
+
+class PermutationTest(Result):
+    """How often a probe finds as much in exchanged labels."""
+
+    p: float
+    permutations: int
+    p_holm: float | None = None
+    """p, adjusted by Holm for the number of targets; the primary target has none."""
+
+
+class ProtocolSizes(Result):
+    """The scans of one protocol, by class and in all."""
+
+    fitted_on: dict[str, Counts] | None = None
+    folds: int | None = None
+    repeats: int | None = None
+    judged_on: dict[str, Counts] | None = None
+    permutation: PermutationTest | None = None
+
+
+class TargetResult(Result):
+    """What one target is, and the scans that it was read on."""
+
+    kind: Prediction
+    negative: str | None = None
+    positive: str | None = None
+    test: ProtocolSizes | None = None
+    cv: ProtocolSizes | None = None
+    primary: bool | None = None
+
+    @property
+    def classes(self) -> tuple[str, str] | None:
+        """Return the negative and the positive class, or None where a number is predicted."""
+        if self.negative is None or self.positive is None:
+            return None
+        return self.negative, self.positive
+
+    def sizes(self, protocol: Protocol) -> ProtocolSizes | None:
+        """Return the scans of protocol `test` or `cv`."""
+        return self.test if protocol == "test" else self.cv
+
+
+class ProbeMetrics(Result):
+    """reports/probe/metrics.json."""
+
+    test: FiguresOfTargets = Field(default_factory=dict)
+    """Judged on the subjects of test."""
+    cv: FiguresOfTargets = Field(default_factory=dict)
+    """Judged by cross-validation over the subjects of val and test."""
+    differences: dict[str, FiguresOfTargets] = Field(default_factory=dict)
+    """Protocol to target to rival: y_sem minus the rival, paired."""
+    targets: dict[str, TargetResult] = Field(default_factory=dict)
+    skipped: dict[str, str] = Field(default_factory=dict)
+    """`target`, `target/<feature set>`, `target/cv` and the like that were left out, and why."""
+    remarks: dict[str, str] = Field(default_factory=dict)
+    """Target to a line on the scans that carry no such label."""
+    applied: str | None = None
+    """The directions.json whose probes were applied; nothing was fitted."""
+
+    def figures(self, protocol: Protocol) -> FiguresOfTargets:
+        """Return the figures of one protocol."""
+        return self.test if protocol == "test" else self.cv
+
+
+class Throughput(Result):
+    """Seconds of whole reconstructions."""
+
+    seconds: dict[str, list[float]]
+    faster: dict[str, float]
+
+
+class EvaluateMetrics(Result):
+    """reports/evaluate/metrics.json: reconstruction at the top level, other parts by name."""
+
+    split: str | None = None
+    scans: int | None = None
+    sampler: str | None = None
+    num_inference_steps: int | None = None
+    reconstruction: FiguresOfSets = Field(default_factory=dict)
+    """Method to its figures."""
+    inversion: dict[str, float] | None = None
+    """Mean, std and kurtosis of the inverted x_T."""
+    differences: FiguresOfSets | None = None
+    """Pair of methods to the paired difference of each figure."""
+    steps: dict[str, FiguresOfSets] | None = None
+    """Number of sampler steps to method to figures."""
+    throughput: Throughput | None = None
+    imported: dict[str, Any] | None = None
+    """Models that were imported, and what they were imported from."""
+    manipulation: dict[str, Any] | None = None
+    interpolation: dict[str, Any] | None = None
+    generation: dict[str, Any] | None = None

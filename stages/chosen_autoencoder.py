@@ -1,0 +1,37 @@
+"""Choose the autoencoder of a command: by --ae, by --set, that of the study, or the bundled one."""
+
+from pathlib import Path
+
+from schemas.errors import ParamsError
+from stages.common_options import Settings
+from stages.requested_settings import refuse_set
+
+
+def chosen_autoencoder(settings: Settings, ae: Path | None) -> tuple[Path, str]:
+    """Return the folder of the autoencoder to use, and its description in words.
+
+    --ae, else what --set autoencoder.* names, else that of the study, else what the parameters
+    name: by default the bundled one.
+
+    Raises
+    ------
+    ParamsError
+        If two are given, or the one to be trained is not there yet.
+    """
+    from pipeline.models.bundled import STUDY, bundled_autoencoder, find_autoencoder
+
+    if ae is not None:
+        refuse_set(settings, "autoencoder", f"--ae {ae} is given too; leave one of the two out")
+        return find_autoencoder(ae)
+    chosen = settings.params().autoencoder
+    by_hand = any(key.startswith("autoencoder.") for key in settings.set_by_hand())
+    if (STUDY / "config.json").is_file() and (not by_hand or chosen.source == "train"):
+        return find_autoencoder(None)
+    if chosen.path is not None:
+        return chosen.path, f"{chosen.path}"
+    if chosen.source == "train":
+        raise ParamsError(
+            f"autoencoder.source: train, and there is none in {STUDY} yet; run `pipeline train-ae`,"
+            " or give --ae FOLDER"
+        )
+    return bundled_autoencoder(), "the one bundled with the package"
