@@ -64,7 +64,7 @@ def main() -> None:
     print(f"{scan_id}: mean error {mean_error(same.volumes[0], volumes, scan_id):.3f}")
     print(f"inverted x_T, should be 0, 1, 3: {same.record['inversion']}")
 
-    affine = np.array(volumes.attributes.grid["affine"])
+    affine = np.array(volumes.attributes.grid.affine)
     for outcome in (same, vary(models, z_0, name=str(scan_id), count=2, seed=0)):
         for volume, label in zip(outcome.volumes, outcome.labels, strict=True):
             path = options.out / f"{scan_id}_{label}.nii.gz"
