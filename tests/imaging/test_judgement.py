@@ -99,6 +99,7 @@ def test_a_flair_fails_though_fluid_in_the_cortex_makes_its_grey_matter_dark() -
     assert elder["white_grey"] > QcParams().white_grey_warn
 
 
+@pytest.mark.slow
 def test_contrast_of_the_template_itself_is_that_of_a_t1w_at_any_voxel_size() -> None:
     for grid in (GRID, Params().preprocess.grid, GridParams(shape=(96, 120, 96), zooms=2.0)):
         template, mask = load_template(grid)
@@ -107,6 +108,7 @@ def test_contrast_of_the_template_itself_is_that_of_a_t1w_at_any_voxel_size() ->
         assert numbers["grey_fluid"] > 1
 
 
+@pytest.mark.slow
 def test_a_grid_too_coarse_for_tissues_and_older_records_are_not_judged_by_contrast() -> None:
     coarse = GridParams(shape=(8, 10, 8), zooms=24.0)
     template, mask = load_template(coarse)

@@ -68,6 +68,7 @@ def planted(ml: float, grid: GridParams, *, further: bool = False) -> Array:
     return tissue + averaged((depth < 1) & fluid, sub) * FLUID
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("grid", [CPU, FINE], ids=["3 mm", "1.5 mm"])
 def test_ventricles_of_8_to_130_ml_measure_their_own_size(grid: GridParams):
     true = np.array([8, 16, 30, 50, 75, 100, 130])
@@ -77,6 +78,7 @@ def test_ventricles_of_8_to_130_ml_measure_their_own_size(grid: GridParams):
     assert np.corrcoef(true, measured)[0, 1] > 0.995
 
 
+@pytest.mark.slow
 def test_all_grids_measure_the_same():
     for ml in (15, 60):
         on_cpu, *others = (
@@ -85,6 +87,7 @@ def test_all_grids_measure_the_same():
         assert others == pytest.approx([on_cpu] * 2, rel=0.08)
 
 
+@pytest.mark.slow
 def test_fluid_outside_the_ventricles_is_left_out():
     affine = grid_affine(CPU)
     for ml in (15, 60):
@@ -104,6 +107,7 @@ def test_a_brain_without_ventricles_measures_next_to_nothing():
     assert np.isnan(ventricle_ml(nothing, grid_affine(CPU)))
 
 
+@pytest.mark.slow
 def test_a_tenth_of_a_millilitre_more_measures_more():
     affine = grid_affine(CPU)
     own = intensity_levels(planted(30, CPU), affine)

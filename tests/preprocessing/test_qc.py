@@ -210,6 +210,7 @@ def test_command_marks_unmarks_and_refuses(study: Path, fake: Chain) -> None:
         invoke("--table", study / "none.csv")
 
 
+@pytest.mark.slow
 def test_sheets_for_what_is_doubted(
     study: Path, fake: Chain, monkeypatch: pytest.MonkeyPatch
 ) -> None:
