@@ -1,4 +1,4 @@
-"""The contract between probe, evaluate and report: reports/*/metrics.json as typed results.
+"""The contract between probe, evaluate and report: `reports/*/metrics.json` as typed results.
 
 Keys are those of the files. What an earlier version did not write yet has a default; what a later
 one adds is kept.
@@ -27,6 +27,8 @@ class Result(BaseModel):
     """A part of a metrics file; keys without a value are left out of the file."""
 
     model_config = ConfigDict(extra="allow", use_attribute_docstrings=True)
+
+    __pydantic_extra__: dict[str, Any] = Field(init=False)  # else Sphinx cannot import the class
 
     @model_serializer(mode="wrap")
     def _without_empty_keys(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
