@@ -88,8 +88,8 @@ class SemanticEncoderParams(Section):
     num_heads: Positive = 4
     """Heads of the attention pooling."""
     modes: Annotated[int, Field(ge=0)] = 32
-    """Principal modes of the training latents that y_sem is told and that tell G where things are;
-    0 is as published. Not used by encoders that read volumes."""
+    """Principal modes of the training latents whose amounts are the first numbers of y_sem and make
+    G exact in their subspace; 0 is as published. Not used by encoders that read volumes."""
     depths: tuple[Positive, ...] = (3, 3, 27, 3)
     """Blocks a level of the ConvNeXt; (3, 3, 27, 3) is ConvNeXt-Small."""
     num_slices: Positive | None = None
@@ -106,6 +106,8 @@ class SemanticEncoderParams(Section):
     def _fits_its_kind(self) -> "SemanticEncoderParams":
         if self.reads_volumes and len(self.channels) != len(self.depths):
             raise ValueError(f"channels: {len(self.channels)} levels, depths {len(self.depths)}")
+        if not self.reads_volumes and self.modes >= self.dim:
+            raise ValueError(f"dim {self.dim}: expected more than the {self.modes} modes")
         if self.kind == "published" and self.dim != self.channels[-1]:
             raise ValueError(
                 f"dim {self.dim}: published has {self.channels[-1]}, its last channels"
@@ -128,8 +130,6 @@ class TrainLdaeParams(OptimParams):
     checkpoint_every: Positive = 20
     encoder: SemanticEncoderParams = SemanticEncoderParams()
     """Semantic encoder."""
-    rough_weight: Annotated[float, Field(ge=0)] = 0.02
-    """Weight of the squared error of the rough latent made of y_sem alone (encoder.modes)."""
     shift: Shift = "posterior_mean"
     """Coefficient of G in the training loss: as published, or the one used when sampling."""
     weighting: Literal["pdae", "uniform"] = "pdae"

@@ -87,7 +87,7 @@ def _measure(row: Row) -> dict[str, Any]:
         if done.returncode:
             last = (done.stderr.strip().splitlines() or ["no message"])[-1]
             return facts | {"status": f"failed: {last}"}
-        measured = json.loads(result.read_text())
+        measured: dict[str, Any] = json.loads(result.read_text())
     met = row.met(measured["value"])
     took = time.monotonic() - started
     return facts | measured | {"status": "measured", "met": met, "took_s": round(took, 1)}

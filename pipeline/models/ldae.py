@@ -134,8 +134,13 @@ class Ldae(nn.Module):
         diffusion = self.diffusion
         trunk = diffusion.denoiser.trunk(x_t, t)
         noise = diffusion.noise(trunk, x_t, t)
-        _, sigma = alpha_sigma(diffusion.schedule.lambda_at(t))
-        return [noise - per_sample(sigma, noise) * self.estimator(trunk, y) for y in codes]
+        alpha, sigma = alpha_sigma(diffusion.schedule.lambda_at(t))
+        return [
+            self.estimator.exact_noise(
+                noise - per_sample(sigma, noise) * self.estimator(trunk, y), x_t, y, alpha, sigma
+            )
+            for y in codes
+        ]
 
     def model(self, y_sem: Float[Tensor, "B D"] | None, *, stop_percent: float = 0.0) -> Model:
         """Return eps(x_t, t) for the samplers; without y_sem the denoiser alone (LDDIM).

@@ -222,15 +222,17 @@ class Denoiser(nn.Module):
 class GradientEstimator(nn.Module):
     """G(x_t, t, y_sem): a second decoder on the frozen denoiser's features.
 
-    Scale and shift of channels say the same at every position. With `modes`, y_sem is also turned
-    into amounts of the training latents' principal modes, and their sum, a rough latent, is added
-    to the finest features: registered brains share their positions, so y_sem can say where. It is
-    also added to G itself, by so much a channel as the timestep tells: were latents Gaussian, of
-    unit variance around the rough latent, G would be sqrt(alpha_bar_t) times it.
+    Scale and shift of channels are the same at every position. With `modes`, y_sem also holds the
+    amounts of the training latents' principal modes. Their sum, a rough latent, is added to the
+    finest features: registered brains share their positions, so y_sem can name places. And since
+    those amounts are linear measurements of z_0, they give the noise of x_t in the subspace of
+    the modes exactly (`exact_noise`); what the decoder adds counts outside that subspace.
     """
 
     spread: Tensor
     """(C, X, Y, Z): z_0 of a deviation of one unit; see `semantic.DeviationEncoder`."""
+    centre: Tensor
+    """(C, X, Y, Z): mean of z_0 over training scans."""
 
     def __init__(
         self,
@@ -245,28 +247,51 @@ class GradientEstimator(nn.Module):
         self.decoder = Decoder(config, semantic=True)
         self.modes = None
         if modes:
-            self.modes = PrincipalModes(count=modes, shape=(config.in_channels, *grid))
-            self.register_buffer("spread", torch.ones(config.in_channels, *grid))
-            self.amounts = nn.Linear(semantic_dim, modes)
-            self.gain = zero_init(nn.Linear(config.emb_dim, config.in_channels))
+            shape = (config.in_channels, *grid)
+            self.modes = PrincipalModes(count=modes, shape=shape)
+            self.register_buffer("spread", torch.ones(shape))
+            self.register_buffer("centre", torch.zeros(shape))
             self.place = Conv3d(config.in_channels, config.base_channels, 3, padding=1)
 
     def rough_latent(self, y_sem: Float[Tensor, "B D"]) -> Float[Tensor, "B C X Y Z"]:
         """Return the deviation from the mean training latent that y_sem stands for."""
         assert self.modes is not None
         with torch.autocast(y_sem.device.type, enabled=False):
-            return self.modes.compose(self.amounts(y_sem.float()))
+            return self.modes.compose(self.modes.amounts_of(y_sem.float()))
 
     def forward(self, trunk: Trunk, y_sem: Float[Tensor, "B D"]) -> Float[Tensor, "B C X Y Z"]:
-        """Return the estimated gradient on the latent grid."""
-        emb = self.embed(y_sem)
-        field: Tensor
-        if self.modes is None:
-            field = self.decoder(trunk, emb)
-            return field
-        rough = self.rough_latent(y_sem) * self.spread
-        finest, *others = trunk.skips
-        trunk = replace(trunk, skips=(finest + self.place(rough), *others))
-        gain = self.gain(F.silu(trunk.emb))[:, :, None, None, None]
-        field = self.decoder(trunk, emb) + gain * rough
+        """Return the decoder's field on the latent grid."""
+        if self.modes is not None:
+            rough = self.rough_latent(y_sem) * self.spread
+            finest, *others = trunk.skips
+            trunk = replace(trunk, skips=(finest + self.place(rough), *others))
+        field: Tensor = self.decoder(trunk, self.embed(y_sem))
         return field
+
+    def exact_noise(
+        self,
+        eps: Float[Tensor, "B C X Y Z"],
+        x_t: Float[Tensor, "B C X Y Z"],
+        y_sem: Float[Tensor, "B D"],
+        alpha: Float[Tensor, " B"],
+        sigma: Float[Tensor, " B"],
+    ) -> Float[Tensor, "B C X Y Z"]:
+        """Return predicted noise, replaced in the subspace of the modes by the noise of x_t itself.
+
+        y_sem holds a = M (z_0 − c) for the K modes M. With x_t = alpha z_0 + sigma eps follows
+        M eps = (M (x_t − alpha c) − alpha a) / sigma, so that the error of the prediction in that
+        subspace is 0: for every scan and timestep it is at most what it was. Without modes the
+        prediction is returned as it is.
+        """
+        if self.modes is None:
+            return eps
+        with torch.autocast(eps.device.type, enabled=False):
+            amounts = self.modes.amounts_of(y_sem.float())
+            centred = (x_t.float() - _column(alpha) * self.centre) / self.spread
+            measured = self.modes.project(centred) - alpha[:, None] * amounts
+            missing = measured / sigma[:, None] - self.modes.project(eps.float() / self.spread)
+            return eps + self.modes.lift(missing, self.spread)
+
+
+def _column(values: Float[Tensor, " B"]) -> Float[Tensor, "B 1 1 1 1"]:
+    return values[:, None, None, None, None]

@@ -10,8 +10,8 @@ class PrincipalModes(nn.Module):
 
     A mode explains more of the scans that it was fitted on than of others: with a hundred scans and
     32 modes three times as much. A network trained on amounts as they are would trust them as
-    much. So in training, mode coefficients are noised to the variance they have on held-out scans:
-    `reliability` times their own, and correlated with them accordingly.
+    much. So in training, the decoder of G is given mode coefficients noised to the variance they
+    have on held-out scans: `reliability` times their own, and correlated with them accordingly.
     """
 
     modes: Tensor
@@ -56,18 +56,39 @@ class PrincipalModes(nn.Module):
         ratio = (unseen / known.clamp(min=1e-12)).clamp(max=1)
         self.reliability.copy_(torch.where(known > 0, ratio, 0))
 
-    def project(
-        self, deviation: Float[Tensor, "B C X Y Z"], mode_noise: Float[Tensor, "B K"] | None = None
-    ) -> Float[Tensor, "B K"]:
-        """Return the amount of each mode in latents.
+    def project(self, deviation: Float[Tensor, "B C X Y Z"]) -> Float[Tensor, "B K"]:
+        """Return the amount of each mode in latents."""
+        return torch.einsum("bcxyz,kcxyz->bk", deviation, self.modes) / self.size
 
-        With `mode_noise` (standard normal), as if the modes had been fitted on other scans.
+    def coordinates(self, amounts: Float[Tensor, "B K"]) -> Float[Tensor, "B K"]:
+        """Return amounts in standard deviations of the scans fitted on; unused modes have 0."""
+        used = self.spread > 0
+        return torch.where(used, amounts / self.spread.where(used, torch.ones_like(self.spread)), 0)
+
+    def with_noise(
+        self, coordinates: Float[Tensor, "B K"], noise: Float[Tensor, "B K"]
+    ) -> Float[Tensor, "B K"]:
+        """Return coordinates of scans fitted on as if the modes had been fitted on others.
+
+        `noise` is standard normal.
         """
-        amounts = torch.einsum("bcxyz,kcxyz->bk", deviation, self.modes) / self.size
-        if mode_noise is None:
-            return amounts
         kept = self.reliability
-        return kept * amounts + (kept * (1 - kept)).sqrt() * self.spread * mode_noise
+        return kept * coordinates + (kept * (1 - kept)).sqrt() * noise
+
+    def amounts_of(self, y_sem: Float[Tensor, "B D"]) -> Float[Tensor, "B K"]:
+        """Return the amounts whose coordinates are the first numbers of y_sem."""
+        return y_sem[:, : len(self.spread)] * self.spread
+
+    def lift(
+        self, amounts: Float[Tensor, "B K"], unit: Float[Tensor, "C X Y Z"]
+    ) -> Float[Tensor, "B C X Y Z"]:
+        """Return the smallest fields f whose `project(f / unit)` are these amounts."""
+        measures = (self.modes / (unit * self.size)).flatten(1)
+        unused = (self.spread == 0).to(measures.dtype)
+        gram = measures @ measures.T + torch.diag(unused)
+        solved = torch.linalg.solve(gram, torch.where(self.spread > 0, amounts, 0).T)
+        lifted: Tensor = (solved.T @ measures).reshape(-1, *unit.shape)
+        return lifted
 
     def compose(self, amounts: Float[Tensor, "B K"]) -> Float[Tensor, "B C X Y Z"]:
         """Return the sum of the modes, each times its amount."""

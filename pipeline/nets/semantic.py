@@ -28,8 +28,9 @@ class DeviationEncoder(SemanticEncoder):
     standardised: each of its numbers has mean 0 and variance 1 over training scans, as training
     sees them.
 
-    With `modes`, the amounts of that many principal modes of the training latents are mixed into
-    y_sem: what a few hundred scans would take thousands of steps to teach the network.
+    With `modes`, the amounts of that many principal modes of the training latents are part of
+    y_sem, which a network would need thousands of steps and a few hundred scans to learn: they are
+    its first numbers, in standard deviations, and the network's summary is the rest.
     """
 
     mixes_batch = True
@@ -37,14 +38,19 @@ class DeviationEncoder(SemanticEncoder):
     spread: Tensor
 
     def __init__(
-        self, *, in_channels: int, grid: tuple[int, ...], dim: int, modes: int = 0
+        self,
+        *,
+        in_channels: int,
+        grid: tuple[int, ...],
+        dim: int,
+        modes: int = 0,
     ) -> None:
         super().__init__(dim)
+        self.summary_dim = dim - modes
         self.modes = PrincipalModes(count=modes, shape=(in_channels, *grid)) if modes else None
-        self.from_modes = nn.Linear(modes, dim, bias=False) if modes else None
         self.register_buffer("centre", torch.zeros(in_channels, *grid))
         self.register_buffer("spread", torch.ones(in_channels, *grid))
-        self.standardise = nn.BatchNorm1d(dim, affine=False, momentum=0.05)
+        self.standardise = nn.BatchNorm1d(self.summary_dim, affine=False, momentum=0.05)
 
     def set_input_statistics(
         self, centre: Float[Tensor, "C X Y Z"], spread: Float[Tensor, "C X Y Z"]
@@ -53,24 +59,33 @@ class DeviationEncoder(SemanticEncoder):
         self.centre.copy_(centre)
         self.spread.copy_(spread)
 
-    def forward(
-        self, z_0: Float[Tensor, "B C X Y Z"], mode_noise: Float[Tensor, "B K"] | None = None
-    ) -> Float[Tensor, "B D"]:
-        """Return y_sem of standardised latents; `mode_noise` is for training alone."""
+    def forward(self, z_0: Float[Tensor, "B C X Y Z"]) -> Float[Tensor, "B D"]:
+        """Return y_sem of standardised latents."""
         deviation = self.deviation(z_0)
-        summary = self.summarise(deviation)
-        if self.modes is not None and self.from_modes is not None:
-            with torch.autocast(z_0.device.type, enabled=False):
-                summary = summary + self.from_modes(self.modes.project(deviation, mode_noise))
-        y_sem: Tensor = self.standardise(summary)
-        return y_sem
+        summary: Tensor = self.standardise(self.summarise(deviation))
+        if self.modes is None:
+            return summary
+        with torch.autocast(z_0.device.type, enabled=False):
+            amounts = self.modes.project(deviation.float())
+            return torch.cat([self.modes.coordinates(amounts), summary.float()], dim=1)
+
+    def with_mode_noise(
+        self, y_sem: Float[Tensor, "B D"], generator: torch.Generator
+    ) -> Float[Tensor, "B D"]:
+        """Return y_sem of training scans with amounts as uncertain as those of unseen scans."""
+        if self.modes is None:
+            return y_sem
+        modes = len(self.modes.spread)
+        noise = torch.randn((len(y_sem), modes), generator=generator, device=generator.device)
+        noised = self.modes.with_noise(y_sem[:, :modes], noise.to(y_sem.device))
+        return torch.cat([noised, y_sem[:, modes:]], dim=1)
 
     def deviation(self, z_0: Float[Tensor, "B C X Y Z"]) -> Float[Tensor, "B C X Y Z"]:
         """Return latents' deviations from the mean one, of unit variance a channel."""
         return (z_0 - self.centre) / self.spread
 
     def summarise(self, deviation: Float[Tensor, "B C X Y Z"]) -> Float[Tensor, "B D"]:
-        """Return y_sem before it is standardised, in float32."""
+        """Return the network's part of y_sem before it is standardised, in float32."""
         raise NotImplementedError
 
     @torch.no_grad()
@@ -83,23 +98,9 @@ class DeviationEncoder(SemanticEncoder):
         self.standardise.reset_running_stats()
         self.standardise.momentum = None  # the plain mean over batches
         self.standardise.train()
-        generator = torch.Generator().manual_seed(0)
         for z_0 in batches:
-            mode_noise = self.mode_noise(len(z_0), generator)
-            if mode_noise is None:
-                self(z_0)
-            else:  # noise and its opposite, so that it does not move the mean
-                self(torch.cat([z_0, z_0]), torch.cat([mode_noise, -mode_noise]))
+            self(z_0)
         self.standardise.eval()
-
-    def mode_noise(self, scans: int, generator: torch.Generator) -> Float[Tensor, "B K"] | None:
-        """Return the noise that `forward` takes in training, or None without modes."""
-        if self.modes is None:
-            return None
-        shape = (scans, len(self.modes.modes))
-        return torch.randn(shape, generator=generator, device=generator.device).to(
-            self.centre.device
-        )
 
 
 class LatentEncoder(DeviationEncoder):
@@ -136,7 +137,7 @@ class LatentEncoder(DeviationEncoder):
         self.query = nn.Parameter(0.02 * torch.randn(1, num_heads, width))
         self.attention = nn.MultiheadAttention(width, num_heads, batch_first=True)
         self.head = nn.Sequential(
-            nn.LayerNorm(num_heads * width), nn.Linear(num_heads * width, dim)
+            nn.LayerNorm(num_heads * width), nn.Linear(num_heads * width, self.summary_dim)
         )
 
     def summarise(self, deviation: Float[Tensor, "B C X Y Z"]) -> Float[Tensor, "B D"]:
@@ -194,7 +195,7 @@ class LatentSlicesEncoder(DeviationEncoder):
             width = out
         self.body = nn.Sequential(*body)
         self.slices = SliceAttention(num_slices=grid[-1], width=width, num_heads=num_heads)
-        self.head = nn.Linear(width, dim)
+        self.head = nn.Linear(width, self.summary_dim)
 
     def summarise(self, deviation: Float[Tensor, "B C X Y Z"]) -> Float[Tensor, "B D"]:
         """Return y_sem before it is standardised."""

@@ -207,6 +207,7 @@ def _prepare_encoder(ldae: Ldae, train: AnyLatents, params: TrainLdaeParams) -> 
         assert ldae.estimator.modes is not None
         ldae.estimator.modes.load_state_dict(encoder.modes.state_dict())
         ldae.estimator.spread.copy_(encoder.spread)
+        ldae.estimator.centre.copy_(encoder.centre)
 
 
 def _plan(

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pipeline.cohort.subjects import scans_of_others, subjects_of
@@ -19,7 +18,7 @@ from pipeline.diffusion.losses import (
     velocity,
 )
 from pipeline.diffusion.samplers import invert, sample
-from pipeline.diffusion.schedule import per_sample
+from pipeline.diffusion.schedule import alpha_sigma, per_sample
 from pipeline.metrics.gaussianity import latent_health
 from pipeline.models.ldae import LatentDiffusion, Ldae
 from pipeline.nets.denoiser import Trunk
@@ -199,11 +198,32 @@ class SemanticModule(LatentModule):
             trunk = self.diffusion.denoiser.trunk(x_t, t.float())
             return trunk, self.diffusion.noise(trunk, x_t, t.float()).float()
 
-    def _loss(self, noise: Tensor, gradient: Tensor | float, t: Tensor, eps: Tensor) -> Tensor:
+    @property
+    def validates_start(self) -> bool:
+        """With exact modes the start is worth keeping: training learns what they leave over."""
+        return self.averaged["estimator"].modes is not None
+
+    def _guided(
+        self,
+        estimator: Any,
+        noise: Tensor,
+        gradient: Tensor,
+        x_t: Tensor,
+        y_sem: Tensor,
+        t: Tensor,
+    ) -> Tensor:
+        """Return the noise predicted with G, exact in the subspace of y_sem's modes."""
         schedule = self.diffusion.schedule
+        alpha, sigma = alpha_sigma(schedule.lambda_at(t.float()))
         c_t = per_sample(shift_coefficient(schedule, t, self.params.shift), noise)
-        weight = pdae_weight(schedule, t) if self.params.weighting == "pdae" else None
-        return noise_loss(noise + c_t * gradient, eps, weight)
+        guided: Tensor = estimator.exact_noise(noise + c_t * gradient, x_t, y_sem, alpha, sigma)
+        return guided
+
+    def _loss(self, predicted: Tensor, t: Tensor, eps: Tensor) -> Tensor:
+        weight = None
+        if self.params.weighting == "pdae":
+            weight = pdae_weight(self.diffusion.schedule, t)
+        return noise_loss(predicted, eps, weight)
 
     def estimate_code_statistics(self, max_scans: int = MAX_CODE_SCANS) -> None:
         """Standardise y_sem of the averaged encoder: weights were averaged, statistics not."""
@@ -222,22 +242,16 @@ class SemanticModule(LatentModule):
         batch, net = self.batch(step), self._nets
         if net["encoder"].mixes_batch:
             # Its statistics are those of the whole batch, however that is cut into parts.
-            mode_noise = net["encoder"].mode_noise(len(batch.index), batch.generator)
-            y_sem = self.local_rows(
-                net["encoder"](self.semantic_input("train", batch.index), mode_noise)
-            )
+            y_sem = net["encoder"](self.semantic_input("train", batch.index))
+            told = self.local_rows(net["encoder"].with_mode_noise(y_sem, batch.generator))
+            y_sem = self.local_rows(y_sem)
         else:
             y_sem = net["encoder"](self.semantic_input("train", self.local_rows(batch.index)))
+            told = y_sem
         trunk, noise = self._noise(batch.x_t, batch.t)
-        gradient = net["estimator"](trunk, y_sem).float()
-        loss = self._loss(noise, gradient, batch.t, batch.eps)
-        if net["estimator"].modes is None:
-            return {"loss": loss}
-        wanted = net["encoder"].deviation(
-            self.data.fixed_z_0("train", self.local_rows(batch.index))
-        )
-        rough = F.mse_loss(net["estimator"].rough_latent(y_sem), wanted)
-        return {"loss": loss + self.params.rough_weight * rough, "rough": rough}
+        gradient = net["estimator"](trunk, told).float()
+        predicted = self._guided(net["estimator"], noise, gradient, batch.x_t, y_sem, batch.t)
+        return {"loss": self._loss(predicted, batch.t, batch.eps)}
 
     @property
     def _nets(self) -> Any:
@@ -264,11 +278,13 @@ class SemanticModule(LatentModule):
             def loss_with(net: Any, encoded_scan: int) -> Tensor:
                 given = self.semantic_input("val", torch.tensor([encoded_scan], device=self.device))
                 y_sem = net["encoder"](given).expand(len(t), -1)
-                return self._loss(noise, net["estimator"](trunk, y_sem).float(), t, eps)
+                gradient = net["estimator"](trunk, y_sem).float()
+                guided = self._guided(net["estimator"], noise, gradient, x_t, y_sem, t)
+                return self._loss(guided, t, eps)
 
             values = {
                 "loss": loss_with(self.averaged, scan),
-                "loss_without": self._loss(noise, 0.0, t, eps),
+                "loss_without": self._loss(noise, t, eps),
                 "loss_raw": loss_with(self.net, scan),
             }
             if others:

@@ -68,7 +68,7 @@ def run_training(
             log.info("%s: resuming at step %d of %d", out, start, module.params.steps)
         if start < module.params.steps and not module.is_over():
             _log_precision(module.params.precision, device)
-            callbacks: list[Callback] = [_LastStep(work / CHECKPOINT)]
+            callbacks: list[Callback] = [_Start(), _LastStep(work / CHECKPOINT)]
             if first:
                 writers = open_log_writers(module.params.log_to, out)
                 callbacks += [_Bar(start), Pictures(out, decode, writers), Curves(writers)]
@@ -188,6 +188,19 @@ def _trainer(
         enable_model_summary=False,
         callbacks=[*callbacks, checkpoints],
     )
+
+
+class _Start(Callback):
+    """Validates the weights that training starts from, where they may be the best."""
+
+    def on_train_start(self, trainer: lightning.Trainer, module: Any) -> None:
+        """Validate before the first step."""
+        if trainer.global_step or not module.validates_start:
+            return
+        module.eval()
+        with trainer.precision_plugin.val_step_context(), torch.no_grad():
+            module.validation_step(0)
+        module.train()
 
 
 class _LastStep(Callback):

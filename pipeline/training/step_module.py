@@ -57,6 +57,11 @@ class StepModule(lightning.LightningModule):
         """Return the terms of a training batch; `loss` is minimised, the others are logged."""
         raise NotImplementedError
 
+    @property
+    def validates_start(self) -> bool:
+        """Whether the weights before the first step are validated too."""
+        return False
+
     def compute_validation(self) -> dict[str, float]:
         """Return validation figures of the averaged weights; may be empty."""
         raise NotImplementedError

@@ -57,21 +57,62 @@ def test_the_encoder_sees_a_mode_and_the_estimator_shows_where_it_is():
     assert (one - other).abs().max() > 1e-3
 
 
-def test_g_begins_at_zero_and_can_be_the_rough_latent_itself():
+CONFIG = UnetConfig(
+    in_channels=2, base_channels=8, multipliers=(1, 2), num_res_blocks=1, attention_levels=()
+)
+
+
+def encoder_and_estimator() -> tuple[LatentEncoder, GradientEstimator]:
+    """With modes of the deviations, units that differ between voxels, and a mean that is not 0."""
     torch.manual_seed(0)
-    config = UnetConfig(
-        in_channels=2, base_channels=8, multipliers=(1, 2), num_res_blocks=1, attention_levels=()
+    encoder = LatentEncoder(
+        in_channels=2, grid=SHAPE[1:], channels=(8, 16), dim=7, num_heads=2, modes=4
     )
-    estimator = GradientEstimator(config, semantic_dim=6, modes=4, grid=SHAPE[1:])
-    assert estimator.modes is not None
-    estimator.modes.fit(deviations(), torch.arange(SCANS))
-    estimator.spread.copy_(torch.rand(SHAPE))
-    trunk = Denoiser(config).trunk(torch.randn(2, *SHAPE), torch.tensor([5.0, 900.0]))
-    y_sem = torch.randn(2, 6)
-    assert not estimator(trunk, y_sem).any()
-    torch.nn.init.constant_(estimator.gain.bias, 0.5)
-    expected = 0.5 * estimator.rough_latent(y_sem) * estimator.spread
-    torch.testing.assert_close(estimator(trunk, y_sem), expected)
+    encoder.set_input_statistics(torch.randn(SHAPE), 0.5 + torch.rand(SHAPE))
+    encoder.modes.fit(deviations(), torch.arange(SCANS))
+    encoder.eval()
+    estimator = GradientEstimator(CONFIG, semantic_dim=7, modes=4, grid=SHAPE[1:])
+    estimator.modes.load_state_dict(encoder.modes.state_dict())
+    estimator.spread.copy_(encoder.spread)
+    estimator.centre.copy_(encoder.centre)
+    return encoder, estimator
+
+
+def test_g_begins_at_zero_outside_the_modes():
+    _, estimator = encoder_and_estimator()
+    trunk = Denoiser(CONFIG).trunk(torch.randn(2, *SHAPE), torch.tensor([5.0, 900.0]))
+    assert not estimator(trunk, torch.randn(2, 7)).any()
+
+
+@pytest.mark.parametrize("alpha_bar", [0.9999, 0.5, 1e-4])
+def test_amounts_in_y_sem_make_the_noise_exact_in_their_subspace(alpha_bar):
+    """Of scans that no mode was fitted on, far from Gaussian, whatever the network predicts."""
+    encoder, estimator = encoder_and_estimator()
+    z_0 = torch.randn(6, *SHAPE).sign() * 3 + torch.randn(6, *SHAPE) ** 3
+    eps, predicted = torch.randn(2, 6, *SHAPE)
+    alpha, sigma = torch.full((6,), alpha_bar).sqrt(), torch.full((6,), 1 - alpha_bar).sqrt()
+    x_t = alpha[0] * z_0 + sigma[0] * eps
+    exact = estimator.exact_noise(predicted, x_t, encoder(z_0), alpha, sigma)
+
+    def amounts(field):
+        return estimator.modes.project(field / estimator.spread)
+
+    torch.testing.assert_close(amounts(exact), amounts(eps), atol=2e-3, rtol=2e-3)
+    before = (eps - predicted).square().sum((1, 2, 3, 4))
+    after = (eps - exact).square().sum((1, 2, 3, 4))
+    assert (after < before).all()
+    # Nothing else is moved: the change is the smallest that does it.
+    other = exact - predicted
+    again = estimator.modes.lift(amounts(other), estimator.spread)
+    torch.testing.assert_close(again, other, atol=1e-4, rtol=1e-3)
+
+
+def test_fewer_scans_than_modes_leave_the_other_amounts_zero():
+    modes = PrincipalModes(count=6, shape=SHAPE)
+    modes.fit(deviations()[:4] - deviations()[:4].mean(0), torch.arange(4))
+    coordinates = modes.coordinates(modes.project(deviations()))
+    assert not coordinates[:, 3:].any()
+    assert torch.isfinite(modes.lift(coordinates, torch.ones(SHAPE))).all()
 
 
 def test_training_sees_amounts_as_doubtful_as_those_of_unseen_scans():
@@ -90,12 +131,13 @@ def test_training_sees_amounts_as_doubtful_as_those_of_unseen_scans():
     assert (modes.reliability[:2] > 0.8).all()
     assert (modes.reliability[2:] < 0.35).all()
     centred = (known - known.mean(0)).repeat(500, 1, 1, 1, 1)
-    mode_noise = torch.randn(len(centred), 8, generator=generator)
-    seen = modes.project(centred, mode_noise)
-    new = modes.project(unseen - known.mean(0))
+    noise = torch.randn(len(centred), 8, generator=generator)
+    true = modes.coordinates(modes.project(centred))
+    seen = modes.with_noise(true, noise)
+    new = modes.coordinates(modes.project(unseen - known.mean(0)))
     torch.testing.assert_close(seen.std(0)[2:], new.std(0)[2:], rtol=0.2, atol=0)
     # The best guess of the true amount is the one seen.
-    slope = (seen * modes.project(centred)).mean(0) / seen.square().mean(0)
+    slope = (seen * true).mean(0) / seen.square().mean(0)
     torch.testing.assert_close(slope, torch.ones(8), rtol=0.06, atol=0)
 
 
@@ -103,5 +145,6 @@ def test_training_sees_amounts_as_doubtful_as_those_of_unseen_scans():
 def test_modes_of_very_few_scans_are_not_trusted(scans):
     modes = PrincipalModes(count=4, shape=SHAPE)
     modes.fit(deviations()[:scans] - deviations()[:scans].mean(0), torch.arange(scans))
-    assert torch.isfinite(modes.project(deviations(), torch.ones(SCANS, 4))).all()
+    coordinates = modes.coordinates(modes.project(deviations()))
+    assert torch.isfinite(modes.with_noise(coordinates, torch.ones(SCANS, 4))).all()
     assert (modes.reliability < 0.5).all()

@@ -36,7 +36,7 @@ CONFIGS = {
 
 
 def params(kind: str, **changes) -> TrainLdaeParams:
-    encoder = {"kind": kind, "dim": 12, "num_heads": 2} | CONFIGS[kind] | changes
+    encoder = {"kind": kind, "dim": 12, "num_heads": 2, "modes": 4} | CONFIGS[kind] | changes
     return TrainLdaeParams(**SHARED, encoder=encoder)
 
 
@@ -89,7 +89,7 @@ def test_every_encoder_trains_and_embeds(
     train = y_sem[[store.row_of[s] for s in split["train"]]]
     if kind != "slices":  # as published, not standardised
         # Over training scans drawn out to where unseen ones lie; these here are not.
-        np.testing.assert_allclose(train.mean(0), 0, atol=0.05)
+        np.testing.assert_allclose(train.mean(0), 0, atol=0.1)
         assert train.var(0).min() > 0.3  # more than 1 where modes of few scans are much of it
 
 
