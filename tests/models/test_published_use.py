@@ -29,6 +29,7 @@ from schemas.diffusion import TrainLdaeParams
 from schemas.errors import ContractError
 from schemas.evaluation import EvaluateParams, ProbeParams
 from schemas.params import EmbedParams
+from schemas.results import EvaluateMetrics
 from stages.cli import app, main
 from stages.params_file import load_params
 from tests.support import published_layout as layout
@@ -290,8 +291,9 @@ def test_a_report_says_whose_weights_it_was_made_with(study):
     assert "Autoencoder: trained by others, imported from autoencoderkl.pth" in words
     assert "non-profit research only" in words
     imported = json.loads((study.ldae / "config.json").read_text())["imported"]
-    assert "decoder.pth" in whose_weights(None, {"imported": {"ldae": imported}})[0]
-    assert whose_weights(None, {}) == ()
+    evaluated = EvaluateMetrics(imported={"ldae": imported})
+    assert "decoder.pth" in whose_weights(None, evaluated)[0]
+    assert whose_weights(None, EvaluateMetrics()) == ()
 
 
 def test_the_published_preset_is_the_grid_and_scale_of_the_published_weights():
