@@ -88,8 +88,9 @@ class SemanticEncoderParams(Section):
     num_heads: Positive = 4
     """Heads of the attention pooling."""
     modes: Annotated[int, Field(ge=0)] = 32
-    """Principal modes of the training latents whose amounts are the first numbers of y_sem and make
-    G exact in their subspace; 0 is as published. Not used by encoders that read volumes."""
+    """Principal modes of the training latents whose amounts are the first numbers of y_sem, at most
+    half of them, and make G exact in their subspace; 0 is as published. Not used by encoders that
+    read volumes."""
     depths: tuple[Positive, ...] = (3, 3, 27, 3)
     """Blocks a level of the ConvNeXt; (3, 3, 27, 3) is ConvNeXt-Small."""
     num_slices: Positive | None = None
@@ -106,8 +107,6 @@ class SemanticEncoderParams(Section):
     def _fits_its_kind(self) -> "SemanticEncoderParams":
         if self.reads_volumes and len(self.channels) != len(self.depths):
             raise ValueError(f"channels: {len(self.channels)} levels, depths {len(self.depths)}")
-        if not self.reads_volumes and self.modes >= self.dim:
-            raise ValueError(f"dim {self.dim}: expected more than the {self.modes} modes")
         if self.kind == "published" and self.dim != self.channels[-1]:
             raise ValueError(
                 f"dim {self.dim}: published has {self.channels[-1]}, its last channels"

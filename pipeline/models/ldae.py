@@ -205,8 +205,9 @@ def encoder_config(
         config = params.model_dump(include=shared)
         return config | {"depths": params.depths, "num_slices": depth}
     channels, *grid = latent_shape
-    config = params.model_dump(include=shared | {"modes"})
-    return config | {"in_channels": channels, "grid": tuple(grid)}
+    modes = min(params.modes, params.dim // 2)
+    config = params.model_dump(include=shared)
+    return config | {"modes": modes, "in_channels": channels, "grid": tuple(grid)}
 
 
 def _tuples(config: dict[str, Any]) -> dict[str, Any]:

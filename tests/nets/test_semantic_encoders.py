@@ -36,7 +36,7 @@ CONFIGS = {
 
 
 def params(kind: str, **changes) -> TrainLdaeParams:
-    encoder = {"kind": kind, "dim": 12, "num_heads": 2, "modes": 4} | CONFIGS[kind] | changes
+    encoder = {"kind": kind, "dim": 12, "num_heads": 2} | CONFIGS[kind] | changes
     return TrainLdaeParams(**SHARED, encoder=encoder)
 
 

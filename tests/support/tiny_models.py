@@ -15,6 +15,4 @@ LDM = TrainLdmParams(
 )
 DIM = 12
 """Of y_sem."""
-LDAE = TrainLdaeParams(
-    **SHARED, encoder={"channels": [8, 16], "dim": DIM, "num_heads": 2, "modes": 4}
-)
+LDAE = TrainLdaeParams(**SHARED, encoder={"channels": [8, 16], "dim": DIM, "num_heads": 2})
