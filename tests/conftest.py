@@ -22,8 +22,10 @@ from tests.support.volumes import SCAN, make_volumes, subjects
 torch.set_num_threads(1)
 # Test processes share the cores: threads of each would only wait for one another.
 threadpool_limits(1)
-# For the same reason an example of hypothesis may take long.
-settings.register_profile("shared", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# For the same reason an example of hypothesis may take long. The same ones are tried every time.
+settings.register_profile(
+    "shared", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.load_profile("shared")
 
 

@@ -228,6 +228,7 @@ def test_files_that_hold_no_probe_are_refused_in_one_line(study, tmp_path, fault
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.slow
 def test_training_starts_from_an_imported_stage_1(study, tmp_path):
     import_ldae(
         ImportFiles(decoder=study.folder / "decoder.pth"), tmp_path / "ldm", ae=study.ae,
@@ -251,6 +252,7 @@ def test_training_starts_from_an_imported_stage_1(study, tmp_path):
     torch.testing.assert_close(trained.diffusion.state_dict(), kept, atol=0, rtol=0)
 
 
+@pytest.mark.slow
 def test_twenty_steps_of_dpm_are_as_near_as_a_hundred_of_ddim(study, tmp_path):
     """On imported weights, against many steps: a fifth of the evaluations."""
     sizes = layout.Sizes(blocks=1, multipliers=(1, 2), attention=(1,))

@@ -39,8 +39,9 @@ def test_repeated_folds_differ_whatever_the_numbers_of_visits(visits, share, see
         visits = list(range(1, len(visits) + 1))
     generator = np.random.default_rng(seed)
     subjects = generator.permutation(np.repeat(np.arange(len(visits)), visits))
+    # Three of each class: one person more or less is left of it where the converter has one scan.
     positive = generator.permutation(len(visits)) < max(
-        2, min(len(visits) - 2, share * len(visits))
+        3, min(len(visits) - 3, share * len(visits))
     )
     truth = positive[subjects].astype(float)
     mixed = (subjects == 0) & (np.arange(len(subjects)) % 2 == 0)  # a converter, perhaps

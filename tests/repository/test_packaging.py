@@ -102,6 +102,7 @@ def test_every_link_of_every_page_in_the_wheel_leads_somewhere(wheel, names):
     assert "train_ldm:" in pages["stages/pages/params.md"]
 
 
+@pytest.mark.slow
 def test_an_sdist_makes_the_same_pages(names, tmp_path):
     build = [sys.executable, "-m", "hatchling", "build", "-t", "sdist", "-d", str(tmp_path)]
     subprocess.run(build, cwd=ROOT, check=True, capture_output=True)

@@ -23,6 +23,7 @@ def test_init_counts_the_scans_and_refuses_an_empty_folder(tmp_path: Path) -> No
     assert "ready. 2 scans found." in made.output
 
 
+@pytest.mark.slow
 def test_init_says_where_diagnoses_are_others_than_those_compared(tmp_path: Path) -> None:
     people = table_of(tmp_path, "subject,path,group\n1,1.nii,HC\n2,2.nii,MCI\n")
     result = CliRunner().invoke(app, ["init", str(tmp_path / "study"), "--input", str(people)])
