@@ -37,6 +37,10 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+RETIRED = {"rough_weight": "no longer used, delete it (docs/method.md: G is exact in the modes)"}
+"""Keys that params.yaml of earlier versions hold, with what to do about them."""
+
+
 def load_params(path: Path | None, overrides: list[str]) -> Params:
     """Return the parameters of a file with overrides applied; no file means the demo preset.
 
@@ -144,6 +148,7 @@ def _describe(error: ValidationError) -> str:
         known = _known_keys(first["loc"][:-1])
         near = difflib.get_close_matches(str(first["loc"][-1]), known, n=1)
         hint = f"did you mean {near[0]}?" if near else f"known here: {', '.join(known)}"
+        hint = RETIRED.get(str(first["loc"][-1]), hint)
         return f"unknown key {where}; {hint}"
     # A value that may be of several kinds has an error for each.
     kinds = [first, *(other for other in others if _where(other) == where)]

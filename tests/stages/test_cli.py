@@ -108,6 +108,7 @@ def test_presets_are_valid_and_read_back_as_init_writes_them(preset, tmp_path):
     ("arguments", "expected"),
     [
         (["--set", "train_ae.stepz=3"], "did you mean steps?"),
+        (["--set", "train_ldae.rough_weight=0.02"], "no longer used, delete it"),
         (
             ["--set", "train_ae.steps=many"],
             "--set train_ae.steps: expected a valid integer, got 'many'",
