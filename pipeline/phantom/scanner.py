@@ -46,18 +46,21 @@ class HeadShape:
     individual: AnyMaps
     """Displacement (mm) of the person's own shape, on SHAPE_GRID."""
     change: AnyMaps
-    """Displacement (mm) of age, sex and disease, on BRAIN."""
+    """Displacement (mm) of age, sex and disease, on `change_grid`."""
     scales: tuple[float, float, float]
     """Size of the head along each axis relative to the template."""
+    change_grid: MapGrid = BRAIN
 
     def to_template(self, points: Points) -> Points:
         """Return the template points of points in the upright head (mm)."""
         points = points / torch.tensor(self.scales)
-        return displaced(displaced(points, self.individual, SHAPE_GRID), self.change, BRAIN)
+        return displaced(
+            displaced(points, self.individual, SHAPE_GRID), self.change, self.change_grid
+        )
 
 
-def make_shape(visit: Visit, atlas: Atlas) -> HeadShape:
-    """Return the head shape of a visit."""
+def make_shape(visit: Visit, atlas: Atlas, *, every: int = 1) -> HeadShape:
+    """Return the head shape of a visit; its changes on every `every`th point of BRAIN."""
     subject = visit.subject
     rng = np.random.default_rng(seed_from("phantom shape", subject.seed))
     noise = rng.normal(size=(3, *SHAPE_GRID.shape))
@@ -67,13 +70,17 @@ def make_shape(visit: Visit, atlas: Atlas) -> HeadShape:
     aspect = np.exp(rng.normal(0, 0.012, size=3))
     x, y, z = (subject.size * aspect / aspect.prod() ** (1 / 3)).tolist()
     velocity = sum(
-        amplitude * atlas.velocities[name] for name, amplitude in visit.amplitudes.items()
+        amplitude * atlas.velocities[name][:, ::every, ::every, ::every]
+        for name, amplitude in visit.amplitudes.items()
     )
     assert isinstance(velocity, torch.Tensor)
+    x_size, y_size, z_size = velocity.shape[1:]
+    grid = MapGrid(BRAIN.origin, every * BRAIN.zooms, (x_size, y_size, z_size))
     return HeadShape(
         individual=torch.from_numpy(individual.astype(np.float32)),
-        change=exponential(-velocity, BRAIN, BRAIN.points()),
+        change=exponential(-velocity, grid, grid.points()),
         scales=(x, y, z),
+        change_grid=grid,
     )
 
 
