@@ -55,6 +55,10 @@ class Standardise(nn.Module):
         z_0: Tensor = (latent - _at(self.shift, latent)) * _at(self.scale, latent)
         return z_0
 
+    def scale_of(self, latent: Float[Tensor, "*B C X Y Z"]) -> Tensor:
+        """Return the scale on the grid of a latent."""
+        return _at(self.scale, latent)
+
     def inverse(self, z_0: Float[Tensor, "B C X Y Z"]) -> Float[Tensor, "B C X Y Z"]:
         """Return the latent."""
         return z_0 / _at(self.scale, z_0) + _at(self.shift, z_0)
