@@ -21,8 +21,6 @@ from tests.support.smaller_grid import make_smaller_latents, make_smaller_volume
 from tests.support.tiny_models import CPU
 from tests.support.volumes import subjects
 
-pytestmark = pytest.mark.slow
-
 
 @pytest.fixture
 def inside(tmp_path, monkeypatch, autoencoder_path, ldae_path):
@@ -53,6 +51,7 @@ def y_sem(path):
     return OpenStore(path, kind="semantics").read("y_sem")
 
 
+@pytest.mark.slow
 def test_weights_are_halved_and_statistics_stay_as_they_were(inside, ldae_path):
     half, full = read_artefact(inside, kind="ldae"), read_artefact(ldae_path, kind="ldae")
     for name, tensor in full.tensors.items():
@@ -69,6 +68,7 @@ def test_weights_are_halved_and_statistics_stay_as_they_were(inside, ldae_path):
     assert (inside / "README.md").read_text() == "# Card\n"
 
 
+@pytest.mark.slow
 def test_export_is_a_command_and_takes_the_card_of_training(inside, ldae_path, tmp_path):
     result = run("export-ldae", "--ldae", ldae_path, "--out", tmp_path / "out")
     assert result.exit_code == 0, result.output
@@ -77,6 +77,7 @@ def test_export_is_a_command_and_takes_the_card_of_training(inside, ldae_path, t
     assert (tmp_path / "out/README.md").read_bytes() == (ldae_path / "README.md").read_bytes()
 
 
+@pytest.mark.slow
 def test_too_large_and_overflowing_weights_are_not_bundled(tmp_path, monkeypatch, ldae_path):
     artefact = read_artefact(ldae_path, kind="ldae")
     name = "diffusion.denoiser.encoder.stem.weight"
@@ -90,6 +91,7 @@ def test_too_large_and_overflowing_weights_are_not_bundled(tmp_path, monkeypatch
         bundled_ldae.export_bundled_ldae(ldae_path, tmp_path / "large")
 
 
+@pytest.mark.slow
 def test_embed_says_which_ldae_it_uses(inside, latents_path, ldae_path, tmp_path):
     def embed(out, *more):
         return run("embed", "--latents", latents_path, "--out", out, "--device", "cpu", *more)
@@ -104,6 +106,7 @@ def test_embed_says_which_ldae_it_uses(inside, latents_path, ldae_path, tmp_path
     assert 0 < np.abs(a - b).max() < 0.05
 
 
+@pytest.mark.slow
 def test_without_any_ldae_the_remedy_is_named(tmp_path, monkeypatch, latents_path):
     monkeypatch.setattr(bundled_ldae, "BUNDLED_LDAE", tmp_path / "nothing")
     monkeypatch.chdir(tmp_path)
@@ -112,6 +115,7 @@ def test_without_any_ldae_the_remedy_is_named(tmp_path, monkeypatch, latents_pat
     assert "pipeline train-ldae" in str(result.exception)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "command",
     [
@@ -129,6 +133,7 @@ def test_applications_work_without_any_training(inside, small, command):
     assert "LDAE: the one bundled with the package" in result.output
 
 
+@pytest.mark.slow
 def test_a_study_takes_the_bundled_one_byte_for_byte_and_its_stage_1(inside, small, tmp_path):
     source = ["--set", "train_ldae.source=bundled", "--latents", small.path]
     first = run("train-ldm", *source, "--out", "models/ldm")
@@ -152,6 +157,7 @@ def test_a_study_takes_the_bundled_one_byte_for_byte_and_its_stage_1(inside, sma
     assert "LDAE: models/ldae, of this study" in embedded.output, embedded.exception
 
 
+@pytest.mark.slow
 def test_a_study_takes_the_ldae_of_a_folder(inside, latents_path, ldae_path, tmp_path):
     chosen = ["--set", "train_ldae.source=path", "--set", f"train_ldae.path={ldae_path}"]
     result = run("train-ldae", "--latents", latents_path, "--out", "ldae", *chosen)
@@ -160,6 +166,7 @@ def test_a_study_takes_the_ldae_of_a_folder(inside, latents_path, ldae_path, tmp
     assert made.digest == source.digest
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "key"),
     [
@@ -186,6 +193,7 @@ def test_source_path_and_start_go_together():
         load_params(None, both)
 
 
+@pytest.mark.slow
 def test_an_ldae_of_another_autoencoder_is_not_taken(inside, latents_path, tmp_path):
     config = json.loads((inside / "config.json").read_text())
     (inside / "config.json").write_text(json.dumps(config | {"autoencoder_digest": "another"}))
@@ -198,6 +206,7 @@ def test_an_ldae_of_another_autoencoder_is_not_taken(inside, latents_path, tmp_p
     assert not (tmp_path / "m").exists()
 
 
+@pytest.mark.slow
 def test_stage_2_alone_does_not_start_on_a_stage_1_from_nothing(inside, latents_path):
     result = run(
         "train-ldae", "--latents", latents_path, "--out", "m",
@@ -217,6 +226,7 @@ SIZES = {
 }
 
 
+@pytest.mark.slow
 def test_both_stages_start_from_the_bundled_one_by_one_command(inside, small, tmp_path):
     asked = [word for key, value in SIZES.items() for word in ("--set", f"{key}={value}")]
     result = run("train-ldae", "--latents", small.path, "--out", "models/ldae", *asked)
@@ -227,6 +237,7 @@ def test_both_stages_start_from_the_bundled_one_by_one_command(inside, small, tm
         assert made.config["started_from"] == digest
 
 
+@pytest.mark.slow
 def test_embed_takes_one_kind_of_input(inside, latents_path):
     for wrong, told in (
         ([], "give --latents STORE, or --input IMAGES"),
@@ -243,6 +254,7 @@ def test_embed_takes_one_kind_of_input(inside, latents_path):
     assert "is encoded already; leave it out" in str(encoded.exception)
 
 
+@pytest.mark.slow
 def test_volumes_of_a_smaller_grid_are_encoded_and_embedded(inside, small, tmp_path):
     """By one command, with the latents kept for the next."""
     command = ("embed", "--input", tmp_path / "volumes.zarr", "--out", "y.zarr", "--device", "cpu")

@@ -22,8 +22,6 @@ from tests.support.command_line import CHEAP, save_brain
 from tests.support.made_once import MadeOnce
 from tests.support.tiny_models import CPU, LDAE, LDM, TINY_AE
 
-pytestmark = pytest.mark.slow
-
 FAST = [word for value in CHEAP[:3] for word in ("--set", f"preprocess.{value}")]
 GRID = ["--set", "preprocess.grid.shape=[28,32,28]", "--set", "preprocess.grid.zooms=6"]
 
@@ -82,6 +80,7 @@ def y_sem(path: str):
     return store.attributes.scan_ids, store.read("y_sem")
 
 
+@pytest.mark.slow
 def test_new_images_are_embedded_by_one_command_and_kept_for_the_next(images):
     result = embed("nifti", "y.zarr")
     assert result.exit_code == 0, (result.output, result.exception)
@@ -99,6 +98,7 @@ def test_new_images_are_embedded_by_one_command_and_kept_for_the_next(images):
     assert np.array_equal(others[:2], codes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["bids", "people.csv"])
 def test_a_dataset_or_a_table_of_scans_is_embedded_too(images, kind):
     if kind == "bids":
@@ -114,6 +114,7 @@ def test_a_dataset_or_a_table_of_scans_is_embedded_too(images, kind):
     assert len(y_sem("y.zarr")[0]) == 1
 
 
+@pytest.mark.slow
 def test_a_smaller_grid_is_taken_and_one_that_does_not_fit_is_refused_first(images):
     smaller = embed("nifti", "y.zarr", "--set", "preprocess.grid={shape: [20, 24, 20], zooms: 6}")
     assert smaller.exit_code == 0, (smaller.output, smaller.exception)
@@ -124,6 +125,7 @@ def test_a_smaller_grid_is_taken_and_one_that_does_not_fit_is_refused_first(imag
     assert not (images / "z.input").exists()
 
 
+@pytest.mark.slow
 def test_params_that_lie_here_give_way_to_the_grid_of_the_ldae_and_it_is_told(images):
     (images / "params.yaml").write_text("preprocess: {grid: {shape: [56, 72, 64], zooms: 3}}\n")
     result = embed("nifti", "y.zarr")
@@ -131,6 +133,7 @@ def test_params_that_lie_here_give_way_to_the_grid_of_the_ldae_and_it_is_told(im
     assert "works on 28×32×28 of 6×6×6 mm, not on preprocess.grid of params.yaml" in result.output
 
 
+@pytest.mark.slow
 def test_an_autoencoder_of_another_study_is_refused_with_the_way_to_the_bundled_one(images):
     shutil.copytree(bundled.BUNDLED, images / "models" / "ae")
     config = json.loads((bundled_ldae.BUNDLED_LDAE / "config.json").read_text())

@@ -21,8 +21,6 @@ from tests.support.smaller_grid import make_smaller_latents, make_smaller_volume
 from tests.support.tiny_models import CPU, LDAE, LDM
 from tests.support.volumes import subjects
 
-pytestmark = pytest.mark.slow
-
 STILL = {"lr": 1e-12, "steps": 1, "checkpoint_every": 1}
 
 
@@ -46,6 +44,7 @@ def small(tmp_path_factory, autoencoder_path):
     return make_smaller_latents(folder / "latents.zarr", volumes, autoencoder_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["ldm", "ldae"])
 def test_stage_1_starts_from_weights_and_statistics_of_either_stage(
     tmp_path, latents_path, trained, split, kind
@@ -60,6 +59,7 @@ def test_stage_1_starts_from_weights_and_statistics_of_either_stage(
     assert f"Started from the model {start.digest[:12]}" in (tmp_path / "ldm/README.md").read_text()
 
 
+@pytest.mark.slow
 def test_a_start_decides_what_is_trained_and_where_it_lies_does_not(
     tmp_path, latents_path, trained, split
 ):
@@ -78,6 +78,7 @@ def test_a_start_decides_what_is_trained_and_where_it_lies_does_not(
     )
 
 
+@pytest.mark.slow
 def test_stage_2_starts_from_encoder_estimator_and_modes(tmp_path, latents_path, trained, split):
     store, start = open_latents(latents_path), load_start(trained / "ldae")
     frozen = load_diffusion(trained / "ldm", device=CPU)
@@ -90,6 +91,7 @@ def test_stage_2_starts_from_encoder_estimator_and_modes(tmp_path, latents_path,
     assert metrics["val_loss"] < metrics["val_loss_shuffled"]
 
 
+@pytest.mark.slow
 def test_both_stages_start_on_a_smaller_grid_and_the_outcome_works_there(
     tmp_path, trained, split, small, autoencoder_path
 ):
@@ -112,6 +114,7 @@ def test_both_stages_start_on_a_smaller_grid_and_the_outcome_works_there(
     assert models.decode(models.sample(codes.y_sem, codes.x_T)).shape == (1, 8, 16, 12)
 
 
+@pytest.mark.slow
 def test_a_stage_2_of_its_own_stands_on_a_stage_1_of_a_larger_grid(tmp_path, trained, split, small):
     frozen = load_diffusion(trained / "ldm", device=CPU)
     stages.train_ldae(small, split, frozen, LDAE, tmp_path / "ldae", device=CPU)
@@ -124,6 +127,7 @@ def denoiser(**changes):
     return LDM.model_copy(update={"denoiser": LDM.denoiser.model_copy(update=changes)})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("params", "told"),
     [
@@ -143,6 +147,7 @@ def test_stage_1_of_other_sizes_is_refused_with_the_parameter_to_set(
     assert not (tmp_path / "ldm").exists()
 
 
+@pytest.mark.slow
 def test_dropout_may_be_another_than_at_the_start(tmp_path, latents_path, trained, split):
     start = load_start_of_stage_1(trained / "ldae")
     params = still(denoiser(dropout=0.1))
@@ -155,6 +160,7 @@ def encoder(**changes):
     return LDAE.model_copy(update={"encoder": LDAE.encoder.model_copy(update=changes)})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("params", "told"),
     [
@@ -173,6 +179,7 @@ def test_stage_2_of_other_sizes_is_refused_with_the_parameter_to_set(
         stages.train_ldae(store, split, frozen, params, tmp_path / "x", device=CPU, start=start)
 
 
+@pytest.mark.slow
 def test_stage_2_does_not_start_on_another_stage_1(tmp_path, latents_path, trained, split):
     store, frozen = open_latents(latents_path), load_diffusion(trained / "ldm", device=CPU)
     frozen.diffusion.standardise.shift += 0.1
@@ -181,6 +188,7 @@ def test_stage_2_does_not_start_on_another_stage_1(tmp_path, latents_path, train
         stages.train_ldae(store, split, frozen, LDAE, tmp_path / "x", device=CPU, start=start)
 
 
+@pytest.mark.slow
 def test_latents_that_the_start_does_not_work_on_name_both_remedies(
     tmp_path, latents_path, trained, split
 ):
@@ -193,6 +201,7 @@ def test_latents_that_the_start_does_not_work_on_name_both_remedies(
         )
 
 
+@pytest.mark.slow
 def test_the_plan_tells_of_another_start(tmp_path, latents_path, trained, split, caplog):
     store, start = open_latents(latents_path), load_start_of_stage_1(trained / "ldae")
     out = tmp_path / "ldm"
