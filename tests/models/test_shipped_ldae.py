@@ -1,15 +1,13 @@
 """The LDAE that ships with the package, with the autoencoder that does."""
 
-import numpy as np
 import pytest
 import torch
 
+from pipeline.diffusion.schedule import alpha_sigma
 from pipeline.imaging.atlas.mni152 import load_template, mni_grid
 from pipeline.models.bundled import BUNDLED
 from pipeline.models.bundled_ldae import BUNDLED_LDAE, MAX_BUNDLED_BYTES
 from pipeline.models.frozen import load_autoencoder, load_ldae, on_grid
-from pipeline.models.inference import load_models
-from schemas.evaluation import EvaluateParams
 from schemas.grid import Grid, GridParams
 from tests.support.tiny_models import CPU
 
@@ -38,25 +36,30 @@ def test_it_is_small_and_goes_with_the_autoencoder_of_the_package():
     assert len((BUNDLED_LDAE / "README.md").read_text()) > 500
 
 
-def test_the_template_has_the_same_code_on_the_grid_of_a_new_study():
-    """Autoencoders see a little of how much air there is, so not to the last bit."""
+def test_the_template_has_the_same_amounts_of_modes_on_the_grid_of_a_new_study():
+    """The autoencoder sees a little of how much air there is, so not to the last bit."""
     net = load_ldae(BUNDLED_LDAE, device=CPU).net
+    assert net.encoder.modes is not None
     with torch.inference_mode():
         one, other = (
             net.embed(net.diffusion.standardise(template_latent(grid).float()))
             for grid in (WHOLE, DEFAULT)
         )
-    assert (one - other).norm() < 0.1 * one.norm()
+    modes = len(net.encoder.modes.spread)
+    assert (one - other)[:, :modes].norm() < 0.05 * one[:, :modes].norm()
+    assert torch.isfinite(other).all()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("grid", [WHOLE, DEFAULT], ids=["own", "smaller"])
-def test_a_brain_comes_back_from_its_codes(grid):
-    models = load_models(BUNDLED, BUNDLED_LDAE, EvaluateParams(), device=CPU)
-    z_0 = models.standardise(template_latent(grid))
-    codes = models.infer_codes(z_0)
-    assert 0.8 < float(codes.x_T.std()) < 1.2
-    returned = models.sample(codes.y_sem, codes.x_T)
-    back, direct = (models.decode(z)[0].numpy() for z in (returned, z_0))
-    _, brain = load_template(grid)
-    assert np.abs(back - direct)[brain].mean() < 0.01
+def test_y_sem_of_the_template_tells_its_noise(grid):
+    """Exact in the modes, so nearer to the truth than the denoiser alone."""
+    net = load_ldae(BUNDLED_LDAE, device=CPU).net
+    t = torch.tensor([500.0])
+    alpha, sigma = alpha_sigma(net.diffusion.schedule.lambda_at(t))
+    with torch.inference_mode():
+        z_0 = net.diffusion.standardise(template_latent(grid).float())
+        eps = torch.randn(z_0.shape, generator=torch.Generator().manual_seed(0))
+        x_t = alpha * z_0 + sigma * eps
+        alone = net.diffusion.eps(x_t, t)
+        exact = net.estimator.exact_noise(alone, x_t, net.embed(z_0), alpha, sigma)
+    assert (exact - eps).square().mean() < (alone - eps).square().mean()
