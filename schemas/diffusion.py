@@ -50,8 +50,8 @@ class DiffusionParams(Section):
     """beta at t = T - 1 (linear)."""
 
 
-class TrainLdmParams(OptimParams):
-    """Stage 1: latent diffusion."""
+class LdmParams(OptimParams):
+    """Stage 1, on latents or voxels."""
 
     steps: Positive = 130
     batch_size: Positive = 8
@@ -71,6 +71,15 @@ class TrainLdmParams(OptimParams):
     """Forward process."""
     denoiser: DenoiserParams = DenoiserParams()
     """Network."""
+
+
+class TrainLdmParams(LdmParams):
+    """Stage 1: latent diffusion."""
+
+    start_from: Literal["bundled"] | Path | None = None
+    """Model whose weights training starts from, to fine-tune it: the bundled LDAE, or the folder of
+    an LDAE or of a model of train-ldm. Its sizes must be those asked for here; its latent
+    statistics are kept, so that `scale` is without effect."""
 
 
 class SemanticEncoderParams(Section):
@@ -120,8 +129,8 @@ class SemanticEncoderParams(Section):
         return self
 
 
-class TrainLdaeParams(OptimParams):
-    """Stage 2: semantic encoder and gradient estimator on the frozen denoiser."""
+class LdaeParams(OptimParams):
+    """Stage 2, on latents or voxels."""
 
     steps: Positive = 80
     batch_size: Annotated[int, Field(ge=2)] = 8
@@ -135,6 +144,28 @@ class TrainLdaeParams(OptimParams):
     """lambda_t: SNR^0.1 / (1 + SNR), or 1."""
 
 
+class TrainLdaeParams(LdaeParams):
+    """Stage 2: semantic encoder and gradient estimator on the frozen denoiser."""
+
+    start_from: Literal["bundled"] | Path | None = None
+    """LDAE whose semantic encoder and gradient estimator training starts from: the bundled one, or
+    a folder. Sizes must be those asked for here, and train_ldm.start_from the same; modes, centre
+    and spread are kept."""
+    source: Literal["train", "bundled", "path"] = "train"
+    """`train`: both stages are trained. `bundled`: the finished LDAE inside the package is taken,
+    and no stage is trained; `path`: that of the folder below."""
+    path: Path | None = None
+    """Folder of a finished LDAE: another study's, or of `pipeline import-ldae`."""
+
+    @model_validator(mode="after")
+    def _path_with_source(self) -> "TrainLdaeParams":
+        if (self.source == "path") != (self.path is not None):
+            raise ValueError("train_ldae.path goes with train_ldae.source: path")
+        if self.source != "train" and self.start_from is not None:
+            raise ValueError("train_ldae.start_from goes with train_ldae.source: train")
+        return self
+
+
 class VoxelDenoiserParams(DenoiserParams):
     """A denoiser that fits a grid of voxels: narrower, and a level more."""
 
@@ -143,7 +174,7 @@ class VoxelDenoiserParams(DenoiserParams):
     attention_levels: tuple[int, ...] = (3,)
 
 
-class VoxelLdmParams(TrainLdmParams):
+class VoxelLdmParams(LdmParams):
     """Stage 1 on voxels."""
 
     batch_size: Positive = 2
@@ -157,7 +188,7 @@ class VoxelEncoderParams(SemanticEncoderParams):
     channels: tuple[Positive, ...] = (8, 16, 32, 64, 128)
 
 
-class VoxelLdaeParams(TrainLdaeParams):
+class VoxelLdaeParams(LdaeParams):
     """Stage 2 on voxels."""
 
     steps: Positive = 160

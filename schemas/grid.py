@@ -51,6 +51,16 @@ class Grid(BaseModel):
         pairs = zip(sum(self.affine, ()), sum(other.affine, ()), strict=True)
         return self.shape == other.shape and all(abs(a - b) <= AFFINE_TOLERANCE for a, b in pairs)
 
+    @property
+    def centre(self) -> tuple[float, float, float]:
+        """Return the point in the middle of the grid (mm, MNI152 world)."""
+        middle = [(n - 1) / 2 for n in self.shape]
+        x, y, z = (
+            sum(a * b for a, b in zip(row, middle, strict=False)) + row[3]
+            for row in self.affine[:3]
+        )
+        return x, y, z
+
     def as_params(self) -> GridParams:
         """Return the preprocessing parameters of this shape and voxel size."""
         return GridParams(shape=self.shape, zooms=self.zooms[0])

@@ -61,7 +61,10 @@ Ae = Annotated[
     Path | None,
     typer.Option(help="Autoencoder folder; default: models/ae, else the bundled one."),
 ]
-LdaeFolder = Annotated[Path, typer.Option(help="Model of train-ldae.")]
+LdaeFolder = Annotated[
+    Path | None,
+    typer.Option(help="Model of train-ldae; default: models/ldae, else the bundled one."),
+]
 Out = Annotated[Path, typer.Option(help="Folder for NIfTI, PNG and JSON.")]
 Detail = Annotated[
     bool,
@@ -92,8 +95,6 @@ Seed = Annotated[
         rich_help_panel=SAMPLER_PANEL,
     ),
 ]
-
-DEFAULT_LDAE = Path("models/ldae")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,13 +127,23 @@ class ApplicationRun:
             raise typer.Exit(1)
 
 
+def chosen_ldae(given: Path | None) -> Path:
+    """Return the folder of the LDAE to use; say which, unless it was given."""
+    from pipeline.models.bundled_ldae import find_ldae
+
+    folder, which = find_ldae(given)
+    if given is None:
+        typer.echo(f"LDAE: {which}")
+    return folder
+
+
 def open_application(
     settings: Settings,
     command: str,
     names: list[str],
     *,
     ae: Path | None,
-    ldae: Path,
+    ldae: Path | None,
     out: Path,
     steps: int | None,
     sampler: str | None,
@@ -162,6 +173,7 @@ def open_application(
         of_new_images = {"qc", "max_bytes"}
         refuse_other(settings, "preprocess", recorded, where=str(volumes), but=of_new_images)
     check_names(names, latent_store)
+    ldae = chosen_ldae(ldae)
     check_artefact(ldae, kind="ldae")
 
     from pipeline.applications.output_files import Writer
@@ -178,6 +190,7 @@ def open_application(
         ldae,
         params.evaluate.model_copy(update=changes),
         device=settings.device(),
+        store=latent_store or volume_store,
     )
     refuse_grid(settings, models.autoencoder.grid)
     models = replace(models, watched=len(names) <= 1 or not scan_by_scan)

@@ -70,10 +70,11 @@ def evaluate(
     params = settings.params()
     device = settings.device()
     volume_store, weights = open_volumes(volumes), params.evaluate.lpips_weights
+    latent_store = open_latents(latents)
     study = Study(
-        models=load_models(folder, ldae, params.evaluate, device=device),
+        models=load_models(folder, ldae, params.evaluate, device=device, store=latent_store),
         volumes=volume_store,
-        latents=open_latents(latents),
+        latents=latent_store,
         manifest=read_manifest(manifest),
         params=params.evaluate,
         probe=params.probe,

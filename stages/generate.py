@@ -6,7 +6,6 @@ from typing import Annotated, Literal
 import typer
 
 from stages.application_options import (
-    DEFAULT_LDAE,
     Ae,
     LdaeFolder,
     Out,
@@ -35,7 +34,7 @@ def generate(
         Path | None, typer.Option(help="manifest.csv: which scans are training scans.")
     ] = None,
     ae: Ae = None,
-    ldae: LdaeFolder = DEFAULT_LDAE,
+    ldae: LdaeFolder = None,
     out: Out,
     steps: Steps = None,
     sampler: SamplerName = None,

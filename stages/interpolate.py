@@ -6,7 +6,6 @@ from typing import Annotated
 import typer
 
 from stages.application_options import (
-    DEFAULT_LDAE,
     Ae,
     Latents,
     LdaeFolder,
@@ -54,7 +53,7 @@ def interpolate(
     volumes: Volumes = None,
     space: SpaceOption = "mni",
     ae: Ae = None,
-    ldae: LdaeFolder = DEFAULT_LDAE,
+    ldae: LdaeFolder = None,
     out: Out,
     steps: Steps = None,
     sampler: SamplerName = None,

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from stages.application_options import (
-    DEFAULT_LDAE,
     Ae,
     Detail,
     Inputs,
@@ -22,6 +21,7 @@ from stages.application_options import (
     SpaceOption,
     Steps,
     Volumes,
+    chosen_ldae,
     open_application,
     scan_names,
 )
@@ -73,7 +73,7 @@ def manipulate(
     volumes: Volumes = None,
     space: SpaceOption = "mni",
     ae: Ae = None,
-    ldae: LdaeFolder = DEFAULT_LDAE,
+    ldae: LdaeFolder = None,
     out: Out,
     steps: Steps = None,
     sampler: SamplerName = None,
@@ -90,6 +90,7 @@ def manipulate(
     from pipeline.models.artefact import check_artefact
     from pipeline.models.direction import find_direction
 
+    ldae = chosen_ldae(ldae)
     config = check_artefact(ldae, kind="ldae")
     along = find_direction(directions, ldae, direction, config=config)
     named = None if published_scale is None else given

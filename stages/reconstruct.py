@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING
 import typer
 
 from stages.application_options import (
-    DEFAULT_LDAE,
     Ae,
     Detail,
     Inputs,
@@ -39,7 +38,7 @@ def reconstruct(
     volumes: Volumes = None,
     space: SpaceOption = "mni",
     ae: Ae = None,
-    ldae: LdaeFolder = DEFAULT_LDAE,
+    ldae: LdaeFolder = None,
     out: Out,
     steps: Steps = None,
     sampler: SamplerName = None,

@@ -20,9 +20,9 @@ READS: dict[str, tuple[str, ...]] = {
     "preprocess": ("preprocess",),
     "train_ae": ("autoencoder", "train_ae"),
     "encode": ("autoencoder", "cohort", "preprocess", "encode"),
-    "train_ldm": ("cohort", "train_ldm"),
+    "train_ldm": ("cohort", "train_ldm", "train_ldae.source", "train_ldae.path"),
     "train_ldae": ("cohort", "train_ldm", "train_ldae"),
-    "embed": ("embed",),
+    "embed": ("autoencoder", "cohort", "preprocess", "encode", "embed"),
     "probe": ("probe",),
     "evaluate": ("autoencoder", "evaluate", "probe"),
     "train_voxel_dae": ("cohort", "evaluate"),
@@ -36,15 +36,17 @@ READS: dict[str, tuple[str, ...]] = {
     "doctor": (),
     "info": (),
     "export_ae": (),
+    "export_ldae": (),
     "import_ae": (),
     "import_ldae": (),
     "docs": (),
     "bench": (),
 }
-"""Sections of parameters that a command reads; `init` and `report`, not listed, read all."""
-SPREADS = {"cohort", "preprocess", "encode"}
+"""Sections of parameters, or parameters, that a command reads; `init` and `report`, not listed,
+read all."""
+SPREADS = {"cohort", "preprocess", "encode", "embed"}
 """Commands with worker processes."""
-SCHEDULED = {"preprocess", "encode"}
+SCHEDULED = {"preprocess", "encode", "embed"}
 """Commands that dask workers can take over."""
 
 
@@ -53,8 +55,9 @@ def warn_unread(settings: "Settings", command: str) -> None:
     shown = command.replace("_", "-")
     read = READS.get(command)
     for key in settings.set_by_hand() if read is not None else ():
-        if key.split(".")[0] not in (read or ()):
-            known = ", ".join(f"{section}.*" for section in read or ()) or "no parameters"
+        if not any(f"{key}.".startswith(f"{part}.") for part in read or ()):
+            parts = [part if "." in part else f"{part}.*" for part in read or ()]
+            known = ", ".join(parts) or "no parameters"
             log.warning("--set %s: plays no part, `pipeline %s` reads %s", key, shown, known)
     if settings.workers is not None and command not in SPREADS:
         log.warning("--workers: plays no part in `pipeline %s`", shown)
@@ -64,8 +67,10 @@ def warn_unread(settings: "Settings", command: str) -> None:
         log.warning("--workers: plays no part beside --scheduler, whose workers do the work")
 
 
-def refuse_set(settings: "Settings", section: str, reason: str) -> None:
-    """Refuse a parameter of a section (or subsection) that was given with --set.
+def refuse_set(
+    settings: "Settings", section: str, reason: str, *, but: tuple[str, ...] = ()
+) -> None:
+    """Refuse a parameter of a section (or subsection) that was given with --set, those `but` apart.
 
     Raises
     ------
@@ -73,7 +78,7 @@ def refuse_set(settings: "Settings", section: str, reason: str) -> None:
         Naming it, with the reason why it cannot be done.
     """
     for key in settings.set_by_hand():
-        if key == section or key.startswith(f"{section}."):
+        if f"{key}.".startswith(f"{section}.") and key not in but:
             raise ParamsError(f"--set {key}: {reason}")
 
 

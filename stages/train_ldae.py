@@ -7,6 +7,9 @@ import typer
 
 from stages.common_options import Settings
 
+WHERE = ("train_ldae.source", "train_ldae.path")
+"""Parameters that say where the LDAE comes from."""
+
 
 def train_ldae(
     context: typer.Context,
@@ -29,40 +32,72 @@ def train_ldae(
         Path | None, typer.Option(help="Autoencoder folder, to make pictures of brains.")
     ] = None,
 ) -> None:
-    """Train the latent diffusion autoencoder on latents.
+    """Train the latent diffusion autoencoder on latents, or take a finished one.
 
     Example: pipeline train-ldae --latents data/latents.zarr --out models/ldae
     """
     settings: Settings = context.obj
+    from pipeline.models.bundled_ldae import (
+        adopt_ldae,
+        bundled_ldae,
+        load_start,
+        load_start_of_stage_1,
+    )
+    from pipeline.stores.latents import open_latents
+    from schemas.errors import ParamsError
+    from stages.requested_settings import refuse_set
+
+    params = settings.params()
+    chosen = params.train_ldae
+    if chosen.source != "train":
+        reason = f"train_ldae.source is {chosen.source}, so nothing is trained; add --set"
+        for section in ("train_ldm", "train_ldae"):
+            refuse_set(settings, section, f"{reason} train_ldae.source=train", but=WHERE)
+        source = chosen.path or bundled_ldae()
+        adopt_ldae(source, out, latents=open_latents(latents))
+        typer.echo(f"{out}: the {chosen.source} LDAE of {source}; nothing was trained")
+        return
+
     from pipeline.cohort.scan_splits import split_of_store
     from pipeline.models.frozen import load_autoencoder, load_diffusion
-    from pipeline.stores.latents import open_latents
     from pipeline.stores.volumes import open_volumes
     from pipeline.training.latent_diffusion import train_denoiser
     from pipeline.training.latent_diffusion import train_ldae as train
-    from stages.requested_settings import refuse_set
 
     if ldm is not None:
         reason = f"{ldm} is trained already; leave out --ldm to train stage 1 with it"
         refuse_set(settings, "train_ldm", reason)
-    params, device = settings.params(), settings.device()
+    start_1, start = params.train_ldm.start_from, chosen.start_from
+    if start is not None and ldm is None and start_1 is None:
+        raise ParamsError(
+            "train_ldae.start_from: stage 1 must start from it too; set train_ldm.start_from to the"
+            " same, or give --ldm"
+        )
+    device = settings.device()
     store = open_latents(latents)
     scan_ids = split_of_store(store.attributes.scan_ids, manifest, params.cohort.split)
     autoencoder = load_autoencoder(ae, device=device) if ae else None
     if ldm is None:
         ldm = out.with_name(out.name + "-ldm")
         train_denoiser(
-            store, scan_ids, params.train_ldm, ldm, device=device, autoencoder=autoencoder
+            store,
+            scan_ids,
+            params.train_ldm,
+            ldm,
+            device=device,
+            autoencoder=autoencoder,
+            start=load_start_of_stage_1(start_1) if start_1 is not None else None,
         )
-    reads_volumes = params.train_ldae.encoder.reads_volumes
+    reads_volumes = chosen.encoder.reads_volumes
     metrics = train(
         store,
         scan_ids,
         load_diffusion(ldm, device=device),
-        params.train_ldae,
+        chosen,
         out,
         device=device,
         volumes=open_volumes(volumes) if volumes and reads_volumes else None,
         autoencoder=autoencoder,
+        start=load_start(start) if start is not None else None,
     )
     typer.echo(f"{out}: loss {metrics['loss']:.4f}, {metrics['seconds']:.0f} s of training")

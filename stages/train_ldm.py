@@ -21,18 +21,31 @@ def train_ldm(
         Path | None, typer.Option(help="Autoencoder folder, to make pictures of brains.")
     ] = None,
 ) -> None:
-    """Train the unconditional denoiser on latents.
+    """Train the unconditional denoiser on latents, or take that of a finished LDAE.
 
     Example: pipeline train-ldm --latents data/latents.zarr --manifest data/cohort/manifest.csv
     --out models/ldm
     """
     settings: Settings = context.obj
-    from pipeline.cohort.scan_splits import split_of_store
-    from pipeline.models.frozen import load_autoencoder
+    from pipeline.models.bundled_ldae import adopt_stage_1, bundled_ldae, load_start_of_stage_1
     from pipeline.stores.latents import open_latents
-    from pipeline.training.latent_diffusion import train_denoiser
+    from stages.requested_settings import refuse_set
 
     params = settings.params()
+    chosen = params.train_ldae
+    if chosen.source != "train":
+        reason = f"train_ldae.source is {chosen.source}, so nothing is trained; add --set"
+        refuse_set(settings, "train_ldm", f"{reason} train_ldae.source=train")
+        source = chosen.path or bundled_ldae()
+        adopt_stage_1(source, out, latents=open_latents(latents))
+        typer.echo(f"{out}: stage 1 of the {chosen.source} LDAE of {source}; nothing was trained")
+        return
+
+    from pipeline.cohort.scan_splits import split_of_store
+    from pipeline.models.frozen import load_autoencoder
+    from pipeline.training.latent_diffusion import train_denoiser
+
+    start = params.train_ldm.start_from
     store = open_latents(latents)
     scan_ids = split_of_store(store.attributes.scan_ids, manifest, params.cohort.split)
     device = settings.device()
@@ -43,5 +56,6 @@ def train_ldm(
         out,
         device=device,
         autoencoder=load_autoencoder(ae, device=device) if ae else None,
+        start=load_start_of_stage_1(start) if start is not None else None,
     )
     typer.echo(f"{out}: loss {metrics['loss']:.4f}, {metrics['seconds']:.0f} s of training")

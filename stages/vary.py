@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from stages.application_options import (
-    DEFAULT_LDAE,
     Ae,
     Inputs,
     Latents,
@@ -38,7 +37,7 @@ def vary(
     volumes: Volumes = None,
     space: SpaceOption = "mni",
     ae: Ae = None,
-    ldae: LdaeFolder = DEFAULT_LDAE,
+    ldae: LdaeFolder = None,
     out: Out,
     steps: Steps = None,
     sampler: SamplerName = None,

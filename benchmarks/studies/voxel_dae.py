@@ -38,7 +38,7 @@ def networks(
         "statistics": [shape[0], 1, 1, 1],
     }
     with at_hand():
-        return FrozenLdae(frozen(build_ldae(config)), "", config)
+        return FrozenLdae(frozen(build_ldae(config)), "", config, Path())
 
 
 def frozen(net: Any) -> Any:

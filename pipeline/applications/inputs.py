@@ -21,7 +21,7 @@ from pipeline.stores.latents import LatentStore
 from pipeline.stores.provenance import check_same_scans
 from pipeline.stores.volumes import BIAS_GRID, VolumeStore
 from schemas.errors import ContractError, ScanError
-from schemas.grid import GridParams
+from schemas.grid import GridParams, times
 from schemas.params import PreprocessParams
 
 if TYPE_CHECKING:
@@ -146,8 +146,8 @@ def check_latents(latents: LatentStore, models: LdaeInference) -> None:
         )
     if latents.latent_shape != models.latent_shape:
         raise ContractError(
-            f"{latents.path}: latents of {latents.latent_shape}, the LDAE was trained on"
-            f" {models.latent_shape}; train on this store"
+            f"{latents.path}: latents of {times(latents.latent_shape)}, the models are on a grid of"
+            f" {times(models.latent_shape)}; give stores of one study"
         )
 
 

@@ -12,6 +12,7 @@ from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from pipeline import __version__
 from pipeline.models.frozen import FrozenLdae
+from pipeline.models.latent_fit import check_latents_fit
 from pipeline.nets.published import PublishedEncoder
 from pipeline.runtime.files import lock_store
 from pipeline.runtime.progress import progress
@@ -131,20 +132,8 @@ def check_volumes(ldae: FrozenLdae, volumes: VolumeStore) -> None:
 
 
 def check_same_autoencoder(latents: LatentStore, ldae: FrozenLdae) -> None:
-    """Refuse a model that was trained on latents of another autoencoder or shape."""
-    if latents.attributes.digests["autoencoder"] != ldae.config["autoencoder_digest"]:
-        raise ContractError(
-            f"{latents.path}: encoded by another autoencoder than the LDAE was trained on;"
-            " encode with that one, or train on this store"
-        )
-    if latents.latent_shape != tuple(ldae.config["latent_shape"]):
-        grid = "×".join(map(str, ldae.config["grid"]["shape"]))
-        preprocess = f"preprocess to {grid} voxels and encode"
-        remedy = preprocess if "imported" in ldae.config else "train on this store"
-        raise ContractError(
-            f"{latents.path}: latents of {latents.latent_shape}, the LDAE was trained on"
-            f" {tuple(ldae.config['latent_shape'])}; {remedy}"
-        )
+    """Refuse latents of another autoencoder, or of a grid that the model does not work on."""
+    check_latents_fit(ldae.config, latents, model="the LDAE")
 
 
 def warn_of_other_ldae(out: Path, digest: str) -> None:

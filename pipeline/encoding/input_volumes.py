@@ -61,7 +61,7 @@ def input_volumes(
         return InputVolumes(input_path, None, 0)
     if "cohort.source" in asked and asked["cohort.source"] in ("bids", "folder", "table", "dicom"):
         source = asked["cohort.source"]
-    work = _work_of(real_path(out))
+    work = work_of(out)
     cohort = params.cohort.model_copy(update={"source": source})
     by_hand = any(key.startswith("cohort.columns") for key in asked)
     if source != params.cohort.source and not by_hand:  # its columns are of the study's table
@@ -127,8 +127,10 @@ def grid_asked(asked: GridParams | None, autoencoder: FrozenAutoencoder, *, firm
     return for_volumes(autoencoder, grid).grid
 
 
-def _work_of(latents: Path) -> Path:
-    return latents.with_name(latents.name.removesuffix(".zarr") + ".input")
+def work_of(out: Path) -> Path:
+    """Return the folder beside an output for what is made of its input images on the way."""
+    out = real_path(out)
+    return out.with_name(out.name.removesuffix(".zarr") + ".input")
 
 
 def find_volumes(latents: Path) -> Path | None:
@@ -137,5 +139,5 @@ def find_volumes(latents: Path) -> Path | None:
     It is looked for in the folder that `encode` makes for images, and beside the latent store.
     """
     latents = real_path(latents)
-    places = (_work_of(latents) / "volumes.zarr", latents.with_name("volumes.zarr"))
+    places = (work_of(latents) / "volumes.zarr", latents.with_name("volumes.zarr"))
     return next((place for place in places if place.is_dir() and place != latents), None)

@@ -157,20 +157,22 @@ def _load(net: nn.Module, diffusion: LatentDiffusion, artefact: Artefact) -> Non
 
 @dataclass(frozen=True, slots=True)
 class FrozenDiffusion:
-    """A trained stage 1, with its digest and config."""
+    """A trained stage 1, with its digest, config and folder."""
 
     diffusion: LatentDiffusion
     digest: str
     config: dict[str, Any]
+    path: Path
 
 
 @dataclass(frozen=True, slots=True)
 class FrozenLdae:
-    """A trained LDAE, with its digest and config."""
+    """A trained LDAE, with its digest, config and folder."""
 
     net: Ldae
     digest: str
     config: dict[str, Any]
+    path: Path
 
 
 def load_diffusion(path: Path, *, device: torch.device) -> FrozenDiffusion:
@@ -187,7 +189,7 @@ def load_diffusion(path: Path, *, device: torch.device) -> FrozenDiffusion:
         diffusion = build_diffusion(artefact.config)
     _load(diffusion, diffusion, artefact)
     diffusion.requires_grad_(False).eval().to(device)
-    return FrozenDiffusion(diffusion, artefact.digest, artefact.config)
+    return FrozenDiffusion(diffusion, artefact.digest, artefact.config, path)
 
 
 def load_ldae(path: Path, *, device: torch.device) -> FrozenLdae:
@@ -204,4 +206,4 @@ def load_ldae(path: Path, *, device: torch.device) -> FrozenLdae:
         net = build_ldae(artefact.config)
     _load(net, net.diffusion, artefact)
     net.requires_grad_(False).eval().to(device)
-    return FrozenLdae(net, artefact.digest, artefact.config)
+    return FrozenLdae(net, artefact.digest, artefact.config, path)

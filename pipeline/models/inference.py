@@ -22,8 +22,11 @@ from pipeline.models.frozen import (
     on_grid,
     voxels_as_latents,
 )
+from pipeline.models.latent_fit import check_grid_fits
 from pipeline.runtime.digests import seed_from
 from pipeline.runtime.progress import Progress
+from pipeline.stores.latents import LatentStore
+from pipeline.stores.volumes import VolumeStore
 from schemas.errors import ContractError, ParamsError
 from schemas.evaluation import EvaluateParams
 from schemas.grid import Grid
@@ -200,25 +203,39 @@ class LdaeInference:
 
 
 def load_models(
-    ae: Path, ldae: Path, params: EvaluateParams, *, device: torch.device
+    ae: Path,
+    ldae: Path,
+    params: EvaluateParams,
+    *,
+    device: torch.device,
+    store: VolumeStore | LatentStore | None = None,
 ) -> LdaeInference:
     """Load an autoencoder and the LDAE trained on its latents, with sampler settings of `params`.
+
+    They work on the grid of `store`, volumes or their latents; without it, on the LDAE's own.
 
     Raises
     ------
     ContractError
-        If a folder holds no such model, or the two do not belong together.
+        If a folder holds no such model, the two do not belong together, or the LDAE does not work
+        on the grid of the store.
     ParamsError
         If the number of steps is out of range.
     """
     autoencoder, frozen = load_autoencoder(ae, device=device), load_ldae(ldae, device=device)
     if frozen.config["autoencoder_digest"] != autoencoder.digest:
         raise ContractError(
-            f"{ldae}: trained on latents of another autoencoder than {ae}; give that one as --ae"
+            f"{ldae}: trained on latents of another autoencoder than {ae}; give that one as --ae,"
+            " or if it is the bundled one, --set autoencoder.source=bundled"
         )
-    return _models(
-        on_grid(autoencoder, Grid.model_validate(frozen.config["grid"])), frozen, params, device
-    )
+    grid = Grid.model_validate(frozen.config["grid"])
+    if store is not None:
+        grid = store.attributes.grid
+    autoencoder = on_grid(autoencoder, grid)
+    if store is not None:
+        shape = autoencoder.net.latent_shape(grid.shape)
+        check_grid_fits(frozen.config, grid, shape, source=str(store.path), model="the LDAE")
+    return _models(autoencoder, frozen, params, device)
 
 
 def load_voxel_models(

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from pipeline.diffusion.samplers import Model
 from pipeline.diffusion.schedule import Schedule, alpha_sigma, per_sample
+from pipeline.nets.centred import centred
 from pipeline.nets.denoiser import Denoiser, GradientEstimator, Trunk, UnetConfig
 from pipeline.nets.encoders import SemanticEncoder
 from pipeline.nets.semantic import build_encoder
@@ -22,7 +23,10 @@ from schemas.errors import ContractError
 
 
 class Standardise(nn.Module):
-    """Shift and scale of latents, fitted on the training split, for each voxel or channel."""
+    """Shift and scale of latents, fitted on the training split, for each voxel or channel.
+
+    Latents may be on a smaller grid with the same centre than those that were fitted on.
+    """
 
     shift: Tensor
     scale: Tensor
@@ -48,12 +52,23 @@ class Standardise(nn.Module):
 
     def forward(self, latent: Float[Tensor, "B C X Y Z"]) -> Float[Tensor, "B C X Y Z"]:
         """Return z_0."""
-        z_0: Tensor = (latent - self.shift) * self.scale
+        z_0: Tensor = (latent - _at(self.shift, latent)) * _at(self.scale, latent)
         return z_0
+
+    def scale_of(self, latent: Float[Tensor, "*B C X Y Z"]) -> Tensor:
+        """Return the scale on the grid of a latent."""
+        return _at(self.scale, latent)
 
     def inverse(self, z_0: Float[Tensor, "B C X Y Z"]) -> Float[Tensor, "B C X Y Z"]:
         """Return the latent."""
-        return z_0 / self.scale + self.shift
+        return z_0 / _at(self.scale, z_0) + _at(self.shift, z_0)
+
+
+def _at(statistic: Float[Tensor, "C _ _ _"], latent: Float[Tensor, "*B C X Y Z"]) -> Tensor:
+    """Return a statistic on the grid of latents; one a channel serves every grid."""
+    if statistic[0].numel() == 1:
+        return statistic
+    return centred(statistic, latent.shape[-3:])
 
 
 class LatentDiffusion(nn.Module):

@@ -21,6 +21,7 @@ from pipeline.nets.blocks import (
     timestep_embedding,
     zero_init,
 )
+from pipeline.nets.centred import centred
 from pipeline.nets.cpu_kernels import Stride
 from pipeline.nets.principal_modes import PrincipalModes
 
@@ -262,8 +263,8 @@ class GradientEstimator(nn.Module):
     def forward(self, trunk: Trunk, y_sem: Float[Tensor, "B D"]) -> Float[Tensor, "B C X Y Z"]:
         """Return the decoder's field on the latent grid."""
         if self.modes is not None:
-            rough = self.rough_latent(y_sem) * self.spread
             finest, *others = trunk.skips
+            rough = centred(self.rough_latent(y_sem) * self.spread, finest.shape[2:])
             trunk = replace(trunk, skips=(finest + self.place(rough), *others))
         field: Tensor = self.decoder(trunk, self.embed(y_sem))
         return field
@@ -287,10 +288,11 @@ class GradientEstimator(nn.Module):
             return eps
         with torch.autocast(eps.device.type, enabled=False):
             amounts = self.modes.amounts_of(y_sem.float())
-            centred = (x_t.float() - _column(alpha) * self.centre) / self.spread
-            measured = self.modes.project(centred) - alpha[:, None] * amounts
-            missing = measured / sigma[:, None] - self.modes.project(eps.float() / self.spread)
-            return eps + self.modes.lift(missing, self.spread)
+            centre, spread = (centred(f, eps.shape[2:]) for f in (self.centre, self.spread))
+            deviation = (x_t.float() - _column(alpha) * centre) / spread
+            measured = self.modes.project(deviation) - alpha[:, None] * amounts
+            missing = measured / sigma[:, None] - self.modes.project(eps.float() / spread)
+            return eps + self.modes.lift(missing, spread)
 
 
 def _column(values: Float[Tensor, " B"]) -> Float[Tensor, "B 1 1 1 1"]:

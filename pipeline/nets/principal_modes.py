@@ -4,6 +4,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from pipeline.nets.centred import centred
+
 
 class PrincipalModes(nn.Module):
     """Fixed orthonormal fields on the latent grid, fitted once on training latents (PCA).
@@ -12,6 +14,9 @@ class PrincipalModes(nn.Module):
     32 modes three times as much. A network trained on amounts as they are would trust them as
     much. So in training, the decoder of G is given mode coefficients noised to the variance they
     have on held-out scans: `reliability` times their own, and correlated with them accordingly.
+
+    Latents may be on a smaller grid with the same centre: what they lack is air, which deviates
+    from none, so that the modes cut to their grid measure the same amounts.
     """
 
     modes: Tensor
@@ -58,7 +63,8 @@ class PrincipalModes(nn.Module):
 
     def project(self, deviation: Float[Tensor, "B C X Y Z"]) -> Float[Tensor, "B K"]:
         """Return the amount of each mode in latents."""
-        return torch.einsum("bcxyz,kcxyz->bk", deviation, self.modes) / self.size
+        modes = centred(self.modes, deviation.shape[2:])
+        return torch.einsum("bcxyz,kcxyz->bk", deviation, modes) / self.size
 
     def coordinates(self, amounts: Float[Tensor, "B K"]) -> Float[Tensor, "B K"]:
         """Return amounts in standard deviations of the scans fitted on; unused modes have 0."""
@@ -83,7 +89,7 @@ class PrincipalModes(nn.Module):
         self, amounts: Float[Tensor, "B K"], unit: Float[Tensor, "C X Y Z"]
     ) -> Float[Tensor, "B C X Y Z"]:
         """Return the smallest fields f whose `project(f / unit)` are these amounts."""
-        measures = (self.modes / (unit * self.size)).flatten(1)
+        measures = (centred(self.modes, unit.shape[1:]) / (unit * self.size)).flatten(1)
         unused = (self.spread == 0).to(measures.dtype)
         gram = measures @ measures.T + torch.diag(unused)
         solved = torch.linalg.solve(gram, torch.where(self.spread > 0, amounts, 0).T)

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pipeline.nets.blocks import Conv3d, Resample, ResBlock, group_norm
+from pipeline.nets.centred import centred
 from pipeline.nets.convnext import ConvNext
 from pipeline.nets.encoders import SemanticEncoder
 from pipeline.nets.principal_modes import PrincipalModes
@@ -81,8 +82,13 @@ class DeviationEncoder(SemanticEncoder):
         return torch.cat([noised, y_sem[:, modes:]], dim=1)
 
     def deviation(self, z_0: Float[Tensor, "B C X Y Z"]) -> Float[Tensor, "B C X Y Z"]:
-        """Return latents' deviations from the mean one, of unit variance a channel."""
-        return (z_0 - self.centre) / self.spread
+        """Return latents' deviations from the mean one, of unit variance a channel.
+
+        On the encoder's own grid: latents of a smaller one lack air, and air deviates from none.
+        """
+        shape = z_0.shape[2:]
+        deviation = (z_0 - centred(self.centre, shape)) / centred(self.spread, shape)
+        return centred(deviation, self.centre.shape[1:])
 
     def summarise(self, deviation: Float[Tensor, "B C X Y Z"]) -> Float[Tensor, "B D"]:
         """Return the network's part of y_sem before it is standardised, in float32."""

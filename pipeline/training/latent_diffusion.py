@@ -9,9 +9,18 @@ from torch import nn
 
 from pipeline.cohort.subjects import many_subjects_first, subjects_of
 from pipeline.models.artefact import check_model_folder, finished_metrics, write_artefact
-from pipeline.models.frozen import FrozenAutoencoder, FrozenDiffusion
-from pipeline.models.ldae import Ldae, build_diffusion, build_ldae, encoder_config, unet_config
+from pipeline.models.frozen import FrozenAutoencoder, FrozenDiffusion, FrozenLdae
+from pipeline.models.latent_fit import check_latents_fit, used_on
+from pipeline.models.ldae import (
+    LatentDiffusion,
+    Ldae,
+    build_diffusion,
+    build_ldae,
+    encoder_config,
+    unet_config,
+)
 from pipeline.models.pretrained import load_imagenet
+from pipeline.models.starting_point import check_stage_1_start, check_start
 from pipeline.nets.encoders import SemanticEncoder
 from pipeline.nets.published import PublishedEncoder
 from pipeline.nets.semantic import DeviationEncoder, VolumeSlicesEncoder
@@ -38,7 +47,7 @@ from pipeline.training.standardisation import (
 )
 from pipeline.training.training_volumes import ScanVolumes
 from pipeline.training.voxel_latents import TrainingStore
-from schemas.diffusion import TrainLdaeParams, TrainLdmParams
+from schemas.diffusion import LdaeParams, LdmParams
 from schemas.errors import ContractError, ParamsError
 from schemas.section import OptimParams
 
@@ -46,52 +55,50 @@ log = logging.getLogger(__name__)
 
 MAX_MODE_SCANS = 1024
 """Training scans, evenly spread, whose principal modes are taken."""
+PLACES = {"start_from", "source", "path"}
+"""Parameters that say where weights lie; what decides the outcome is their digest."""
 
 
 def train_denoiser(
     store: TrainingStore,
     scan_ids: dict[str, list[str]],
-    params: TrainLdmParams,
+    params: LdmParams,
     out: Path,
     *,
     device: torch.device,
     autoencoder: FrozenAutoencoder | None = None,
+    start: FrozenDiffusion | None = None,
 ) -> dict[str, Any]:
     """Train stage 1 and write it; return its metrics. The autoencoder only decodes pictures.
+
+    With `start`, training begins with its weights and keeps its latent statistics.
 
     Raises
     ------
     ContractError
-        If fewer than two training scans are in the store, or a latent is not finite.
+        If fewer than two training scans are in the store, a latent is not finite, or `start` has
+        other sizes or does not work on the latents.
     """
     device = join(device)
     _check_autoencoder(store, autoencoder)
-    plan = _plan(params, [params.model_dump(), store.digest, scan_ids], store, scan_ids)
+    if start is not None:
+        check_stage_1_start(start, params, store)
+    plan = _plan(params, [store.digest, scan_ids], store, scan_ids, start=start)
     check_model_folder(out)
     finished = finished_metrics(out, kind="ldm", fingerprint=plan.fingerprint)
     wait()
     if finished is not None:
         return finished
     latents = _load(store, scan_ids, params)
-    sampled = params.posterior != "mean"
-    statistics = estimate_standardisation(latents["train"], params.scale, sampled=sampled)
-    architecture = {
-        "unet": unet_config(params.denoiser, in_channels=store.latent_shape[0]),
-        "diffusion": params.diffusion.model_dump(),
-        "prediction": params.prediction,
-        "statistics": list(statistics.shift.shape),
-    }
-    torch.manual_seed(params.seed)
-    diffusion = build_diffusion(architecture)
-    diffusion.standardise.set_statistics(*statistics)
+    architecture, diffusion = _first_diffusion(params, latents["train"], start)
     data = LatentData(diffusion, latents, params.posterior)
-    module = DenoiserModule(diffusion.denoiser, params, data)
+    module = DenoiserModule(diffusion.denoiser, params, data, started=start is not None)
     decode = decoder_of(autoencoder, diffusion.standardise)
     run_training(module, out, plan=plan, device=device, decode=decode)
     metrics = final_metrics(module)
     diffusion.denoiser.load_state_dict(module.averaged.state_dict())
     config = plan.record()
-    config |= _config(architecture, params, store, latents, metrics)
+    config |= _config(architecture, params, store, latents, metrics, start)
     card = _card("Latent diffusion model (stage 1)", config)
     tensors = diffusion.state_dict()
     if processes().rank == 0:
@@ -101,26 +108,52 @@ def train_denoiser(
     return metrics
 
 
+def _first_diffusion(
+    params: LdmParams, train: AnyLatents, start: FrozenDiffusion | None
+) -> tuple[dict[str, Any], LatentDiffusion]:
+    """Return the architecture of stage 1, and its networks and statistics before training."""
+    torch.manual_seed(params.seed)
+    if start is not None:
+        keys = ("unet", "diffusion", "prediction", "statistics")
+        architecture = {key: start.config[key] for key in keys}
+        architecture["unet"] = architecture["unet"] | {"dropout": params.denoiser.dropout}
+        diffusion = build_diffusion(architecture)
+        diffusion.load_state_dict(start.diffusion.state_dict())
+        return architecture, diffusion
+    statistics = estimate_standardisation(train, params.scale, sampled=params.posterior != "mean")
+    architecture = {
+        "unet": unet_config(params.denoiser, in_channels=len(statistics.shift)),
+        "diffusion": params.diffusion.model_dump(),
+        "prediction": params.prediction,
+        "statistics": list(statistics.shift.shape),
+    }
+    diffusion = build_diffusion(architecture)
+    diffusion.standardise.set_statistics(*statistics)
+    return architecture, diffusion
+
+
 def train_ldae(
     store: TrainingStore,
     scan_ids: dict[str, list[str]],
     frozen: FrozenDiffusion,
-    params: TrainLdaeParams,
+    params: LdaeParams,
     out: Path,
     *,
     device: torch.device,
     volumes: VolumeStore | None = None,
     autoencoder: FrozenAutoencoder | None = None,
+    start: FrozenLdae | None = None,
 ) -> dict[str, Any]:
     """Train stage 2 on a frozen denoiser and write both; return the metrics.
 
-    `volumes` are for encoders that read them; the autoencoder only decodes pictures.
+    `volumes` are for encoders that read them; the autoencoder only decodes pictures. With `start`,
+    training begins with its encoder and estimator; their modes, centre and spread are kept.
 
     Raises
     ------
     ContractError
         If the denoiser was trained on latents of another autoencoder or shape, there are too few
-        scans, or volumes are needed and absent.
+        scans, volumes are needed and absent, or `start` has other sizes or another stage 1.
     """
     device = join(device)
     _check_autoencoder(store, autoencoder)
@@ -133,7 +166,10 @@ def train_ldae(
         )
     else:
         check_same_scans(store, volumes)
-    known = [params.model_dump(), store.digest, frozen.digest, scan_ids]
+    volume_shape = volumes.attributes.grid.shape if volumes is not None else None
+    if start is not None:
+        check_start(start, params, store, stage_1=frozen, volume_shape=volume_shape)
+    known = [store.digest, frozen.digest, scan_ids]
     if volumes is not None:
         known.append(volumes.digest)
     plan = _plan(
@@ -141,6 +177,7 @@ def train_ldae(
         known,
         store,
         scan_ids,
+        start=start,
         denoiser=frozen.digest,
         volumes=volumes.digest if volumes is not None else None,
     )
@@ -152,24 +189,28 @@ def train_ldae(
     latents = _load(store, scan_ids, params)
     base = {k: frozen.config[k] for k in ("unet", "diffusion", "prediction", "statistics")}
     architecture = base | {
-        "encoder": encoder_config(
-            params.encoder,
-            latent_shape=store.latent_shape,
-            volume_shape=volumes.attributes.grid.shape if volumes is not None else None,
+        "encoder": start.config["encoder"]
+        if start is not None
+        else encoder_config(
+            params.encoder, latent_shape=store.latent_shape, volume_shape=volume_shape
         )
     }
     torch.manual_seed(params.seed)
     ldae = build_ldae(architecture)
     ldae.diffusion = frozen.diffusion
     ldae.diffusion.requires_grad_(False).eval()
-    _prepare_encoder(ldae, latents["train"], params)
+    if start is not None:
+        ldae.encoder.load_state_dict(start.net.encoder.state_dict())
+        ldae.estimator.load_state_dict(start.net.estimator.state_dict())
+    else:
+        _prepare_encoder(ldae, latents["train"], params)
     net = nn.ModuleDict({"encoder": ldae.encoder, "estimator": ldae.estimator})
     scan_volumes = None
     if volumes is not None:
         scan_volumes = {split: ScanVolumes(volumes, x.scan_ids) for split, x in latents.items()}
     posterior = frozen.config["posterior"]
     data = LatentData(ldae.diffusion, latents, posterior, scan_volumes)
-    module = SemanticModule(net, params, data)
+    module = SemanticModule(net, params, data, started=start is not None)
     decode = decoder_of(autoencoder, ldae.diffusion.standardise)
     run_training(module, out, plan=plan, device=device, decode=decode)
     module.to(device)
@@ -177,7 +218,7 @@ def train_ldae(
     metrics = final_metrics(module) | module.inversion_health()
     module.to("cpu")
     config = plan.record()
-    config |= _config(architecture, params, store, latents, metrics)
+    config |= _config(architecture, params, store, latents, metrics, start)
     config["posterior"] = posterior
     card = _card("Latent diffusion autoencoder (stages 1 and 2)", config)
     averaged = Ldae(ldae.diffusion, module.averaged["encoder"], module.averaged["estimator"])
@@ -189,7 +230,7 @@ def train_ldae(
     return metrics
 
 
-def _prepare_encoder(ldae: Ldae, train: AnyLatents, params: TrainLdaeParams) -> None:
+def _prepare_encoder(ldae: Ldae, train: AnyLatents, params: LdaeParams) -> None:
     """Set the encoder's start: statistics and modes of latents, or ImageNet weights."""
     encoder: SemanticEncoder = ldae.encoder
     if isinstance(encoder, VolumeSlicesEncoder | PublishedEncoder):
@@ -198,7 +239,7 @@ def _prepare_encoder(ldae: Ldae, train: AnyLatents, params: TrainLdaeParams) -> 
     centre, spread = estimate_deviations(train)
     standardise = ldae.diffusion.standardise.cpu()
     encoder.set_input_statistics(
-        standardise(centre), spread.reshape(-1, 1, 1, 1) * standardise.scale
+        standardise(centre), spread.reshape(-1, 1, 1, 1) * standardise.scale_of(centre)
     )
     if isinstance(encoder, DeviationEncoder) and encoder.modes is not None:
         index = torch.linspace(0, len(train) - 1, min(len(train), MAX_MODE_SCANS)).long()
@@ -215,10 +256,17 @@ def _plan(
     known: list[Any],
     store: TrainingStore,
     scan_ids: dict[str, list[str]],
+    *,
+    start: FrozenDiffusion | FrozenLdae | None,
     **inputs: str | None,
 ) -> Plan:
+    """Return the plan; `known` are the digests and lists that decide it beside the parameters."""
     inputs = {"latents": store.digest, "split": digest_of(scan_ids), **inputs}
-    return Plan(digest_of(known), params.model_dump(mode="json"), inputs)
+    decisive = [params.model_dump(exclude=PLACES), *known]
+    if start is not None:
+        inputs["start"] = start.digest
+        decisive.append(start.digest)
+    return Plan(digest_of(decisive), params.model_dump(mode="json", exclude=PLACES), inputs)
 
 
 def _check_autoencoder(store: TrainingStore, autoencoder: FrozenAutoencoder | None) -> None:
@@ -230,16 +278,8 @@ def _check_autoencoder(store: TrainingStore, autoencoder: FrozenAutoencoder | No
 
 
 def _check_denoiser(store: TrainingStore, frozen: FrozenDiffusion) -> None:
-    if frozen.config["autoencoder_digest"] != store.attributes.digests["autoencoder"]:
-        raise ContractError(
-            f"{store.path}: encoded by another autoencoder than the denoiser was trained on;"
-            " run `pipeline train-ldm` on this store"
-        )
-    if tuple(frozen.config["latent_shape"]) != store.latent_shape:
-        raise ContractError(
-            f"{store.path}: latents of {store.latent_shape}, the denoiser was trained on"
-            f" {tuple(frozen.config['latent_shape'])}; run `pipeline train-ldm` on this store"
-        )
+    remedy = "or run `pipeline train-ldm` on this store"
+    check_latents_fit(frozen.config, store, model="the denoiser", otherwise=remedy)
 
 
 def _load(
@@ -276,9 +316,13 @@ def _config(
     store: TrainingStore,
     latents: dict[str, AnyLatents],
     metrics: dict[str, Any],
+    start: FrozenDiffusion | FrozenLdae | None,
 ) -> dict[str, Any]:
-    dumped = params.model_dump(mode="json")
+    dumped = params.model_dump(mode="json", exclude=PLACES)
+    started = {} if start is None else used_on(start.config, store)
     return architecture | {
+        **started,
+        "started_from": start.digest if start is not None else None,
         "posterior": dumped.get("posterior"),
         "params": dumped,
         "autoencoder_digest": store.attributes.digests["autoencoder"],
@@ -292,10 +336,14 @@ def _config(
 
 def _card(title: str, config: dict[str, Any]) -> str:
     figures = "\n".join(f"- {k}: {v}" for k, v in config["metrics"].items())
+    started = config["started_from"]
+    origin = (
+        f" Started from the model {started[:12]}, whose card tells of its data." if started else ""
+    )
     return f"""# {title}
 
 Trained on {config["train_scans"]} latents of shape {list(config["latent_shape"])} that the
-autoencoder {config["autoencoder_digest"][:12]} made; it works with that autoencoder alone.
+autoencoder {config["autoencoder_digest"][:12]} made; it works with that autoencoder alone.{origin}
 
 Last figures (losses; val_ on validation scans):
 

@@ -26,7 +26,7 @@ from pipeline.training.batches import batch_rows, step_generator
 from pipeline.training.latent_batches import LatentBatch, LatentData
 from pipeline.training.standardisation import AnyLatents
 from pipeline.training.step_module import StepModule
-from schemas.diffusion import TrainLdaeParams, TrainLdmParams
+from schemas.diffusion import LdaeParams, LdmParams
 from schemas.section import OptimParams
 
 log = logging.getLogger(__name__)
@@ -49,9 +49,13 @@ HEALTH_STEPS = 20
 class LatentModule(StepModule):
     """A network that is trained on z_0 of latents, noised: what stages 1 and 2 share."""
 
-    def __init__(self, net: nn.Module, params: OptimParams, data: LatentData) -> None:
+    def __init__(
+        self, net: nn.Module, params: OptimParams, data: LatentData, *, started: bool = False
+    ) -> None:
         super().__init__(net, params)
         self.data = data
+        self.started = started
+        """Whether the weights are those of a finished model."""
         self.batch_size = self.divisible(params.batch_size)
         train = len(data.latents["train"])
         if train < params.batch_size:
@@ -72,6 +76,11 @@ class LatentModule(StepModule):
     def latents(self) -> dict[str, AnyLatents]:
         """The latents of each split."""
         return self.data.latents
+
+    @property
+    def validates_start(self) -> bool:
+        """A finished model is worth keeping where training does not help unseen people."""
+        return self.started
 
     def on_fit_start(self) -> None:
         """Bring what is not a trained weight to the device."""
@@ -136,7 +145,7 @@ class LatentModule(StepModule):
 class DenoiserModule(LatentModule):
     """Stage 1: E‖target − network(x_t, t)‖², target eps or v, weighted by min-SNR where asked."""
 
-    params: TrainLdmParams
+    params: LdmParams
 
     def _loss(self, net: nn.Module, z_0: Tensor, x_t: Tensor, t: Tensor, eps: Tensor) -> Tensor:
         params, schedule = self.params, self.diffusion.schedule
@@ -186,7 +195,7 @@ class DenoiserModule(LatentModule):
 class SemanticModule(LatentModule):
     """Stage 2: mean of lambda_t ‖eps − (eps_theta + c_t G(x_t, t, y_sem))‖², denoiser frozen."""
 
-    params: TrainLdaeParams
+    params: LdaeParams
 
     def semantic_input(self, split: str, index: Tensor) -> Tensor:
         """Return the semantic encoder's input for these scans: z_0, or volumes in [0, 1]."""
@@ -201,7 +210,7 @@ class SemanticModule(LatentModule):
     @property
     def validates_start(self) -> bool:
         """With exact modes the start is worth keeping: training learns what they leave over."""
-        return self.averaged["estimator"].modes is not None
+        return self.started or self.averaged["estimator"].modes is not None
 
     def _guided(
         self,

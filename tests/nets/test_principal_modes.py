@@ -6,14 +6,13 @@ import torch
 from pipeline.nets.denoiser import Denoiser, GradientEstimator, UnetConfig
 from pipeline.nets.principal_modes import PrincipalModes
 from pipeline.nets.semantic import LatentEncoder
-
-SHAPE = (2, 5, 6, 7)
-SCANS = 9
-
-
-def deviations() -> torch.Tensor:
-    latents = torch.randn(SCANS, *SHAPE, generator=torch.Generator().manual_seed(0))
-    return latents - latents.mean(0)
+from tests.support.tiny_modes import (
+    CONFIG,
+    SCANS,
+    SHAPE,
+    deviations,
+    encoder_and_estimator,
+)
 
 
 def test_all_modes_bring_every_training_latent_back():
@@ -55,27 +54,6 @@ def test_the_encoder_sees_a_mode_and_the_estimator_shows_where_it_is():
     assert estimator(trunk, torch.zeros(1, 6)).shape == (1, *SHAPE)
     one, other = (estimator.rough_latent(y) for y in (torch.zeros(1, 6), torch.ones(1, 6)))
     assert (one - other).abs().max() > 1e-3
-
-
-CONFIG = UnetConfig(
-    in_channels=2, base_channels=8, multipliers=(1, 2), num_res_blocks=1, attention_levels=()
-)
-
-
-def encoder_and_estimator() -> tuple[LatentEncoder, GradientEstimator]:
-    """With modes of the deviations, units that differ between voxels, and a mean that is not 0."""
-    torch.manual_seed(0)
-    encoder = LatentEncoder(
-        in_channels=2, grid=SHAPE[1:], channels=(8, 16), dim=7, num_heads=2, modes=4
-    )
-    encoder.set_input_statistics(torch.randn(SHAPE), 0.5 + torch.rand(SHAPE))
-    encoder.modes.fit(deviations(), torch.arange(SCANS))
-    encoder.eval()
-    estimator = GradientEstimator(CONFIG, semantic_dim=7, modes=4, grid=SHAPE[1:])
-    estimator.modes.load_state_dict(encoder.modes.state_dict())
-    estimator.spread.copy_(encoder.spread)
-    estimator.centre.copy_(encoder.centre)
-    return encoder, estimator
 
 
 def test_g_begins_at_zero_outside_the_modes():

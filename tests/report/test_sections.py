@@ -85,6 +85,17 @@ def test_labels_may_be_missing_altogether(tmp_path: Path) -> None:
     assert "sub-1" not in render(tmp_path, Params())
 
 
+def test_an_ldae_that_came_trained_is_not_said_to_be_missing(tmp_path: Path) -> None:
+    pd.DataFrame({"scan_id": ["sub-1"], "subject_id": ["sub-1"], "split": ["train"]}).to_csv(
+        tmp_path / "manifest.csv", index=False
+    )
+    taken = Params.model_validate({"train_ldae": {"source": "bundled"}})
+    text = render(tmp_path, taken)
+    assert "The LDAE was trained elsewhere: its card says on whom." in text
+    assert text.count("(without effect: train_ldae.source is bundled)") == 2
+    assert "trained elsewhere: its card" not in render(tmp_path, Params())
+
+
 @pytest.mark.slow
 def test_the_report_says_who_wins_where(study: tuple[Path, str]) -> None:
     text = re.sub(r"\s+", " ", "".join(Page(study[1]).text))

@@ -10,11 +10,12 @@ from pipeline.report.context import ReportContext
 
 def parameter_section(context: ReportContext) -> list[dict[str, Any]]:
     """Return every parameter with its value and meaning, a group a section."""
-    source = context.params.autoencoder.source
+    source, of_ldae = context.params.autoencoder.source, context.params.train_ldae.source
+    taken = f"without effect: train_ldae.source is {of_ldae}" if of_ldae != "train" else ""
     without_effect = {
         "train_ae": "" if source == "train" else f"without effect: autoencoder.source is {source}",
-        "train_ldm": "" if "ldm" in context.logs else "not run",
-        "train_ldae": "" if "ldae" in context.logs else "not run",
+        "train_ldm": taken or ("" if "ldm" in context.logs else "not run"),
+        "train_ldae": taken or ("" if "ldae" in context.logs else "not run"),
         "probe": "not run" if context.probe is None else "",
         "evaluate": "not run" if context.evaluate is None else "",
     }

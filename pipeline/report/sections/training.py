@@ -15,11 +15,8 @@ def training_section(context: ReportContext, figures: FigureFolder) -> dict[str,
     logs = {name: log for name, log in context.logs.items() if "step" in log}
     if not logs:
         return None
-    # An autoencoder that came trained brings its own log.
-    source = {"bundled": "bundled", "path": "of another study"}.get(
-        context.params.autoencoder.source
-    )
-    names = MODEL_NAMES | ({"ae": f"{MODEL_NAMES['ae']} ({source})"} if source else {})
+    taken_over = _taken_over(context)
+    names = MODEL_NAMES | taken_over
     rows = []
     for name, log in logs.items():
         term = curve_term(log)
@@ -37,13 +34,34 @@ def training_section(context: ReportContext, figures: FigureFolder) -> dict[str,
                 "lowest": _lowest(log["step"], held_out),
             }
         )
-    missing = [MODEL_NAMES[name] for name in MODEL_NAMES if name not in logs]
+    missing = [MODEL_NAMES[name] for name in MODEL_NAMES if name not in (*logs, *taken_over)]
     picture = figures.plot(
         "training_curves",
         lambda palette: training_curves({names[name]: log for name, log in logs.items()}, palette),
     )
-    elsewhere = names["ae"] if source and "ae" in logs else None
-    return {"rows": rows, "missing": missing, "picture": picture, "elsewhere": elsewhere}
+    elsewhere = [name for model, name in taken_over.items() if model in logs]
+    return {
+        "rows": rows,
+        "missing": missing,
+        "picture": picture,
+        "elsewhere": ", ".join(elsewhere) or None,
+    }
+
+
+def _taken_over(context: ReportContext) -> dict[str, str]:
+    """Return the names of models that came trained; they bring their own log, if any."""
+    params = context.params
+    sources = {
+        "ae": params.autoencoder.source,
+        "ldm": params.train_ldae.source,
+        "ldae": params.train_ldae.source,
+    }
+    words = {"bundled": "bundled", "path": "of another study"}
+    return {
+        name: f"{MODEL_NAMES[name]} ({words[source]})"
+        for name, source in sources.items()
+        if source != "train"
+    }
 
 
 def _lowest(steps: "pd.Series[Any]", values: "pd.Series[Any]") -> str:

@@ -1,0 +1,124 @@
+"""Whether a training can start from the weights of a finished model."""
+
+import json
+from typing import Any
+
+import torch
+
+from pipeline.models.frozen import FrozenDiffusion, FrozenLdae
+from pipeline.models.latent_fit import StoredLatents, check_latents_fit, own_latent_shape
+from pipeline.models.ldae import encoder_config
+from schemas.changes import flattened
+from schemas.diffusion import DiffusionParams, LdaeParams, LdmParams
+from schemas.errors import ContractError
+
+NOT_OF_WEIGHTS = {"dropout"}
+"""What training may change of the sizes of a network."""
+
+
+def check_stage_1_start(start: FrozenDiffusion, params: LdmParams, store: StoredLatents) -> None:
+    """Refuse a stage 1 of other sizes than `params` ask for, or that does not work on the latents.
+
+    Raises
+    ------
+    ContractError
+        With the parameters to set, and their values.
+    """
+    _check_latents(start, store, "train_ldm")
+    asked = params.denoiser.model_dump()
+    schedule = DiffusionParams.model_validate(start.config["diffusion"])
+    _check_sizes(
+        "train_ldm",
+        start,
+        {
+            "denoiser": {key: start.config["unet"][key] for key in asked},
+            "diffusion": schedule.model_dump(),
+            "prediction": start.config["prediction"],
+        },
+        {
+            "denoiser": asked,
+            "diffusion": params.diffusion.model_dump(),
+            "prediction": params.prediction,
+        },
+    )
+
+
+def check_start(
+    start: FrozenLdae,
+    params: LdaeParams,
+    store: StoredLatents,
+    *,
+    stage_1: FrozenDiffusion,
+    volume_shape: tuple[int, ...] | None,
+) -> None:
+    """Refuse an LDAE whose encoder has other sizes than `params` ask for, or with other latents.
+
+    `stage_1` is the frozen denoiser that is trained on: it must have the start's own sizes and
+    latent statistics, since modes, centre and spread count in them.
+
+    Raises
+    ------
+    ContractError
+        With what to set.
+    """
+    _check_latents(start, store, "train_ldae")
+    shape = own_latent_shape(start.config)
+    ours = encoder_config(params.encoder, latent_shape=shape, volume_shape=volume_shape)
+    theirs = {"kind": "latent", "modes": 0} | start.config["encoder"]
+    keys = sorted(ours.keys() - {"in_channels", "grid"})
+    _check_sizes(
+        "train_ldae",
+        start,
+        {"encoder": {key: theirs.get(key) for key in keys}},
+        {"encoder": {key: ours[key] for key in keys}},
+    )
+    if not _same_stage_1(start, stage_1):
+        raise ContractError(
+            f"{stage_1.path}: other sizes or latent statistics than those of {start.path}, which"
+            " train_ldae.start_from names; set train_ldm.start_from to the same and run"
+            " `pipeline train-ldm`"
+        )
+
+
+def _check_latents(start: FrozenDiffusion | FrozenLdae, store: StoredLatents, section: str) -> None:
+    check_latents_fit(
+        start.config,
+        store,
+        model=f"the model of {start.path}",
+        otherwise=f"or leave {section}.start_from empty",
+    )
+
+
+def _check_sizes(
+    section: str,
+    start: FrozenDiffusion | FrozenLdae,
+    theirs: dict[str, Any],
+    ours: dict[str, Any],
+) -> None:
+    """Refuse values that differ, naming the parameters to set."""
+    asked, needed = flattened(ours), flattened(theirs)
+    wrong = [
+        f"{section}.{name}={json.dumps(value)}"
+        for name, value in needed.items()
+        if asked[name] != value and name.rsplit(".", 1)[-1] not in NOT_OF_WEIGHTS
+    ]
+    if wrong:
+        raise ContractError(
+            f"{section}.start_from: {start.path} has other sizes; set {', '.join(wrong)}"
+        )
+
+
+def _same_stage_1(start: FrozenLdae, stage_1: FrozenDiffusion) -> bool:
+    """Return whether two stages 1 have the same sizes, schedule and latent statistics."""
+    keys = ("unet", "diffusion", "prediction", "statistics")
+    ours, theirs = (
+        flattened({key: config[key] for key in keys}) | {"unet.dropout": None}
+        for config in (stage_1.config, start.config)
+    )
+    if ours != theirs:
+        return False
+    other = stage_1.diffusion.standardise.state_dict()
+    return all(
+        torch.equal(tensor, other[name].to(tensor.device))
+        for name, tensor in start.net.diffusion.standardise.state_dict().items()
+    )
