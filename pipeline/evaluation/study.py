@@ -1,6 +1,6 @@
 """The inputs of every part of the evaluation: models, stores, subjects never trained on."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -47,6 +47,9 @@ class Study:
     """The baseline whose latents are voxels."""
     lpips: Lpips | None = None
     """For LPIPS of reconstructions, where its weights were given."""
+    drawn: dict[str, Float[Tensor, "X Y Z"]] = field(default_factory=dict)
+    """Scan to the mean of its brains decoded from y_sem: reconstruction and identification share
+    them, since they take most of the time."""
 
     @property
     def scans(self) -> pd.DataFrame:
@@ -86,6 +89,15 @@ class Study:
         if not self.models.reads_volumes:
             return None
         return self.volumes.load_unit_interval(list(scan_ids))[:, 0]
+
+    def y_sem(self, scan_ids: Sequence[str]) -> Float[Tensor, "B D"]:
+        """Return y_sem of scans."""
+        return self.models.embed(self.z_0(scan_ids), self.encoder_volumes(scan_ids))
+
+    def noise(self, scan_id: str, draw: int = 0) -> Float[Tensor, "1 C X Y Z"]:
+        """Return a draw of x_T that depends on the scan's id alone, not on what is beside it."""
+        names = (self.params.seed, scan_id, draw)
+        return self.models.random_noise(*(names if draw else names[:2]))
 
     def z_0(self, scan_ids: Iterable[str]) -> Float[Tensor, "B C X Y Z"]:
         """Return the standardised posterior means of scans."""
