@@ -113,6 +113,19 @@ class Throughput(Result):
     faster: dict[str, float]
 
 
+class IdentificationMetrics(Result):
+    """How often a person's other scan is found among those of all judged people."""
+
+    people: int | None = None
+    chance: float | None = None
+    """Rank-1 rate of a guess."""
+    copy_strength: float | None = None
+    """How far a copy differs, in units of the autoencoder's augmentation."""
+    kinds: dict[str, FiguresOfSets] = Field(default_factory=dict)
+    """`visit` or `copy` (what is to be found) to method to `rank_1`, `mean_reciprocal_rank`."""
+    skipped: str | None = None
+
+
 class EvaluateMetrics(Result):
     """reports/evaluate/metrics.json: reconstruction at the top level, other parts by name."""
 
@@ -131,6 +144,7 @@ class EvaluateMetrics(Result):
     throughput: Throughput | None = None
     imported: dict[str, Any] | None = None
     """Models that were imported, and what they were imported from."""
+    identification: IdentificationMetrics | None = None
     manipulation: dict[str, Any] | None = None
     interpolation: dict[str, Any] | None = None
     generation: dict[str, Any] | None = None

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
@@ -91,8 +92,12 @@ class Study:
         return self.volumes.load_unit_interval(list(scan_ids))[:, 0]
 
     def y_sem(self, scan_ids: Sequence[str]) -> Float[Tensor, "B D"]:
-        """Return y_sem of scans."""
-        return self.models.embed(self.z_0(scan_ids), self.encoder_volumes(scan_ids))
+        """Return y_sem of scans, some at a time: volumes of all would not fit in memory."""
+        size = self.params.batch_size
+        parts = [scan_ids[start : start + size] for start in range(0, len(scan_ids), size)]
+        return torch.cat(
+            [self.models.embed(self.z_0(part), self.encoder_volumes(part)) for part in parts]
+        )
 
     def noise(self, scan_id: str, draw: int = 0) -> Float[Tensor, "1 C X Y Z"]:
         """Return a draw of x_T that depends on the scan's id alone, not on what is beside it."""
