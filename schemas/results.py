@@ -84,6 +84,18 @@ class TargetResult(Result):
         return self.test if protocol == "test" else self.cv
 
 
+class WithinSources(Result):
+    """Figures of people compared with those of their own source alone."""
+
+    column: str
+    """Column of the manifest that names the source."""
+    people: dict[str, int] = Field(default_factory=dict)
+    """Source to judged people; sources of too few are left aside."""
+    figures: FiguresOfSets = Field(default_factory=dict)
+    differences: FiguresOfSets = Field(default_factory=dict)
+    """y_sem minus each rival, paired."""
+
+
 class ProbeMetrics(Result):
     """reports/probe/metrics.json."""
 
@@ -93,6 +105,8 @@ class ProbeMetrics(Result):
     """Judged by cross-validation over the subjects of val and test."""
     differences: dict[str, FiguresOfTargets] = Field(default_factory=dict)
     """Protocol to target to rival: y_sem minus the rival, paired."""
+    within_sources: dict[str, dict[str, WithinSources]] = Field(default_factory=dict)
+    """Protocol to target to the figures within sources, where the manifest names sources."""
     targets: dict[str, TargetResult] = Field(default_factory=dict)
     skipped: dict[str, str] = Field(default_factory=dict)
     """`target`, `target/<feature set>`, `target/cv` and the like that were left out, and why."""

@@ -22,7 +22,7 @@ def probe(
     ] = None,
     ldae: Annotated[
         Path | None,
-        typer.Option(help="Model of train-ldae, for its encoder with random weights."),
+        typer.Option(help="Model of train-ldae, for its encoder before training."),
     ] = None,
     apply: Annotated[
         Path | None,
@@ -46,12 +46,13 @@ def probe(
     from pipeline.cohort.manifest import read_manifest
     from pipeline.models.direction import write_directions
     from pipeline.probes.encoder_baselines import encoder_baselines
-    from pipeline.probes.estimators import Head
+    from pipeline.probes.estimators import Head, unscaled_head
     from pipeline.probes.features import collect_features, volume_features
     from pipeline.probes.pca_rivals import unwhitened
     from pipeline.probes.protocols import FIT_SPLITS, fit_probes
     from pipeline.probes.readouts import readouts_of
     from pipeline.probes.rivals import read_rivals
+    from pipeline.probes.size_features import BESIDE, SIZE, beside
     from pipeline.runtime.files import write_json, write_parquet
     from pipeline.stores.latents import open_latents
     from pipeline.stores.open_store import OpenStore
@@ -69,11 +70,22 @@ def probe(
             check_same_scans(store, volume_store, list(table["scan_id"]))
         features |= volume_features(volume_store, table)
     heads: dict[str, Head] = {}
+    train = (table["split"] == "train").to_numpy()
+    if SIZE in features and train.any():
+        features[BESIDE] = beside(features["y_sem"], features[SIZE], train)
+        heads[BESIDE] = unscaled_head
     if store is not None and ldae is not None:
-        more, heads = encoder_baselines(
-            ldae, store, table, params, settings.device(), made_by=digests["ldae"]
+        more, trained = encoder_baselines(
+            ldae,
+            store,
+            table,
+            params,
+            settings.device(),
+            y_sem=features["y_sem"],
+            made_by=digests["ldae"],
         )
         features |= more
+        heads |= trained
     rivals, lines = read_rivals(params.rivals, table, [*features, "chance", "age_sex", "oracle"])
     features |= rivals
     again, unscaled = unwhitened(features)
