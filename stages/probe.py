@@ -43,16 +43,18 @@ def probe(
     if apply is not None:
         _apply(settings, apply, manifest=manifest, semantics=semantics, out=out)
         return
+    import numpy as np
+
     from pipeline.cohort.manifest import read_manifest
     from pipeline.models.direction import write_directions
     from pipeline.probes.encoder_baselines import encoder_baselines
-    from pipeline.probes.estimators import Head, unscaled_head
+    from pipeline.probes.estimators import Head
     from pipeline.probes.features import collect_features, volume_features
     from pipeline.probes.pca_rivals import unwhitened
     from pipeline.probes.protocols import FIT_SPLITS, fit_probes
     from pipeline.probes.readouts import readouts_of
     from pipeline.probes.rivals import read_rivals
-    from pipeline.probes.size_features import BESIDE, SIZE, beside
+    from pipeline.probes.size_features import BESIDE, SIZE, beside_head
     from pipeline.runtime.files import write_json, write_parquet
     from pipeline.stores.latents import open_latents
     from pipeline.stores.open_store import OpenStore
@@ -70,10 +72,9 @@ def probe(
             check_same_scans(store, volume_store, list(table["scan_id"]))
         features |= volume_features(volume_store, table)
     heads: dict[str, Head] = {}
-    train = (table["split"] == "train").to_numpy()
-    if SIZE in features and train.any():
-        features[BESIDE] = beside(features["y_sem"], features[SIZE], train)
-        heads[BESIDE] = unscaled_head
+    if SIZE in features:
+        features[BESIDE] = np.hstack([features["y_sem"], features[SIZE]])
+        heads[BESIDE] = beside_head
     if store is not None and ldae is not None:
         more, trained = encoder_baselines(
             ldae,

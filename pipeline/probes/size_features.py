@@ -1,12 +1,23 @@
 """Size of a head and brain, which registration takes out of a latent, kept beside y_sem."""
 
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
+
+from pipeline.probes.estimators import LabelledFeatures
+from pipeline.probes.linear import LinearProbe, Space, fit_linear, pick_strength, subject_weight
+from schemas.evaluation import ProbeParams
 
 Floats = NDArray[np.float64]
 
 SIZE = "size"
 BESIDE = "y_sem + size"
+NUMBERS = 4
+"""Of size."""
+WEIGHTS = (1.0, 2.0, 4.0, 8.0)
+"""How much louder than a number of y_sem one of size may be; at 8, the four are as loud as 256."""
 
 
 def log_scales(native_to_mni: Floats) -> Floats:
@@ -22,19 +33,23 @@ def log_scales(native_to_mni: Floats) -> Floats:
     return logs
 
 
-def beside(
-    y_sem: NDArray[np.floating], size: NDArray[np.floating], fit: NDArray[np.bool_]
-) -> Floats:
-    """Return y_sem and size side by side, (scan, dim + 4), for a layer that does not rescale.
+def beside_head(data: LabelledFeatures, params: ProbeParams) -> LinearProbe:
+    """Fit a layer on y_sem and size side by side, (scan, dim + 4): size is the last four numbers.
 
-    Each number is standardised over the scans `fit` and divided by the root of how many stand in
-    its block: the four of size weigh as much as all of y_sem. Plainly standardised they would be
-    four among hundreds, and the penalty would let little of them through.
+    All are standardised over the fitting scans. Then size is weighed by the one of WEIGHTS that,
+    with its strength, has the best score over inner folds: four numbers among hundreds would hardly
+    be heard for a penalty that falls on all alike, and where size tells nothing it is to be quiet.
     """
-    blocks = []
-    for block in (y_sem, size):
-        values = np.asarray(block, dtype=np.float64)
-        mean, deviation = values[fit].mean(axis=0), values[fit].std(axis=0)
-        unit = np.where(deviation > np.finfo(np.float32).eps * np.abs(mean), deviation, np.inf)
-        blocks.append((values - mean) / unit / np.sqrt(values.shape[1]))
-    return np.concatenate(blocks, axis=1)
+    x = data.doubles
+    deviation = Space.of(x, subject_weight(data.subjects)).std
+    options: dict[str, Any] = {"seed": params.seed, "scaled": False, "folds": params.inner_folds}
+    tried = []
+    for weight in WEIGHTS:
+        unit = deviation.copy()
+        unit[-NUMBERS:] /= weight
+        strength, score = pick_strength(x / unit, data.truth, data.subjects, data.kind, **options)
+        tried.append((score, strength, unit))
+    _, strength, unit = max(tried, key=lambda one: one[0])
+    scaled = x / unit
+    probe = fit_linear(scaled, data.truth, data.subjects, data.kind, strength=strength, **options)
+    return replace(probe, mean=probe.mean * unit, std=probe.std * unit)
