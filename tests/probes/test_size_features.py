@@ -38,10 +38,10 @@ def test_size_of_a_store_is_three_scales_and_the_log_of_the_brains_volume(volume
 
 
 def cohort(told_by_size: float, told_by_y_sem: float) -> tuple[LabelledFeatures, LabelledFeatures]:
-    """Return people to fit on and to judge, of whom 252 numbers and 4 of size tell the class."""
+    """Return people to fit on and to judge, of whom 124 numbers and 4 of size tell the class."""
     generator = np.random.default_rng(1)
     truth = np.repeat([0.0, 1.0], 60)
-    y_sem, size = generator.normal(size=(120, 252)), generator.normal(size=(120, 4))
+    y_sem, size = generator.normal(size=(120, 124)), generator.normal(size=(120, 4))
     y_sem[:, :20] += told_by_y_sem * truth[:, None]
     size += told_by_size * truth[:, None]
     subjects, rows = np.arange(120).astype(str), np.arange(120)
@@ -54,6 +54,7 @@ def auc(head: Head, fit: LabelledFeatures, judged: LabelledFeatures) -> float:
     return auc_interval(judged.truth, scores, judged.subjects).value
 
 
+@pytest.mark.slow
 def test_four_numbers_of_size_are_heard_beside_hundreds_of_y_sem():
     fit, judged = cohort(told_by_size=1.0, told_by_y_sem=0.0)
     size = [replace(part, features=part.features[:, -4:]) for part in (fit, judged)]
@@ -61,6 +62,7 @@ def test_four_numbers_of_size_are_heard_beside_hundreds_of_y_sem():
     assert auc(beside_head, fit, judged) > auc(linear_head, *size) - 0.1
 
 
+@pytest.mark.slow
 def test_size_is_quiet_where_it_tells_nothing():
     fit, judged = cohort(told_by_size=0.0, told_by_y_sem=0.7)
     y_sem = [replace(part, features=part.features[:, :-4]) for part in (fit, judged)]

@@ -7,6 +7,7 @@ from pipeline.report.context import ReportContext
 METHOD_NAMES = {
     "y_sem": "y_sem",
     "pca_latents": "PCA of latents, as many numbers",
+    "scan": "voxels of the scan itself (bounds the next)",
     "decoded_y_sem": "brain decoded from y_sem",
 }
 KIND_NAMES = {"visit": "another visit", "copy": "a changed copy of the scan"}
