@@ -26,9 +26,9 @@ from pipeline.runtime.progress import Progress
 
 Floats = NDArray[np.float64]
 
-METHODS = ("y_sem", "pca_latents", "scan", "decoded_y_sem")
-"""By y_sem; by as many principal components of the latents; by the voxels of the scan itself, which
-bounds the next; by the brain decoded from y_sem."""
+METHODS = ("y_sem", "mode_coordinates", "pca_latents", "scan", "decoded_y_sem")
+"""By y_sem; by its modes alone; by as many principal components of the latents; by the voxels of
+the scan itself, which bounds the next; by the brain decoded from y_sem."""
 FEWEST_PEOPLE = 2
 COPY_STRENGTH = 0.15
 """Of `augment`, which changes a head by more than registration leaves of another scan of it. With
@@ -139,7 +139,12 @@ def _representations(
                 scores.append((next(pair), next(pair)))
             for _ in batch:
                 bar.advance()
-    found = {"y_sem": _standardised(study, _joined(codes))}
+    y_sem = _standardised(study, _joined(codes))
+    found = {"y_sem": y_sem}
+    if (modes := models.ldae.net.estimator.modes) is not None:
+        count = len(modes.spread)
+        parts = (y_sem.queries[:, :count], y_sem.matches[:, :count])
+        found["mode_coordinates"] = Representation(*parts)
     return found | ({"pca_latents": _joined(scores)} if scores else {})
 
 
