@@ -84,6 +84,18 @@ class TargetResult(Result):
         return self.test if protocol == "test" else self.cv
 
 
+class WithinSources(Result):
+    """Figures of people compared with those of their own source alone."""
+
+    column: str
+    """Column of the manifest that names the source."""
+    people: dict[str, int] = Field(default_factory=dict)
+    """Source to judged people; sources of too few are left aside."""
+    figures: FiguresOfSets = Field(default_factory=dict)
+    differences: FiguresOfSets = Field(default_factory=dict)
+    """y_sem minus each rival, paired."""
+
+
 class ProbeMetrics(Result):
     """reports/probe/metrics.json."""
 
@@ -93,6 +105,8 @@ class ProbeMetrics(Result):
     """Judged by cross-validation over the subjects of val and test."""
     differences: dict[str, FiguresOfTargets] = Field(default_factory=dict)
     """Protocol to target to rival: y_sem minus the rival, paired."""
+    within_sources: dict[str, dict[str, WithinSources]] = Field(default_factory=dict)
+    """Protocol to target to the figures within sources, where the manifest names sources."""
     targets: dict[str, TargetResult] = Field(default_factory=dict)
     skipped: dict[str, str] = Field(default_factory=dict)
     """`target`, `target/<feature set>`, `target/cv` and the like that were left out, and why."""
@@ -113,6 +127,19 @@ class Throughput(Result):
     faster: dict[str, float]
 
 
+class IdentificationMetrics(Result):
+    """How often a person's other scan is found among those of all judged people."""
+
+    people: int | None = None
+    chance: float | None = None
+    """Rank-1 rate of a guess."""
+    copy_strength: float | None = None
+    """How far a copy differs, in units of the autoencoder's augmentation."""
+    kinds: dict[str, FiguresOfSets] = Field(default_factory=dict)
+    """`visit` or `copy` (what is to be found) to method to `rank_1`, `mean_reciprocal_rank`."""
+    skipped: str | None = None
+
+
 class EvaluateMetrics(Result):
     """reports/evaluate/metrics.json: reconstruction at the top level, other parts by name."""
 
@@ -131,6 +158,7 @@ class EvaluateMetrics(Result):
     throughput: Throughput | None = None
     imported: dict[str, Any] | None = None
     """Models that were imported, and what they were imported from."""
+    identification: IdentificationMetrics | None = None
     manipulation: dict[str, Any] | None = None
     interpolation: dict[str, Any] | None = None
     generation: dict[str, Any] | None = None

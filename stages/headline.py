@@ -15,7 +15,7 @@ def read_headline(*, evaluate: Path | None = None, probe: Path | None = None) ->
     lines = []
     metrics = read_metrics(evaluate and evaluate / "metrics.json", EvaluateMetrics)
     if metrics is not None:
-        for method in ("ae", "ldae", "ldae_y_sem_only"):
+        for method in ("ae", "ldae", "ldae_y_sem_only", "ldae_y_sem_mean", "mean_brain"):
             ssim = metrics.reconstruction.get(method, {}).get("ssim_brain")
             if ssim:
                 people = counted(ssim.subjects, "subject")
@@ -26,9 +26,24 @@ def read_headline(*, evaluate: Path | None = None, probe: Path | None = None) ->
                 f"inverted x_T: mean {health['mean']:.3f}, std {health['std']:.3f},"
                 f" kurtosis {health['kurtosis']:.2f} (0, 1, 3 if Gaussian)"
             )
+        lines += _identification_lines(metrics)
         lines += _application_lines(metrics)
     probes = read_metrics(probe and probe / "metrics.json", ProbeMetrics)
     return lines if probes is None else lines + _probe_lines(probes)
+
+
+def _identification_lines(metrics: EvaluateMetrics) -> list[str]:
+    found = metrics.identification
+    if found is None:
+        return []
+    if found.skipped is not None:
+        return [f"identification left out: {found.skipped}"]
+    return [
+        f"person found by {method} ({kind}): {figures['rank_1']}"
+        f" ({counted(figures['rank_1'].subjects, 'subject')}; a guess: 1 in {found.people})"
+        for kind, methods in found.kinds.items()
+        for method, figures in methods.items()
+    ]
 
 
 def _application_lines(metrics: EvaluateMetrics) -> list[str]:

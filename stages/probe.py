@@ -22,7 +22,7 @@ def probe(
     ] = None,
     ldae: Annotated[
         Path | None,
-        typer.Option(help="Model of train-ldae, for its encoder with random weights."),
+        typer.Option(help="Model of train-ldae, for its encoder before training."),
     ] = None,
     apply: Annotated[
         Path | None,
@@ -43,6 +43,8 @@ def probe(
     if apply is not None:
         _apply(settings, apply, manifest=manifest, semantics=semantics, out=out)
         return
+    import numpy as np
+
     from pipeline.cohort.manifest import read_manifest
     from pipeline.models.direction import write_directions
     from pipeline.probes.encoder_baselines import encoder_baselines
@@ -52,6 +54,7 @@ def probe(
     from pipeline.probes.protocols import FIT_SPLITS, fit_probes
     from pipeline.probes.readouts import readouts_of
     from pipeline.probes.rivals import read_rivals
+    from pipeline.probes.size_features import BESIDE, SIZE, beside_head
     from pipeline.runtime.files import write_json, write_parquet
     from pipeline.stores.latents import open_latents
     from pipeline.stores.open_store import OpenStore
@@ -69,11 +72,21 @@ def probe(
             check_same_scans(store, volume_store, list(table["scan_id"]))
         features |= volume_features(volume_store, table)
     heads: dict[str, Head] = {}
+    if SIZE in features:
+        features[BESIDE] = np.hstack([features["y_sem"], features[SIZE]])
+        heads[BESIDE] = beside_head
     if store is not None and ldae is not None:
-        more, heads = encoder_baselines(
-            ldae, store, table, params, settings.device(), made_by=digests["ldae"]
+        more, trained = encoder_baselines(
+            ldae,
+            store,
+            table,
+            params,
+            settings.device(),
+            y_sem=features["y_sem"],
+            made_by=digests["ldae"],
         )
         features |= more
+        heads |= trained
     rivals, lines = read_rivals(params.rivals, table, [*features, "chance", "age_sex", "oracle"])
     features |= rivals
     again, unscaled = unwhitened(features)

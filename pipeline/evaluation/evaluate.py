@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.evaluation.generation import evaluate_generation
+from pipeline.evaluation.identification import evaluate_identification
 from pipeline.evaluation.interpolation import evaluate_interpolation
 from pipeline.evaluation.manipulation import evaluate_manipulation
 from pipeline.evaluation.reconstruction import evaluate_reconstruction
@@ -16,6 +17,7 @@ from schemas.results import EvaluateMetrics
 
 PARTS: dict[str, Callable[[Study], Part]] = {
     "reconstruction": evaluate_reconstruction,
+    "identification": evaluate_identification,
     "manipulation": evaluate_manipulation,
     "interpolation": evaluate_interpolation,
     "generation": evaluate_generation,

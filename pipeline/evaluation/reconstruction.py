@@ -10,6 +10,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from pipeline.evaluation.reconstruction_rivals import (
+    LatentPca,
+    VolumesByMethod,
+    drawn_means,
+    linear_volumes,
+)
 from pipeline.evaluation.reconstruction_speed import measure_throughput
 from pipeline.evaluation.study import EXAMPLES, Part, Study, levels, of_many_subjects
 from pipeline.metrics.gaussianity import latent_health
@@ -23,12 +29,21 @@ from pipeline.stores.volumes import VolumeStore
 METHODS = ("ae", "ldae", "lddim", "ldae_y_sem_only", "ldae_other_y_sem")
 """AE alone; LDAE with inverted x_T; the denoiser alone with inverted x_T (LDDIM); y_sem with random
 x_T; and the control for that: other subjects' y_sem with the same random x_T."""
+DRAWN_METHODS = ("ldae_y_sem_mean", "ldae_other_y_sem_mean", "modes_alone")
+"""Means over draws of x_T; see `reconstruction_rivals.drawn_means`."""
+LINEAR_METHODS = ("mean_brain", "pca_projection", "pca_other", "mode_projection")
+"""Without sampling; see `reconstruction_rivals.linear_volumes`."""
 VOXEL_METHODS = {"ldae": "voxel_dae", "ldae_y_sem_only": "voxel_dae_y_sem_only"}
 """Names of the same methods for the voxel-space diffusion autoencoder."""
-SHOWN = ("ae", "ldae", "ldae_y_sem_only", "voxel_dae")
+SHOWN = ("ae", "ldae", "ldae_y_sem_only", "ldae_y_sem_mean", "mean_brain", "voxel_dae")
 PAIRS = {
     "ldae_minus_ae": ("ldae", "ae"),
     "own_minus_other_y_sem": ("ldae_y_sem_only", "ldae_other_y_sem"),
+    "y_sem_mean_minus_mean_brain": ("ldae_y_sem_mean", "mean_brain"),
+    "y_sem_mean_minus_pca": ("ldae_y_sem_mean", "pca_projection"),
+    "y_sem_mean_minus_modes_alone": ("ldae_y_sem_mean", "modes_alone"),
+    "own_minus_other_y_sem_mean": ("ldae_y_sem_mean", "ldae_other_y_sem_mean"),
+    "own_minus_other_pca": ("pca_projection", "pca_other"),
     "ldae_minus_voxel_dae": ("ldae", "voxel_dae"),
 }
 """LDAE minus LDDIM is no measure of what y_sem adds: an exact inversion gives back the latent with
@@ -36,8 +51,6 @@ any code, so that it is 0 by construction. Own minus other subjects' y_sem is on
 PAIRED_METRICS = ("ssim_brain", "mse_brain")
 OTHERS = 3
 """Other subjects whose y_sem a scan is given: their mean says more than one does."""
-
-VolumesByMethod = dict[str, Float[Tensor, "B X Y Z"]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +72,14 @@ def evaluate_reconstruction(study: Study) -> Part:
     """
     params = study.params
     chosen = of_many_subjects(study.judged, params.max_scans)
+    pca = LatentPca.of_training(study)
     scans = list(_with_other_subjects(chosen))
     rows, noises = [], []
     examples: dict[str, list[np.ndarray]] = {}
     with Progress("reconstruction", total=len(scans)) as bar:
         for batch in _batches(scans, params.batch_size):
             volumes_of, x_T = reconstruct_all(study, batch)
+            volumes_of |= _rival_volumes(study, pca, batch)
             noises.append(x_T.cpu())
             for i, scan in enumerate(batch):
                 reference = _reference(study.volumes, scan.scan_id)
@@ -123,6 +138,14 @@ def reconstruct_all(
         ways, _ = _ldae_volumes(voxels, voxels.encode(volumes), volumes, noise, None)
         volumes_of |= {VOXEL_METHODS[name]: volumes for name, volumes in ways.items()}
     return volumes_of, x_T
+
+
+def _rival_volumes(study: Study, pca: LatentPca | None, batch: list[Scan]) -> VolumesByMethod:
+    """Return what y_sem must beat, and its own means over draws, with one other subject each."""
+    scan_ids = [scan.scan_id for scan in batch]
+    other_ids = [scan.other_ids[0] for scan in batch if scan.other_ids]
+    linear = {} if pca is None else linear_volumes(study, pca, scan_ids, other_ids)
+    return linear | drawn_means(study, scan_ids, other_ids)
 
 
 def _ldae_volumes(

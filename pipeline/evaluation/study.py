@@ -1,12 +1,13 @@
 """The inputs of every part of the evaluation: models, stores, subjects never trained on."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
@@ -47,6 +48,9 @@ class Study:
     """The baseline whose latents are voxels."""
     lpips: Lpips | None = None
     """For LPIPS of reconstructions, where its weights were given."""
+    drawn: dict[str, Float[Tensor, "X Y Z"]] = field(default_factory=dict)
+    """Scan to the mean of its brains decoded from y_sem: reconstruction and identification share
+    them, since they take most of the time."""
 
     @property
     def scans(self) -> pd.DataFrame:
@@ -86,6 +90,19 @@ class Study:
         if not self.models.reads_volumes:
             return None
         return self.volumes.load_unit_interval(list(scan_ids))[:, 0]
+
+    def y_sem(self, scan_ids: Sequence[str]) -> Float[Tensor, "B D"]:
+        """Return y_sem of scans, some at a time: volumes of all would not fit in memory."""
+        size = self.params.batch_size
+        parts = [scan_ids[start : start + size] for start in range(0, len(scan_ids), size)]
+        return torch.cat(
+            [self.models.embed(self.z_0(part), self.encoder_volumes(part)) for part in parts]
+        )
+
+    def noise(self, scan_id: str, draw: int = 0) -> Float[Tensor, "1 C X Y Z"]:
+        """Return a draw of x_T that depends on the scan's id alone, not on what is beside it."""
+        names = (self.params.seed, scan_id, draw)
+        return self.models.random_noise(*(names if draw else names[:2]))
 
     def z_0(self, scan_ids: Iterable[str]) -> Float[Tensor, "B C X Y Z"]:
         """Return the standardised posterior means of scans."""

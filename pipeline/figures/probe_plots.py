@@ -65,7 +65,10 @@ FEATURE_NAMES = {
     "mean_latents": "mean-pooled latents",
     "pca_voxels": "PCA of voxels",
     "measured_volumes": "measured brain and ventricles",
-    "random_encoder": "encoder, random weights",
+    "untrained": "encoder before training",
+    "mode_coordinates": "y_sem’s modes alone",
+    "summary": "y_sem’s summary alone",
+    "size": "size: affine scales and brain volume",
     "supervised_encoder": "encoder, trained on labels",
     "y_sem_knn": "y_sem, nearest neighbours",
     "y_sem_mlp": "y_sem, perceptron",
@@ -76,7 +79,7 @@ RIVALS = (
     "measured_volumes",
     "age_sex",
     "pca_voxels",
-    "random_encoder",
+    "untrained",
     "mean_latents",
 )
 """What y_sem is drawn beside, the foremost first."""

@@ -152,12 +152,14 @@ def auc_interval(
     scores: Floats,
     subjects: NDArray[np.str_],
     fold: NDArray[np.intp] | None = None,
+    *,
+    refits: bool | None = None,
 ) -> Estimate:
     """Return ROC-AUC of scores (repeat, scan), the mean over repeats, with its interval.
 
-    Truth is 0 or 1. With `fold` (repeat, scan) the scores are those of cross-validation, which
-    compares within folds. Fewer than FEWEST_SUBJECTS of a class (cross-validated:
-    FEWEST_REFITTED) have no interval.
+    Truth is 0 or 1. With `fold` (repeat, scan) scans are compared within folds; the scores are
+    those of cross-validation unless `refits` is False. Fewer than FEWEST_SUBJECTS of a class
+    (cross-validated: FEWEST_REFITTED) have no interval.
 
     Raises
     ------
@@ -169,9 +171,10 @@ def auc_interval(
     if np.ptp(scores, axis=-1).max() == 0:
         return without_interval(value, people)  # one score for all: 0.5 by construction
     fewest = min(ranking.subjects)
-    if fewest < (FEWEST_SUBJECTS if fold is None else FEWEST_REFITTED):
+    refitted = fold is not None if refits is None else refits
+    if fewest < (FEWEST_REFITTED if refitted else FEWEST_SUBJECTS):
         return without_interval(value, people, few=fewest < FEWEST_SUBJECTS)
-    low, high = auc_limits(ranking, refits=fold is not None)
+    low, high = auc_limits(ranking, refits=refitted)
     return estimate(value, low, high, people, "exact" if low == 0 or high == 1 else "score")
 
 
@@ -181,6 +184,8 @@ def auc_difference(
     second: Floats,
     subjects: NDArray[np.str_],
     fold: NDArray[np.intp] | None = None,
+    *,
+    refits: bool | None = None,
 ) -> Estimate:
     """Return first's ROC-AUC minus second's, on the same scans and folds, with its interval.
 
@@ -189,7 +194,8 @@ def auc_difference(
     """
     one, other = (mean_ranking(truth, s, subjects, fold) for s in (first, second))
     people, value = len(np.unique(subjects)), float(one.auc - other.auc)
-    low, high = difference_limits(one, other, refits=fold is not None)
+    refitted = fold is not None if refits is None else refits
+    low, high = difference_limits(one, other, refits=refitted)
     if min(one.subjects) < FEWEST_REFITTED or low == high:
         return without_interval(value, people)
     return estimate(value, max(low, -1.0), min(high, 1.0), people, "t")

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import binom, t
+from scipy.stats import beta, binom, t
 
 from schemas.metrics import FEWEST_REFITTED, FEWEST_SUBJECTS, Estimate, IntervalMethod
 
@@ -115,6 +115,27 @@ def share_interval(values: ArrayLike, subjects: ArrayLike, *, inflation: float =
     centre = (share + squared / 2) / (1 + squared)
     reach = NORMAL / (1 + squared) * np.sqrt(share * (1 - share) / trials + squared / (4 * trials))
     return estimate(share, centre - reach, centre + reach, count, "share")
+
+
+def exact_share(hits: ArrayLike) -> Estimate:
+    """Return the share of hits (person,), 0 or 1 each, with its interval.
+
+    The exact limits of Clopper and Pearson; fewer than FEWEST_SUBJECTS have none.
+
+    Raises
+    ------
+    ValueError
+        If there is no one, or a value is neither 0 nor 1.
+    """
+    each = np.asarray(hits, dtype=np.float64)
+    if not len(each) or not np.isin(each, (0, 1)).all():
+        raise ValueError("share: expected a 0 or 1 for each of at least one person")
+    count, found = len(each), int(each.sum())
+    if count < FEWEST_SUBJECTS:
+        return without_interval(found / count, count)
+    low = beta.ppf(TAIL, found, count - found + 1) if found else 0.0
+    high = beta.ppf(1 - TAIL, found + 1, count - found) if found < count else 1.0
+    return estimate(found / count, low, high, count, "exact")
 
 
 def median_interval(values: ArrayLike, subjects: ArrayLike) -> Estimate:

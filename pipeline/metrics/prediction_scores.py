@@ -102,17 +102,24 @@ def rank_areas(
 def regression_scores(
     truth: Floats, score: Floats, weights: Floats | None = None
 ) -> dict[str, Floats]:
-    """Return mae and rmse in the unit of the truth, and r2 (at most 1), each (draw,)."""
+    """Return mae and rmse in the unit of the truth, r2 (at most 1) and Pearson's r, each (draw,).
+
+    r is NaN where all scores are alike.
+    """
     weight = _weights(truth, weights)
     total = weight.sum(axis=1)
     error = score - truth
     mean = _ratio(weight @ truth, total)
     spread = (weight * np.square(truth - mean[:, None])).sum(axis=1)
     squares = weight @ np.square(error)
+    around = score - _ratio(weight @ score, total)[:, None]
+    both = (weight * around * (truth - mean[:, None])).sum(axis=1)
+    varied = (weight * np.square(around)).sum(axis=1)
     return {
         "mae": _ratio(weight @ np.abs(error), total),
         "rmse": np.sqrt(_ratio(squares, total)),
         "r2": 1 - _ratio(squares, spread),
+        "r": _ratio(both, np.sqrt(varied * spread)),
     }
 
 

@@ -79,6 +79,16 @@ class LdaeInference:
         """Whether the semantic encoder reads volumes, not latents."""
         return self.ldae.net.encoder.reads == "volume"
 
+    @property
+    def has_modes(self) -> bool:
+        """Whether y_sem holds the amounts of principal modes, exact in sampling."""
+        return self.ldae.net.estimator.modes is not None
+
+    @torch.inference_mode()
+    def mode_latent(self, y_sem: Float[Tensor, "B D"]) -> Float[Tensor, "B C X Y Z"]:
+        """Return z_0 of the mean training latent plus what the modes of y_sem hold of a scan."""
+        return self.ldae.net.estimator.mode_latent(y_sem)
+
     @torch.inference_mode()
     def embed(
         self, z_0: Float[Tensor, "B C x y z"], volumes: Float[Tensor, "B X Y Z"] | None = None
@@ -123,14 +133,22 @@ class LdaeInference:
                 clip_x0=self.clip_x0,
             )
 
-    def _model(self, y_sem: Float[Tensor, "B D"] | None) -> Model:
-        return self.ldae.net.model(y_sem, stop_percent=self.stop_percent)
+    def _model(self, y_sem: Float[Tensor, "B D"] | None, *, modes_alone: bool = False) -> Model:
+        net = self.ldae.net
+        return net.model(y_sem, stop_percent=self.stop_percent, learned=not modes_alone)
 
     @torch.inference_mode()
     def sample(
-        self, y_sem: Float[Tensor, "B D"] | None, x_T: Float[Tensor, "B C X Y Z"]
+        self,
+        y_sem: Float[Tensor, "B D"] | None,
+        x_T: Float[Tensor, "B C X Y Z"],
+        *,
+        modes_alone: bool = False,
     ) -> Float[Tensor, "B C X Y Z"]:
-        """Return z_0 from codes; without y_sem, by the denoiser alone."""
+        """Return z_0 from codes; without y_sem, by the denoiser alone.
+
+        `modes_alone` leaves out the learned field of G: y_sem acts by its exact modes.
+        """
         latents: list[Tensor] = []
         current: list[Model] = []
         batches = [
@@ -140,7 +158,8 @@ class LdaeInference:
             lambda x, t: current[-1](x, t), "sampling", batches=len(batches)
         ) as model:
             for rows in batches:
-                current.append(self._model(None if y_sem is None else y_sem[rows]))
+                code = None if y_sem is None else y_sem[rows]
+                current.append(self._model(code, modes_alone=modes_alone))
                 z_0 = sample(
                     model,
                     x_T[rows],

@@ -157,18 +157,33 @@ class Ldae(nn.Module):
             for y in codes
         ]
 
-    def model(self, y_sem: Float[Tensor, "B D"] | None, *, stop_percent: float = 0.0) -> Model:
+    def mode_noise(
+        self, x_t: Float[Tensor, "B C X Y Z"], t: Float[Tensor, " B"], y_sem: Float[Tensor, "B D"]
+    ) -> Float[Tensor, "B C X Y Z"]:
+        """Return the noise with the learned field of G left out: eps_theta, exact in the modes."""
+        alpha, sigma = alpha_sigma(self.diffusion.schedule.lambda_at(t))
+        return self.estimator.exact_noise(self.diffusion.eps(x_t, t), x_t, y_sem, alpha, sigma)
+
+    def model(
+        self,
+        y_sem: Float[Tensor, "B D"] | None,
+        *,
+        stop_percent: float = 0.0,
+        learned: bool = True,
+    ) -> Model:
         """Return eps(x_t, t) for the samplers; without y_sem the denoiser alone (LDDIM).
 
         `stop_percent` is the share of the timesteps, those next to the data, in which G is left out
-        (Zhang et al. 2022).
+        (Zhang et al. 2022). Not `learned`, y_sem acts by its modes alone.
         """
         if y_sem is None:
             return self.diffusion.eps
         stop = stop_percent * self.diffusion.schedule.num_train_timesteps
 
         def eps(x_t: Tensor, t: Tensor) -> Tensor:
-            return self.diffusion.eps(x_t, t) if t[0] < stop else self.noises(x_t, t, [y_sem])[0]
+            if t[0] < stop:
+                return self.diffusion.eps(x_t, t)
+            return self.noises(x_t, t, [y_sem])[0] if learned else self.mode_noise(x_t, t, y_sem)
 
         return eps
 

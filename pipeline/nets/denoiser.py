@@ -260,6 +260,10 @@ class GradientEstimator(nn.Module):
         with torch.autocast(y_sem.device.type, enabled=False):
             return self.modes.compose(self.modes.amounts_of(y_sem.float()))
 
+    def mode_latent(self, y_sem: Float[Tensor, "B D"]) -> Float[Tensor, "B C X Y Z"]:
+        """Return the mean z_0 of training scans plus what the modes of y_sem hold of a scan."""
+        return self.centre + self.rough_latent(y_sem) * self.spread
+
     def forward(self, trunk: Trunk, y_sem: Float[Tensor, "B D"]) -> Float[Tensor, "B C X Y Z"]:
         """Return the decoder's field on the latent grid."""
         if self.modes is not None:

@@ -1,17 +1,23 @@
-"""Baselines of stage 2: the semantic encoder untrained, and trained on labels."""
+"""Baselines of stage 2: the semantic encoder before training, its parts, and trained on labels."""
 
 import logging
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
+from torch import Tensor
 
 from pipeline.models.frozen import load_ldae
+from pipeline.models.ldae import Ldae, build_ldae
 from pipeline.nets.semantic import DeviationEncoder
 from pipeline.probes.estimators import Head
 from pipeline.probes.features import Features
-from pipeline.probes.supervised_encoder import SupervisedHead, random_encoder_codes
+from pipeline.probes.supervised_encoder import CODE_BATCH, SupervisedHead
 from pipeline.stores.latents import LatentStore
 from schemas.errors import ContractError
 from schemas.evaluation import ProbeParams
@@ -26,11 +32,14 @@ def encoder_baselines(
     params: ProbeParams,
     device: torch.device,
     *,
+    y_sem: NDArray[np.floating],
     made_by: str,
 ) -> tuple[Features, dict[str, Head]]:
-    """Return `random_encoder` and, where params ask for it, `supervised_encoder` with its head.
+    """Return what training the semantic encoder is held against, with heads where one is needed.
 
-    Both have the architecture of the LDAE's semantic encoder and read the same latents. What is
+    `untrained` is y_sem of the encoder that stage 2 began with, the same modes and the same random
+    network; `mode_coordinates` and `summary` are the two parts of y_sem, where it has modes;
+    `supervised_encoder`, where params ask for it, is the architecture trained on labels. What is
     not trained, the standardisation of input and output, is fitted on the training split.
 
     `made_by` is the digest of the LDAE that gave y_sem.
@@ -43,18 +52,56 @@ def encoder_baselines(
     ldae = load_ldae(path, device=torch.device("cpu"))
     if ldae.digest != made_by:
         raise ContractError(f"{path}: not the LDAE that y_sem was made by; run `pipeline embed`")
-    config = ldae.config["encoder"]
     encoder = ldae.net.encoder
     if not isinstance(encoder, DeviationEncoder):
         log.warning("%s: its encoder reads volumes, so its two baselines are left out", path)
         return {}, {}
     z_0 = ldae.net.diffusion.standardise(latents.load(list(table["scan_id"])).mean.float())
-    read = encoder.deviation(z_0).flatten(1).numpy()
+    features = _parts_of(encoder, y_sem)
     train = (table["split"] == "train").to_numpy()
-    features: Features = {}
     if np.count_nonzero(train) > 1:
-        features["random_encoder"] = random_encoder_codes(config, read, train, seed=params.seed)
+        features["untrained"] = untrained_codes(ldae.config, ldae.net, z_0, train)
     if not params.supervised_steps:
         return features, {}
-    features["supervised_encoder"] = read
-    return features, {"supervised_encoder": SupervisedHead(config, device)}
+    features["supervised_encoder"] = encoder.deviation(z_0).flatten(1).numpy()
+    head = SupervisedHead(ldae.config["encoder"], device)
+    return features, {"supervised_encoder": head}
+
+
+def _parts_of(encoder: DeviationEncoder, y_sem: NDArray[np.floating]) -> Features:
+    if encoder.modes is None:
+        return {}
+    count = len(encoder.modes.spread)
+    return {"mode_coordinates": y_sem[:, :count], "summary": y_sem[:, count:]}
+
+
+@torch.inference_mode()
+def untrained_codes(
+    config: dict[str, Any],
+    trained: Ldae,
+    z_0: Float[Tensor, "B C X Y Z"],
+    fit: NDArray[np.bool_],
+) -> NDArray[np.float32]:
+    """Return codes (scan, dim) of the encoder that the training of this LDAE began with.
+
+    The network is built with the seed of that training. Modes and standardisation of the input
+    are those of the trained encoder, which no step changes; the output is standardised over the
+    training scans `fit`, as the trained encoder's is.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config["params"]["seed"])
+        encoder = build_ldae(config).encoder.eval()
+    assert isinstance(encoder, DeviationEncoder)
+    fitted = dict(trained.encoder.named_buffers())
+    for name, buffer in encoder.named_buffers():
+        if not name.startswith("standardise."):
+            buffer.copy_(fitted[name])
+    known = z_0[torch.tensor(fit)] * trained.diffusion.standardise.margin
+    encoder.estimate_output_statistics(_batches(known))
+    codes = torch.cat([encoder(part) for part in _batches(z_0)])
+    return np.asarray(codes.numpy(), dtype=np.float32)
+
+
+def _batches(z_0: Tensor) -> Iterator[Tensor]:
+    """Yield batches of like size: one of a single scan has no variance to be standardised by."""
+    yield from z_0.tensor_split(-(-len(z_0) // CODE_BATCH))

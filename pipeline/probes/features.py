@@ -9,6 +9,7 @@ from sklearn.decomposition import PCA
 
 from pipeline.imaging.ventricles import native_ml, ventricle_ml
 from pipeline.probes.pca_rivals import MATCHED, fit_full_pca, matched_components
+from pipeline.probes.size_features import SIZE, log_scales
 from pipeline.stores.latents import LatentStore
 from pipeline.stores.open_store import OpenStore
 from pipeline.stores.provenance import check_same_latents
@@ -85,7 +86,8 @@ def volume_features(volumes: VolumeStore, table: pd.DataFrame) -> Features:
 
     `measured_volumes` is the fluid of the lateral ventricles, the brain's volume (both ml of the
     scan's own space) and their ratio: measured on the scan, not known from a phantom.
-    `pca_voxels` is fitted on the training split alone.
+    `size` is the three log-scales of the way to the template and the logarithm of the brain's
+    volume. `pca_voxels` is fitted on the training split alone.
 
     Raises
     ------
@@ -100,15 +102,16 @@ def volume_features(volumes: VolumeStore, table: pd.DataFrame) -> Features:
         )
     affine = np.asarray(volumes.attributes.grid.affine, dtype=np.float64)
     voxel_ml = abs(float(np.linalg.det(affine[:3, :3]))) / 1000
-    measured, coarse = [], []
+    measured, sizes, coarse = [], [], []
     for scan in table["scan_id"]:
         row = volumes.read_row(volumes.row_of[scan])
         volume = np.asarray(row.volume / np.float32(255), dtype=np.float32)
         on_grid = ventricle_ml(volume, affine), float((row.volume > 0).sum()) * voxel_ml
         fluid, brain = (native_ml(ml, row.native_to_mni) for ml in on_grid)
         measured.append((fluid, brain, fluid / brain))
+        sizes.append((*log_scales(row.native_to_mni), np.log(brain)))
         coarse.append(coarsened(volume).ravel())
-    features: Features = {"measured_volumes": np.array(measured)}
+    features: Features = {"measured_volumes": np.array(measured), SIZE: np.array(sizes)}
     flat = np.stack(coarse)
     fit = (table["split"] == "train").to_numpy()
     if fit.sum() > 1:

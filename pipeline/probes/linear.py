@@ -124,7 +124,7 @@ def fit_linear(
     """
     x = np.asarray(features, dtype=np.float64)
     if strength is None:
-        strength = _pick_strength(x, truth, subjects, kind, folds=folds, seed=seed, scaled=scaled)
+        strength, _ = pick_strength(x, truth, subjects, kind, folds=folds, seed=seed, scaled=scaled)
     weight = subject_weight(subjects)
     space = Space.of(x, weight, scaled=scaled)
     layer = next(_fitted(space.reduce(x), truth, weight, kind, [strength]))
@@ -207,7 +207,7 @@ def _fitted(
         yield layer.set_params(C=strength).fit(x, truth, sample_weight=balanced(weight, truth))
 
 
-def _pick_strength(
+def pick_strength(
     x: Floats,
     truth: Floats,
     subjects: NDArray[Any],
@@ -216,7 +216,11 @@ def _pick_strength(
     folds: int,
     seed: int,
     scaled: bool,
-) -> float:
+) -> tuple[float, float]:
+    """Return the strength with the best score over inner folds, and that score (0 without folds).
+
+    Scores of other features of the same scans are on the same folds, so that they can be compared.
+    """
     strengths = C_GRID if kind == "classification" else ALPHA_GRID
     gain = np.zeros(len(strengths))
     for fit, held_out in grouped_folds(truth, subjects, kind, folds=folds, seed=seed):
@@ -230,7 +234,8 @@ def _pick_strength(
                 gain[i] += _balanced_log_likelihood(layer, judged, known, share)
             else:
                 gain[i] -= np.average(np.square(layer.predict(judged) - known), weights=share)
-    return float(strengths[np.argmax(gain) if gain.any() else len(strengths) // 2])
+    best = int(np.argmax(gain)) if gain.any() else len(strengths) // 2
+    return float(strengths[best]), float(gain[best])
 
 
 def grouped_folds(

@@ -32,6 +32,7 @@ from pipeline.probes.permutation_test import permutation_p
 from pipeline.probes.probe_intervals import probe_differences, probe_estimates
 from pipeline.probes.results import PREDICTION_COLUMNS, ProbeResults, ProtocolResult
 from pipeline.probes.targets import Target, make_target, problem_of, unlabelled
+from pipeline.probes.within_sources import Judged, within_sources
 from pipeline.runtime.progress import Progress, few
 from schemas.errors import ContractError
 from schemas.evaluation import ProbeParams
@@ -40,6 +41,7 @@ from schemas.results import (
     PermutationTest,
     Protocol,
     ProtocolSizes,
+    WithinSources,
 )
 
 Floats = NDArray[np.float64]
@@ -169,6 +171,7 @@ def _score_on_test(target: Target, fits: dict[str, Probe], fit_rows: Rows) -> Pr
         sizes=ProtocolSizes(fitted_on=target.size(fit_rows), judged_on=target.size(test_rows)),
         figures=_figures(target, test_rows, scores),
         differences=_differences(target, test_rows, scores),
+        within=_within(target, test_rows, scores),
         predictions=_predictions(target, test_rows, scores, "test"),
     )
     reason = target.unranked_reason(test_rows, "test")
@@ -213,6 +216,7 @@ def _cross_validate(target: Target, bar: Progress) -> ProtocolResult:
         ),
         figures=_figures(target, rows, scores, fold),
         differences=_differences(target, rows, scores, fold),
+        within=_within(target, rows, scores, fold),
         predictions=_predictions(target, rows, scores, "cv"),
     )
     return _with_p_value(result, target, "cv", repeats[0], first)
@@ -290,6 +294,15 @@ def _differences(
     return probe_differences(
         truth, scores, target.subjects[rows], target.kind, fold=fold, first=DIRECTION_FEATURES
     )
+
+
+def _within(
+    target: Target, rows: Rows, scores: dict[str, Floats], fold: Rows | None = None
+) -> WithinSources | None:
+    """Return the same within sources, or None where there are not several."""
+    judged = Judged(target.truth[rows], scores, target.subjects[rows], fold)
+    table = target.table.iloc[rows]
+    return within_sources(table, judged, target.kind, first=DIRECTION_FEATURES)
 
 
 def _direction(target: Target, probe: LinearProbe, fit_rows: Rows) -> Direction | None:

@@ -14,6 +14,7 @@ from schemas.results import (
     Protocol,
     ProtocolSizes,
     TargetResult,
+    WithinSources,
 )
 
 PREDICTION_COLUMNS = (
@@ -40,6 +41,8 @@ class ProtocolResult:
     figures: FiguresOfSets = field(default_factory=dict)
     differences: FiguresOfSets | None = None
     """y_sem minus each rival; None where y_sem is not among the feature sets."""
+    within: WithinSources | None = None
+    """The same within sources, where there are several."""
     predictions: pd.DataFrame = field(default_factory=pd.DataFrame)
 
 
@@ -55,6 +58,8 @@ class ProbeResults:
     """Target to its kind, its classes, and scans and subjects a protocol."""
     differences: dict[str, FiguresOfTargets] = field(default_factory=dict)
     """Protocol to metrics of the same shape: y_sem minus each rival, paired."""
+    within_sources: dict[str, dict[str, WithinSources]] = field(default_factory=dict)
+    """Protocol to target to figures within sources."""
     skipped: dict[str, str] = field(default_factory=dict)
     """`target`, `target/<feature set>`, `target/cv` and the like not judged, and why."""
     predictions: pd.DataFrame = field(
@@ -74,6 +79,7 @@ class ProbeResults:
             test=self.metrics,
             cv=self.cv_metrics,
             differences=self.differences,
+            within_sources=self.within_sources,
             targets=self.targets,
             skipped=self.skipped,
             remarks=self.remarks,
@@ -97,5 +103,7 @@ class ProbeResults:
         if result.differences is not None:
             of_protocol = self.differences.setdefault(protocol, {})
             of_protocol |= {name: result.differences} if result.differences else {}
+        if result.within is not None:
+            self.within_sources.setdefault(protocol, {})[name] = result.within
         parts = [self.predictions] if len(self.predictions) else []
         self.predictions = pd.concat([*parts, result.predictions], ignore_index=True)

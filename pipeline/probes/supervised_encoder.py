@@ -22,19 +22,6 @@ BATCH_SIZE = 8
 CODE_BATCH = 64
 
 
-def random_encoder_codes(
-    config: dict[str, Any], z_0: NDArray[np.float32], fit: NDArray[np.bool_], *, seed: int
-) -> NDArray[np.float32]:
-    """Return codes (scan, dim) of the encoder with random weights.
-
-    Input and output are standardised over the rows `fit`, as the trained encoder's are.
-    """
-    encoder = _encoder(config, z_0[fit], seed=seed)
-    shape = (-1, config["in_channels"], *config["grid"])
-    encoder.estimate_output_statistics(_parts(torch.from_numpy(z_0[fit]).reshape(shape)))
-    return _codes(encoder, z_0)
-
-
 @dataclass(frozen=True, slots=True)
 class SupervisedHead:
     """Trains an encoder of this architecture and a last layer together."""

@@ -14,6 +14,7 @@ from pipeline.report.sections.applications import (
 )
 from pipeline.report.sections.autoencoder import ae_section
 from pipeline.report.sections.cohort import cohort_section, headline_section, quality_section
+from pipeline.report.sections.identification import identification_section
 from pipeline.report.sections.parameters import parameter_section
 from pipeline.report.sections.probes import probe_section
 from pipeline.report.sections.reconstruction import inversion_section, reconstruction_section
@@ -40,6 +41,7 @@ def render_report(context: ReportContext, out: Path) -> None:
         "quality": quality_section(context, figures),
         "training": training_section(context, figures),
         "reconstruction": reconstruction_section(context, figures),
+        "identification": identification_section(context),
         "autoencoder": ae_section(context),
         "inversion": inversion_section(context, figures),
         "probe": probe_section(context, figures),

@@ -57,6 +57,9 @@ def _tables(context: ReportContext) -> Iterator[tuple[str, list[dict[str, Any]]]
     yield "reconstruction", list(rows_of(evaluate.reconstruction, ("method",)))
     yield "reconstruction_differences", list(rows_of(evaluate.differences or {}, ("pair",)))
     yield "steps", list(rows_of(evaluate.steps or {}, ("steps", "method")))
+    if evaluate.identification is not None:
+        kinds = evaluate.identification.kinds
+        yield "identification", list(rows_of(kinds, ("match", "method")))
     manipulation = (evaluate.manipulation or {}).get("methods", {})
     yield "manipulation", list(rows_of(manipulation, ("method",)))
     interpolation = evaluate.interpolation or {}
@@ -70,6 +73,10 @@ def _tables(context: ReportContext) -> Iterator[tuple[str, list[dict[str, Any]]]
             yield f"probe_{protocol}_{target}", list(rows_of(sets, ("features",)))
         for target, rivals in probe.differences.get(protocol, {}).items():
             yield f"probe_{protocol}_{target}_differences", list(rows_of(rivals, ("rival",)))
+        for target, within in probe.within_sources.get(protocol, {}).items():
+            name = f"probe_{protocol}_{target}_within_sources"
+            yield name, list(rows_of(within.figures, ("features",)))
+            yield f"{name}_differences", list(rows_of(within.differences, ("rival",)))
 
 
 def rows_of(nested: Nested, keys: tuple[str, ...], **known: str) -> Iterator[dict[str, Any]]:

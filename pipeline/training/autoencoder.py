@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pipeline.cohort.subjects import many_subjects_first, subjects_of
+from pipeline.imaging.augment import augment
 from pipeline.metrics.ssim import ssim_map
 from pipeline.models.artefact import check_model_folder, finished_metrics, write_artefact
 from pipeline.models.frozen import FrozenAutoencoder
@@ -19,7 +20,6 @@ from pipeline.models.pretrained import load_lpips
 from pipeline.nets.autoencoder import Autoencoder
 from pipeline.runtime.digests import digest_file, digest_of, seed_from
 from pipeline.stores.volumes import VolumeStore
-from pipeline.training.augment import augment
 from pipeline.training.autoencoder_losses import Adversary, PerceptualLoss
 from pipeline.training.batches import batch_rows, step_generator
 from pipeline.training.distributed import processes

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
+from pipeline.runtime.digests import seed_from
 from pipeline.training.distributed import mean_over_processes, processes
 from schemas.errors import ParamsError, TrainingError
 from schemas.section import OptimParams
@@ -106,6 +107,8 @@ class StepModule(lightning.LightningModule):
         """
         step, micro = divmod(index, self.params.accumulate)
         self._part = micro * self._processes.size + self._processes.rank
+        # Dropout draws from torch's own generator, which no checkpoint holds.
+        torch.manual_seed(seed_from("dropout", self.params.seed, step, self._part))
         losses = self.compute_losses(step)
         # All at once: each number by itself would wait for the GPU.
         numbers = torch.stack([value.detach().float() for value in losses.values()]).tolist()

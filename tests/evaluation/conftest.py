@@ -15,6 +15,7 @@ PARAMS = EvaluateParams.model_validate(
     {
         "num_inference_steps": 4,
         "other_steps": (2,),
+        "draws": 2,
         "bootstrap": 20,
         "manipulation": {"scales": (-1, 0, 1), "max_subjects": 2},
         "generation": {"count": 2},

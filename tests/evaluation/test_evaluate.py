@@ -10,6 +10,8 @@ import torch
 from pipeline.evaluation import reconstruction
 from pipeline.evaluation.evaluate import evaluate_study
 from pipeline.evaluation.reconstruction import (
+    DRAWN_METHODS,
+    LINEAR_METHODS,
     METHODS,
     Scan,
     reconstruct_all,
@@ -28,10 +30,10 @@ def test_every_part_is_judged_and_written(tmp_path, study):
     metrics = evaluate_study(study, out)
     tables = {path.stem: pd.read_parquet(path) for path in (out / "per_scan").iterdir()}
     main = tables["reconstruction"].query("num_inference_steps == 4")
-    assert main.groupby("method")["scan_id"].nunique().to_dict() == dict.fromkeys(METHODS, 5)
-    assert set(metrics.reconstruction) == set(METHODS)
-    pairs = {"ldae_minus_ae", "own_minus_other_y_sem"}
-    assert set(metrics.differences) == pairs
+    methods = {*METHODS, *LINEAR_METHODS, *DRAWN_METHODS}
+    assert main.groupby("method")["scan_id"].nunique().to_dict() == dict.fromkeys(methods, 5)
+    assert set(metrics.reconstruction) == methods
+    assert set(metrics.differences) == set(reconstruction.PAIRS) - {"ldae_minus_voxel_dae"}
     assert set(metrics.steps) == {"2", "4"}
     assert set(metrics.steps["2"]) == {"ldae", "ldae_y_sem_only", "lddim"}
     assert set(metrics.manipulation["methods"]) == {"ldae", "pca"}

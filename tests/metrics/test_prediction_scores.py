@@ -62,5 +62,6 @@ def test_regression_scores_equal_scikit_learn() -> None:
             "mae": sk.mean_absolute_error(target[rows], guess[rows]),
             "rmse": sk.root_mean_squared_error(target[rows], guess[rows]),
             "r2": sk.r2_score(target[rows], guess[rows]),
+            "r": np.corrcoef(target[rows], guess[rows])[0, 1],
         }
     )

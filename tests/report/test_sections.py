@@ -13,8 +13,9 @@ from pipeline.report.render import load_context
 from pipeline.report.sections.applications import VISIT_MEASURES, verdicts
 from pipeline.report.sections.cohort import headline_section
 from pipeline.report.sections.probes import doubt_of
+from pipeline.report.sections.verdicts import told, verdict_of
 from schemas.manifest import VOLUMES
-from schemas.metrics import FEWEST_SUBJECTS
+from schemas.metrics import FEWEST_SUBJECTS, Estimate
 from schemas.params import Params
 from schemas.results import ProbeMetrics
 from tests.support.report_study import PARAMS, SECTIONS, Page, render, write_study
@@ -102,6 +103,30 @@ def test_the_report_says_who_wins_where(study: tuple[Path, str]) -> None:
     assert re.search(r"LDAE against nearest visit ?better", text)
     assert re.search(r"LDAE against voxel blend ?worse", text)
     assert "diagnosis:AD" in text
+
+
+@pytest.mark.slow
+def test_the_report_says_what_y_sem_beats_and_whom_it_finds(study: tuple[Path, str]) -> None:
+    text = re.sub(r"\s+", " ", "".join(Page(study[1]).text))
+    assert re.search(r"minus mean brain ?\+0\.0200.*?SSIM better, MSE not shown", text)
+    assert "Whose brain is it?" in text
+    assert re.search(r"a changed copy of the scan ?0\.95 ?0\.75–1\.00", text)
+    assert re.search(r"Diagnosis, paired on the same scans, ROC-AUC of y_sem minus", text)
+    assert "better than PCA of latents (" in text
+    assert re.search(r"Age: the same within sources.*?Lund: \d+, Oslo: \d+ people", text)
+
+
+def test_a_difference_is_told_by_its_interval_and_by_what_is_better() -> None:
+    def difference(value: float, low: float, high: float) -> Estimate:
+        return Estimate(value=value, low=low, high=high, subjects=20, interval_method="hall")
+
+    assert verdict_of("mae", difference(-1, -2, -0.5)) == "better"
+    assert verdict_of("roc_auc", difference(-0.1, -0.2, -0.05)) == "worse"
+    assert verdict_of("ssim_brain", difference(0.1, -0.1, 0.3)) == "not shown"
+    assert verdict_of("mae", Estimate(value=-1, subjects=3, interval_method="none")) == "not shown"
+    assert told({"ssim_brain": difference(1, 0.5, 2), "mse_brain": difference(-1, -2, -0.5)}) == (
+        "better"
+    )
 
 
 @pytest.mark.slow

@@ -12,6 +12,7 @@ import pandas as pd
 
 from pipeline.evaluation.interpolation import summarise_interpolation
 from pipeline.evaluation.manipulation import summarise_dose
+from pipeline.metrics.intervals import estimate, exact_share
 from pipeline.metrics.reconstruction import RECONSTRUCTION_METRICS, summarise_reconstruction
 from pipeline.probes.protocols import fit_probes
 from pipeline.report.render import load_context, render_report
@@ -83,6 +84,7 @@ def write_study(
             "sex": np.where(generator.random(subjects) < 0.5, "F", "M"),
             "diagnosis": np.where(sick == 1, "AD", "CN"),
             "split": np.array(["train", "train", "val", "test", "test", "train"])[numbers % 6],
+            "site": np.array(["Lund", "Oslo"])[numbers // 6 % 2],
             "ventricle_ml": 20 + 0.7 * (ages - 55) + 12 * sick,
             **dict.fromkeys((*VOLUMES, "atrophy"), 1.0),
         }
@@ -159,7 +161,9 @@ def write_evaluation(
     generator = np.random.default_rng(2)
     test = manifest[manifest.split == "test"]
     rows = []
-    for method, ssim in (("ae", 0.93), ("ldae", 0.925), ("ldae_y_sem_only", 0.81)):
+    similarities = {"ae": 0.93, "ldae": 0.925, "ldae_y_sem_only": 0.81}
+    similarities |= {"ldae_y_sem_mean": 0.84, "mean_brain": 0.82}
+    for method, ssim in similarities.items():
         for scan in test.itertuples():
             figures = dict.fromkeys(RECONSTRUCTION_METRICS, 0.002)
             figures |= {"ssim_brain": ssim + 0.01 * generator.normal(), "psnr_brain": 27.0}
@@ -183,7 +187,24 @@ def write_evaluation(
         "reconstruction": summary,
         "inversion": {"mean": 0.004, "std": 1.02, "kurtosis": 3.05},
         "differences": {
-            "ldae_minus_ae": {"ssim_brain": summary["ldae"]["ssim_brain"] | {"value": -0.0123}}
+            "ldae_minus_ae": {"ssim_brain": summary["ldae"]["ssim_brain"] | {"value": -0.0123}},
+            "y_sem_mean_minus_mean_brain": {
+                "ssim_brain": hall(0.02, 0.01, 0.03),
+                "mse_brain": hall(-0.001, -0.003, 0.001),
+            },
+        },
+        "identification": {
+            "people": 20,
+            "chance": 0.05,
+            "copy_strength": 0.5,
+            "kinds": {
+                "copy": {
+                    "y_sem": {
+                        "rank_1": exact_share(np.arange(20) < 19).model_dump(),
+                        "mean_reciprocal_rank": hall(0.97, 0.92, 1.0),
+                    }
+                }
+            },
         },
         "steps": {"5": {"ldae": summary["ae"]}, "20": {"ldae": summary["ldae"]}},
         "manipulation": write_manipulation(folder, test, volumes),
@@ -206,6 +227,11 @@ def write_evaluation(
         ldae=noisy(1.2 * noise),
         ldae_y_sem_only=noisy(4 * noise),
     )
+
+
+def hall(value: float, low: float, high: float) -> dict[str, Any]:
+    """Return an estimate of twenty subjects, as a file has it."""
+    return estimate(value, low, high, 20, "hall").model_dump()
 
 
 def grey(volumes: np.ndarray) -> np.ndarray:

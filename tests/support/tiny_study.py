@@ -36,6 +36,7 @@ TINY = {
     "evaluate.num_inference_steps": 3,
     "evaluate.bootstrap": 20,
     "evaluate.other_steps": [2],
+    "evaluate.draws": 2,
     "evaluate.generation.count": 2,
     "evaluate.voxel_dae.train_ldm.steps": 2,
     "evaluate.voxel_dae.train_ldm.denoiser.base_channels": 8,

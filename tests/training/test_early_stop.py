@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import pipeline.training.latent_diffusion as stages
+from pipeline.models.artefact import read_artefact
 from pipeline.models.frozen import load_diffusion
 from pipeline.stores.latents import open_latents
 from pipeline.training.latent_modules import DenoiserModule
@@ -78,6 +79,22 @@ def test_an_early_end_is_remembered(train, monkeypatch):
     monkeypatch.setattr(stages, "write_artefact", write)
     assert train("early", steps=12, patience=2).config["metrics"]["val_loss"] == 1.0
     assert len(seen) == 3
+
+
+@pytest.mark.slow
+def test_what_is_trained_and_when_it_ends_does_not_depend_on_test(tmp_path, latents_path, split):
+    store = open_latents(latents_path)
+    others = split | {"test": split["test"][:1]}
+    made = []
+    for name, scans in (("whole", split), ("blind", others)):
+        out = tmp_path / name
+        stages.train_denoiser(store, scans, ldm(patience=1), out / "ldm", device=CPU)
+        frozen = load_diffusion(out / "ldm", device=CPU)
+        stages.train_ldae(store, scans, frozen, ldae(patience=1), out / "ldae", device=CPU)
+        made.append(read_artefact(out / "ldae", kind="ldae"))
+    assert made[0].tensors.keys() == made[1].tensors.keys()
+    for name, tensor in made[0].tensors.items():
+        assert torch.equal(tensor, made[1].tensors[name]), name
 
 
 @pytest.mark.slow

@@ -1,9 +1,11 @@
 """A resumed run equals an undisturbed one, and a user's files stay."""
 
 import json
+import shutil
 
 import pandas as pd
 import pytest
+import torch
 
 import pipeline.training.latent_diffusion as stages
 from pipeline.models.artefact import read_artefact
@@ -70,6 +72,37 @@ def test_resumed_stages_equal_uninterrupted_ones(tmp_path, killed_at, latents_pa
     killed_at(stages.SemanticModule, 6, second)
     for kind in ("ldm", "ldae"):
         whole, resumed = (read_artefact(root / kind, kind=kind) for root in (trained, tmp_path))
+        assert resumed.digest == whole.digest, kind
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_resumed_stages_equal_uninterrupted_ones_with_dropout(
+    tmp_path, killed_at, latents_path, split, accumulate
+):
+    store = open_latents(latents_path)
+    changes = {"steps": 6, "batch_size": 4, "checkpoint_every": 2, "accumulate": accumulate}
+    first = LDM.model_copy(
+        update=changes | {"denoiser": LDM.denoiser.model_copy(update={"dropout": 0.3})}
+    )
+    second = LDAE.model_copy(update=changes)
+
+    def train(name):
+        folder = tmp_path / name
+        stages.train_denoiser(store, split, first, folder / "ldm", device=CPU)
+        frozen = load_diffusion(folder / "ldm", device=CPU)
+        stages.train_ldae(store, split, frozen, second, folder / "ldae", device=CPU)
+
+    torch.manual_seed(1)
+    train("whole")
+    torch.manual_seed(2)
+    killed_at(stages.DenoiserModule, 3, lambda: train("resumed"))
+    shutil.rmtree(tmp_path / "resumed" / "ldae")
+    killed_at(stages.SemanticModule, 3, lambda: train("resumed"))
+    for kind in ("ldm", "ldae"):
+        whole, resumed = (
+            read_artefact(tmp_path / name / kind, kind=kind) for name in ("whole", "resumed")
+        )
         assert resumed.digest == whole.digest, kind
 
 

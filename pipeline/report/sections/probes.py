@@ -13,6 +13,7 @@ from pipeline.figures.probe_plots import (
 from pipeline.metrics.verdicts import chance_doubt
 from pipeline.report.context import ReportContext
 from pipeline.report.figure_folder import FigureFolder
+from pipeline.report.sections.verdicts import verdict_of
 from pipeline.runtime.progress import counted
 from schemas.metrics import Estimate
 from schemas.results import (
@@ -40,6 +41,7 @@ PROBE_COLUMNS = {
     "mae": ("MAE", 2),
     "rmse": ("RMSE", 2),
     "r2": ("R²", 2),
+    "r": ("r", 2),
     "mae_gain": ("MAE less than chance’s", 2),
     "gap_closed": ("Gap closed", 2),
 }
@@ -47,9 +49,14 @@ FEATURE_ORDER = (
     "y_sem",
     "y_sem_knn",
     "y_sem_mlp",
+    "y_sem + size",
+    "mode_coordinates",
+    "summary",
+    "untrained",
     "supervised_encoder",
     "oracle",
     "measured_volumes",
+    "size",
     "age_sex",
     "chance",
 )
@@ -133,6 +140,39 @@ def _verdict(metrics: FiguresOfSets, about: TargetResult, protocol: Protocol) ->
     return {"doubt": doubt, "shown": [] if doubt else [primary]}
 
 
+def _compared(differences: FiguresOfSets, target: str) -> dict[str, list[tuple[str, Estimate]]]:
+    """Return the rivals that y_sem is better than, worse than, and not shown to differ from."""
+    groups: dict[str, list[tuple[str, Estimate]]] = {}
+    for rival, figures in differences.items():
+        for metric, figure in figures.items():
+            name = feature_name(rival, target)
+            groups.setdefault(verdict_of(metric, figure), []).append((name, figure))
+    return groups
+
+
+def _within(probe: ProbeMetrics, protocol: Protocol, target: str) -> dict[str, Any] | None:
+    """Return the same figures within sources, or None where there are not several."""
+    found = probe.within_sources.get(protocol, {}).get(target)
+    if found is None:
+        return None
+    present = {metric for figures in found.figures.values() for metric in figures}
+    return {
+        "column": found.column,
+        "people": found.people,
+        "columns": {k: v for k, v in PROBE_COLUMNS.items() if k in present},
+        "rows": [
+            (name, feature_name(name, target), found.figures[name])
+            for name in _ordered(found.figures)
+        ],
+        "compared": _compared(found.differences, target),
+    }
+
+
+def _ordered(sets: FiguresOfSets) -> list[str]:
+    order = [name for name in FEATURE_ORDER if name in sets]
+    return order + [name for name in sets if name not in order]
+
+
 def _protocol(
     protocol: Protocol,
     probe: ProbeMetrics,
@@ -143,8 +183,7 @@ def _protocol(
     for target, metrics in probe.figures(protocol).items():
         about = probe.targets[target]
         present = {metric for figures_of in metrics.values() for metric in figures_of}
-        order = [name for name in FEATURE_ORDER if name in metrics]
-        order += [name for name in metrics if name not in order]
+        differences = probe.differences.get(protocol, {}).get(target, {})
         targets.append(
             {
                 "name": target_name(target),
@@ -155,7 +194,11 @@ def _protocol(
                     k: v for k, v in PROBE_COLUMNS.items() if k in present and k not in FURTHER
                 },
                 "further": {k: PROBE_COLUMNS[k] for k in FURTHER if k in present},
-                "rows": [(name, feature_name(name, target), metrics[name]) for name in order],
+                "rows": [
+                    (name, feature_name(name, target), metrics[name]) for name in _ordered(metrics)
+                ],
+                "compared": _compared(differences, target),
+                "within": _within(probe, protocol, target),
                 **_verdict(metrics, about, protocol),
             }
         )

@@ -13,6 +13,7 @@ from pipeline.figures.style import data_uri
 from pipeline.metrics.gaussianity import near_gaussian
 from pipeline.report.context import ReportContext
 from pipeline.report.figure_folder import FigureFolder, Picture
+from pipeline.report.sections.verdicts import told
 from schemas.results import EvaluateMetrics
 
 METHOD_NAMES = {
@@ -21,6 +22,13 @@ METHOD_NAMES = {
     "lddim": "Denoiser alone, inverted x_T",
     "ldae_y_sem_only": "LDAE, y_sem only (random x_T)",
     "ldae_other_y_sem": "Control: other subjects’ y_sem",
+    "ldae_y_sem_mean": "LDAE, y_sem only, mean over draws of x_T",
+    "ldae_other_y_sem_mean": "Control: another subject’s y_sem, mean over the same draws",
+    "modes_alone": "y_sem’s modes alone, mean over draws (LDAE before training)",
+    "mode_projection": "y_sem’s modes, decoded without sampling",
+    "mean_brain": "Mean brain: the decoded mean latent",
+    "pca_projection": "PCA of latents, as many numbers as y_sem",
+    "pca_other": "Control: another subject’s components",
     "voxel_dae": "Voxel-space diffusion autoencoder",
     "voxel_dae_y_sem_only": "Voxel-space, y_sem only",
 }
@@ -28,12 +36,19 @@ DIFFERENCE_NAMES = {
     "ldae_minus_ae": "LDAE minus autoencoder",
     "ldae_minus_voxel_dae": "LDAE minus voxel-space diffusion autoencoder",
     "own_minus_other_y_sem": "own y_sem minus other subjects’, same random x_T",
+    "y_sem_mean_minus_mean_brain": "y_sem (mean over draws) minus mean brain",
+    "y_sem_mean_minus_pca": "y_sem (mean over draws) minus PCA",
+    "y_sem_mean_minus_modes_alone": "y_sem (mean over draws) minus its modes alone",
+    "own_minus_other_y_sem_mean": "own y_sem minus another subject’s, means over the same draws",
+    "own_minus_other_pca": "own components minus another subject’s",
 }
 SHORT_METHOD_NAMES = {
     "reference": "scan",
     "ae": "AE",
     "ldae": "LDAE",
     "ldae_y_sem_only": "y_sem only",
+    "ldae_y_sem_mean": "y_sem, mean",
+    "mean_brain": "mean brain",
     "voxel_dae": "voxel DAE",
 }
 RECONSTRUCTION_COLUMNS = {
@@ -69,7 +84,7 @@ def reconstruction_section(context: ReportContext, figures: FigureFolder) -> dic
         "rows": [(method_name(method), metrics) for method, metrics in summary.items()],
         "subjects": max(subjects, default=0),
         "differences": [
-            (DIFFERENCE_NAMES.get(name, name.replace("_", " ")), estimates)
+            (DIFFERENCE_NAMES.get(name, name.replace("_", " ")), estimates, told(estimates))
             for name, estimates in (evaluate.differences or {}).items()
         ],
         "steps": _steps_picture(context, figures),

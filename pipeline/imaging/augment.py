@@ -1,4 +1,4 @@
-"""Random changes of volumes, so that an autoencoder fits other heads and other scanners."""
+"""Random changes of volumes: other heads and other scanners, or another scan of one head."""
 
 import math
 
@@ -21,19 +21,22 @@ BLUR = (-0.08, 0.25)
 Volumes = Float[Tensor, "B 1 X Y Z"]
 
 
-def augment(x: Volumes, share: float, generator: torch.Generator) -> Volumes:
+def augment(
+    x: Volumes, share: float, generator: torch.Generator, *, strength: float = 1.0
+) -> Volumes:
     """Return volumes in [0, 1], that share of them turned, stretched, blurred, of other contrast.
 
-    Every scan has random numbers of its own, from the generator alone.
+    Every scan has random numbers of its own, from the generator alone. `strength` multiplies every
+    standard deviation and the blur.
     """
     chosen = _uniform(x, generator) < share
-    changed = _contrast(_blurred(_moved(x, generator), generator), generator)
-    return torch.where(chosen, changed, x)
+    changed = _blurred(_moved(x, generator, strength), generator, strength)
+    return torch.where(chosen, _contrast(changed, generator, strength), x)
 
 
-def _moved(x: Volumes, generator: torch.Generator) -> Volumes:
+def _moved(x: Volumes, generator: torch.Generator, strength: float = 1.0) -> Volumes:
     count, device = len(x), x.device
-    turn, log_stretch, shift = _normal((3, count, 3), device, generator)
+    turn, log_stretch, shift = strength * _normal((3, count, 3), device, generator)
     a, b, c = (TURN * turn).unbind(1)
     nil = torch.zeros_like(a)
     skew = torch.stack([nil, -c, b, c, nil, -a, -b, a, nil], dim=1).view(count, 3, 3)
@@ -45,8 +48,8 @@ def _moved(x: Volumes, generator: torch.Generator) -> Volumes:
     return F.grid_sample(x, grid, align_corners=False)
 
 
-def _blurred(x: Volumes, generator: torch.Generator) -> Volumes:
-    low, high = BLUR
+def _blurred(x: Volumes, generator: torch.Generator, strength: float = 1.0) -> Volumes:
+    low, high = strength * BLUR[0], strength * BLUR[1]
     for axis in (2, 3, 4):
         weight = low + (high - low) * _uniform(x, generator)
         # One axis in three, so that most scans are blurred along one, as thick slices are.
@@ -58,8 +61,8 @@ def _blurred(x: Volumes, generator: torch.Generator) -> Volumes:
     return x.clamp(0, 1)
 
 
-def _contrast(x: Volumes, generator: torch.Generator) -> Volumes:
-    gamma = CONTRAST * _normal((len(x), 1, 1, 1, 1), x.device, generator)
+def _contrast(x: Volumes, generator: torch.Generator, strength: float = 1.0) -> Volumes:
+    gamma = strength * CONTRAST * _normal((len(x), 1, 1, 1, 1), x.device, generator)
     return x ** gamma.exp()
 
 

@@ -1,4 +1,4 @@
-"""Augmentation of the autoencoder's volumes, and volumes that are read once."""
+"""Random changes of volumes."""
 
 import math
 
@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.training import augment as changes
-from pipeline.training.augment import augment
-from pipeline.training.training_volumes import ResidentVolumes
+from pipeline.imaging import augment as changes
+from pipeline.imaging.augment import augment
 
 SHAPE = (24, 32, 20)
 
@@ -56,18 +55,8 @@ def test_blur_keeps_what_there_is(blobs):
     torch.testing.assert_close(middle, torch.full_like(middle, 0.7))
 
 
-def test_volumes_are_read_once_while_memory_lasts(volumes, monkeypatch):
-    held = ResidentVolumes(volumes, torch.device("cpu"))
-    first = held.take([0, 3])
-    np.testing.assert_array_equal(first, volumes.read_unit_interval(slice(0, 4))[[0, 3]])
-    read = []
-    monkeypatch.setattr(held, "store", type("Store", (), {"read": lambda *a: read.append(a)})())
-    torch.testing.assert_close(held.take([3, 0]), first.flip(0), rtol=0, atol=0)
-    assert not read
-
-
-def test_what_does_not_fit_is_read_again(volumes, monkeypatch):
-    monkeypatch.setattr("pipeline.training.training_volumes.available_memory", lambda: 0)
-    held = ResidentVolumes(volumes, torch.device("cpu"))
-    torch.testing.assert_close(held.take([2]), held.take([2]), rtol=0, atol=0)
-    assert not held._resident
+def test_half_the_strength_changes_less_in_the_same_way(blobs):
+    whole, half = (augment(blobs, 1, generator(), strength=s) for s in (1.0, 0.5))
+    change = [(made - blobs).abs().flatten(1).mean(1) for made in (whole, half)]
+    assert (change[1] < change[0]).all()
+    torch.testing.assert_close(augment(blobs, 1, generator(), strength=0), blobs, atol=1e-5, rtol=0)

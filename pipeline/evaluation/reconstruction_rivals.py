@@ -1,0 +1,111 @@
+"""What a reconstruction from y_sem must beat: the mean brain, PCA, and y_sem's modes alone."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from pipeline.evaluation.study import MAX_LATENTS, Study, spread
+from pipeline.probes.pca_rivals import fit_full_pca
+
+VolumesByMethod = dict[str, Float[Tensor, "B ..."]]
+
+
+@dataclass(frozen=True, slots=True)
+class LatentPca:
+    """Principal components of the training latents: posterior means, as the store has them."""
+
+    mean: Float[Tensor, " latent"]
+    components: Float[Tensor, "K latent"]
+    """Orthonormal rows, as many as y_sem has numbers, or one fewer than scans."""
+    shape: tuple[int, ...]
+    """(channel, x, y, z)."""
+
+    @classmethod
+    def of_training(cls, study: Study) -> "LatentPca | None":
+        """Return the components of the training scans, or None where there are fewer than two."""
+        train = spread(study.scans[study.scans["split"] == "train"], MAX_LATENTS)
+        if len(train) < 2:
+            return None
+        latents = study.latents.load(list(train["scan_id"].astype(str))).mean.float()
+        fitted = fit_full_pca(latents.flatten(1).numpy(), study.models.ldae.net.encoder.dim)
+        mean, components = (
+            torch.from_numpy(np.asarray(part, dtype=np.float32))
+            for part in (fitted.mean_, fitted.components_)
+        )
+        return cls(mean, components, tuple(latents.shape[1:]))
+
+    def scores(self, latents: Float[Tensor, "B C X Y Z"]) -> Float[Tensor, "B K"]:
+        """Return the amounts of the components in latents."""
+        scores: Tensor = (latents.float().flatten(1) - self.mean) @ self.components.T
+        return scores
+
+    def project(self, latents: Float[Tensor, "B C X Y Z"]) -> Float[Tensor, "B C X Y Z"]:
+        """Return the mean latent plus what the components hold of each."""
+        projected: Tensor = self.mean + self.scores(latents) @ self.components
+        return projected.reshape(-1, *self.shape)
+
+    @property
+    def mean_latent(self) -> Float[Tensor, "1 C X Y Z"]:
+        """Return the mean training latent."""
+        return self.mean.reshape(1, *self.shape)
+
+
+def linear_volumes(
+    study: Study, pca: LatentPca, scan_ids: Sequence[str], other_ids: Sequence[str]
+) -> VolumesByMethod:
+    """Return what linear maps of the latents give of some scans, without sampling.
+
+    `mean_brain` is the decoded mean training latent, `pca_projection` the decoded projection of a
+    scan on the components, `pca_other` that of another subject's scan, (B, 1, X, Y, Z), where
+    `other_ids` names one of each. `mode_projection` is the decoded mean latent plus what the modes
+    of y_sem hold of the scan, where y_sem has modes.
+    """
+    models = study.models
+
+    def decoded(latents: Tensor) -> Tensor:
+        return models.decode(models.standardise(latents))
+
+    def projected(ids: Sequence[str]) -> Tensor:
+        return decoded(pca.project(study.latents.load(list(ids)).mean))
+
+    mean_brain = decoded(pca.mean_latent).expand(len(scan_ids), -1, -1, -1)
+    volumes = {"mean_brain": mean_brain, "pca_projection": projected(scan_ids)}
+    if other_ids:
+        volumes["pca_other"] = projected(other_ids)[:, None]
+    if models.has_modes:
+        volumes["mode_projection"] = models.decode(models.mode_latent(study.y_sem(scan_ids)))
+    return volumes
+
+
+def drawn_means(study: Study, scan_ids: Sequence[str], other_ids: Sequence[str]) -> VolumesByMethod:
+    """Return means of decoded volumes over `evaluate.draws` random x_T, the same for every row.
+
+    `ldae_y_sem_mean` has the scan's own y_sem, `ldae_other_y_sem_mean` that of another subject's
+    scan, (B, 1, X, Y, Z), where `other_ids` names one of each; `modes_alone` the own y_sem with the
+    learned field of G left out, where y_sem has modes.
+    """
+    models, draws = study.models, study.params.draws
+    own = study.y_sem(scan_ids)
+    guided = torch.cat([own, study.y_sem(other_ids)]) if other_ids else own
+    sums: dict[str, Tensor] = {}
+    for draw in range(draws):
+        noise = torch.cat([study.noise(scan_id, draw) for scan_id in scan_ids])
+        repeated = noise.repeat(len(guided) // len(own), 1, 1, 1, 1)
+        parts = {"guided": models.decode(models.sample(guided, repeated))}
+        if models.has_modes:
+            latents = models.sample(own, noise, modes_alone=True)
+            parts["modes_alone"] = models.decode(latents)
+        sums = {name: volumes + sums.get(name, 0) for name, volumes in parts.items()}
+    if not sums:
+        return {}
+    means = {name: total / draws for name, total in sums.items()}
+    both = means.pop("guided")
+    rows = {"ldae_y_sem_mean": both[: len(own)]}
+    study.drawn.update(zip(scan_ids, rows["ldae_y_sem_mean"], strict=True))
+    if other_ids:
+        rows["ldae_other_y_sem_mean"] = both[len(own) :, None]
+    return rows | means
