@@ -17,7 +17,7 @@ class DenoiserParams(Section):
 
     base_channels: Positive = 32
     """Channels of the first level."""
-    multipliers: tuple[Positive, ...] = (1, 2, 3)
+    multipliers: tuple[Positive, ...] = (1, 2, 2)
     """Channels a level, in units of base_channels."""
     num_res_blocks: Positive = 1
     """Residual blocks a level."""
@@ -90,13 +90,13 @@ class SemanticEncoderParams(Section):
     convolutions over the latent's axial slices, attention over slices. `slices`: a ConvNeXt over
     the axial slices of volumes.zarr. `published`: the same layer by layer as published, so that
     published weights fit."""
-    channels: tuple[Positive, ...] = (48, 96, 192)
+    channels: tuple[Positive, ...] = (32, 64, 128)
     """Channels a level; each level after the first halves the grid. Four for a ConvNeXt."""
     dim: Positive = 256
     """Length of y_sem; for `published` the channels of the last level."""
     num_heads: Positive = 4
     """Heads of the attention pooling."""
-    modes: Annotated[int, Field(ge=0)] = 32
+    modes: Annotated[int, Field(ge=0)] = 96
     """Principal modes of the training latents whose amounts are the first numbers of y_sem, at most
     half of them, and make G exact in their subspace; 0 is as published. Not used by encoders that
     read volumes."""
@@ -186,6 +186,7 @@ class VoxelEncoderParams(SemanticEncoderParams):
     """A semantic encoder that starts from a grid of voxels."""
 
     channels: tuple[Positive, ...] = (8, 16, 32, 64, 128)
+    modes: Annotated[int, Field(ge=0)] = 32
 
 
 class VoxelLdaeParams(LdaeParams):

@@ -102,7 +102,7 @@ class EvaluateParams(Section):
     """Scans reconstructed at a time."""
     max_scans: Positive = 8
     """At most this many scans (the first of every subject, then second ones) are reconstructed."""
-    draws: Annotated[int, Field(ge=0)] = 8
+    draws: Annotated[int, Field(ge=0)] = 4
     """Draws of random x_T whose decoded brains are averaged: what y_sem tells, without what the
     noise adds. 0 leaves those rows out."""
     other_steps: tuple[Positive, ...] = (5, 10)

@@ -26,6 +26,7 @@ from pipeline.models.finished_model import (
 from pipeline.models.frozen import (
     FrozenDiffusion,
     FrozenLdae,
+    encoders_copies,
     load_diffusion,
     load_ldae,
 )
@@ -157,7 +158,7 @@ def export_bundled_ldae(ldae: Path, out: Path, *, card: str | None = None) -> in
     Trained weights and the fields of principal modes become float16. Statistics stay float32: where
     latents hardly vary, a shift rounded to float16 moves z_0 by up to 0.07 standard deviations, and
     variances of the network's summary come close to the smallest number that float16 holds in full.
-    `card` replaces the card that training wrote.
+    What encoder and estimator share is stored once. `card` replaces the card that training wrote.
 
     Raises
     ------
@@ -171,7 +172,10 @@ def export_bundled_ldae(ldae: Path, out: Path, *, card: str | None = None) -> in
     def halved(name: str, tensor: Tensor) -> Tensor:
         return tensor.half() if name in trained or name.endswith(MODE_FIELDS) else tensor
 
-    tensors = {name: halved(name, tensor) for name, tensor in artefact.tensors.items()}
+    twice = encoders_copies(artefact.tensors)
+    tensors = {
+        name: halved(name, tensor) for name, tensor in artefact.tensors.items() if name not in twice
+    }
     write_bundled(artefact, tensors, out, config={}, most=MAX_BUNDLED_BYTES, card=card)
     load_ldae(out, device=CPU)
     return (out / WEIGHTS).stat().st_size

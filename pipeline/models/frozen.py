@@ -2,14 +2,14 @@
 
 import copy
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from pipeline.diffusion.schedule import Schedule
 from pipeline.models.artefact import CONFIG, Artefact, load_strict, read_artefact
@@ -175,6 +175,32 @@ class FrozenLdae:
     path: Path
 
 
+def encoders_copies(tensors: Mapping[str, Tensor]) -> set[str]:
+    """Return the names of the estimator's tensors that the encoder has too: modes, centre, spread.
+
+    A model for the package stores them once.
+    """
+    return {
+        name
+        for name in tensors
+        if name.startswith("estimator.")
+        and (own := tensors.get(name.replace("estimator.", "encoder.", 1))) is not None
+        and torch.equal(own, tensors[name])
+    }
+
+
+def _with_encoders_modes(net: Ldae, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors with those that a model for the package stores once."""
+    missing = {
+        name: tensors[own]
+        for name in net.state_dict()
+        if name not in tensors
+        and name.startswith("estimator.")
+        and (own := name.replace("estimator.", "encoder.", 1)) in tensors
+    }
+    return tensors | missing
+
+
 def load_diffusion(path: Path, *, device: torch.device) -> FrozenDiffusion:
     """Load a frozen stage 1 (denoiser, schedule, latent statistics).
 
@@ -204,6 +230,7 @@ def load_ldae(path: Path, *, device: torch.device) -> FrozenLdae:
     needed = ("autoencoder_digest", "grid", "latent_shape")
     with _described_by(artefact, *needed), _build_device(artefact):
         net = build_ldae(artefact.config)
+    artefact = replace(artefact, tensors=_with_encoders_modes(net, artefact.tensors))
     _load(net, net.diffusion, artefact)
     net.requires_grad_(False).eval().to(device)
     return FrozenLdae(net, artefact.digest, artefact.config, path)

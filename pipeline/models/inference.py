@@ -23,6 +23,7 @@ from pipeline.models.frozen import (
     voxels_as_latents,
 )
 from pipeline.models.latent_fit import check_grid_fits
+from pipeline.nets.centred import centred
 from pipeline.runtime.digests import seed_from
 from pipeline.runtime.progress import Progress
 from pipeline.stores.latents import LatentStore
@@ -87,7 +88,8 @@ class LdaeInference:
     @torch.inference_mode()
     def mode_latent(self, y_sem: Float[Tensor, "B D"]) -> Float[Tensor, "B C X Y Z"]:
         """Return z_0 of the mean training latent plus what the modes of y_sem hold of a scan."""
-        return self.ldae.net.estimator.mode_latent(y_sem)
+        latent = self.ldae.net.estimator.mode_latent(y_sem)
+        return centred(latent, self.latent_shape[1:])
 
     @torch.inference_mode()
     def embed(
