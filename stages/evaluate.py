@@ -1,4 +1,4 @@
-"""Stage 9: evaluate the trained models on held-out subjects."""
+"""Stage 10: evaluate the trained models on held-out subjects."""
 
 from pathlib import Path
 from typing import Annotated, Literal

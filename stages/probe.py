@@ -1,4 +1,4 @@
-"""Stage 8: fit probes on y_sem, and on the baselines that it must beat."""
+"""Stage 9: fit probes on y_sem, and on the baselines that it must beat."""
 
 from pathlib import Path
 from typing import Annotated
