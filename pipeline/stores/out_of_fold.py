@@ -1,17 +1,18 @@
 """Out-of-fold y_sem: a semantics store with an array `fold`, as `pipeline crossfit` writes it."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from pipeline.runtime.digests import digest_of
 from pipeline.stores.latents import LatentStore
 from pipeline.stores.open_store import OpenStore
 from schemas.errors import ContractError
+from schemas.results import CrossfitResult
 
 STORE = "semantics.zarr"
 SUMMARY = "crossfit.json"
@@ -48,6 +49,8 @@ class OutOfFoldCodes:
     """(scan,), from 0."""
     row_of: dict[str, int]
     digests: dict[str, str]
+    result: CrossfitResult
+    """How the codes were made."""
 
     @property
     def folds(self) -> int:
@@ -70,6 +73,19 @@ class OutOfFoldCodes:
             )
         return [self.row_of[scan] for scan in scan_ids]
 
+    def in_place_of(
+        self, y_sem: NDArray[np.float32], table: pd.DataFrame, *, splits: Sequence[str]
+    ) -> NDArray[np.float32]:
+        """Return codes (scan, dim) in which scans of these splits have their out-of-fold y_sem.
+
+        `table` has scan_id and split of each scan. The other scans keep theirs, by a model that
+        was not trained on them.
+        """
+        chosen = table["split"].isin(splits).to_numpy()
+        replaced = y_sem.copy()
+        replaced[chosen] = self.y_sem[self.rows_of(list(table["scan_id"][chosen]))]
+        return replaced
+
 
 def read_out_of_fold(
     path: Path, *, ldae: str, latents: LatentStore | None = None
@@ -90,7 +106,8 @@ def read_out_of_fold(
     ContractError
         If the store is none of `pipeline crossfit`, of another LDAE, or of other latents.
     """
-    if _is_left_out(path.parent / SUMMARY):
+    result = _read_result(path.parent / SUMMARY)
+    if result is not None and result.folds == 0:
         return None
     store = OpenStore(path, kind="semantics")
     if "fold" not in store.group:
@@ -107,14 +124,19 @@ def read_out_of_fold(
     fold = np.asarray(store.read("fold"), dtype=np.intp)
     if latents is not None:
         _check_latents(store, fold, latents)
-    return OutOfFoldCodes(path, store.read("y_sem"), fold, store.row_of, dict(digests))
+    if result is None:
+        raise ContractError(
+            f"{path.parent / SUMMARY}: missing or damaged; run `pipeline crossfit`, which keeps the"
+            " models that it finds"
+        )
+    return OutOfFoldCodes(path, store.read("y_sem"), fold, store.row_of, dict(digests), result)
 
 
-def _is_left_out(summary: Path) -> bool:
+def _read_result(file: Path) -> CrossfitResult | None:
     try:
-        return int(json.loads(summary.read_text())["folds"]) == 0
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
+        return CrossfitResult.model_validate_json(file.read_text())
+    except (OSError, ValueError):
+        return None
 
 
 def _check_latents(store: OpenStore, fold: NDArray[np.intp], latents: LatentStore) -> None:
