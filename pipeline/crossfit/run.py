@@ -81,6 +81,14 @@ def cross_fit(
         modes = count_modes(reference.net)
         result = describe(folds, codes, modes, aligned_on=embedder.aligned_on)
         write_json(out / SUMMARY, result.model_dump())
+        worst = min(codes.explained)
+        if worst < 0:
+            log.warning(
+                "%s: turned, the summary of a fold still has little to do with the study's model's"
+                " (explains %.2f of it); train stage 2 longer, or trust the coordinates of modes",
+                out,
+                worst,
+            )
     wait()
     return result
 
