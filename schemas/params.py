@@ -191,6 +191,21 @@ class EmbedParams(Section):
     """Scans a forward pass."""
 
 
+class CrossfitParams(Section):
+    """y_sem of every scan by a model that never saw its person."""
+
+    folds: Annotated[int, Field(ge=0)] = 0
+    """Folds of subjects; both stages of the LDAE are trained without each of them in turn, so that
+    everybody is judged and not the test split alone. Costs as many trainings; 0 leaves it out."""
+
+    @field_validator("folds")
+    @classmethod
+    def _one_leaves_nobody(cls, folds: int) -> int:
+        if folds == 1:
+            raise ValueError("expected 0 (no cross-fitting) or at least 2 folds")
+        return folds
+
+
 class Params(Section):
     """All sections; each is the name of a stage and of a command, but for `autoencoder`."""
 
@@ -202,6 +217,7 @@ class Params(Section):
     train_ldm: TrainLdmParams = TrainLdmParams()
     train_ldae: TrainLdaeParams = TrainLdaeParams()
     embed: EmbedParams = EmbedParams()
+    crossfit: CrossfitParams = CrossfitParams()
     probe: ProbeParams = ProbeParams()
     evaluate: EvaluateParams = EvaluateParams()
     report: ReportParams = ReportParams()

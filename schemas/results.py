@@ -96,6 +96,37 @@ class WithinSources(Result):
     """y_sem minus each rival, paired."""
 
 
+class FoldResult(Result):
+    """One fold of a cross-fitting."""
+
+    subjects: int
+    """Held out."""
+    scans: int
+    ldae: str
+    """Digest of the model trained on the others."""
+    summary_explained: float
+    """Share of the reference's summaries of the alignment scans that the fold's explain, turned."""
+
+
+class CrossfitResult(Result):
+    """data/crossfit/crossfit.json: y_sem of every scan by a model that never saw its person."""
+
+    folds: int
+    """0 where cross-fitting was left out."""
+    subjects: int = 0
+    scans: int = 0
+    aligned_on: str = ""
+    """What the summaries were brought together on, in words."""
+    by_fold: list[FoldResult] = Field(default_factory=list)
+    std: dict[str, float] = Field(default_factory=dict)
+    """Root mean square about the mean, of `modes_…` and of `summary_…`, the two parts of y_sem: by
+    the reference of its training scans (`…_reference_train`) and of test scans
+    (`…_reference_test`), and out of fold of all scans (`…_out_of_fold`)."""
+    agreement: dict[str, float] = Field(default_factory=dict)
+    """`modes` and `summary`: share of the reference's y_sem of test scans, which neither it nor the
+    fold's model was trained on, that the out-of-fold one explains."""
+
+
 class ProbeMetrics(Result):
     """reports/probe/metrics.json."""
 
@@ -112,6 +143,8 @@ class ProbeMetrics(Result):
     """`target`, `target/<feature set>`, `target/cv` and the like that were left out, and why."""
     remarks: dict[str, str] = Field(default_factory=dict)
     """Target to a line on the scans that carry no such label."""
+    crossfit: CrossfitResult | None = None
+    """Where protocol `cv` leaves out the folds of a cross-fitting: how that was done."""
     applied: str | None = None
     """The directions.json whose probes were applied; nothing was fitted."""
 

@@ -1,4 +1,4 @@
-"""The `pipeline` command: the ten stages, and the tools beside them.
+"""The `pipeline` command: the eleven stages, and the tools beside them.
 
 Only typer is imported here; a command's own work is imported when it runs.
 """
@@ -13,6 +13,7 @@ from typer.exceptions import TyperException
 from stages import (
     bench,
     cohort,
+    crossfit,
     docs,
     doctor,
     embed,
@@ -60,6 +61,7 @@ STAGES: dict[str, Callable[..., None]] = {
     "train-ldm": train_ldm.train_ldm,
     "train-ldae": train_ldae.train_ldae,
     "embed": embed.embed,
+    "crossfit": crossfit.crossfit,
     "probe": probe.probe,
     "evaluate": evaluate.evaluate,
     "report": report.report,

@@ -1,4 +1,4 @@
-"""Stage 9: evaluate the trained models on held-out subjects."""
+"""Stage 10: evaluate the trained models on held-out subjects."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -25,6 +25,12 @@ def evaluate(
     directions: Annotated[
         Path | None,
         typer.Option(help="directions.json of the probe stage, for the dose-response."),
+    ] = None,
+    crossfit: Annotated[
+        Path | None,
+        typer.Option(
+            help="semantics.zarr of the crossfit stage, to fit the prior of generated brains to."
+        ),
     ] = None,
     voxel_dae: Annotated[
         Path | None, typer.Option(help="Model of train-voxel-dae, as a baseline.")
@@ -63,6 +69,7 @@ def evaluate(
     from pipeline.models.inference import load_models, load_voxel_models
     from pipeline.models.pretrained import load_lpips
     from pipeline.stores.latents import open_latents
+    from pipeline.stores.out_of_fold import read_out_of_fold
     from pipeline.stores.provenance import check_same_scans
     from pipeline.stores.volumes import open_volumes
     from stages.headline import read_headline
@@ -70,15 +77,19 @@ def evaluate(
     params = settings.params()
     device = settings.device()
     volume_store, weights = open_volumes(volumes), params.evaluate.lpips_weights
-    latent_store = open_latents(latents)
+    store = open_latents(latents)
+    models = load_models(folder, ldae, params.evaluate, device=device, store=store)
     study = Study(
-        models=load_models(folder, ldae, params.evaluate, device=device, store=latent_store),
+        models=models,
         volumes=volume_store,
-        latents=latent_store,
+        latents=store,
         manifest=read_manifest(manifest),
         params=params.evaluate,
         probe=params.probe,
         directions=directions,
+        out_of_fold=None
+        if crossfit is None
+        else read_out_of_fold(crossfit, ldae=models.ldae.digest, latents=store),
         voxel_dae=None
         if voxel_dae is None
         else load_voxel_models(

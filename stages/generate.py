@@ -28,7 +28,10 @@ def generate(
         ),
     ] = "denoiser",
     semantics: Annotated[
-        Path | None, typer.Option(help="semantics.zarr of this LDAE, for the prior.")
+        Path | None,
+        typer.Option(
+            help="semantics.zarr of this LDAE, for the prior; best that of the crossfit stage."
+        ),
     ] = None,
     manifest: Annotated[
         Path | None, typer.Option(help="manifest.csv: which scans are training scans.")

@@ -81,6 +81,8 @@ def _application_lines(metrics: EvaluateMetrics) -> list[str]:
 def _probe_lines(metrics: ProbeMetrics) -> list[str]:
     lines = []
     names = {"test": "test subjects", "cv": "val + test subjects, cross-validated"}
+    if metrics.crossfit is not None:
+        names["cv"] = f"subjects of all splits, cross-fitted in {metrics.crossfit.folds} folds"
     for protocol in PROTOCOLS:
         for target, sets in metrics.figures(protocol).items():
             for figure in ("roc_auc", "mae", "gap_closed"):

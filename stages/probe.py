@@ -1,4 +1,4 @@
-"""Stage 8: fit probes on y_sem, and on the baselines that it must beat."""
+"""Stage 9: fit probes on y_sem, and on the baselines that it must beat."""
 
 from pathlib import Path
 from typing import Annotated
@@ -24,6 +24,13 @@ def probe(
         Path | None,
         typer.Option(help="Model of train-ldae, for its encoder before training."),
     ] = None,
+    crossfit: Annotated[
+        Path | None,
+        typer.Option(
+            help="semantics.zarr of the crossfit stage: everybody is judged, by leaving its folds"
+            " out, and directions are fitted on its codes. Its empty result counts as none."
+        ),
+    ] = None,
     apply: Annotated[
         Path | None,
         typer.Option(
@@ -43,56 +50,42 @@ def probe(
     if apply is not None:
         _apply(settings, apply, manifest=manifest, semantics=semantics, out=out)
         return
-    import numpy as np
-
     from pipeline.cohort.manifest import read_manifest
     from pipeline.models.direction import write_directions
-    from pipeline.probes.encoder_baselines import encoder_baselines
-    from pipeline.probes.estimators import Head
-    from pipeline.probes.features import collect_features, volume_features
-    from pipeline.probes.pca_rivals import unwhitened
+    from pipeline.probes.feature_sets import read_inputs
+    from pipeline.probes.features import semantic_table
     from pipeline.probes.protocols import FIT_SPLITS, fit_probes
     from pipeline.probes.readouts import readouts_of
-    from pipeline.probes.rivals import read_rivals
-    from pipeline.probes.size_features import BESIDE, SIZE, beside_head
     from pipeline.runtime.files import write_json, write_parquet
     from pipeline.stores.latents import open_latents
     from pipeline.stores.open_store import OpenStore
-    from pipeline.stores.provenance import check_same_scans
+    from pipeline.stores.out_of_fold import read_out_of_fold
     from pipeline.stores.volumes import open_volumes
     from stages.headline import read_headline
 
     params = settings.params().probe
-    digests = OpenStore(semantics, kind="semantics").attributes.digests
-    store = open_latents(latents) if latents else None
-    features, table = collect_features(semantics, store, read_manifest(manifest))
-    if volumes is not None:
-        volume_store = open_volumes(volumes)
-        if store is not None:
-            check_same_scans(store, volume_store, list(table["scan_id"]))
-        features |= volume_features(volume_store, table)
-    heads: dict[str, Head] = {}
-    if SIZE in features:
-        features[BESIDE] = np.hstack([features["y_sem"], features[SIZE]])
-        heads[BESIDE] = beside_head
-    if store is not None and ldae is not None:
-        more, trained = encoder_baselines(
-            ldae,
-            store,
-            table,
-            params,
-            settings.device(),
-            y_sem=features["y_sem"],
-            made_by=digests["ldae"],
-        )
-        features |= more
-        heads |= trained
-    rivals, lines = read_rivals(params.rivals, table, [*features, "chance", "age_sex", "oracle"])
-    features |= rivals
-    again, unscaled = unwhitened(features)
-    features |= again
-    heads |= unscaled
-    results = fit_probes(features, table, params, heads=heads)
+    codes_store = OpenStore(semantics, kind="semantics")
+    digests = codes_store.attributes.digests
+    table = semantic_table(codes_store, read_manifest(manifest))
+    inputs = read_inputs(
+        codes_store,
+        table,
+        params,
+        settings.device(),
+        latents=open_latents(latents) if latents else None,
+        volumes=open_volumes(volumes) if volumes else None,
+    )
+    y_sem = codes_store.read("y_sem")[codes_store.rows_of(list(table["scan_id"]))]
+    codes = None
+    if crossfit is not None:
+        codes = read_out_of_fold(crossfit, ldae=digests["ldae"], latents=inputs.latents)
+    if codes is not None:
+        y_sem = codes.in_place_of(y_sem, table, splits=FIT_SPLITS)
+        digests = digests | codes.digests
+    sets = inputs.fit(y_sem, table, ldae, made_by=digests["ldae"])
+    folds = None if codes is None else inputs.cross_fit(codes, encoders=ldae is not None)
+    results = fit_probes(sets.features, table, params, heads=sets.heads, crossfit=folds)
+    lines = sets.remarks
     results.remarks |= {f"rivals/{name}": line for name, line in lines.items()}
     write_json(out / "metrics.json", results.document().model_dump())
     write_parquet(out / "predictions.parquet", results.predictions)

@@ -1,4 +1,4 @@
-"""Stage 10: write the report, one self-contained HTML page."""
+"""Stage 11: write the report, one self-contained HTML page."""
 
 from pathlib import Path
 from typing import Annotated

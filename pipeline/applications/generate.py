@@ -1,6 +1,6 @@
 """New brains: from noise alone, or with y_sem sampled from a prior over training scans."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +30,8 @@ class GaussianPrior:
     """(dim, dim), lower Cholesky factor of the covariance."""
     num_scans: int
     """Training scans that it was fitted to."""
+    out_of_fold: bool = False
+    """Whether each scan's y_sem is by a model that never saw its person."""
 
     @property
     def digest(self) -> str:
@@ -58,7 +60,7 @@ def fit_prior(y_sem: NDArray[np.floating]) -> GaussianPrior:
 
 
 def prior_of(semantics: Path, manifest: Path, models: LdaeInference) -> GaussianPrior:
-    """Fit the prior to y_sem of the manifest's training scans.
+    """Fit the prior to y_sem of the manifest's training scans, best to the out-of-fold ones.
 
     Raises
     ------
@@ -75,7 +77,7 @@ def prior_of(semantics: Path, manifest: Path, models: LdaeInference) -> Gaussian
         raise ContractError(
             f"{semantics}: {len(rows)} training scans of {manifest}, at least {MIN_SCANS} needed"
         )
-    return fit_prior(store.read("y_sem")[rows])
+    return replace(fit_prior(store.read("y_sem")[rows]), out_of_fold="fold" in store.group)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +112,7 @@ def generate(
         if prior is None
         else "LDAE with y_sem drawn from a Gaussian (Ledoit-Wolf covariance) fitted to"
         f" {prior.num_scans} training scans"
+        + (", each embedded by a model that never saw its person" if prior.out_of_fold else "")
     )
     numbers = range(1, count + 1)
     return NewBrains(

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
@@ -81,18 +82,34 @@ def embed_latents(
         pending = builder.pending()
         for unit in progress(pending, total=len(pending), label="embed"):
             ids = source.scan_ids[unit.start : unit.stop]
-            loaded = latents.load(ids, device=device)
-            y_sem = []
-            starts = range(0, len(ids), params.batch_size)
-            batches = [slice(start, start + params.batch_size) for start in starts]
-            readers = _readers(volumes, [ids[rows] for rows in batches], device)
-            for rows, reader in zip(batches, readers, strict=True):
-                z_0 = ldae.net.diffusion.standardise(loaded.mean[rows].float())
-                with torch.inference_mode():
-                    y_sem.append(ldae.net.embed(z_0, reader))
-            builder.write(unit, {"y_sem": torch.cat(y_sem).cpu().numpy()})
+            mean = latents.load(ids, device=device).mean
+            y_sem = y_sem_of(ldae, mean, batch_size=params.batch_size, volumes=volumes, ids=ids)
+            builder.write(unit, {"y_sem": y_sem.cpu().numpy()})
         builder.finish()
     return len(latents)
+
+
+def y_sem_of(
+    ldae: FrozenLdae,
+    mean: Float[Tensor, "N C X Y Z"],
+    *,
+    batch_size: int,
+    volumes: VolumeStore | None = None,
+    ids: Sequence[str] = (),
+) -> Float[Tensor, "N D"]:
+    """Return y_sem of posterior means, as they are stored, on the device of the model.
+
+    `volumes` holds the scans `ids` where the semantic encoder reads volumes.
+    """
+    y_sem = []
+    starts = range(0, len(mean), batch_size)
+    batches = [slice(start, start + batch_size) for start in starts]
+    readers = _readers(volumes, [ids[rows] for rows in batches], mean.device)
+    for rows, reader in zip(batches, readers, strict=True):
+        z_0 = ldae.net.diffusion.standardise(mean[rows].float())
+        with torch.inference_mode():
+            y_sem.append(ldae.net.embed(z_0, reader))
+    return torch.cat(y_sem)
 
 
 def _readers(

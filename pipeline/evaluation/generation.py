@@ -52,8 +52,7 @@ def evaluate_generation(study: Study) -> Part:
     )
     shape = models.latent_shape
     chosen = list(spread(train, MAX_LATENTS)["scan_id"].astype(str))
-    codes = models.embed(study.z_0(chosen), study.encoder_volumes(chosen))
-    prior = fit_prior(codes.cpu().numpy())
+    prior = fit_prior(study.typical_y_sem(chosen))
     seed, count = study.params.seed, params.count
     generated = {
         "denoiser": generate(models, count=count, seed=seed, prior=None).volumes,
@@ -91,6 +90,7 @@ def evaluate_generation(study: Study) -> Part:
             sets[name] |= _in_features(truth, features, feature_width)
     pictures = {name: levels(volumes[:EXAMPLES].numpy()) for name, volumes in generated.items()}
     metrics = {"brains": count, "medicalnet": net is not None, "sets": sets}
+    metrics |= {} if study.out_of_fold is None else {"prior": "out-of-fold y_sem"}
     return Part(
         metrics=metrics,
         per_scan=pd.concat(rows, ignore_index=True),

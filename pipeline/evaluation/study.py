@@ -17,6 +17,7 @@ from pipeline.cohort.subjects import many_subjects_first
 from pipeline.models.inference import LdaeInference
 from pipeline.nets.lpips import Lpips
 from pipeline.stores.latents import LatentStore
+from pipeline.stores.out_of_fold import OutOfFoldCodes
 from pipeline.stores.volumes import VolumeStore
 from schemas.errors import ContractError
 from schemas.evaluation import EvaluateParams, ProbeParams
@@ -44,6 +45,8 @@ class Study:
     probe: ProbeParams
     directions: Path | None = None
     """directions.json of the probe stage."""
+    out_of_fold: OutOfFoldCodes | None = None
+    """y_sem of training scans by models that never saw their people."""
     voxel_dae: LdaeInference | None = None
     """The baseline whose latents are voxels."""
     lpips: Lpips | None = None
@@ -103,6 +106,18 @@ class Study:
         """Return a draw of x_T that depends on the scan's id alone, not on what is beside it."""
         names = (self.params.seed, scan_id, draw)
         return self.models.random_noise(*(names if draw else names[:2]))
+
+    def typical_y_sem(self, scan_ids: Sequence[str]) -> NDArray[np.float32]:
+        """Return y_sem (scan, dim) of training scans as unseen scans have it.
+
+        Out of fold where the study was cross-fitted; else by the model that was trained on them,
+        whose codes lie further out than those of others.
+        """
+        if self.out_of_fold is not None:
+            rows = self.out_of_fold.rows_of(scan_ids)
+            return np.asarray(self.out_of_fold.y_sem[rows])
+        codes = self.models.embed(self.z_0(scan_ids), self.encoder_volumes(scan_ids))
+        return np.asarray(codes.cpu().numpy())
 
     def z_0(self, scan_ids: Iterable[str]) -> Float[Tensor, "B C X Y Z"]:
         """Return the standardised posterior means of scans."""

@@ -59,7 +59,8 @@ def encoder_baselines(
     z_0 = ldae.net.diffusion.standardise(latents.load(list(table["scan_id"])).mean.float())
     features = _parts_of(encoder, y_sem)
     train = (table["split"] == "train").to_numpy()
-    if np.count_nonzero(train) > 1:
+    # A training that started from a finished model did not begin with random weights.
+    if np.count_nonzero(train) > 1 and not ldae.config.get("started_from"):
         features["untrained"] = untrained_codes(ldae.config, ldae.net, z_0, train)
     if not params.supervised_steps:
         return features, {}

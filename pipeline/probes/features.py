@@ -1,6 +1,6 @@
 """Feature sets of probes: y_sem and its rivals."""
 
-from pathlib import Path
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -48,46 +48,57 @@ def semantic_table(semantics: OpenStore, manifest: pd.DataFrame) -> pd.DataFrame
     return table
 
 
-def collect_features(
-    semantics: Path, latents: LatentStore | None, manifest: pd.DataFrame
-) -> tuple[Features, pd.DataFrame]:
-    """Return feature sets (scan, dim) and the manifest rows that they belong to.
-
-    `pca_latents` is fitted on the training split alone, and so is `pca_latents_matched`, which has
-    y_sem's dimension and spectrum.
+def read_means(
+    semantics: OpenStore, latents: LatentStore, table: pd.DataFrame
+) -> NDArray[np.float32]:
+    """Return the posterior means of the table's scans, (scan, C, X, Y, Z).
 
     Raises
     ------
     ContractError
-        If the semantics store holds none of the manifest's scans, or was made of other latents.
+        If y_sem was made of other latents.
     """
-    store = OpenStore(semantics, kind="semantics")
-    table = semantic_table(store, manifest)
-    rows = [store.row_of[s] for s in table["scan_id"]]
-    features: Features = {"y_sem": store.read("y_sem")[rows]}
-    if latents is not None:
-        check_same_latents(store, latents, list(table["scan_id"]))
-        mean = latents.load(list(table["scan_id"])).mean.float().numpy()
-        fit = (table["split"] == "train").to_numpy()
-        if fit.sum() > 1:
-            flat = mean.reshape(len(mean), -1)
-            features["pca_latents"] = fit_pca(flat[fit]).transform(flat)
-            some = flat[fit]
-            if len(some) > MAX_PCA_SCANS:
-                some = some[np.linspace(0, len(some) - 1, MAX_PCA_SCANS).astype(int)]
-            full = fit_full_pca(some, features["y_sem"].shape[1]).transform(flat)
-            features[MATCHED] = matched_components(full, features["y_sem"], fit, seed=0)
-        features["mean_latents"] = mean.mean(axis=(2, 3, 4))
-    return features, table
+    check_same_latents(semantics, latents, list(table["scan_id"]))
+    mean: NDArray[np.float32] = latents.load(list(table["scan_id"])).mean.float().numpy()
+    return mean
 
 
-def volume_features(volumes: VolumeStore, table: pd.DataFrame) -> Features:
-    """Return features from plain volumetry and from PCA of voxels.
+def latent_features(
+    mean: NDArray[np.float32], y_sem: NDArray[np.floating], fit: NDArray[np.bool_]
+) -> Features:
+    """Return feature sets (scan, dim) from posterior means (scan, C, X, Y, Z).
 
-    `measured_volumes` is the fluid of the lateral ventricles, the brain's volume (both ml of the
-    scan's own space) and their ratio: measured on the scan, not known from a phantom.
-    `size` is the three log-scales of the way to the template and the logarithm of the brain's
-    volume. `pca_voxels` is fitted on the training split alone.
+    `pca_latents` is fitted on the scans `fit` alone, and so is `pca_latents_matched`, which has
+    y_sem's dimension and spectrum.
+    """
+    features: Features = {}
+    if fit.sum() > 1:
+        flat = mean.reshape(len(mean), -1)
+        features["pca_latents"] = fit_pca(flat[fit]).transform(flat)
+        some = flat[fit]
+        if len(some) > MAX_PCA_SCANS:
+            some = some[np.linspace(0, len(some) - 1, MAX_PCA_SCANS).astype(int)]
+        full = fit_full_pca(some, y_sem.shape[1]).transform(flat)
+        features[MATCHED] = matched_components(full, y_sem, fit, seed=0)
+    features["mean_latents"] = mean.mean(axis=(2, 3, 4))
+    return features
+
+
+@dataclass(frozen=True, slots=True)
+class MeasuredVolumes:
+    """What features of volumes are made of."""
+
+    ml: NDArray[np.float64]
+    """(scan, 3): the fluid of the lateral ventricles, the brain's volume (both ml of the scan's own
+    space) and their ratio: measured on the scan, not known from a phantom."""
+    size: NDArray[np.float64]
+    """(scan, 4): three log-scales of the way to the template, logarithm of the brain's volume."""
+    coarse: NDArray[np.float32]
+    """(scan, voxel): volumes averaged over small cubes."""
+
+
+def measure_volumes(volumes: VolumeStore, table: pd.DataFrame) -> MeasuredVolumes:
+    """Read and measure the volumes of the table's scans.
 
     Raises
     ------
@@ -111,11 +122,14 @@ def volume_features(volumes: VolumeStore, table: pd.DataFrame) -> Features:
         measured.append((fluid, brain, fluid / brain))
         sizes.append((*log_scales(row.native_to_mni), np.log(brain)))
         coarse.append(coarsened(volume).ravel())
-    features: Features = {"measured_volumes": np.array(measured), SIZE: np.array(sizes)}
-    flat = np.stack(coarse)
-    fit = (table["split"] == "train").to_numpy()
+    return MeasuredVolumes(np.array(measured), np.array(sizes), np.stack(coarse))
+
+
+def volume_features(measured: MeasuredVolumes, fit: NDArray[np.bool_]) -> Features:
+    """Return `measured_volumes`, `size`, and `pca_voxels`, which is fitted on the scans `fit` alone."""
+    features: Features = {"measured_volumes": measured.ml, SIZE: measured.size}
     if fit.sum() > 1:
-        features["pca_voxels"] = fit_pca(flat[fit]).transform(flat)
+        features["pca_voxels"] = fit_pca(measured.coarse[fit]).transform(measured.coarse)
     return features
 
 

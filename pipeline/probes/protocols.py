@@ -10,7 +10,9 @@ Two protocols, side by side:
     Grouped cross-validation over the subjects of val and test alone, whom no network was trained
     on, stratified and repeated with other folds. More subjects are judged, fewer are fitted on;
     intervals take in that another cohort gives other fits. Figures are those of all out-of-fold
-    scores together, the mean over repeats; ROC-AUC and PR-AUC compare within folds.
+    scores together, the mean over repeats; ROC-AUC and PR-AUC compare within folds. With a
+    cross-fitting: over the subjects of all splits, its own folds are left out, once; features of
+    fold k are fitted on the other folds, y_sem is by a model that never saw the scan's person.
 
 C, alpha and k are picked by inner cross-validation over subjects, within the fitting rows. In fits
 and figures every subject weighs the same, by scans of equal weight.
@@ -25,6 +27,7 @@ from numpy.typing import NDArray
 from pipeline.metrics.bootstrap import Rows
 from pipeline.metrics.prediction_scores import without_ranks
 from pipeline.models.direction import Direction
+from pipeline.probes.cross_fitting import CrossFit, Readers
 from pipeline.probes.estimators import HEADS, Head, Probe
 from pipeline.probes.linear import LinearProbe, direction_of, many_fits, repeated_folds
 from pipeline.probes.multiplicity import adjust
@@ -57,6 +60,7 @@ def fit_probes(
     params: ProbeParams,
     *,
     heads: Mapping[str, Head] | None = None,
+    crossfit: CrossFit | None = None,
 ) -> ProbeResults:
     """Return metrics, predictions and directions of every target and feature set.
 
@@ -77,6 +81,8 @@ def fit_probes(
         ways (`y_sem_knn`, `y_sem_mlp`).
     heads
         What reads a feature set, where it is not the linear layer.
+    crossfit
+        Where given, `cv` leaves out its folds, one after the other, and judges everybody.
 
     Raises
     ------
@@ -90,10 +96,15 @@ def fit_probes(
     table = table.iloc[order].reset_index(drop=True)
     features = {name: np.asarray(values)[order] for name, values in feature_sets.items()}
     all_heads = dict(heads or {})
-    for head in params.heads if DIRECTION_FEATURES in features else ():
+    further = params.heads if DIRECTION_FEATURES in features else ()
+    for head in further:
         features[f"{DIRECTION_FEATURES}_{head}"] = features[DIRECTION_FEATURES]
         all_heads[f"{DIRECTION_FEATURES}_{head}"] = HEADS[head]
     results = ProbeResults()
+    if crossfit is not None:
+        results.crossfit = crossfit.result
+        again = {f"{DIRECTION_FEATURES}_{head}": DIRECTION_FEATURES for head in further}
+        crossfit = crossfit.in_order(order).with_heads(again)
     wanted: dict[str, tuple[str, str] | None] = {**params.classification}
     wanted |= dict.fromkeys(params.regression)
     for name, classes in wanted.items():
@@ -105,12 +116,13 @@ def fit_probes(
         results.skipped |= target.left_out
         remark = unlabelled(name, classes, table, target)
         results.remarks |= {} if remark is None else {name: remark}
-        rounds = 1 + params.repeats * params.folds
+        readers = None if crossfit is None else crossfit.readers(target, table, all_heads)
+        rounds = 1 + (params.repeats * params.folds if readers is None else len(readers.targets))
         widest = max(values.size for values in features.values())
         with many_fits(widest), Progress(f"probe {name}", total=rounds) as bar:
             _fit_for_test(target, results)
             bar.advance()
-            results.add(target, "cv", _cross_validate(target, bar))
+            results.add(target, "cv", _cross_validate(target, bar, readers))
     adjust(results.targets, params)
     return results
 
@@ -184,27 +196,40 @@ def _score_on_test(target: Target, fits: dict[str, Probe], fit_rows: Rows) -> Pr
     return result
 
 
-def _cross_validate(target: Target, bar: Progress) -> ProtocolResult:
-    """Judge every scan of val and test once a repeat, by a probe that never saw its subject."""
-    rows = target.rows_in(UNSEEN_SPLITS)
-    where = "a fold of val and test"
-    repeats = _repeats(target, rows)
+def _cross_validate(
+    target: Target, bar: Progress, readers: Readers | None = None
+) -> ProtocolResult:
+    """Judge every scan once a repeat, by a probe that never saw its subject.
+
+    Every scan is one of val and test, or with `readers` any.
+    """
+    if readers is None:
+        rows, where = target.rows_in(UNSEEN_SPLITS), "a fold of val and test"
+        repeats = _repeats(target, rows)
+        names, read_by = list(target.features), [target] * target.params.folds
+    else:
+        problem = readers.problem()
+        if problem is not None:
+            return ProtocolResult(skipped={f"{target.name}/cv": problem})
+        rows, where = np.arange(len(target.truth)), "the other folds of the cross-fitting"
+        repeats, names, read_by = [readers.splits], readers.names, readers.targets
     fitted_on = [fit for splits in repeats for fit, _ in splits]
     reason = next(filter(None, (target.unfit_reason(fit, where) for fit in fitted_on)), None)
     if not fitted_on:
         reason = target.unfit_reason(rows, where) or f"{target.name}: too few subjects to fold"
     if reason is not None:
         return ProtocolResult(skipped={f"{target.name}/cv": reason})
-    scores = {name: np.full((len(repeats), len(rows)), np.nan) for name in target.features}
+    scores = {name: np.full((len(repeats), len(rows)), np.nan) for name in names}
     fold = np.full((len(repeats), len(rows)), -1)
     first: list[dict[str, Probe]] = []
     for repeat, splits in enumerate(repeats):
         for number, (fit, held_out) in enumerate(splits):
-            fits = {name: target.fit(name, fit) for name in target.features}
+            reader = read_by[number]
+            fits = {name: reader.fit(name, fit) for name in names}
             at = np.searchsorted(rows, held_out)
             fold[repeat, at] = number
             for name, probe in fits.items():
-                scores[name][repeat, at] = probe.score(target.features[name][held_out])
+                scores[name][repeat, at] = probe.score(reader.features[name][held_out])
             first += [fits] if repeat == 0 else []
             bar.advance()
     judged = (fold >= 0).all(axis=0)
@@ -219,7 +244,7 @@ def _cross_validate(target: Target, bar: Progress) -> ProtocolResult:
         within=_within(target, rows, scores, fold),
         predictions=_predictions(target, rows, scores, "cv"),
     )
-    return _with_p_value(result, target, "cv", repeats[0], first)
+    return _with_p_value(result, read_by[0], "cv", repeats[0], first)
 
 
 def _repeats(target: Target, rows: Rows) -> list[list[tuple[Rows, Rows]]]:

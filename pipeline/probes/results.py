@@ -8,6 +8,7 @@ from pipeline.models.direction import Direction
 from pipeline.probes.estimators import Probe
 from pipeline.probes.targets import Target
 from schemas.results import (
+    CrossfitResult,
     FiguresOfSets,
     FiguresOfTargets,
     ProbeMetrics,
@@ -70,6 +71,8 @@ class ProbeResults:
     """One a target, from the `test` protocol's probe on y_sem."""
     remarks: dict[str, str] = field(default_factory=dict)
     """Target to a line on the scans that carry no such label."""
+    crossfit: CrossfitResult | None = None
+    """Where `cv` leaves out the folds of a cross-fitting."""
     fits: dict[str, dict[str, Probe]] = field(default_factory=dict)
     """Protocol `test`: every fitted number. Depends on the rows of train and val alone."""
 
@@ -83,6 +86,7 @@ class ProbeResults:
             targets=self.targets,
             skipped=self.skipped,
             remarks=self.remarks,
+            crossfit=self.crossfit,
         )
 
     def add(self, target: Target, protocol: Protocol, result: ProtocolResult) -> None:

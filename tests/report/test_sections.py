@@ -151,3 +151,24 @@ def test_few_test_subjects_are_headed_by_cross_validation(tmp_path: Path) -> Non
     age = next(card for card in cards if card["label"].startswith("Age"))
     assert age["note"].endswith("cross-validated")
     assert age["estimate"].subjects == 9, "val and test; test alone has 6"
+
+
+@pytest.mark.slow
+def test_a_cross_fitted_study_says_so_and_on_how_many_people(
+    study: tuple[Path, str], tmp_path: Path
+) -> None:
+    root, before = study
+    assert "ross-fitted" not in before
+    shutil.copytree(root, tmp_path / "study")
+    metrics = tmp_path / "study" / "probe" / "metrics.json"
+    content = json.loads(metrics.read_text())
+    made = {"folds": 5, "subjects": 111, "scans": 150, "aligned_on": "60 scans of phantoms.zarr"}
+    content["crossfit"] = made | {"agreement": {"modes": 0.71, "summary": 0.4}}
+    metrics.write_text(json.dumps(content))
+    text = render(tmp_path / "study", PARAMS, probe=metrics.parent)
+    words = " ".join(re.sub("<[^>]+>", " ", text).split())
+    assert "Cross-fitted over all 111 subjects" in words
+    assert "Both stages were trained 5 times" in words
+    assert "summaries aligned on 60 scans of phantoms.zarr" in words
+    assert "explains 71 % in the coordinates of modes and 40 % in the summary" in words
+    assert "Cross-validated over val and test" not in words

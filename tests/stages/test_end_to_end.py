@@ -31,7 +31,7 @@ def study(tiny_study: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-def test_all_ten_stages_run_then_nothing_then_only_what_is_missing(study, tiny_study):
+def test_all_eleven_stages_run_then_nothing_then_only_what_is_missing(study, tiny_study):
     first = (tiny_study.parent / FIRST_RUN).read_text()
     assert stages_run(first) == [name.replace("-", "_") for name in STAGES]
     _check_results(study)

@@ -231,7 +231,7 @@ def test_every_command_lists_the_sections_that_it_reads():
                 r"(settings\.)?params(\(\))?", ast.unparse(node.value)
             )
         } & {"cohort", "preprocess", "autoencoder", "train_ae", "encode", "train_ldm",
-             "train_ldae", "embed", "probe", "evaluate"}  # fmt: skip
+             "train_ldae", "embed", "crossfit", "probe", "evaluate"}  # fmt: skip
         assert sections <= {part.split(".")[0] for part in READS[command]}, command
         assert ("num_workers" in text) == (command in SPREADS), command
         assert ("settings.scheduler" in text) == (command in SCHEDULED), command

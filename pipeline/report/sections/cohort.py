@@ -65,8 +65,9 @@ def _probe_card(target: str, probe: ProbeMetrics, about: TargetResult) -> Iterat
     if not judged:
         return
     subjects = {name: sets["y_sem"][metric].subjects for name, sets in judged.items()}
-    few = subjects.get("test", 0) < FEW_SUBJECTS
-    protocol: Protocol = max(subjects, key=lambda name: subjects[name]) if few else "test"
+    all_judged = probe.crossfit is not None
+    more = all_judged or subjects.get("test", 0) < FEW_SUBJECTS
+    protocol: Protocol = max(subjects, key=lambda name: subjects[name]) if more else "test"
     metrics = judged[protocol]
     beside = {"chance": "median guess" if metric == "mae" else "chance", "oracle": "oracle"}
     notes = [
@@ -74,6 +75,7 @@ def _probe_card(target: str, probe: ProbeMetrics, about: TargetResult) -> Iterat
         for other, name in beside.items()
         if metric in metrics.get(other, {})
     ]
+    how = "cross-fitted" if all_judged else "cross-validated"
     label = (
         f"{about.positive} vs {about.negative}, AUC"
         if metric == "roc_auc"
@@ -83,7 +85,7 @@ def _probe_card(target: str, probe: ProbeMetrics, about: TargetResult) -> Iterat
         "label": label,
         "estimate": metrics["y_sem"][metric],
         "digits": PROBE_COLUMNS[metric][1],
-        "note": " · ".join([*notes, *(["cross-validated"] if protocol == "cv" else [])]),
+        "note": " · ".join([*notes, *([how] if protocol == "cv" else [])]),
     }
 
 

@@ -16,6 +16,7 @@ def parameter_section(context: ReportContext) -> list[dict[str, Any]]:
         "train_ae": "" if source == "train" else f"without effect: autoencoder.source is {source}",
         "train_ldm": taken or ("" if "ldm" in context.logs else "not run"),
         "train_ldae": taken or ("" if "ldae" in context.logs else "not run"),
+        "crossfit": "" if context.probe and context.probe.crossfit else "not run",
         "probe": "not run" if context.probe is None else "",
         "evaluate": "not run" if context.evaluate is None else "",
     }

@@ -1,0 +1,1 @@
+"""Cross-fitting: y_sem of every scan by a model that never saw its person, in one space."""

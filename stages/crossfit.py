@@ -1,0 +1,72 @@
+"""Stage 8: y_sem of every scan by a model that never saw its person."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from stages.common_options import Settings
+
+
+def crossfit(
+    context: typer.Context,
+    *,
+    latents: Annotated[Path, typer.Option(help="latents.zarr of the encode stage.")],
+    manifest: Annotated[
+        Path, typer.Option(help="manifest.csv; all its scans take part, whatever their split.")
+    ],
+    ldae: Annotated[
+        Path, typer.Option(help="Model of train-ldae, in whose space all codes are brought.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for semantics.zarr and the folds' models.")],
+    volumes: Annotated[
+        Path | None,
+        typer.Option(help="volumes.zarr; read by the encoders `slices` and `published` alone."),
+    ] = None,
+    alignment: Annotated[
+        Path | None,
+        typer.Option(
+            help="latents.zarr of scans of others (phantoms), on which summaries are aligned;"
+            " default: the scans that each fold was trained on."
+        ),
+    ] = None,
+) -> None:
+    """Train both stages without each fold of subjects, and embed the fold by what never saw it.
+
+    Off by default (`crossfit.folds: 0`): then an empty result is written at once.
+
+    Example: pipeline crossfit --latents data/latents.zarr --manifest data/cohort/manifest.csv
+    --ldae models/ldae --out data/crossfit --set crossfit.folds=5
+    """
+    settings: Settings = context.obj
+    from pipeline.cohort.manifest import read_manifest
+    from pipeline.crossfit.alignment_scans import load_alignment
+    from pipeline.crossfit.run import cross_fit, leave_out
+    from pipeline.models.frozen import load_ldae
+    from pipeline.runtime.progress import counted
+    from pipeline.stores.latents import open_latents
+    from pipeline.stores.volumes import open_volumes
+
+    params = settings.params()
+    if params.crossfit.folds == 0:
+        leave_out(out)
+        typer.echo(f"{out}: no cross-fitting (crossfit.folds is 0)")
+        return
+    device = settings.device()
+    store, model = open_latents(latents), load_ldae(ldae, device=device)
+    reads_volumes = params.train_ldae.encoder.reads_volumes
+    result = cross_fit(
+        store,
+        read_manifest(manifest),
+        model,
+        params,
+        out,
+        device=device,
+        volumes=open_volumes(volumes) if volumes and reads_volumes else None,
+        alignment=load_alignment(alignment, store) if alignment else None,
+    )
+    scans, people = counted(result.scans, "scan"), counted(result.subjects, "subject")
+    typer.echo(
+        f"{out}: y_sem of {scans} of {people} in {result.folds} folds, aligned on"
+        f" {result.aligned_on}"
+    )
