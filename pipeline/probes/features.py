@@ -126,7 +126,7 @@ def measure_volumes(volumes: VolumeStore, table: pd.DataFrame) -> MeasuredVolume
 
 
 def volume_features(measured: MeasuredVolumes, fit: NDArray[np.bool_]) -> Features:
-    """Return `measured_volumes`, `size`, and `pca_voxels`, which is fitted on the scans `fit` alone."""
+    """Return `measured_volumes`, `size`, and `pca_voxels`, fitted on the scans `fit` alone."""
     features: Features = {"measured_volumes": measured.ml, SIZE: measured.size}
     if fit.sum() > 1:
         features["pca_voxels"] = fit_pca(measured.coarse[fit]).transform(measured.coarse)

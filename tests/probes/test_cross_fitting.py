@@ -122,7 +122,9 @@ def test_rivals_are_fitted_without_the_fold_that_they_are_judged_on():
         inputs = FeatureInputs(
             table=table,
             mean=mean + 5 * generator_like(mean) * moved[:, None, None, None, None],
-            measured=MeasuredVolumes(np.ones((24, 3)), coarse + 9 * moved[:, None]),
+            measured=MeasuredVolumes(
+                np.ones((24, 3)), np.ones((24, 4)), coarse + 9 * moved[:, None]
+            ),
             latents=None,
             params=QUICK,
             device=CPU,

@@ -9,7 +9,7 @@ from scipy.spatial.transform import Rotation
 
 from pipeline.metrics.auc_intervals import auc_interval
 from pipeline.probes.estimators import Head, LabelledFeatures, linear_head
-from pipeline.probes.features import volume_features
+from pipeline.probes.features import measure_volumes, volume_features
 from pipeline.probes.size_features import beside_head, log_scales
 from schemas.evaluation import ProbeParams
 
@@ -32,7 +32,7 @@ def test_log_scales_add_up_to_the_logarithm_of_the_determinant():
 
 def test_size_of_a_store_is_three_scales_and_the_log_of_the_brains_volume(volumes, split):
     table = pd.DataFrame({"scan_id": split["test"], "split": "test"})
-    found = volume_features(volumes, table)
+    found = volume_features(measure_volumes(volumes, table), np.zeros(5, dtype=bool))
     assert found["size"].shape == (5, 4)
     np.testing.assert_allclose(found["size"][:, 3], np.log(found["measured_volumes"][:, 1]))
 
