@@ -11,7 +11,7 @@ export PYTHONDONTWRITEBYTECODE :=
 .PHONY: help demo demo-train test tests lint fast docs bench install clean
 
 help:
-	@echo "make demo    install, then run all ten stages on the embedded phantom cohort"
+	@echo "make demo    install, then run all eleven stages on the embedded phantom cohort"
 	@echo "make demo-train   the same in studies/demo-train, with an autoencoder trained on the spot"
 	@echo "make test    install, then lint, types, import rule and every test"
 	@echo "make fast    the fast tests alone"

@@ -80,7 +80,9 @@ def test_a_new_image_gets_the_latent_of_its_volume(tmp_path, monkeypatch, opener
     assert (new.scan_id, new.record["qc"]["status"]) == ("head", "pass")
     assert (new.native.native_shape, new.native.intensity_range) == ((17, 25, 21), (5.0, 250.0))
     stored = scan_from_store(SCAN, models, opener.latents, opener.volumes)
-    torch.testing.assert_close(new.z_0, stored.z_0, atol=5e-3, rtol=5e-3)
+    # The store rounds latents to float16; z_0 counts in standard deviations, however small.
+    new_mean, stored_mean = models.unstandardise(new.z_0), models.unstandardise(stored.z_0)
+    torch.testing.assert_close(new_mean, stored_mean, atol=1e-3, rtol=1e-3)
     syn = PreprocessParams(registration="syn")
     assert scan_from_file(path, models, syn).native is None
 

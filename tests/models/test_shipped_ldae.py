@@ -13,9 +13,6 @@ from tests.support.tiny_models import CPU
 
 WHOLE, DEFAULT = GridParams(shape=(64, 80, 64), zooms=3.0), GridParams()
 
-# Goes when the weights are there: nothing here is to be left out then.
-pytestmark = pytest.mark.skipif(not BUNDLED_LDAE.is_dir(), reason="no weights in the package yet")
-
 
 def template_latent(grid: GridParams) -> torch.Tensor:
     """Return the latent of the template's brain on a grid, as a store has it."""
