@@ -84,7 +84,7 @@ def test_volumes_of_another_grid_are_refused_in_one_line(study, tmp_path):
     with pytest.raises(ContractError, match=r"40 axial slices, the semantic encoder reads 32"):
         check_volumes(ldae, open_volumes(tmp_path / "v.zarr"))
     ldae.config["latent_shape"] = [3, 4, 5, 5]
-    with pytest.raises(ContractError, match=r"preprocess to 32×40×32 voxels and encode") as error:
+    with pytest.raises(ContractError, match=r"preprocess to that grid and encode") as error:
         embed_latents(
             open_latents(study.latents), ldae, tmp_path / "y.zarr", EmbedParams(), device=CPU,
             volumes=open_volumes(study.volumes),
