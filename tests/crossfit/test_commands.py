@@ -69,7 +69,7 @@ def test_probe_judges_everybody_out_of_fold_and_fits_directions_there(
     assert metrics["crossfit"]["folds"] == 2
     figures = metrics["cv"]["age_years"]
     assert {sets["mae"]["subjects"] for sets in figures.values()} == {19}
-    assert {"y_sem", "pca_latents", "random_encoder"} <= figures.keys()
+    assert {"y_sem", "pca_latents", "untrained"} <= figures.keys()
     directions = json.loads((tmp_path / "directions.json").read_text())
     assert "ldae_fold_2" in directions["digests"]
     store, table = OpenStore(crossfit / "semantics.zarr"), pd.read_csv(labelled)

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 import pipeline.models.bundled as bundled
 import pipeline.models.bundled_ldae as bundled_ldae
 from pipeline.models.artefact import read_artefact
-from pipeline.models.frozen import load_diffusion, load_ldae
+from pipeline.models.frozen import encoders_copies, load_diffusion, load_ldae
 from pipeline.stores.latents import open_latents
 from pipeline.stores.open_store import OpenStore
 from schemas.errors import ContractError, ParamsError
@@ -54,16 +54,19 @@ def y_sem(path):
 @pytest.mark.slow
 def test_weights_are_halved_and_statistics_stay_as_they_were(inside, ldae_path):
     half, full = read_artefact(inside, kind="ldae"), read_artefact(ldae_path, kind="ldae")
-    for name, tensor in full.tensors.items():
+    twice = encoders_copies(full.tensors)
+    assert {"estimator.centre", "estimator.spread", "estimator.modes.modes"} <= twice
+    assert half.tensors.keys() == full.tensors.keys() - twice
+    for name in half.tensors:
+        tensor = full.tensors[name]
         statistic = any(
             part in name for part in ("standardise", "centre", "spread", "size", "reliability")
         )
         assert half.tensors[name].dtype == (tensor.dtype if statistic else torch.float16), name
         assert torch.equal(half.tensors[name], tensor if statistic else tensor.half()), name
-    of_encoder, of_estimator = (
-        half.tensors[f"{part}.modes.modes"] for part in ("encoder", "estimator")
-    )
-    assert torch.equal(of_encoder, of_estimator)
+    net = load_ldae(inside, device=torch.device("cpu")).net
+    assert torch.equal(net.encoder.modes.modes, net.estimator.modes.modes)
+    assert torch.equal(net.encoder.centre, net.estimator.centre)
     assert half.config["float32_sha256"] == full.digest
     assert (inside / "README.md").read_text() == "# Card\n"
 
