@@ -1,4 +1,4 @@
-"""Does y_sem know whom it is of? Find a person's other scan among those of all other people.
+"""Is a person recognised from y_sem? Find a person's other scan among those of all other people.
 
 A query is the first scan of a judged person. Its candidates are one scan of every other judged
 person, and one more of the query's own: another visit, or, where there is none, a copy of the

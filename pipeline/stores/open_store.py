@@ -3,7 +3,7 @@
 import json
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -100,6 +100,24 @@ def damaged_arrays(path: Path, units: UnitRecord) -> list[str]:
     ]
 
 
+def rows_in(
+    row_of: Mapping[str, int], scan_ids: Sequence[str], *, path: Path, remedy: str
+) -> list[int]:
+    """Return the rows of scans in the store at `path`.
+
+    Raises
+    ------
+    ContractError
+        If a scan is not in it, with the remedy.
+    """
+    missing = [scan for scan in scan_ids if scan not in row_of]
+    if missing:
+        raise ContractError(
+            f"{path}: {len(missing)} scans not in the store, first {missing[0]}; {remedy}"
+        )
+    return [row_of[scan] for scan in scan_ids]
+
+
 class OpenStore:
     """A complete store, open for reading.
 
@@ -141,13 +159,7 @@ class OpenStore:
         ContractError
             If a scan is not in the store.
         """
-        missing = [s for s in scan_ids if s not in self.row_of]
-        if missing:
-            raise ContractError(
-                f"{self.path}: {len(missing)} scans not in the store, first {missing[0]};"
-                f" {self.remedy}"
-            )
-        return [self.row_of[s] for s in scan_ids]
+        return rows_in(self.row_of, scan_ids, path=self.path, remedy=self.remedy)
 
     def array(self, name: str) -> zarr.Array[Any]:
         """Return one array without reading it."""

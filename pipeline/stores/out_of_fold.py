@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from pipeline.runtime.digests import digest_of
 from pipeline.stores.latents import LatentStore
-from pipeline.stores.open_store import OpenStore
+from pipeline.stores.open_store import OpenStore, rows_in
 from schemas.errors import ContractError
 from schemas.results import CrossfitResult
 
@@ -65,13 +65,8 @@ class OutOfFoldCodes:
         ContractError
             If a scan is not in the store.
         """
-        missing = [scan for scan in scan_ids if scan not in self.row_of]
-        if missing:
-            raise ContractError(
-                f"{self.path}: {len(missing)} scans not in it, first {missing[0]}; run"
-                " `pipeline crossfit` again, which trains on them too"
-            )
-        return [self.row_of[scan] for scan in scan_ids]
+        remedy = "run `pipeline crossfit` again, which trains on them too"
+        return rows_in(self.row_of, scan_ids, path=self.path, remedy=remedy)
 
     def in_place_of(
         self, y_sem: NDArray[np.float32], table: pd.DataFrame, *, splits: Sequence[str]
