@@ -60,7 +60,7 @@ class HeadShape:
 
 
 def make_shape(visit: Visit, atlas: Atlas, *, every: int = 1) -> HeadShape:
-    """Return the head shape of a visit; its changes on every `every`th point of BRAIN."""
+    """Return the head shape of a visit; with its changes on BRAIN at a stride of `every` voxels."""
     subject = visit.subject
     rng = np.random.default_rng(seed_from("phantom shape", subject.seed))
     noise = rng.normal(size=(3, *SHAPE_GRID.shape))
