@@ -104,7 +104,8 @@ class EvaluateParams(Section):
     """At most this many scans (the first of every subject, then second ones) are reconstructed."""
     draws: Annotated[int, Field(ge=0)] = 4
     """Draws of random x_T whose decoded brains are averaged: what y_sem tells, without what the
-    noise adds. 0 leaves those rows out."""
+    noise adds. They come in pairs, x_T and -x_T, so even numbers are best. 0 leaves those rows
+    out."""
     other_steps: tuple[Positive, ...] = (5, 10)
     """Further numbers of steps at which reconstruction is judged."""
     other_steps_scans: Annotated[int, Field(ge=0)] = 2

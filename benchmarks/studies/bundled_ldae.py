@@ -28,6 +28,7 @@ from schemas.evaluation import EvaluateParams
 
 PEOPLE = Path(__file__).parents[2] / "recipes" / "bundled_ldae" / "people.csv"
 DRAWS = 8
+"""Of x_T, in pairs x_T and -x_T."""
 TIMESTEPS = 8
 PAIRS = (
     ("mode_projection", "mean_brain"),
@@ -47,7 +48,8 @@ def volumes_of(
     yield "autoencoder", models.decode(z_0)[0]
     yield "mean_brain", models.decode(centre[None])[0]
     yield "mode_projection", models.decode(models.mode_latent(own))[0]
-    noise = torch.cat([models.random_noise(seed, "bundled ldae", k) for k in range(DRAWS)])
+    noise = torch.cat([models.random_noise(seed, "bundled ldae", k) for k in range(DRAWS // 2)])
+    noise = torch.cat([noise, -noise])
     for name, y_sem in (("y_sem", own), ("other", other)):
         drawn = models.decode(models.sample(y_sem.expand(DRAWS, -1), noise))
         yield f"{name}_mean", drawn.mean(0)

@@ -70,3 +70,10 @@ def test_before_training_an_ldae_is_its_modes_alone(models):
         alone = fresh.mode_noise(x_t, t, y_sem)
         torch.testing.assert_close(fresh.noises(x_t, t, [y_sem])[0], alone)
         assert (trained.noises(x_t, t, [y_sem])[0] - trained.mode_noise(x_t, t, y_sem)).any()
+
+
+def test_draws_of_noise_come_in_pairs_whose_mean_is_zero(study):
+    first, second, third, fourth = (study.noise(TWO[0], draw) for draw in range(4))
+    assert torch.equal(first + second, torch.zeros_like(first))
+    assert torch.equal(third + fourth, torch.zeros_like(first))
+    assert not torch.equal(first.abs(), third.abs())
