@@ -96,16 +96,34 @@ class SemanticEncoderParams(Section):
     """Length of y_sem; for `published` the channels of the last level."""
     num_heads: Positive = 4
     """Heads of the attention pooling."""
-    modes: Annotated[int, Field(ge=0)] = 96
+    modes: Annotated[int, Field(ge=0)] = 80
     """Principal modes of the training latents whose amounts are the first numbers of y_sem, at most
     half of them, and make G exact in their subspace; 0 is as published. Not used by encoders that
     read volumes."""
+    tissue_modes: Annotated[int, Field(ge=0)] = 64
+    """Principal modes of tissue fractions (fluid, grey and white matter a latent voxel) whose
+    amounts are the next numbers of y_sem, at most a quarter of them; 0 is as published. What reads
+    them from latents comes with the package for the bundled autoencoder, and is fitted on volumes
+    for others. Not used by encoders that read volumes."""
+    tissue_net: Literal["bundled", "fit"] = "bundled"
+    """`bundled`: what reads tissue from latents is the package's, where it fits the latents. `fit`:
+    it is fitted anew on volumes.zarr."""
     depths: tuple[Positive, ...] = (3, 3, 27, 3)
     """Blocks a level of the ConvNeXt; (3, 3, 27, 3) is ConvNeXt-Small."""
     num_slices: Positive | None = None
     """Evenly spread slices that `slices` reads; none is all. `published` reads all."""
     weights: Path | None = None
     """ImageNet weights to start from: a ConvNeXt of torchvision (.pth or .safetensors)."""
+
+    @property
+    def used_modes(self) -> int:
+        """Modes of latents in y_sem."""
+        return min(self.modes, self.dim // 2)
+
+    @property
+    def used_tissue_modes(self) -> int:
+        """Modes of tissue fractions in y_sem."""
+        return min(self.tissue_modes, self.dim // 4)
 
     @property
     def reads_volumes(self) -> bool:
@@ -187,6 +205,7 @@ class VoxelEncoderParams(SemanticEncoderParams):
 
     channels: tuple[Positive, ...] = (8, 16, 32, 64, 128)
     modes: Annotated[int, Field(ge=0)] = 32
+    tissue_modes: Annotated[int, Field(ge=0)] = 0
 
 
 class VoxelLdaeParams(LdaeParams):

@@ -21,7 +21,7 @@ def crossfit(
     out: Annotated[Path, typer.Option(help="Folder for semantics.zarr and the folds' models.")],
     volumes: Annotated[
         Path | None,
-        typer.Option(help="volumes.zarr; read by the encoders `slices` and `published` alone."),
+        typer.Option(help="volumes.zarr; read where train-ldae reads them."),
     ] = None,
     alignment: Annotated[
         Path | None,
@@ -54,7 +54,6 @@ def crossfit(
         return
     device = settings.device()
     store, model = open_latents(latents), load_ldae(ldae, device=device)
-    reads_volumes = params.train_ldae.encoder.reads_volumes
     result = cross_fit(
         store,
         read_manifest(manifest),
@@ -62,7 +61,7 @@ def crossfit(
         params,
         out,
         device=device,
-        volumes=open_volumes(volumes) if volumes and reads_volumes else None,
+        volumes=open_volumes(volumes) if volumes else None,
         alignment=load_alignment(alignment, store) if alignment else None,
     )
     scans, people = counted(result.scans, "scan"), counted(result.subjects, "subject")

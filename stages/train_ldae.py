@@ -26,7 +26,10 @@ def train_ldae(
     ] = None,
     volumes: Annotated[
         Path | None,
-        typer.Option(help="volumes.zarr; read by the encoders `slices` and `published` alone."),
+        typer.Option(
+            help="volumes.zarr; read by the encoders `slices` and `published`, and to fit the"
+            " tissue net for latents of another autoencoder than the bundled one."
+        ),
     ] = None,
     ae: Annotated[
         Path | None, typer.Option(help="Autoencoder folder, to make pictures of brains.")
@@ -88,7 +91,6 @@ def train_ldae(
             autoencoder=autoencoder,
             start=load_start_of_stage_1(start_1) if start_1 is not None else None,
         )
-    reads_volumes = chosen.encoder.reads_volumes
     metrics = train(
         store,
         scan_ids,
@@ -96,7 +98,7 @@ def train_ldae(
         chosen,
         out,
         device=device,
-        volumes=open_volumes(volumes) if volumes and reads_volumes else None,
+        volumes=open_volumes(volumes) if volumes else None,
         autoencoder=autoencoder,
         start=load_start(start) if start is not None else None,
     )

@@ -1,11 +1,13 @@
 """Bring the y_sem of a fold's model into the space of the study's model.
 
-y_sem is [coordinates of K principal modes | summary of the network]. Two trainings agree on
-neither: modes are others, and a summary may be turned by any rotation without a change of the loss.
+y_sem is [amounts of modes of latents | amounts of modes of tissue | summary of the network]. Two
+trainings agree on none: modes are others, and a summary may be turned by any rotation without a
+change of the loss.
 """
 
 import copy
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -49,12 +51,12 @@ class PairedCodes:
     reference: NDArray[np.floating]
 
 
-def count_modes(ldae: Ldae) -> int:
-    """Return how many of the first numbers of y_sem are amounts of modes."""
+def parts_of(ldae: Ldae) -> dict[str, slice]:
+    """Return where in y_sem its parts are: `modes`, `tissue` (of which it has some), `summary`."""
     encoder = ldae.encoder
-    if not isinstance(encoder, DeviationEncoder) or encoder.modes is None:
-        return 0
-    return len(encoder.modes.spread)
+    if isinstance(encoder, DeviationEncoder):
+        return encoder.parts()
+    return {"summary": slice(0, encoder.dim)}
 
 
 def map_between(
@@ -62,23 +64,24 @@ def map_between(
 ) -> SpaceMap:
     """Return the map from the fold's y_sem to the reference's.
 
-    Amounts of modes are mapped exactly (`map_modes`). The summary is turned by the rotation that
+    Amounts of modes are mapped exactly (`map_amounts`). The summary is turned by the rotation that
     brings the `alignment` scans closest together (orthogonal Procrustes, Schönemann 1966), about
     the mean of the `origin` scans, those that the fold's model was trained on: alignment scans may
     be unlike the study's, and where their mean lies says little of where the study's does.
     """
-    modes = count_modes(fold)
-    rotation, explained = turn_summaries(alignment.own[:, modes:], alignment.reference[:, modes:])
-    dim = modes + len(rotation)
+    parts, dim = parts_of(fold), fold.encoder.dim
     matrix, offset = np.zeros((dim, dim)), np.zeros(dim)
-    if modes:
-        matrix[:modes, :modes], offset[:modes] = map_modes(fold, reference)
-    matrix[modes:, modes:] = rotation
+    for name, fields in (("modes", RoughLatents), ("tissue", RoughTissue)):
+        if (part := parts.get(name)) is not None:
+            matrix[part, part], offset[part] = map_amounts(fields(fold), fields(reference))
+    rest = parts.get("summary", slice(dim, dim))
+    rotation, explained = turn_summaries(alignment.own[:, rest], alignment.reference[:, rest])
+    matrix[rest, rest] = rotation
     means = [
-        np.asarray(codes[:, modes:], dtype=np.float64).mean(axis=0)
+        np.asarray(codes[:, rest], dtype=np.float64).mean(axis=0)
         for codes in (origin.own, origin.reference)
     ]
-    offset[modes:] = means[1] - means[0] @ rotation
+    offset[rest] = means[1] - means[0] @ rotation
     return SpaceMap(matrix, offset, explained)
 
 
@@ -104,24 +107,35 @@ def turn_summaries(
     return np.asarray(rotation, dtype=np.float64), float(1 - rest / total) if total else 1.0
 
 
-@torch.no_grad()
-def map_modes(fold: Ldae, reference: Ldae) -> tuple[Floats, Floats]:
-    """Return matrix (K, K) and offset (K,) from the fold's mode coordinates to the reference's.
+class RoughFields(Protocol):
+    """Fields as far as modes hold them, in double precision: to and from amounts."""
 
-    The fold's coordinates stand for a rough latent, its mean latent plus the sum of its modes, each
-    times its amount: of all linear guesses of the latent the best one on the scans fitted on, since
-    amounts of principal modes are uncorrelated with what the modes leave over. The map gives the
-    coordinates of that latent in the reference's modes; it is affine and exact.
+    modes: PrincipalModes
+
+    def fields(self, amounts: Float[Tensor, "B K"]) -> Float[Tensor, "B _ X Y Z"]:
+        """Return the mean field plus the modes, each times its amount."""
+
+    def amounts(self, fields: Float[Tensor, "B _ X Y Z"]) -> Float[Tensor, "B K"]:
+        """Return the amounts of the modes in fields."""
+
+
+@torch.no_grad()
+def map_amounts(own: RoughFields, reference: RoughFields) -> tuple[Floats, Floats]:
+    """Return matrix (K, K) and offset (K,) from the fold's amounts of modes to the reference's.
+
+    The fold's amounts stand for a rough field, its mean plus the sum of its modes, each times its
+    amount: of all linear guesses of the field the best one on the scans fitted on, since amounts of
+    principal modes are uncorrelated with what the modes leave over. The map gives the amounts of
+    the reference's modes in that field; it is affine and exact.
     """
-    own, other = RoughLatents(fold), RoughLatents(reference)
     count = len(own.modes.spread)
     probes = torch.cat([torch.zeros(1, count), torch.eye(count)]).double()
-    mapped = other.coordinates(own.latents(probes)).numpy()
+    mapped = reference.amounts(own.fields(probes)).numpy()
     return mapped[1:] - mapped[0], mapped[0]
 
 
 class RoughLatents:
-    """Latents as far as modes hold them, in double precision: to and from mode coordinates."""
+    """Posterior means as far as the modes of latents hold them."""
 
     modes: PrincipalModes
 
@@ -133,12 +147,33 @@ class RoughLatents:
         self.centre, self.spread = encoder.centre.double().cpu(), encoder.spread.double().cpu()
         self.standardise = copy.deepcopy(ldae.diffusion.standardise).double().cpu()
 
-    def latents(self, coordinates: Float[Tensor, "B K"]) -> Float[Tensor, "B C X Y Z"]:
+    def fields(self, amounts: Float[Tensor, "B K"]) -> Float[Tensor, "B C X Y Z"]:
         """Return posterior means: the mean latent plus the modes' amounts."""
-        deviation = self.modes.compose(self.modes.amounts_of(coordinates))
+        deviation = self.modes.compose(amounts)
         return self.standardise.inverse(self.centre + self.spread * deviation)
 
-    def coordinates(self, latents: Float[Tensor, "B C X Y Z"]) -> Float[Tensor, "B K"]:
-        """Return the coordinates of the modes in posterior means."""
-        deviation = (self.standardise(latents) - self.centre) / self.spread
-        return self.modes.coordinates(self.modes.project(deviation))
+    def amounts(self, fields: Float[Tensor, "B C X Y Z"]) -> Float[Tensor, "B K"]:
+        """Return the amounts of the modes in posterior means."""
+        deviation = (self.standardise(fields) - self.centre) / self.spread
+        return self.modes.project(deviation)
+
+
+class RoughTissue:
+    """Tissue fractions as far as their modes hold them."""
+
+    modes: PrincipalModes
+
+    def __init__(self, ldae: Ldae) -> None:
+        encoder = ldae.encoder
+        assert isinstance(encoder, DeviationEncoder)
+        assert encoder.tissue is not None
+        self.modes = copy.deepcopy(encoder.tissue.modes).double().cpu()
+        self.centre = encoder.tissue.centre.double().cpu()
+
+    def fields(self, amounts: Float[Tensor, "B K"]) -> Float[Tensor, "B _ X Y Z"]:
+        """Return fractions: the mean ones plus the modes' amounts."""
+        return self.centre + self.modes.compose(amounts)
+
+    def amounts(self, fields: Float[Tensor, "B _ X Y Z"]) -> Float[Tensor, "B K"]:
+        """Return the amounts of the modes in fractions."""
+        return self.modes.project(fields - self.centre)

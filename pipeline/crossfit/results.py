@@ -1,5 +1,6 @@
 """What a cross-fitting leaves: the store of out-of-fold codes, and figures about them."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -84,14 +85,15 @@ def write_out_of_fold(
         builder.finish()
 
 
-def describe(folds: Folds, codes: FoldCodes, modes: int, *, aligned_on: str) -> CrossfitResult:
+def describe(
+    folds: Folds, codes: FoldCodes, parts: Mapping[str, slice], *, aligned_on: str
+) -> CrossfitResult:
     """Return sizes of the folds, and how well the codes agree with those of the reference.
 
-    `modes` of the first numbers of y_sem are coordinates of modes.
+    `parts` are the parts of y_sem: amounts of modes, and the summary.
     """
     of_scan, subjects = folds.of_scan, folds.table["subject_id"].astype(str)
     split = folds.table["split"].to_numpy()
-    parts = {"modes": slice(0, modes), "summary": slice(modes, None)}
     unseen = split == "test"
     std: dict[str, float] = {}
     agreement: dict[str, float] = {}

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from pipeline.crossfit.alignment import count_modes
+from pipeline.crossfit.alignment import parts_of
 from pipeline.crossfit.alignment_scans import AlignmentScans
 from pipeline.crossfit.embedding import Embedder, embed_folds
 from pipeline.crossfit.results import describe, write_out_of_fold
@@ -73,19 +73,18 @@ def cross_fit(
     models = _train_folds(store, folds, params, out, device=device, volumes=volumes)
     result = CrossfitResult(folds=len(models))
     if processes().rank == 0:
-        embedder = Embedder(
-            store, folds.scan_ids, volumes, alignment, device, params.embed.batch_size
-        )
+        read = volumes if reference.net.encoder.reads == "volume" else None
+        embedder = Embedder(store, folds.scan_ids, read, alignment, device, params.embed.batch_size)
         codes = embed_folds(embedder, folds.of_scan, models, reference)
         write_out_of_fold(out / STORE, store, folds, codes, embedder, reference.digest)
-        modes = count_modes(reference.net)
-        result = describe(folds, codes, modes, aligned_on=embedder.aligned_on)
+        parts = parts_of(reference.net)
+        result = describe(folds, codes, parts, aligned_on=embedder.aligned_on)
         write_json(out / SUMMARY, result.model_dump())
         worst = min(codes.explained)
         if worst < 0:
             log.warning(
                 "%s: turned, the summary of a fold still has little to do with the study's model's"
-                " (explains %.2f of it); train stage 2 longer, or trust the coordinates of modes",
+                " (explains %.2f of it); train stage 2 longer, or trust the amounts of modes",
                 out,
                 worst,
             )
@@ -95,10 +94,13 @@ def cross_fit(
 
 def _check_encoder(reference: FrozenLdae, asked: SemanticEncoderParams) -> None:
     encoder = reference.net.encoder
-    modes = 0 if asked.reads_volumes else min(asked.modes, asked.dim // 2)
-    reads = "volume" if asked.reads_volumes else "latent"
-    found = (encoder.dim, count_modes(reference.net), encoder.reads)
-    if found != (asked.dim, modes, reads):
+    modes, tissue, reads = 0, 0, "volume"
+    if not asked.reads_volumes:
+        modes, tissue, reads = asked.used_modes, asked.used_tissue_modes, "latent"
+    parts = parts_of(reference.net)
+    counts = [part.stop - part.start for name in ("modes", "tissue") if (part := parts.get(name))]
+    found = (encoder.dim, *counts, *[0] * (2 - len(counts)), encoder.reads)
+    if found != (asked.dim, modes, tissue, reads):
         raise ParamsError(
             f"--ldae: y_sem of {found[0]} numbers ({found[1]} modes) read from the {found[2]};"
             f" train_ldae.encoder asks for {asked.dim} ({modes} modes) read from the {reads}; give"

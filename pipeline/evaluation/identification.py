@@ -21,12 +21,13 @@ from pipeline.evaluation.reconstruction_rivals import LatentPca, drawn_means
 from pipeline.evaluation.study import MAX_LATENTS, Part, Study, of_many_subjects, spread
 from pipeline.imaging.augment import augment
 from pipeline.metrics.intervals import exact_share, mean_interval
+from pipeline.nets.semantic import DeviationEncoder
 from pipeline.runtime.digests import seed_from
 from pipeline.runtime.progress import Progress
 
 Floats = NDArray[np.float64]
 
-METHODS = ("y_sem", "mode_coordinates", "pca_latents", "scan", "decoded_y_sem")
+METHODS = ("y_sem", "mode_amounts", "tissue_amounts", "pca_latents", "scan", "decoded_y_sem")
 """By y_sem; by its modes alone; by as many principal components of the latents; by the voxels of
 the scan itself, which bounds the next; by the brain decoded from y_sem."""
 FEWEST_PEOPLE = 2
@@ -141,10 +142,12 @@ def _representations(
                 bar.advance()
     y_sem = _standardised(study, _joined(codes))
     found = {"y_sem": y_sem}
-    if (modes := models.ldae.net.estimator.modes) is not None:
-        count = len(modes.spread)
-        parts = (y_sem.queries[:, :count], y_sem.matches[:, :count])
-        found["mode_coordinates"] = Representation(*parts)
+    encoder = models.ldae.net.encoder
+    parts = encoder.parts() if isinstance(encoder, DeviationEncoder) else {}
+    for name, part in parts.items():
+        if name != "summary":
+            both = (y_sem.queries[:, part], y_sem.matches[:, part])
+            found[f"{name.removesuffix('s')}_amounts"] = Representation(*both)
     return found | ({"pca_latents": _joined(scores)} if scores else {})
 
 

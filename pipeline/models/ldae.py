@@ -235,9 +235,12 @@ def encoder_config(
         config = params.model_dump(include=shared)
         return config | {"depths": params.depths, "num_slices": depth}
     channels, *grid = latent_shape
-    modes = min(params.modes, params.dim // 2)
-    config = params.model_dump(include=shared)
-    return config | {"modes": modes, "in_channels": channels, "grid": tuple(grid)}
+    return params.model_dump(include=shared) | {
+        "modes": params.used_modes,
+        "tissue_modes": params.used_tissue_modes,
+        "in_channels": channels,
+        "grid": tuple(grid),
+    }
 
 
 def _tuples(config: dict[str, Any]) -> dict[str, Any]:

@@ -64,7 +64,7 @@ def check_start(
     _check_latents(start, store, "train_ldae")
     shape = own_latent_shape(start.config)
     ours = encoder_config(params.encoder, latent_shape=shape, volume_shape=volume_shape)
-    theirs = {"kind": "latent", "modes": 0} | start.config["encoder"]
+    theirs = {"kind": "latent", "modes": 0, "tissue_modes": 0} | start.config["encoder"]
     keys = sorted(ours.keys() - {"in_channels", "grid"})
     _check_sizes(
         "train_ldae",

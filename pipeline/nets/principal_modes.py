@@ -12,7 +12,7 @@ class PrincipalModes(nn.Module):
 
     A mode explains more of the scans that it was fitted on than of others: with a hundred scans and
     32 modes three times as much. A network trained on amounts as they are would trust them as
-    much. So in training, the decoder of G is given mode coefficients noised to the variance they
+    much. So in training, the decoder of G is given amounts noised to the variance they
     have on held-out scans: `reliability` times their own, and correlated with them accordingly.
 
     Latents may be on a smaller grid with the same centre: what they lack is air, which deviates
@@ -66,24 +66,19 @@ class PrincipalModes(nn.Module):
         modes = centred(self.modes, deviation.shape[2:])
         return torch.einsum("bcxyz,kcxyz->bk", deviation, modes) / self.size
 
-    def coordinates(self, amounts: Float[Tensor, "B K"]) -> Float[Tensor, "B K"]:
-        """Return amounts in standard deviations of the scans fitted on; unused modes have 0."""
-        used = self.spread > 0
-        return torch.where(used, amounts / self.spread.where(used, torch.ones_like(self.spread)), 0)
-
     def with_noise(
-        self, coordinates: Float[Tensor, "B K"], noise: Float[Tensor, "B K"]
+        self, amounts: Float[Tensor, "B K"], noise: Float[Tensor, "B K"]
     ) -> Float[Tensor, "B K"]:
-        """Return coordinates of scans fitted on as if the modes had been fitted on others.
+        """Return amounts of scans fitted on as if the modes had been fitted on others.
 
         `noise` is standard normal.
         """
         kept = self.reliability
-        return kept * coordinates + (kept * (1 - kept)).sqrt() * noise
+        return kept * amounts + (kept * (1 - kept)).sqrt() * self.spread * noise
 
     def amounts_of(self, y_sem: Float[Tensor, "B D"]) -> Float[Tensor, "B K"]:
-        """Return the amounts whose coordinates are the first numbers of y_sem."""
-        return y_sem[:, : len(self.spread)] * self.spread
+        """Return the amounts, which are the first numbers of y_sem."""
+        return y_sem[:, : len(self.spread)]
 
     def lift(
         self, amounts: Float[Tensor, "B K"], unit: Float[Tensor, "C X Y Z"]

@@ -17,6 +17,10 @@ from pipeline.nets.convnext import ConvNext
 from pipeline.nets.encoders import SemanticEncoder
 from pipeline.nets.principal_modes import PrincipalModes
 from pipeline.nets.published import PublishedEncoder
+from pipeline.nets.tissue import TissueModes
+
+TISSUE_WIDTH = 48
+"""Channels of the network that reads tissue fractions from latents."""
 
 
 class DeviationEncoder(SemanticEncoder):
@@ -30,8 +34,10 @@ class DeviationEncoder(SemanticEncoder):
     sees them.
 
     With `modes`, the amounts of that many principal modes of the training latents are part of
-    y_sem, which a network would need thousands of steps and a few hundred scans to learn: they are
-    its first numbers, in standard deviations, and the network's summary is the rest.
+    y_sem, which a network would need thousands of steps and a few hundred scans to learn; with
+    `tissue_modes`, so are the amounts of that many modes of tissue fractions. They come first, in
+    this order, and the network's summary is the rest. Amounts keep their order of size, and have a
+    mean square of 1 over the modes: distances between codes are those between brains.
     """
 
     mixes_batch = True
@@ -45,10 +51,17 @@ class DeviationEncoder(SemanticEncoder):
         grid: tuple[int, ...],
         dim: int,
         modes: int = 0,
+        tissue_modes: int = 0,
+        tissue_width: int = TISSUE_WIDTH,
     ) -> None:
         super().__init__(dim)
-        self.summary_dim = dim - modes
+        self.summary_dim = dim - modes - tissue_modes
         self.modes = PrincipalModes(count=modes, shape=(in_channels, *grid)) if modes else None
+        self.tissue = None
+        if tissue_modes:
+            self.tissue = TissueModes(
+                count=tissue_modes, in_channels=in_channels, grid=grid, width=tissue_width
+            )
         self.register_buffer("centre", torch.zeros(in_channels, *grid))
         self.register_buffer("spread", torch.ones(in_channels, *grid))
         self.standardise = nn.BatchNorm1d(self.summary_dim, affine=False, momentum=0.05)
@@ -64,22 +77,35 @@ class DeviationEncoder(SemanticEncoder):
         """Return y_sem of standardised latents."""
         deviation = self.deviation(z_0)
         summary: Tensor = self.standardise(self.summarise(deviation))
-        if self.modes is None:
-            return summary
         with torch.autocast(z_0.device.type, enabled=False):
-            amounts = self.modes.project(deviation.float())
-            return torch.cat([self.modes.coordinates(amounts), summary.float()], dim=1)
+            parts = [summary.float()]
+            if self.tissue is not None:
+                parts.insert(0, self.tissue(deviation))
+            if self.modes is not None:
+                parts.insert(0, self.modes.project(deviation.float()))
+            return torch.cat(parts, dim=1)
+
+    def parts(self) -> dict[str, slice]:
+        """Return where in y_sem each of its parts is."""
+        modes = 0 if self.modes is None else len(self.modes.spread)
+        tissue = 0 if self.tissue is None else len(self.tissue.modes.spread)
+        ends = {"modes": modes, "tissue": modes + tissue, "summary": self.dim}
+        starts = dict(zip(ends, (0, *ends.values()), strict=False))
+        return {name: slice(starts[name], end) for name, end in ends.items() if end > starts[name]}
 
     def with_mode_noise(
         self, y_sem: Float[Tensor, "B D"], generator: torch.Generator
     ) -> Float[Tensor, "B D"]:
         """Return y_sem of training scans with amounts as uncertain as those of unseen scans."""
-        if self.modes is None:
-            return y_sem
-        modes = len(self.modes.spread)
-        noise = torch.randn((len(y_sem), modes), generator=generator, device=generator.device)
-        noised = self.modes.with_noise(y_sem[:, :modes], noise.to(y_sem.device))
-        return torch.cat([noised, y_sem[:, modes:]], dim=1)
+        fitted = {"modes": self.modes, "tissue": self.tissue and self.tissue.modes}
+        noised = y_sem.clone()
+        for name, part in self.parts().items():
+            if (modes := fitted.get(name)) is None:
+                continue
+            own = y_sem[:, part]
+            noise = torch.randn(own.shape, generator=generator, device=generator.device)
+            noised[:, part] = modes.with_noise(own, noise.to(y_sem.device))
+        return noised
 
     def deviation(self, z_0: Float[Tensor, "B C X Y Z"]) -> Float[Tensor, "B C X Y Z"]:
         """Return latents' deviations from the mean one, of unit variance a channel.
@@ -124,9 +150,9 @@ class LatentEncoder(DeviationEncoder):
         channels: tuple[int, ...],
         dim: int,
         num_heads: int,
-        modes: int = 0,
+        **fixed_parts: int,
     ) -> None:
-        super().__init__(in_channels=in_channels, grid=grid, dim=dim, modes=modes)
+        super().__init__(in_channels=in_channels, grid=grid, dim=dim, **fixed_parts)
         self.stem = Conv3d(in_channels, channels[0], 3, padding=1)
         body: list[nn.Module] = []
         width = channels[0]
@@ -189,9 +215,9 @@ class LatentSlicesEncoder(DeviationEncoder):
         channels: tuple[int, ...],
         dim: int,
         num_heads: int,
-        modes: int = 0,
+        **fixed_parts: int,
     ) -> None:
-        super().__init__(in_channels=in_channels, grid=grid, dim=dim, modes=modes)
+        super().__init__(in_channels=in_channels, grid=grid, dim=dim, **fixed_parts)
         body: list[nn.Module] = []
         width = in_channels
         for out in channels:

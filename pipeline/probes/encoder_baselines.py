@@ -24,6 +24,9 @@ from schemas.evaluation import ProbeParams
 
 log = logging.getLogger(__name__)
 
+PART_NAMES = {"modes": "mode_amounts", "tissue": "tissue_amounts", "summary": "summary"}
+"""Feature set of each part of y_sem."""
+
 
 def encoder_baselines(
     path: Path,
@@ -38,7 +41,7 @@ def encoder_baselines(
     """Return what training the semantic encoder is held against, with heads where one is needed.
 
     `untrained` is y_sem of the encoder that stage 2 began with, the same modes and the same random
-    network; `mode_coordinates` and `summary` are the two parts of y_sem, where it has modes;
+    network; `mode_amounts`, `tissue_amounts` and `summary` are the parts of y_sem that it has;
     `supervised_encoder`, where params ask for it, is the architecture trained on labels. What is
     not trained, the standardisation of input and output, is fitted on the training split.
 
@@ -57,7 +60,8 @@ def encoder_baselines(
         log.warning("%s: its encoder reads volumes, so its two baselines are left out", path)
         return {}, {}
     z_0 = ldae.net.diffusion.standardise(latents.load(list(table["scan_id"])).mean.float())
-    features = _parts_of(encoder, y_sem)
+    features: Features = {PART_NAMES[name]: y_sem[:, p] for name, p in encoder.parts().items()}
+    features = features if len(features) > 1 else {}
     train = (table["split"] == "train").to_numpy()
     # A training that started from a finished model did not begin with random weights.
     if np.count_nonzero(train) > 1 and not ldae.config.get("started_from"):
@@ -67,13 +71,6 @@ def encoder_baselines(
     features["supervised_encoder"] = encoder.deviation(z_0).flatten(1).numpy()
     head = SupervisedHead(ldae.config["encoder"], device)
     return features, {"supervised_encoder": head}
-
-
-def _parts_of(encoder: DeviationEncoder, y_sem: NDArray[np.floating]) -> Features:
-    if encoder.modes is None:
-        return {}
-    count = len(encoder.modes.spread)
-    return {"mode_coordinates": y_sem[:, :count], "summary": y_sem[:, count:]}
 
 
 @torch.inference_mode()
@@ -93,6 +90,8 @@ def untrained_codes(
         torch.manual_seed(config["params"]["seed"])
         encoder = build_ldae(config).encoder.eval()
     assert isinstance(encoder, DeviationEncoder)
+    if encoder.tissue is not None:
+        encoder.tissue.load_state_dict(trained.encoder.tissue.state_dict())
     fitted = dict(trained.encoder.named_buffers())
     for name, buffer in encoder.named_buffers():
         if not name.startswith("standardise."):

@@ -111,7 +111,7 @@ def _encoder(config: dict[str, Any], z_0: NDArray[np.float32], *, seed: int) -> 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_from("encoder", seed) % 2**31)
         known = {name: _tuple(value) for name, value in config.items()}
-        encoder = build_encoder(**known | {"modes": 0})
+        encoder = build_encoder(**known | {"modes": 0, "tissue_modes": 0})
     assert isinstance(encoder, DeviationEncoder)
     volumes = torch.from_numpy(z_0).reshape(-1, config["in_channels"], *config["grid"])
     centre = volumes.mean(dim=0)

@@ -24,6 +24,7 @@ from pipeline.models.starting_point import check_stage_1_start, check_start
 from pipeline.nets.encoders import SemanticEncoder
 from pipeline.nets.published import PublishedEncoder
 from pipeline.nets.semantic import DeviationEncoder, VolumeSlicesEncoder
+from pipeline.nets.tissue import TissueNet
 from pipeline.runtime.devices import available_memory
 from pipeline.runtime.digests import digest_of
 from pipeline.stores.latents import MEMORY_SHARE
@@ -44,6 +45,12 @@ from pipeline.training.standardisation import (
     estimate_deviations,
     estimate_standardisation,
     subject_folds,
+)
+from pipeline.training.tissue_fit import (
+    bundled_tissue_net,
+    fit_tissue_modes,
+    fit_tissue_net,
+    volumes_of_tissue,
 )
 from pipeline.training.training_volumes import ScanVolumes
 from pipeline.training.voxel_latents import TrainingStore
@@ -146,7 +153,8 @@ def train_ldae(
 ) -> dict[str, Any]:
     """Train stage 2 on a frozen denoiser and write both; return the metrics.
 
-    `volumes` are for encoders that read them; the autoencoder only decodes pictures. With `start`,
+    `volumes` are for encoders that read them, and for the tissue net where none is bundled for
+    these latents; the autoencoder only decodes pictures. With `start`,
     training begins with its encoder and estimator; their modes, centre and spread are kept.
 
     Raises
@@ -158,6 +166,7 @@ def train_ldae(
     device = join(device)
     _check_autoencoder(store, autoencoder)
     _check_denoiser(store, frozen)
+    fit_on = None if start is not None else volumes_of_tissue(store, params.encoder, volumes)
     if not params.encoder.reads_volumes:
         volumes = None
     elif volumes is None:
@@ -170,8 +179,9 @@ def train_ldae(
     if start is not None:
         check_start(start, params, store, stage_1=frozen, volume_shape=volume_shape)
     known = [store.digest, frozen.digest, scan_ids]
-    if volumes is not None:
-        known.append(volumes.digest)
+    read = volumes or fit_on
+    if read is not None:
+        known.append(read.digest)
     plan = _plan(
         params,
         known,
@@ -179,7 +189,7 @@ def train_ldae(
         scan_ids,
         start=start,
         denoiser=frozen.digest,
-        volumes=volumes.digest if volumes is not None else None,
+        volumes=read.digest if read is not None else None,
     )
     check_model_folder(out)
     finished = finished_metrics(out, kind="ldae", fingerprint=plan.fingerprint)
@@ -203,7 +213,7 @@ def train_ldae(
         ldae.encoder.load_state_dict(start.net.encoder.state_dict())
         ldae.estimator.load_state_dict(start.net.estimator.state_dict())
     else:
-        _prepare_encoder(ldae, latents["train"], params)
+        _prepare_encoder(ldae, latents["train"], params, fit_on, bundled_tissue_net(store))
     net = nn.ModuleDict({"encoder": ldae.encoder, "estimator": ldae.estimator})
     scan_volumes = None
     if volumes is not None:
@@ -230,7 +240,13 @@ def train_ldae(
     return metrics
 
 
-def _prepare_encoder(ldae: Ldae, train: AnyLatents, params: LdaeParams) -> None:
+def _prepare_encoder(
+    ldae: Ldae,
+    train: AnyLatents,
+    params: LdaeParams,
+    tissue_volumes: VolumeStore | None,
+    tissue_net: TissueNet | None,
+) -> None:
     """Set the encoder's start: statistics and modes of latents, or ImageNet weights."""
     encoder: SemanticEncoder = ldae.encoder
     if isinstance(encoder, VolumeSlicesEncoder | PublishedEncoder):
@@ -241,10 +257,20 @@ def _prepare_encoder(ldae: Ldae, train: AnyLatents, params: LdaeParams) -> None:
     encoder.set_input_statistics(
         standardise(centre), spread.reshape(-1, 1, 1, 1) * standardise.scale_of(centre)
     )
-    if isinstance(encoder, DeviationEncoder) and encoder.modes is not None:
-        index = torch.linspace(0, len(train) - 1, min(len(train), MAX_MODE_SCANS)).long()
-        folds = subject_folds([train.scan_ids[i] for i in index.tolist()])
-        encoder.modes.fit(encoder.deviation(standardise(train.take_mean(index))), folds)
+    if not isinstance(encoder, DeviationEncoder):
+        return
+    index = torch.linspace(0, len(train) - 1, min(len(train), MAX_MODE_SCANS)).long()
+    deviations = encoder.deviation(standardise(train.take_mean(index)))
+    scan_ids = [train.scan_ids[i] for i in index.tolist()]
+    if encoder.tissue is not None:
+        if tissue_volumes is not None:
+            fit_tissue_net(encoder.tissue.net, train, tissue_volumes, seed=params.seed)
+        elif tissue_net is not None:
+            encoder.tissue.net.load_state_dict(tissue_net.state_dict())
+        unit = spread.reshape(-1, 1, 1, 1)
+        fit_tissue_modes(encoder.tissue, deviations, scan_ids, mean_latent=centre, unit=unit)
+    if encoder.modes is not None:
+        encoder.modes.fit(deviations, subject_folds(scan_ids))
         assert ldae.estimator.modes is not None
         ldae.estimator.modes.load_state_dict(encoder.modes.state_dict())
         ldae.estimator.spread.copy_(encoder.spread)

@@ -23,12 +23,17 @@ def tiny(monkeypatch):
                 "adversarial": {"weight": 0.1, "channels": 8, "layers": 2},
             },
             "train_ldm": {"denoiser": small},
-            "train_ldae": {"batch_size": 2, "encoder": {"channels": [8], "dim": 16, "modes": 4}},
+            "train_ldae": {
+                "batch_size": 2,
+                "encoder": {"channels": [8], "dim": 16, "modes": 4, "tissue_modes": 0},
+            },
             "evaluate": {
                 "num_inference_steps": 2,
                 "voxel_dae": {
                     "train_ldm": {"denoiser": small},
-                    "train_ldae": {"encoder": {"channels": [8, 8, 8], "dim": 16, "modes": 4}},
+                    "train_ldae": {
+                        "encoder": {"channels": [8, 8, 8], "dim": 16, "modes": 4, "tissue_modes": 0}
+                    },
                 },
             },
         }

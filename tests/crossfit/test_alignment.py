@@ -6,13 +6,20 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.crossfit.alignment import PairedCodes, map_between, map_modes, turn_summaries
+from pipeline.crossfit.alignment import (
+    PairedCodes,
+    RoughLatents,
+    RoughTissue,
+    map_amounts,
+    map_between,
+    turn_summaries,
+)
 from pipeline.models.ldae import Ldae, build_ldae, encoder_config, unet_config
 from schemas.diffusion import DiffusionParams
 from tests.support.tiny_training import ldae, ldm
 
 SHAPE = (3, 4, 6, 5)
-MODES = 4
+MODES, TISSUE = 4, 3
 
 
 def latents(count: int, seed: int) -> torch.Tensor:
@@ -31,7 +38,9 @@ def reference() -> Ldae:
         "diffusion": DiffusionParams().model_dump(),
         "prediction": "v",
         "statistics": SHAPE,
-        "encoder": encoder_config(ldae().encoder, latent_shape=SHAPE),
+        "encoder": encoder_config(
+            ldae().encoder.model_copy(update={"tissue_modes": TISSUE}), latent_shape=SHAPE
+        ),
     }
     model = build_ldae(config).eval()
     train = latents(20, seed=1)
@@ -40,6 +49,10 @@ def reference() -> Ldae:
     z_0 = standardise(train)
     model.encoder.set_input_statistics(z_0.mean(0), torch.full(SHAPE, 0.7))
     model.encoder.modes.fit(model.encoder.deviation(z_0), torch.arange(20) // 4)
+    tissue = model.encoder.tissue
+    maps = tissue.fractions(model.encoder.deviation(z_0)).detach()
+    tissue.centre.copy_(maps.mean(0))
+    tissue.modes.fit(maps - maps.mean(0), torch.arange(20) // 4)
     model.encoder.estimate_output_statistics([z_0])
     return model
 
@@ -58,11 +71,11 @@ def turned(reference: Ldae) -> Ldae:
     standardise.scale *= 2
     encoder.centre.copy_(2 * encoder.centre + standardise.scale)
     encoder.spread *= 2
-    modes = encoder.modes
-    mixed = turn(MODES, 1)[[2, 0, 3, 1]]
-    modes.modes.copy_(torch.einsum("jk,kcxyz->jcxyz", mixed, modes.modes))
-    modes.size *= 1.3
-    modes.spread.copy_(torch.tensor([0.4, 2.0, 1.1, 0.9]))
+    for modes in (encoder.modes, encoder.tissue.modes):
+        mixed = turn(len(modes.modes), 1).roll(1, dims=0)
+        modes.modes.copy_(torch.einsum("jk,kcxyz->jcxyz", mixed, modes.modes))
+        modes.size *= 1.3
+    encoder.tissue.centre += 0.1 * encoder.tissue.modes.modes[0]
     # The summary is standardised number by number, so it is turned before, and the mean with it.
     statistics = encoder.standardise
     unit, rotation = (statistics.running_var + statistics.eps).sqrt(), turn(len(unit_of(model)), 2)
@@ -109,14 +122,14 @@ def test_modes_of_another_mean_latent_are_mapped_exactly(reference):
     encoder = other.encoder
     moved = torch.tensor([[0.5, -1.0, 2.0, 0.3]])
     encoder.centre += encoder.spread * encoder.modes.compose(moved)[0]
-    matrix, offset = map_modes(other, reference)
+    matrix, offset = map_amounts(RoughLatents(other), RoughLatents(reference))
     rough = torch.randn(6, MODES, generator=torch.Generator().manual_seed(4)) * encoder.modes.spread
     z_0 = reference.encoder.centre + reference.encoder.spread * encoder.modes.compose(rough)
     mean = reference.diffusion.standardise.inverse(z_0)
     own, expected = codes(other, mean)[:, :MODES], codes(reference, mean)[:, :MODES]
     np.testing.assert_allclose(own @ matrix + offset, expected, atol=1e-4)
     np.testing.assert_allclose(matrix, np.eye(MODES), atol=1e-6)
-    np.testing.assert_allclose(offset, (moved / encoder.modes.spread)[0].numpy(), atol=1e-5)
+    np.testing.assert_allclose(offset, moved[0].numpy(), atol=1e-5)
 
 
 def test_what_the_folds_modes_do_not_hold_is_left_out(reference):
@@ -126,7 +139,18 @@ def test_what_the_folds_modes_do_not_hold_is_left_out(reference):
         axes = torch.cat([reference.encoder.modes.modes.flatten(1), torch.eye(2 * MODES, 360)])
         new = torch.linalg.qr(axes.T.double())[0].T[MODES : 2 * MODES]
         other.encoder.modes.modes.copy_(new.reshape(MODES, *SHAPE))
-    np.testing.assert_allclose(map_modes(other, reference)[0], 0, atol=1e-6)
+    matrix, _ = map_amounts(RoughLatents(other), RoughLatents(reference))
+    np.testing.assert_allclose(matrix, 0, atol=1e-6)
+
+
+@torch.no_grad()
+def test_amounts_of_tissue_are_mapped_by_the_fractions_that_they_stand_for(reference):
+    other = turned(reference)
+    own, theirs = RoughTissue(other), RoughTissue(reference)
+    matrix, offset = map_amounts(own, theirs)
+    amounts = torch.randn(5, TISSUE, generator=torch.Generator().manual_seed(6)).double()
+    expected = theirs.amounts(own.fields(amounts)).numpy()
+    np.testing.assert_allclose(amounts.numpy() @ matrix + offset, expected, atol=1e-6)
 
 
 def test_directions_that_no_alignment_scan_tells_of_are_not_turned():

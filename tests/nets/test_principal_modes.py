@@ -88,9 +88,9 @@ def test_amounts_in_y_sem_make_the_noise_exact_in_their_subspace(alpha_bar):
 def test_fewer_scans_than_modes_leave_the_other_amounts_zero():
     modes = PrincipalModes(count=6, shape=SHAPE)
     modes.fit(deviations()[:4] - deviations()[:4].mean(0), torch.arange(4))
-    coordinates = modes.coordinates(modes.project(deviations()))
-    assert not coordinates[:, 3:].any()
-    assert torch.isfinite(modes.lift(coordinates, torch.ones(SHAPE))).all()
+    measured = modes.project(deviations())
+    assert not measured[:, 3:].any()
+    assert torch.isfinite(modes.lift(measured, torch.ones(SHAPE))).all()
 
 
 def test_training_sees_amounts_as_doubtful_as_those_of_unseen_scans():
@@ -110,9 +110,9 @@ def test_training_sees_amounts_as_doubtful_as_those_of_unseen_scans():
     assert (modes.reliability[2:] < 0.35).all()
     centred = (known - known.mean(0)).repeat(500, 1, 1, 1, 1)
     noise = torch.randn(len(centred), 8, generator=generator)
-    true = modes.coordinates(modes.project(centred))
+    true = modes.project(centred)
     seen = modes.with_noise(true, noise)
-    new = modes.coordinates(modes.project(unseen - known.mean(0)))
+    new = modes.project(unseen - known.mean(0))
     torch.testing.assert_close(seen.std(0)[2:], new.std(0)[2:], rtol=0.2, atol=0)
     # The best guess of the true amount is the one seen.
     slope = (seen * true).mean(0) / seen.square().mean(0)
@@ -123,6 +123,6 @@ def test_training_sees_amounts_as_doubtful_as_those_of_unseen_scans():
 def test_modes_of_very_few_scans_are_not_trusted(scans):
     modes = PrincipalModes(count=4, shape=SHAPE)
     modes.fit(deviations()[:scans] - deviations()[:scans].mean(0), torch.arange(scans))
-    coordinates = modes.coordinates(modes.project(deviations()))
-    assert torch.isfinite(modes.with_noise(coordinates, torch.ones(SCANS, 4))).all()
+    measured = modes.project(deviations())
+    assert torch.isfinite(modes.with_noise(measured, torch.ones(SCANS, 4))).all()
     assert (modes.reliability < 0.5).all()

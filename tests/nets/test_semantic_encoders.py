@@ -36,7 +36,8 @@ CONFIGS = {
 
 
 def params(kind: str, **changes) -> TrainLdaeParams:
-    encoder = {"kind": kind, "dim": 12, "num_heads": 2} | CONFIGS[kind] | changes
+    shared = {"kind": kind, "dim": 12, "num_heads": 2, "tissue_modes": 0}
+    encoder = shared | CONFIGS[kind] | changes
     return TrainLdaeParams(**SHARED, encoder=encoder)
 
 

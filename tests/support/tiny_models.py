@@ -15,4 +15,6 @@ LDM = TrainLdmParams(
 )
 DIM = 12
 """Of y_sem."""
-LDAE = TrainLdaeParams(**SHARED, encoder={"channels": [8, 16], "dim": DIM, "num_heads": 2})
+LDAE = TrainLdaeParams(
+    **SHARED, encoder={"channels": [8, 16], "dim": DIM, "num_heads": 2, "tissue_modes": 0}
+)

@@ -4,7 +4,7 @@ from schemas.diffusion import TrainLdaeParams, TrainLdmParams
 
 NETS = {
     "denoiser": {"base_channels": 8, "attention_levels": [1], "multipliers": [1, 2]},
-    "encoder": {"channels": [8, 16], "dim": 12, "num_heads": 2, "modes": 4},
+    "encoder": {"channels": [8, 16], "dim": 12, "num_heads": 2, "modes": 4, "tissue_modes": 0},
 }
 
 

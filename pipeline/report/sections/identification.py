@@ -6,7 +6,8 @@ from pipeline.report.context import ReportContext
 
 METHOD_NAMES = {
     "y_sem": "y_sem",
-    "mode_coordinates": "y_sem’s modes alone",
+    "mode_amounts": "y_sem’s modes of latents alone",
+    "tissue_amounts": "y_sem’s modes of tissue alone",
     "pca_latents": "PCA of latents, as many numbers",
     "scan": "voxels of the scan itself (bounds the next)",
     "decoded_y_sem": "brain decoded from y_sem",

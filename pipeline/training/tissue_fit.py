@@ -1,0 +1,113 @@
+"""Fit what reads tissue fractions from latents: the network once, its modes for every study."""
+
+import logging
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from pipeline.models.bundled_ldae import BUNDLED_LDAE, load_start
+from pipeline.nets.semantic import DeviationEncoder
+from pipeline.nets.tissue import TissueModes, TissueNet, tissue_fractions
+from pipeline.runtime.progress import progress
+from pipeline.stores.provenance import check_same_scans
+from pipeline.stores.volumes import VolumeStore
+from pipeline.training.batches import batch_rows
+from pipeline.training.standardisation import AnyLatents, subject_folds
+from pipeline.training.voxel_latents import TrainingStore
+from schemas.diffusion import SemanticEncoderParams
+from schemas.errors import ParamsError
+
+log = logging.getLogger(__name__)
+
+STEPS = 300
+BATCH_SIZE = 8
+LR = 3e-3
+MAX_FIT_SCANS = 512
+"""Training scans, evenly spread, that the network is fitted on."""
+MAP_BATCH = 16
+
+
+def bundled_tissue_net(store: TrainingStore) -> TissueNet | None:
+    """Return the network of the bundled LDAE, or None where it does not fit the latents."""
+    if not BUNDLED_LDAE.is_dir():
+        return None
+    ldae = load_start("bundled")
+    encoder = ldae.net.encoder
+    if ldae.config["autoencoder_digest"] != store.attributes.digests["autoencoder"]:
+        return None
+    if not isinstance(encoder, DeviationEncoder) or encoder.tissue is None:
+        return None
+    return encoder.tissue.net
+
+
+def volumes_of_tissue(
+    store: TrainingStore, params: SemanticEncoderParams, volumes: VolumeStore | None
+) -> VolumeStore | None:
+    """Return the volumes if the tissue net must be fitted on them, else None.
+
+    Raises
+    ------
+    ParamsError
+        If it must, and there are none.
+    """
+    if params.reads_volumes or not params.tissue_modes:
+        return None
+    if params.tissue_net == "bundled" and bundled_tissue_net(store) is not None:
+        return None
+    if volumes is None:
+        raise ParamsError(
+            "train_ldae.encoder.tissue_modes: what reads tissue from latents comes with the package"
+            " for the bundled autoencoder alone; give --volumes, for it to be fitted, or set"
+            " train_ldae.encoder.tissue_modes=0"
+        )
+    check_same_scans(store, volumes)
+    return volumes
+
+
+def fit_tissue_net(net: TissueNet, train: AnyLatents, volumes: VolumeStore, *, seed: int) -> None:
+    """Fit the network to the tissue fractions of the training scans' volumes, and freeze it."""
+    some = torch.linspace(0, len(train) - 1, min(len(train), MAX_FIT_SCANS)).long().unique()
+    latents = train.take_mean(some).cpu().float()
+    net.mean.copy_(latents.mean(dim=(0, 2, 3, 4)).reshape(net.mean.shape))
+    net.unit.copy_(latents.std(dim=(0, 2, 3, 4)).reshape(net.unit.shape).clamp(min=1e-6))
+    side = volumes.attributes.grid.shape[0] // latents.shape[2]
+    truth = torch.cat(
+        [
+            tissue_fractions(volumes.load_unit_interval([train.scan_ids[i]]), side)
+            for i in some.tolist()
+        ]
+    )
+    net.requires_grad_(True)
+    optimizer = torch.optim.AdamW(net.parameters(), lr=LR)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
+    size = min(BATCH_SIZE, len(some))
+    for step in progress(range(STEPS), total=STEPS, label="tissue net"):
+        rows = batch_rows(step, num_rows=len(some), batch_size=size, seed=seed)
+        loss = nn.functional.mse_loss(net(latents[rows]), truth[rows])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+    net.requires_grad_(False)
+    log.info("tissue net: %d scans, root mean square error %.3f", len(some), float(loss) ** 0.5)
+
+
+@torch.no_grad()
+def fit_tissue_modes(
+    tissue: TissueModes,
+    deviations: Float[Tensor, "N C X Y Z"],
+    scan_ids: list[str],
+    *,
+    mean_latent: Tensor,
+    unit: Tensor,
+) -> None:
+    """Set mean and modes of the tissue fractions of training scans, as the network reads them.
+
+    `deviations` are their latents' deviations from `mean_latent`, in units of `unit`.
+    """
+    tissue.mean_latent.copy_(mean_latent)
+    tissue.unit.copy_(unit)
+    maps = torch.cat([tissue.fractions(part) for part in deviations.split(MAP_BATCH)])
+    tissue.centre.copy_(maps.mean(dim=0))
+    tissue.modes.fit(maps - tissue.centre, subject_folds(scan_ids))
