@@ -67,6 +67,8 @@ class FoldCodes:
 
     y_sem: NDArray[np.float32]
     """(scan, dim), out of fold."""
+    by_fold: NDArray[np.float32]
+    """(scan, fold, dim): of every scan by every fold's model, in that model's own space."""
     reference: NDArray[np.float32]
     """(scan, dim), by the reference itself."""
     ldae: list[str]
@@ -83,10 +85,12 @@ def embed_folds(
     `of_scan` is the fold of each scan, `models` the LDAE folder of each fold.
     """
     by_reference, aligned_reference = embedder.scans(reference), embedder.alignment_scans(reference)
-    codes = FoldCodes(np.full_like(by_reference, np.nan), by_reference, [], [])
+    by_fold = np.full((len(by_reference), len(models), by_reference.shape[1]), np.nan, np.float32)
+    codes = FoldCodes(np.full_like(by_reference, np.nan), by_fold, by_reference, [], [])
     for fold, path in enumerate(progress(models, total=len(models), label="embed folds")):
         ldae, held_out = load_ldae(path, device=embedder.device), of_scan == fold
         own, aligned = embedder.scans(ldae), embedder.alignment_scans(ldae)
+        codes.by_fold[:, fold] = own
         trained_on = PairedCodes(own[~held_out], by_reference[~held_out])
         pairs = trained_on
         if aligned is not None and aligned_reference is not None:

@@ -31,6 +31,7 @@ def write_out_of_fold(
 ) -> None:
     """Write a semantics store with y_sem (scan, dim), float32, and fold (scan,), from 0.
 
+    Also y_sem_by_fold (scan, fold, dim): what each fold's model makes of every scan, in its space.
     `reference` is the digest of the LDAE in whose space the codes are.
     """
     source, alignment = latents.attributes, embedder.alignment_digest
@@ -64,6 +65,15 @@ def write_out_of_fold(
             compressors=(ZstdCodec(level=3), Crc32cCodec()),
         ),
         ArraySpec(
+            name="y_sem_by_fold",
+            row_shape=codes.by_fold.shape[1:],
+            dtype="float32",
+            dimension_names=("model", "feature"),
+            rows_per_chunk=ROWS_PER_CHUNK,
+            fill_value=float("nan"),
+            compressors=(ZstdCodec(level=3), Crc32cCodec()),
+        ),
+        ArraySpec(
             name="fold",
             row_shape=(),
             dtype="int16",
@@ -80,7 +90,12 @@ def write_out_of_fold(
         for unit in builder.pending():
             rows = slice(unit.start, unit.stop)
             builder.write(
-                unit, {"y_sem": codes.y_sem[rows], "fold": of_scan[rows].astype(np.int16)}
+                unit,
+                {
+                    "y_sem": codes.y_sem[rows],
+                    "y_sem_by_fold": codes.by_fold[rows],
+                    "fold": of_scan[rows].astype(np.int16),
+                },
             )
         builder.finish()
 

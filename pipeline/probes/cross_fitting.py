@@ -19,8 +19,8 @@ Features = dict[str, NDArray[np.floating]]
 class CrossFit:
     """Folds of scans, and feature sets for each fold that is left out.
 
-    y_sem is out of fold: every scan's code is by a model that never saw its person. It is the same
-    for all folds; whatever is fitted for a rival is fitted on the other folds.
+    y_sem of a fold's feature sets is by the model that was trained without that fold, in its own
+    space; whatever is fitted for a rival is fitted on the other folds.
     """
 
     fold: NDArray[np.intp]

@@ -8,6 +8,7 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
+from pipeline.probes.code_head import code_head
 from pipeline.probes.cross_fitting import CrossFit
 from pipeline.probes.encoder_baselines import encoder_baselines
 from pipeline.probes.estimators import Head
@@ -29,6 +30,8 @@ from pipeline.stores.provenance import check_same_scans
 from pipeline.stores.volumes import VolumeStore
 from schemas.evaluation import ProbeParams
 
+CODES = {"y_sem", "mode_amounts", "tissue_amounts", "untrained"}
+"""Feature sets that are read as they are or standardised, whichever is better on inner folds."""
 OWN_NAMES = ("chance", "age_sex", "oracle")
 """Feature sets that every target makes for itself."""
 
@@ -90,23 +93,26 @@ class FeatureInputs:
             heads |= trained
         rivals, lines = read_rivals(self.params.rivals, table, [*features, *OWN_NAMES])
         features |= rivals
+        heads |= dict.fromkeys(CODES & features.keys(), code_head)
         again, unscaled = unwhitened(features)
         return FeatureSets(features | again, heads | unscaled, lines)
 
     def cross_fit(self, codes: OutOfFoldCodes, *, encoders: bool) -> CrossFit:
         """Return feature sets fitted on all folds but one, for each fold.
 
+        y_sem of all scans is by the model that was trained without the fold, in its own space: a
+        probe fitted on the others' codes reads those of people whom that model never saw.
         With `encoders`, those of the folds' models, untrained, are among them.
         """
         rows = codes.rows_of(list(self.table["scan_id"]))
-        y_sem, fold = codes.y_sem[rows], codes.fold[rows]
+        fold = codes.fold[rows]
         tables = [
             self.table.assign(split=np.where(fold == left_out, "test", "train"))
             for left_out in range(codes.folds)
         ]
         sets = [
             self.fit(
-                y_sem,
+                codes.by_fold[rows, left_out],
                 table,
                 fold_folder(codes.path.parent, left_out) / "ldae" if encoders else None,
                 made_by=codes.digests[fold_digest_name(left_out)],

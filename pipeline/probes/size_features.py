@@ -1,6 +1,7 @@
 """Size of a head and brain, which registration takes out of a latent, kept beside y_sem."""
 
 from dataclasses import replace
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -36,15 +37,18 @@ def log_scales(native_to_mni: Floats) -> Floats:
 def beside_head(data: LabelledFeatures, params: ProbeParams) -> LinearProbe:
     """Fit a layer on y_sem and size side by side, (scan, dim + 4): size is the last four numbers.
 
-    All are standardised over the fitting scans. Then size is weighed by the one of WEIGHTS that,
-    with its strength, has the best score over inner folds: four numbers among hundreds would hardly
-    be heard for a penalty that falls on all alike, and where size tells nothing it is to be quiet.
+    Size is standardised over the fitting scans; y_sem is too, or keeps the spreads of its numbers
+    (see `code_head`). Size is weighed by the one of WEIGHTS that, with scale and strength, has the
+    best score over inner folds: four numbers among hundreds would hardly be heard for a penalty
+    that falls on all alike, and where size tells nothing it is to be quiet.
     """
     x = data.doubles
-    deviation = Space.of(x, subject_weight(data.subjects)).std
+    each = Space.of(x, subject_weight(data.subjects)).std
+    common = each.copy()
+    common[:-NUMBERS] = Space.of(x[:, :-NUMBERS], subject_weight(data.subjects), scaled=False).std
     options: dict[str, Any] = {"seed": params.seed, "scaled": False, "folds": params.inner_folds}
     tried = []
-    for weight in WEIGHTS:
+    for deviation, weight in product((each, common), WEIGHTS):
         unit = deviation.copy()
         unit[-NUMBERS:] /= weight
         strength, score = pick_strength(x / unit, data.truth, data.subjects, data.kind, **options)

@@ -45,6 +45,8 @@ class OutOfFoldCodes:
     path: Path
     y_sem: NDArray[np.float32]
     """(scan, dim), in the space of the reference."""
+    by_fold: NDArray[np.float32]
+    """(scan, fold, dim): of every scan by each fold's model, in that model's own space."""
     fold: NDArray[np.intp]
     """(scan,), from 0."""
     row_of: dict[str, int]
@@ -105,10 +107,10 @@ def read_out_of_fold(
     if result is not None and result.folds == 0:
         return None
     store = OpenStore(path, kind="semantics")
-    if "fold" not in store.group:
+    if "fold" not in store.group or "y_sem_by_fold" not in store.group:
         raise ContractError(
-            f"{path}: has no folds, expected the store of `pipeline crossfit`; that of"
-            " `pipeline embed` goes to --semantics"
+            f"{path}: has no codes by fold, expected the store of `pipeline crossfit` of this"
+            " version; that of `pipeline embed` goes to --semantics"
         )
     digests = store.attributes.digests
     if digests["ldae"] != ldae:
@@ -124,7 +126,8 @@ def read_out_of_fold(
             f"{path.parent / SUMMARY}: missing or damaged; run `pipeline crossfit`, which keeps the"
             " models that it finds"
         )
-    return OutOfFoldCodes(path, store.read("y_sem"), fold, store.row_of, dict(digests), result)
+    y_sem, by_fold = store.read("y_sem"), store.read("y_sem_by_fold")
+    return OutOfFoldCodes(path, y_sem, by_fold, fold, store.row_of, dict(digests), result)
 
 
 def _read_result(file: Path) -> CrossfitResult | None:

@@ -92,7 +92,7 @@ def test_an_empty_result_counts_as_none(tmp_path, labelled, semantics, latents_p
 @pytest.mark.slow
 def test_a_store_without_folds_is_told_from_one_with(tmp_path, semantics, ldae_path):
     digest = load_ldae(ldae_path, device=CPU).digest
-    with pytest.raises(ContractError, match=r"has no folds.*goes to --semantics"):
+    with pytest.raises(ContractError, match=r"has no codes by fold.*goes to --semantics"):
         read_out_of_fold(semantics, ldae=digest)
 
 

@@ -115,6 +115,7 @@ def test_rivals_are_fitted_without_the_fold_that_they_are_judged_on():
     mean = generator.normal(size=(24, 2, 3, 4, 5)).astype(np.float32)
     coarse = generator.normal(size=(24, 30)).astype(np.float32)
     codes = generator.normal(size=(24, 6)).astype(np.float32)
+    by_fold = generator.normal(size=(24, FOLDS, 6)).astype(np.float32)
     row_of = {scan: row for row, scan in enumerate(table["scan_id"])}
     digests = {f"ldae_fold_{k + 1}": "x" for k in range(FOLDS)}
 
@@ -129,9 +130,11 @@ def test_rivals_are_fitted_without_the_fold_that_they_are_judged_on():
             params=QUICK,
             device=CPU,
         )
-        out_of_fold = OutOfFoldCodes(STORE, codes, fold, row_of, digests, result(12))
+        out_of_fold = OutOfFoldCodes(STORE, codes, by_fold, fold, row_of, digests, result(12))
         return inputs.cross_fit(out_of_fold, encoders=False)
 
+    for left_out, sets in enumerate(features(np.zeros(24)).features):
+        np.testing.assert_array_equal(sets["y_sem"], by_fold[:, left_out])
     first, second = features(np.zeros(24)), features((fold == 1).astype(float))
     for name in ("pca_latents", "pca_voxels", "pca_latents_matched", "pca_latents_ridge"):
         kept, same = first.features[1][name], second.features[1][name]
@@ -150,7 +153,7 @@ def test_directions_are_fitted_on_out_of_fold_codes():
     features, table = cohort(24)
     row_of = {scan: row for row, scan in enumerate(table["scan_id"])}
     own = (features["y_sem"] * 0.5).astype(np.float32)
-    codes = OutOfFoldCodes(STORE, own, folds_of(table), row_of, {}, result(24))
+    codes = OutOfFoldCodes(STORE, own, own[:, None], folds_of(table), row_of, {}, result(24))
     y_sem = codes.in_place_of(features["y_sem"], table, splits=("train", "val"))
     fitted_on = table["split"].isin(["train", "val"]).to_numpy()
     direction = fit_probes({"y_sem": y_sem}, table, QUICK).directions["age_years"]
@@ -162,6 +165,8 @@ def test_a_scan_that_was_not_cross_fitted_is_named():
     _, table = cohort(12)
     missing = "sub-000_ses-0"
     row_of = {scan: row for row, scan in enumerate(table["scan_id"]) if scan != missing}
-    codes = OutOfFoldCodes(STORE, np.zeros((23, 6)), np.zeros(23, int), row_of, {}, result(12))
+    codes = OutOfFoldCodes(
+        STORE, np.zeros((23, 6)), np.zeros((23, 1, 6)), np.zeros(23, int), row_of, {}, result(12)
+    )
     with pytest.raises(ContractError, match=r"first sub-000_ses-0; run\s+`pipeline crossfit`"):
         codes.rows_of(list(table["scan_id"]))
