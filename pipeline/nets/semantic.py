@@ -57,7 +57,7 @@ class DeviationEncoder(SemanticEncoder):
         super().__init__(dim)
         self.summary_dim = dim - modes - tissue_modes
         self.modes = PrincipalModes(count=modes, shape=(in_channels, *grid)) if modes else None
-        self.tissue = None
+        self.tissue: TissueModes | None = None
         if tissue_modes:
             self.tissue = TissueModes(
                 count=tissue_modes, in_channels=in_channels, grid=grid, width=tissue_width

@@ -90,7 +90,8 @@ def untrained_codes(
         torch.manual_seed(config["params"]["seed"])
         encoder = build_ldae(config).encoder.eval()
     assert isinstance(encoder, DeviationEncoder)
-    if encoder.tissue is not None:
+    assert isinstance(trained.encoder, DeviationEncoder)
+    if encoder.tissue is not None and trained.encoder.tissue is not None:
         encoder.tissue.load_state_dict(trained.encoder.tissue.state_dict())
     fitted = dict(trained.encoder.named_buffers())
     for name, buffer in encoder.named_buffers():

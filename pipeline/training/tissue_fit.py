@@ -67,7 +67,7 @@ def volumes_of_tissue(
 
 def fit_tissue_net(net: TissueNet, train: AnyLatents, volumes: VolumeStore, *, seed: int) -> None:
     """Fit the network to the tissue fractions of the training scans' volumes, and freeze it."""
-    some = torch.linspace(0, len(train) - 1, min(len(train), MAX_FIT_SCANS)).long().unique()
+    some = torch.linspace(0, len(train) - 1, min(len(train), MAX_FIT_SCANS)).long()
     latents = train.take_mean(some).cpu().float()
     net.mean.copy_(latents.mean(dim=(0, 2, 3, 4)).reshape(net.mean.shape))
     net.unit.copy_(latents.std(dim=(0, 2, 3, 4)).reshape(net.unit.shape).clamp(min=1e-6))
@@ -86,11 +86,11 @@ def fit_tissue_net(net: TissueNet, train: AnyLatents, volumes: VolumeStore, *, s
         rows = batch_rows(step, num_rows=len(some), batch_size=size, seed=seed)
         loss = nn.functional.mse_loss(net(latents[rows]), truth[rows])
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         schedule.step()
     net.requires_grad_(False)
-    log.info("tissue net: %d scans, root mean square error %.3f", len(some), float(loss) ** 0.5)
+    log.info("tissue net: %d scans, root mean square error %.3f", len(some), float(loss.detach()) ** 0.5)
 
 
 @torch.no_grad()
@@ -108,6 +108,6 @@ def fit_tissue_modes(
     """
     tissue.mean_latent.copy_(mean_latent)
     tissue.unit.copy_(unit)
-    maps = torch.cat([tissue.fractions(part) for part in deviations.split(MAP_BATCH)])
+    maps = torch.cat([tissue.fractions(part) for part in torch.split(deviations, MAP_BATCH)])
     tissue.centre.copy_(maps.mean(dim=0))
     tissue.modes.fit(maps - tissue.centre, subject_folds(scan_ids))
