@@ -4,6 +4,7 @@ import logging
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from itertools import islice
 from pathlib import Path
@@ -111,6 +112,7 @@ def _provenance(task: ScanTask) -> ScanOutcome:
     }
 
 
+@cache
 def _version(package: str) -> str | None:
     try:
         return version(package)

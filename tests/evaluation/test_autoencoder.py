@@ -98,6 +98,7 @@ class Blur:
         return latent
 
 
+@pytest.mark.slow
 def test_drift_grows_pass_by_pass_and_a_filled_ventricle_is_an_error(tmp_path, autoencoder_path):
     store = make_volumes(tmp_path / "v.zarr", subjects(2))
     frozen = load_autoencoder(autoencoder_path, device=CPU)

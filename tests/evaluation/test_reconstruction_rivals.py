@@ -58,6 +58,7 @@ def test_means_are_of_draws_that_own_and_other_y_sem_share(study):
     torch.testing.assert_close(study.drawn[TWO[0]], means["ldae_y_sem_mean"][0])
 
 
+@pytest.mark.slow
 def test_before_training_an_ldae_is_its_modes_alone(models):
     """The learned field begins at zero, so that `modes_alone` is also the LDAE before stage 2."""
     torch.manual_seed(0)

@@ -197,7 +197,7 @@ def test_a_head_of_256_levels_needs_no_warning(tmp_path: Path) -> None:
     assert not read(save(tmp_path / "a.nii", rounded(256))).notes
 
 
-@pytest.mark.parametrize("labels", [2, 3, 5, 24, 100])
+@pytest.mark.parametrize("labels", [2, 3, 5, 24, pytest.param(100, marks=pytest.mark.slow)])
 def test_a_label_map_is_no_head_however_many_labels_it_has(tmp_path: Path, labels: int) -> None:
     rng = np.random.default_rng(2)
     seeds = rng.uniform(0, 1, (labels, 3)) * [50, 60, 54]

@@ -97,6 +97,7 @@ def test_fluid_outside_the_ventricles_is_left_out():
         assert ventricle_ml(among, affine) == pytest.approx(ventricle_ml(alone, affine), abs=3)
 
 
+@pytest.mark.slow
 def test_a_brain_without_ventricles_measures_next_to_nothing():
     brain = planted(20, CPU)
     empty = np.where(brain > 0, np.maximum(brain, GREY), 0).astype(np.float32)

@@ -127,6 +127,7 @@ def test_paths_are_whole_and_short_everywhere(
     assert build(Path("../bids"))[1]["path"].tolist() == [str(tmp_path / "bids/sub-2")]
 
 
+@pytest.mark.slow
 def test_init_counts_people_and_scans(tmp_path: Path) -> None:
     root = bids_of(tmp_path / "b", "sub-1_ses-1", "sub-1_ses-2", "sub-2_ses-1",
                    people="participant_id,group\nsub-1,HC\nsub-2,MCI\n")  # fmt: skip

@@ -186,6 +186,7 @@ def test_a_monai_bundle_is_taken_in_by_its_path(autoencoder_path, volumes, tmp_p
     assert sorted(f.name for f in tmp_path.iterdir() if "import" in f.name) == []
 
 
+@pytest.mark.slow
 def test_a_brain_comes_back_from_a_smaller_box_as_from_the_one_trained_on():
     net = load_autoencoder(BUNDLED, device=CPU).net
     template, brain = load_template(GridParams(shape=(64, 80, 64), zooms=3.0))

@@ -67,6 +67,7 @@ def test_a_maisi_autoencoder_encodes_and_decodes_as_monai_itself_does(imported):
     assert mean.shape == (1, 4, 8, 10, 8)
 
 
+@pytest.mark.slow
 def test_non_local_attention_of_maisi_is_read_off_its_tensors(tmp_path):
     net = network(with_encoder_nonlocal_attn=True, with_decoder_nonlocal_attn=True, include_fc=True)
     torch.save({"epoch": 3, "unet_state_dict": net.state_dict()}, tmp_path / "a.pt")
@@ -104,6 +105,7 @@ def test_volumes_scaled_otherwise_are_warned_of(tmp_path, imported, caplog):
     assert "(0.0, 99.5)" in caplog.text
 
 
+@pytest.mark.slow
 def test_boxes_are_near_the_whole_and_the_import_states_the_error(tmp_path, weights, imported):
     result = CliRunner().invoke(
         app,
@@ -126,6 +128,7 @@ def test_boxes_are_near_the_whole_and_the_import_states_the_error(tmp_path, weig
     assert scan_bytes(boxed, (32, 40, 32)) < scan_bytes(whole, (32, 40, 32))
 
 
+@pytest.mark.slow
 def test_one_box_over_everything_is_the_whole(tmp_path, weights, imported):
     import_autoencoder(
         weights, tmp_path / "ae", device=CPU, norm_groups=8, boxes=(64, 64, 64), **GRID
@@ -156,6 +159,7 @@ def test_a_store_is_encoded_with_a_maisi_autoencoder(tmp_path, imported):
         np.testing.assert_allclose(first, frozen.net.encode(shown)[0], atol=2e-2)
 
 
+@pytest.mark.slow
 def test_an_exported_maisi_bundle_names_monais_own_class(tmp_path, imported):
     export_monai_bundle(imported, tmp_path / "bundle")
     config = json.loads((tmp_path / "bundle" / "configs" / "inference.json").read_text())

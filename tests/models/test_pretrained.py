@@ -11,6 +11,7 @@ from schemas.errors import ContractError
 from tests.support.tiny_models import CPU
 
 
+@pytest.mark.slow
 def test_medicalnet_weights_are_loaded_strictly(tmp_path):
     settings = {"spatial_dims": 3, "n_input_channels": 1, "feed_forward": False}
     net = resnet10(**settings, shortcut_type="B", bias_downsample=False)

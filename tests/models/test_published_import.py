@@ -33,7 +33,7 @@ def ae(tmp_path_factory):
 def files(tmp_path_factory):
     """The three big files' two others and the three small ones."""
     folder = tmp_path_factory.mktemp("files")
-    torch.save(layout.make_decoder(), folder / "decoder.pth")
+    torch.save(layout.small_decoder(), folder / "decoder.pth")
     torch.save(layout.make_encoder(), folder / "encoder.pth")
     write_probe(folder)
     return folder
@@ -92,30 +92,36 @@ def differences(folder: Path, decoder, encoder, *, heads: int = 1, x=None) -> di
 
 def test_imported_networks_give_what_a_second_implementation_gives(tmp_path, files, ae):
     folder = imported(files, ae, tmp_path / "ldae")
-    found = differences(folder, layout.make_decoder(), layout.make_encoder())
+    found = differences(folder, layout.small_decoder(), layout.make_encoder())
     assert max(found.values()) <= 1e-4, found
 
 
+@pytest.mark.slow
 def test_attention_of_several_heads_is_grouped_by_head(tmp_path, files, ae):
     folder = imported(files, ae, tmp_path / "ldae", ImportChoices(steps=0, heads=4))
-    decoder, encoder = layout.make_decoder(), layout.make_encoder()
+    decoder, encoder = layout.small_decoder(), layout.make_encoder()
     found = differences(folder, decoder, encoder, heads=4)
     assert max(found.values()) <= 1e-4, found
     assert differences(folder, decoder, encoder, heads=1)["eps"] > 1e-3
 
 
+SWAPPED = [
+    (("output_blocks.0.0.in_layers.2.weight", "output_blocks.1.0.in_layers.2.weight"), "eps"),
+    (
+        ("shift_middle_block.0.emb_layers.1.weight", "shift_middle_block.0.emb_z_layers.1.weight"),
+        "G",
+    ),
+    (("shift_out.2.weight", "out.2.weight"), "G"),
+    (("time_embed.0.bias", "time_embed.2.bias"), "eps"),
+]
+
+
 @pytest.mark.parametrize(
     ("pair", "moved"),
-    [
-        (("output_blocks.0.0.in_layers.2.weight", "output_blocks.1.0.in_layers.2.weight"), "eps"),
-        (("shift_middle_block.0.emb_layers.1.weight",
-          "shift_middle_block.0.emb_z_layers.1.weight"), "G"),
-        (("shift_out.2.weight", "out.2.weight"), "G"),
-        (("time_embed.0.bias", "time_embed.2.bias"), "eps"),
-    ],
-)  # fmt: skip
+    [SWAPPED[0], *(pytest.param(*one, marks=pytest.mark.slow) for one in SWAPPED[1:])],
+)
 def test_one_swapped_tensor_is_noticed(tmp_path, files, ae, pair, moved):
-    decoder = layout.make_decoder()
+    decoder = layout.small_decoder()
     a, b = pair
     if decoder[a].shape != decoder[b].shape:
         pytest.fail("choose tensors of one shape")
@@ -124,18 +130,24 @@ def test_one_swapped_tensor_is_noticed(tmp_path, files, ae, pair, moved):
     assert differences(folder, decoder, layout.make_encoder())[moved] > 1e-3
 
 
-@pytest.mark.parametrize("pair", [("query", "key"), ("key", "value")])
+@pytest.mark.parametrize(
+    "pair", [("query", "key"), pytest.param(("key", "value"), marks=pytest.mark.slow)]
+)
 def test_a_swapped_projection_of_the_encoder_is_noticed(tmp_path, files, ae, pair):
     encoder = layout.make_encoder()
     a, b = (f"{name}_projection.weight" for name in pair)
     torch.save(encoder | {a: encoder[b], b: encoder[a]}, tmp_path / "encoder.pth")
     folder = imported(files, ae, tmp_path / "ldae", encoder=tmp_path / "encoder.pth")
-    assert differences(folder, layout.make_decoder(), encoder)["y_sem"] > 1e-3
+    net = load_ldae(folder, device=CPU).net.encoder
+    volume = torch.rand(1, 1, 40, 48, net.num_slices, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        difference = net(volume) - layout.naive_y_sem(encoder, volume)
+    assert float(difference.abs().max()) > 1e-3
 
 
 def test_the_small_files_have_the_number_of_tensors_that_was_published():
     """530 tensors of 865.3 M numbers at full size."""
-    shapes = layout.make_decoder()
+    shapes = layout.small_decoder()
     assert len(shapes) == 530
 
 
@@ -222,7 +234,7 @@ class Foreign:
 
 
 def test_hyperparameters_of_foreign_classes_are_refused_with_what_to_do(files, ae, tmp_path):
-    state = {f"ema_decoder.{k}": v for k, v in layout.make_decoder().items()}
+    state = {f"ema_decoder.{k}": v for k, v in layout.small_decoder().items()}
     path = tmp_path / "last.ckpt"
     torch.save({"state_dict": state, "hyper_parameters": {"config": Foreign()}}, path)
     message = refusal(files, ae, tmp_path, decoder=path)
@@ -244,6 +256,7 @@ def test_two_names_of_one_tensor_must_agree(files, ae, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_an_encoder_listed_once_is_the_same(tmp_path, files, ae):
     path = saved(tmp_path / "once.pth", layout.make_encoder(twice=False))
     one = imported(files, ae, tmp_path / "a", encoder=path)
@@ -252,22 +265,26 @@ def test_an_encoder_listed_once_is_the_same(tmp_path, files, ae):
     assert a == b
 
 
-@pytest.mark.parametrize(
-    "key",
-    [
-        "input_blocks.0.0.weight",
-        "input_blocks.4.0.out_layers.3.weight",
-        "input_blocks.4.1.qkv.weight",
-        "output_blocks.5.2.emb_layers.1.bias",
-        "shift_middle_block.1.proj_out.weight",
-        "shift_output_blocks.8.0.emb_z_layers.1.weight",
-        "label_emb.bias",
-        "out.0.weight",
-    ],
-)
-@pytest.mark.parametrize("damage", ["missing", "misshapen", "not finite"])
+DECODER_KEYS = [
+    "label_emb.bias",
+    "input_blocks.0.0.weight",
+    "input_blocks.4.0.out_layers.3.weight",
+    "input_blocks.4.1.qkv.weight",
+    "output_blocks.5.2.emb_layers.1.bias",
+    "shift_middle_block.1.proj_out.weight",
+    "shift_output_blocks.8.0.emb_z_layers.1.weight",
+    "out.0.weight",
+]
+DAMAGES = [("missing", key) for key in DECODER_KEYS] + [
+    pytest.param(damage, key, marks=pytest.mark.slow if key != DECODER_KEYS[0] else ())
+    for damage in ("misshapen", "not finite")
+    for key in DECODER_KEYS
+]
+
+
+@pytest.mark.parametrize(("damage", "key"), DAMAGES)
 def test_a_wrong_tensor_of_the_decoder_is_refused_by_its_own_name(files, ae, tmp_path, key, damage):
-    decoder = layout.make_decoder()
+    decoder = layout.small_decoder()
     value = decoder.pop(key)
     if damage == "misshapen":
         decoder[key] = torch.cat([value, value])
@@ -303,7 +320,7 @@ def test_a_tensor_too_many_is_refused_by_its_own_name(files, ae, tmp_path):
     extra = {"extra_head.weight": torch.ones(2)}
     path = saved(tmp_path / "encoder.pth", layout.make_encoder() | extra)
     assert "extra_head.weight: unexpected" in refusal(files, ae, tmp_path, encoder=path)
-    path = saved(tmp_path / "decoder.pth", layout.make_decoder() | extra)
+    path = saved(tmp_path / "decoder.pth", layout.small_decoder() | extra)
     assert "extra_head.weight: unexpected" in refusal(files, ae, tmp_path, decoder=path)
 
 
@@ -343,7 +360,7 @@ def lightning(path: Path, *, stage: int) -> Path:
     averaged = {"ema_unet": layout.make_decoder(branch=False)}
     if stage == 2:
         parts = {"decoder": layout.make_decoder(seed=7), "encoder": layout.make_encoder(seed=8)}
-        averaged = {"ema_decoder": layout.make_decoder(), "ema_encoder": layout.make_encoder()}
+        averaged = {"ema_decoder": layout.small_decoder(), "ema_encoder": layout.make_encoder()}
     state = {"vae.encoder.blocks.0.conv.weight": torch.ones(8, 1, 3, 3, 3)}
     for name, tensors in (parts | averaged).items():
         state |= {f"{name}.{key}": value for key, value in tensors.items()}
@@ -353,6 +370,7 @@ def lightning(path: Path, *, stage: int) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_a_lightning_checkpoint_gives_its_averaged_weights_or_the_raw_ones(tmp_path, files, ae):
     path = lightning(tmp_path / "last.ckpt", stage=2)
     plain = imported(files, ae, tmp_path / "plain")
@@ -375,14 +393,17 @@ def test_a_lightning_checkpoint_gives_its_averaged_weights_or_the_raw_ones(tmp_p
 
 
 def test_a_checkpoint_without_averaged_weights_says_which_there_are(tmp_path, files, ae):
-    state = {f"decoder.{k}": v for k, v in layout.make_decoder().items()}
+    state = {f"decoder.{k}": v for k, v in layout.small_decoder().items()}
     path = saved(tmp_path / "last.ckpt", {"state_dict": state})
     message = refusal(files, ae, tmp_path, decoder=path)
     assert "nothing of ema_decoder. or ema_unet. in it, but decoder." in message
     assert "--weights raw" in message
 
 
-@pytest.mark.parametrize("source", ["checkpoint", "decoder.pth", "plain"])
+@pytest.mark.parametrize(
+    "source",
+    ["checkpoint", *(pytest.param(s, marks=pytest.mark.slow) for s in ("decoder.pth", "plain"))],
+)
 def test_stage_1_alone_becomes_a_model_that_training_starts_from(tmp_path, files, ae, source):
     choices = ImportChoices(steps=3, stage_1=source == "decoder.pth")
     path = files / "decoder.pth"
@@ -398,7 +419,7 @@ def test_stage_1_alone_becomes_a_model_that_training_starts_from(tmp_path, files
     x = noise(*LATENT)
     # Both begin with the same numbers: the branch is made after the denoiser.
     with torch.inference_mode():
-        expected = layout.naive_eps(layout.make_decoder(), x, 40)
+        expected = layout.naive_eps(layout.small_decoder(), x, 40)
         made = net.eps(x, torch.tensor([40.0]))
     assert close(made, expected)
 
@@ -435,6 +456,7 @@ def test_the_folder_says_whose_weights_it_holds_and_how_they_are_used(tmp_path, 
     assert [p.name for p in tmp_path.iterdir()] == ["ldae"]
 
 
+@pytest.mark.slow
 def test_an_import_of_random_weights_warns_of_what_looks_wrong(tmp_path, files, ae):
     done = import_ldae(
         ImportFiles(decoder=files / "decoder.pth", encoder=files / "encoder.pth"),
@@ -445,24 +467,26 @@ def test_an_import_of_random_weights_warns_of_what_looks_wrong(tmp_path, files, 
     assert "inverted x_T has mean" in said
 
 
+@pytest.mark.slow
 def test_half_precision_is_kept_on_request_and_computed_in_float32(tmp_path, files, ae):
     whole = imported(files, ae, tmp_path / "whole")
     half = imported(files, ae, tmp_path / "half", ImportChoices(half=True, steps=0))
     size = [(f / "model.safetensors").stat().st_size for f in (whole, half)]
     assert size[1] < 0.52 * size[0]
-    found = differences(half, layout.make_decoder(), layout.make_encoder())
+    found = differences(half, layout.small_decoder(), layout.make_encoder())
     assert max(found[name] for name in ("y_sem", "eps", "G")) < 0.02
     assert next(load_ldae(half, device=CPU).net.parameters()).dtype == torch.float32
 
 
 def test_what_comes_in_half_precision_stays_so(tmp_path, files, ae):
-    tensors = {k: v.half() for k, v in layout.make_decoder().items()}
+    tensors = {k: v.half() for k, v in layout.small_decoder().items()}
     path = saved(tmp_path / "decoder.pth", tensors)
     folder = imported(files, ae, tmp_path / "ldae", decoder=path)
     with safe_open(folder / "model.safetensors", "pt") as weights:
         assert weights.get_slice("estimator.embed.weight").get_dtype() == "F16"
 
 
+@pytest.mark.slow
 def test_an_import_over_another_replaces_it_whole(tmp_path, files, ae):
     folder = imported(files, ae, tmp_path / "ldae", ImportChoices(steps=0, half=True))
     before = json.loads((folder / "config.json").read_text())["weights_sha256"]
@@ -471,6 +495,7 @@ def test_an_import_over_another_replaces_it_whole(tmp_path, files, ae):
     assert json.loads((folder / "config.json").read_text())["weights_sha256"] != before
 
 
+@pytest.mark.slow
 def test_a_large_model_is_read_in_place(tmp_path, files, ae, monkeypatch):
     folder = imported(files, ae, tmp_path / "ldae")
     expected = load_ldae(folder, device=CPU).net

@@ -111,6 +111,7 @@ def test_a_published_scale_moves_y_sem_as_published(study):
     assert direction.published(direction.from_published(2.5)) == pytest.approx(2.5)
 
 
+@pytest.mark.slow
 def test_manipulate_takes_the_published_scale_and_gives_both(study, tmp_path):
     run(
         "manipulate", "--direction", "diagnosis:AD", "--published-scale", "-2.5,0,2.5", "--scan",

@@ -33,6 +33,7 @@ def test_it_is_small_and_goes_with_the_autoencoder_of_the_package():
     assert len((BUNDLED_LDAE / "README.md").read_text()) > 500
 
 
+@pytest.mark.slow
 def test_the_template_has_the_same_amounts_of_modes_on_the_grid_of_a_new_study():
     """The autoencoder sees a little of how much air there is, so not to the last bit."""
     net = load_ldae(BUNDLED_LDAE, device=CPU).net

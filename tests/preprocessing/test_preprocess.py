@@ -76,7 +76,9 @@ def test_second_run_does_nothing_and_changes_nothing(cohort: Path, fake: Chain) 
     assert store_digest(cohort.parent / "v.zarr") == before
 
 
-@pytest.mark.parametrize("stop_after", [0, 1, 8, 19])
+@pytest.mark.parametrize(
+    "stop_after", [8, *(pytest.param(n, marks=pytest.mark.slow) for n in (0, 1, 19))]
+)
 def test_interrupted_run_resumes_to_the_same_bytes(
     cohort: Path, fake: Chain, stop_after: int
 ) -> None:
@@ -127,6 +129,7 @@ def test_new_content_params_do_everything_again(cohort: Path, fake: Chain) -> No
     assert len(fake.calls) == NUM_SCANS
 
 
+@pytest.mark.slow
 def test_preprocessing_everything_again_tells_which_parameters_differ(
     cohort: Path, fake: Chain, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -166,7 +169,12 @@ def test_changed_source_is_noticed(cohort: Path, fake: Chain) -> None:
 
 
 @pytest.mark.parametrize(
-    ("damage", "redone"), [("shard gone", 16), ("shard flipped", 1), ("affines flipped", 17)]
+    ("damage", "redone"),
+    [
+        pytest.param("shard gone", 16, marks=pytest.mark.slow),
+        ("shard flipped", 1),
+        pytest.param("affines flipped", 17, marks=pytest.mark.slow),
+    ],
 )
 def test_damage_in_the_store_is_done_again_and_never_copied(
     cohort: Path, fake: Chain, damage: str, redone: int

@@ -38,6 +38,7 @@ def test_a_probe_of_a_study_applied_again_gives_its_own_figures_and_judges_no_fi
         apply_probes(path, features["y_sem"], table, QUICK, ldae_digest="y")
 
 
+@pytest.mark.slow
 def test_a_readout_is_the_probe_it_was_made_of():
     features, table = cohort()
     results = fit_probes(features, table, QUICK)

@@ -66,6 +66,14 @@ def test_blocks_say_what_they_are_and_commands_parse(page):
                 group.commands[inner[1]].make_context(inner[1], inner[2:])
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.stem)
+def test_commands_read_parameters_from_the_users_folder(page):
+    """Presets lie in the package: `pipeline init --preset` brings one, `params/NAME.yaml` fails."""
+    commands = [w for b in blocks_of(page) if b.language == "bash" for w in b.commands()]
+    files = [w[w.index("--params") + 1] for w in commands if "--params" in w]
+    assert not [file for file in files if "/" in file]
+
+
 def _command_within(words: list[str]) -> list[str]:
     """What sbatch or torchrun would start."""
     if "--wrap" in words:

@@ -215,6 +215,7 @@ def test_docs_prints_pages_and_where_they_lie(pipeline):
     )
 
 
+@pytest.mark.slow
 def test_init_counts_people_where_it_speaks_of_people(pipeline, tmp_path):
     for name in ("a0", "a1", "b0"):
         save(tmp_path / f"{name}.nii")

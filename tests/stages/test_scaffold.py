@@ -33,6 +33,7 @@ def test_init_says_where_diagnoses_are_others_than_those_compared(tmp_path: Path
     assert "diagnosis holds" not in CliRunner().invoke(app, again).output
 
 
+@pytest.mark.slow
 def test_init_says_that_there_is_no_diagnosis_to_move_along(tmp_path: Path) -> None:
     people = table_of(tmp_path, "subject,path\n1,1.nii\n2,2.nii\n")
     result = CliRunner().invoke(app, ["init", str(tmp_path / "study"), "--input", str(people)])

@@ -107,7 +107,13 @@ def submodule(base: Path) -> Path:
     return group / "study"
 
 
-@pytest.mark.parametrize("place", [root_of_a_tree, subfolder, worktree, submodule])
+@pytest.mark.parametrize(
+    "place",
+    [
+        subfolder,
+        *(pytest.param(p, marks=pytest.mark.slow) for p in (root_of_a_tree, worktree, submodule)),
+    ],
+)
 def test_a_commit_of_a_study_holds_parameters_and_metrics_and_no_scan(place, tmp_path):
     study = place(tmp_path)
     init(study)
@@ -118,6 +124,7 @@ def test_a_commit_of_a_study_holds_parameters_and_metrics_and_no_scan(place, tmp
     assert dvc(study, "metrics", "diff") == ""  # fails where DVC does not see git
 
 
+@pytest.mark.slow
 def test_git_that_comes_later_is_taken_up_and_parameters_stay(tmp_path):
     study = tmp_path / "study"
     told = init(study)
@@ -138,6 +145,7 @@ def test_git_that_comes_later_is_taken_up_and_parameters_stay(tmp_path):
     dvc(study, "params", "diff")
 
 
+@pytest.mark.slow
 def test_a_study_taken_out_of_git_runs_again(tmp_path):
     study = tree(tmp_path / "study")
     init(study)
@@ -146,6 +154,7 @@ def test_a_study_taken_out_of_git_runs_again(tmp_path):
     dvc(study, "status")
 
 
+@pytest.mark.slow
 def test_ones_own_lines_of_gitignore_stay(tmp_path):
     study = tree(tmp_path / "study")
     (study / ".gitignore").write_text("secret.txt\n")
@@ -181,6 +190,7 @@ def test_scans_inside_the_study_are_left_out_of_commits(tmp_path):
     assert "params.yaml" in listed
 
 
+@pytest.mark.slow
 def test_a_folder_that_git_ignores_is_a_study_without_git(tmp_path):
     group = tree(tmp_path / "group")
     (group / ".gitignore").write_text("studies/\n")
@@ -189,6 +199,7 @@ def test_a_folder_that_git_ignores_is_a_study_without_git(tmp_path):
     dvc(study, "status")
 
 
+@pytest.mark.slow
 def test_rules_above_that_leave_out_what_a_study_needs_are_outdone_or_told(tmp_path):
     group = tree(tmp_path / "group")
     (group / ".gitignore").write_text("*.yaml\n*.csv\n")

@@ -31,7 +31,7 @@ def new_folder(tmp_path_factory):
     return lambda: tmp_path_factory.mktemp("identity")
 
 
-@settings(max_examples=10)
+@settings(max_examples=5)
 @given(seeds=SEEDS)
 def test_every_scan_comes_back_as_written(new_folder, seeds):
     store = write(new_folder(), seeds)

@@ -6,6 +6,7 @@ are looked up by the names of the files. Slow and simple on purpose.
 
 import math
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 import torch.nn.functional as F
@@ -95,6 +96,16 @@ def make_decoder(sizes: Sizes = SMALL, *, branch: bool = True, seed: int = 0) ->
     if branch:
         maker.layer("label_emb", emb, sizes.dim)
     return maker.made
+
+
+@cache
+def _small_decoder() -> Tensors:
+    return make_decoder()
+
+
+def small_decoder() -> Tensors:
+    """Return the default decoder, drawn once; in a dictionary of its own, for tests to change."""
+    return dict(_small_decoder())
 
 
 def _make_half(maker: _Maker, prefix: str, sizes: Sizes, skips: list[int], width: int) -> None:

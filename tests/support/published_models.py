@@ -142,7 +142,7 @@ def make_study(folder: Path, scans: int = 12) -> PublishedStudy:
     """Import small random weights and take scans through the commands' own functions."""
     study = PublishedStudy(folder, scans)
     make_autoencoder(folder)
-    torch.save(layout.make_decoder(), folder / "decoder.pth")
+    torch.save(layout.small_decoder(), folder / "decoder.pth")
     torch.save(layout.make_encoder(), folder / "encoder.pth")
     write_probe(folder)
     files = {name: folder / file for name, file in NAMES.items()}
