@@ -202,10 +202,18 @@ def build_diffusion(config: dict[str, Any]) -> LatentDiffusion:
 
 
 def build_ldae(config: dict[str, Any]) -> Ldae:
-    """Build both stages from a config that also has `encoder`."""
+    """Build both stages from a config that also has `encoder`.
+
+    Raises
+    ------
+    KeyError
+        If its y_sem holds amounts of modes in the units of earlier versions: standard deviations.
+    """
     diffusion = build_diffusion(config)
     unet = diffusion.denoiser.config
     architecture = _tuples(config["encoder"])
+    if architecture.get("modes"):
+        architecture["tissue_modes"]
     encoder = build_encoder(**architecture)
     estimator = GradientEstimator(
         unet,

@@ -90,7 +90,9 @@ def fit_tissue_net(net: TissueNet, train: AnyLatents, volumes: VolumeStore, *, s
         optimizer.step()
         schedule.step()
     net.requires_grad_(False)
-    log.info("tissue net: %d scans, root mean square error %.3f", len(some), float(loss.detach()) ** 0.5)
+    log.info(
+        "tissue net: %d scans, root mean square error %.3f", len(some), float(loss.detach()) ** 0.5
+    )
 
 
 @torch.no_grad()

@@ -97,6 +97,7 @@ def broken_copy(folder, model, change):
     [
         ({"grid": None}, "no 'grid'"),
         ({"unet": {"in_channels": 8}}, "describes no model of this version"),
+        ({"encoder": {"kind": "latent", "modes": 4}}, r"this version \(no 'tissue_modes'\)"),
     ],
 )
 def test_a_config_that_describes_no_ldae_is_refused(tmp_path, ldae_path, change, expected):

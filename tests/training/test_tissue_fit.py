@@ -1,0 +1,91 @@
+"""What reads tissue from latents: fitted on volumes, or the package's own."""
+
+import pytest
+import torch
+
+import pipeline.training.tissue_fit as tissue_fit
+from pipeline.models.frozen import load_diffusion, load_ldae
+from pipeline.nets.tissue import TissueNet, tissue_fractions
+from pipeline.stores.latents import open_latents
+from pipeline.training.latent_diffusion import train_ldae
+from schemas.errors import ParamsError
+from tests.support.tiny_models import CPU, LDAE
+
+TISSUE = 3
+
+
+@pytest.fixture
+def few_steps(monkeypatch):
+    monkeypatch.setattr(tissue_fit, "STEPS", 40)
+
+
+def params(**changes):
+    encoder = LDAE.encoder.model_copy(update={"tissue_modes": TISSUE} | changes)
+    return LDAE.model_copy(update={"encoder": encoder, "steps": 2, "checkpoint_every": 2})
+
+
+def read(net: TissueNet, mean: torch.Tensor) -> torch.Tensor:
+    with torch.no_grad():
+        return net(mean.float())
+
+
+@pytest.mark.slow
+def test_fitted_on_volumes_it_reads_more_than_the_mean(latents_path, volumes, split):
+    train = open_latents(latents_path).load(split["train"])
+    torch.manual_seed(0)
+    net = TissueNet(in_channels=train.mean.shape[1], width=8)
+    tissue_fit.fit_tissue_net(net, train, volumes, seed=0)
+    side = volumes.attributes.grid.shape[0] // train.mean.shape[2]
+    truth = tissue_fractions(volumes.load_unit_interval(split["train"]), side)
+    error = (read(net, train.mean) - truth).square().mean()
+    assert error < 0.5 * (truth - truth.mean(dim=(0, 2, 3, 4), keepdim=True)).square().mean()
+    assert not any(parameter.requires_grad for parameter in net.parameters())
+
+
+def test_without_a_bundled_net_for_the_latents_volumes_are_asked_for(
+    tmp_path, latents_path, split, trained
+):
+    frozen = load_diffusion(trained / "ldm", device=CPU)
+    with pytest.raises(ParamsError, match=r"give --volumes.*tissue_modes=0"):
+        train_ldae(open_latents(latents_path), split, frozen, params(), tmp_path / "x", device=CPU)
+    assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.slow
+def test_a_trained_ldae_holds_net_and_modes_and_is_the_same_again(
+    few_steps, tmp_path, latents_path, volumes, split, trained
+):
+    store, codes = open_latents(latents_path), []
+    for name in ("first", "again"):
+        frozen = load_diffusion(trained / "ldm", device=CPU)
+        out = tmp_path / name
+        train_ldae(store, split, frozen, params(), out, device=CPU, volumes=volumes)
+        ldae = load_ldae(out, device=CPU)
+        z_0 = ldae.net.diffusion.standardise(store.load(split["test"]).mean.float())
+        codes.append(ldae.net.embed(z_0).detach())
+    assert torch.equal(*codes)
+    encoder, mean = ldae.net.encoder, store.load(split["test"]).mean.float()
+    assert ldae.config["encoder"]["tissue_modes"] == TISSUE
+    assert ldae.config["inputs"]["volumes"] == volumes.digest
+    maps = read(encoder.tissue.net, mean) - encoder.tissue.centre
+    part = encoder.parts()["tissue"]
+    torch.testing.assert_close(
+        codes[0][:, part], encoder.tissue.modes.project(maps), atol=1e-3, rtol=0
+    )
+    # y_sem of training scans is centred, and training left the net as it was fitted.
+    train = ldae.net.diffusion.standardise(store.load(split["train"]).mean.float())
+    assert ldae.net.embed(train)[:, part].mean(0).abs().max() < 0.01
+
+
+def test_the_bundled_net_is_taken_where_its_autoencoder_made_the_latents(
+    tmp_path, latents_path, trained, monkeypatch, volumes
+):
+    """`volumes` are given too, as a study's pipeline does, and not needed."""
+    store = open_latents(latents_path)
+    net = TissueNet(in_channels=store.latent_shape[0], width=8)
+    monkeypatch.setattr(tissue_fit, "bundled_tissue_net", lambda _: net)
+    encoder = params().encoder
+    assert tissue_fit.volumes_of_tissue(store, encoder, volumes) is None
+    anew = encoder.model_copy(update={"tissue_net": "fit"})
+    assert tissue_fit.volumes_of_tissue(store, anew, volumes) is volumes
+    assert tissue_fit.volumes_of_tissue(store, LDAE.encoder, None) is None
