@@ -108,6 +108,8 @@ class SemanticEncoderParams(Section):
     tissue_net: Literal["bundled", "fit"] = "bundled"
     """`bundled`: what reads tissue from latents is the package's, where it fits the latents. `fit`:
     it is fitted anew on volumes.zarr."""
+    tissue_steps: Positive = 1200
+    """Steps of that fit, where it is made."""
     depths: tuple[Positive, ...] = (3, 3, 27, 3)
     """Blocks a level of the ConvNeXt; (3, 3, 27, 3) is ConvNeXt-Small."""
     num_slices: Positive | None = None

@@ -41,8 +41,8 @@ MAX_BUNDLED_BYTES = 25_000_000
 CPU = torch.device("cpu")
 OF_STAGE_1 = ("unet", "diffusion", "prediction", "statistics", "posterior", "imported")
 """Entries of an LDAE's config that describe its stage 1 or where that came from."""
-MODE_FIELDS = ".modes.modes"
-"""End of the names of buffers that hold principal modes."""
+FIELDS = (".modes.modes", ".tissue.mean_latent")
+"""Ends of the names of buffers that float16 serves: principal modes, what the tissue net reads."""
 
 Start = Literal["bundled"] | Path
 
@@ -170,7 +170,7 @@ def export_bundled_ldae(ldae: Path, out: Path, *, card: str | None = None) -> in
     trained = dict(net.named_parameters())
 
     def halved(name: str, tensor: Tensor) -> Tensor:
-        return tensor.half() if name in trained or name.endswith(MODE_FIELDS) else tensor
+        return tensor.half() if name in trained or name.endswith(FIELDS) else tensor
 
     twice = encoders_copies(artefact.tensors)
     tensors = {

@@ -19,7 +19,7 @@ from pipeline.nets.principal_modes import PrincipalModes
 from pipeline.nets.published import PublishedEncoder
 from pipeline.nets.tissue import TissueModes
 
-TISSUE_WIDTH = 48
+TISSUE_WIDTH = 64
 """Channels of the network that reads tissue fractions from latents."""
 
 

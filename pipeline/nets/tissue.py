@@ -34,8 +34,12 @@ def tissue_fractions(
     return F.avg_pool3d(classes * (volume > 0), side)
 
 
+BLOCKS = 2
+"""Residual convolutions of the network; it sees seven latent voxels a side."""
+
+
 class TissueNet(nn.Module):
-    """Three convolutions from latents to the tissue fractions of their cubes.
+    """A few convolutions from latents to the tissue fractions of their cubes.
 
     Belongs to an autoencoder, whose decoder it stands in for at a thousandth of the operations; it
     is fitted once (`training/tissue_fit.py`) and then frozen.
@@ -48,17 +52,16 @@ class TissueNet(nn.Module):
         super().__init__()
         self.register_buffer("mean", torch.zeros(in_channels, 1, 1, 1))
         self.register_buffer("unit", torch.ones(in_channels, 1, 1, 1))
-        self.body = nn.Sequential(
-            Conv3d(in_channels, width, 3, padding=1),
-            nn.SiLU(),
-            Conv3d(width, width, 3, padding=1),
-            nn.SiLU(),
-            Conv3d(width, CLASSES + 1, 1),
-        )
+        self.stem = Conv3d(in_channels, width, 3, padding=1)
+        self.body = nn.ModuleList(Conv3d(width, width, 3, padding=1) for _ in range(BLOCKS))
+        self.head = Conv3d(width, CLASSES + 1, 1)
 
     def forward(self, latent: Float[Tensor, "B C x y z"]) -> Float[Tensor, "B {CLASSES} x y z"]:
         """Return the fractions of latents as the store has them."""
-        logits: Tensor = self.body((latent - self.mean) / self.unit)
+        h = self.stem((latent - self.mean) / self.unit)
+        for convolution in self.body:
+            h = h + convolution(F.silu(h))
+        logits: Tensor = self.head(F.silu(h)).float()
         return logits.softmax(dim=1)[:, :CLASSES]
 
 

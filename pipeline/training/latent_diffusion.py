@@ -24,7 +24,6 @@ from pipeline.models.starting_point import check_stage_1_start, check_start
 from pipeline.nets.encoders import SemanticEncoder
 from pipeline.nets.published import PublishedEncoder
 from pipeline.nets.semantic import DeviationEncoder, VolumeSlicesEncoder
-from pipeline.nets.tissue import TissueNet
 from pipeline.runtime.devices import available_memory
 from pipeline.runtime.digests import digest_of
 from pipeline.stores.latents import MEMORY_SHARE
@@ -213,7 +212,7 @@ def train_ldae(
         ldae.encoder.load_state_dict(start.net.encoder.state_dict())
         ldae.estimator.load_state_dict(start.net.estimator.state_dict())
     else:
-        _prepare_encoder(ldae, latents["train"], params, fit_on, bundled_tissue_net(store))
+        _prepare_encoder(ldae, latents["train"], params, store, fit_on)
     net = nn.ModuleDict({"encoder": ldae.encoder, "estimator": ldae.estimator})
     scan_volumes = None
     if volumes is not None:
@@ -244,10 +243,13 @@ def _prepare_encoder(
     ldae: Ldae,
     train: AnyLatents,
     params: LdaeParams,
+    store: TrainingStore,
     tissue_volumes: VolumeStore | None,
-    tissue_net: TissueNet | None,
 ) -> None:
-    """Set the encoder's start: statistics and modes of latents, or ImageNet weights."""
+    """Set the encoder's start: statistics and modes of latents, or ImageNet weights.
+
+    The tissue net is fitted on `tissue_volumes`; where there are none, it is the bundled one.
+    """
     encoder: SemanticEncoder = ldae.encoder
     if isinstance(encoder, VolumeSlicesEncoder | PublishedEncoder):
         load_imagenet(encoder.backbone, params.encoder.weights)
@@ -264,9 +266,10 @@ def _prepare_encoder(
     scan_ids = [train.scan_ids[i] for i in index.tolist()]
     if encoder.tissue is not None:
         if tissue_volumes is not None:
-            fit_tissue_net(encoder.tissue.net, train, tissue_volumes, seed=params.seed)
-        elif tissue_net is not None:
-            encoder.tissue.net.load_state_dict(tissue_net.state_dict())
+            steps, seed = params.encoder.tissue_steps, params.seed
+            fit_tissue_net(encoder.tissue.net, train, tissue_volumes, steps=steps, seed=seed)
+        elif (bundled := bundled_tissue_net(store)) is not None:
+            encoder.tissue.net.load_state_dict(bundled.state_dict())
         unit = spread.reshape(-1, 1, 1, 1)
         fit_tissue_modes(encoder.tissue, deviations, scan_ids, mean_latent=centre, unit=unit)
     if encoder.modes is not None:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from pipeline.models.bundled_ldae import BUNDLED_LDAE, load_start
 from pipeline.nets.semantic import DeviationEncoder
 from pipeline.nets.tissue import TissueModes, TissueNet, tissue_fractions
+from pipeline.runtime.devices import native_bf16
 from pipeline.runtime.progress import progress
 from pipeline.stores.provenance import check_same_scans
 from pipeline.stores.volumes import VolumeStore
@@ -20,10 +21,9 @@ from schemas.errors import ParamsError
 
 log = logging.getLogger(__name__)
 
-STEPS = 300
 BATCH_SIZE = 8
 LR = 3e-3
-MAX_FIT_SCANS = 512
+MAX_FIT_SCANS = 1024
 """Training scans, evenly spread, that the network is fitted on."""
 MAP_BATCH = 16
 
@@ -65,7 +65,9 @@ def volumes_of_tissue(
     return volumes
 
 
-def fit_tissue_net(net: TissueNet, train: AnyLatents, volumes: VolumeStore, *, seed: int) -> None:
+def fit_tissue_net(
+    net: TissueNet, train: AnyLatents, volumes: VolumeStore, *, steps: int, seed: int
+) -> None:
     """Fit the network to the tissue fractions of the training scans' volumes, and freeze it."""
     some = torch.linspace(0, len(train) - 1, min(len(train), MAX_FIT_SCANS)).long()
     latents = train.take_mean(some).cpu().float()
@@ -78,13 +80,16 @@ def fit_tissue_net(net: TissueNet, train: AnyLatents, volumes: VolumeStore, *, s
             for i in some.tolist()
         ]
     )
+    bf16 = native_bf16(torch.device("cpu"))
     net.requires_grad_(True)
     optimizer = torch.optim.AdamW(net.parameters(), lr=LR)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LR, steps)
     size = min(BATCH_SIZE, len(some))
-    for step in progress(range(STEPS), total=STEPS, label="tissue net"):
+    for step in progress(range(steps), total=steps, label="tissue net"):
         rows = batch_rows(step, num_rows=len(some), batch_size=size, seed=seed)
-        loss = nn.functional.mse_loss(net(latents[rows]), truth[rows])
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            read = net(latents[rows])
+        loss = nn.functional.mse_loss(read, truth[rows])
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()

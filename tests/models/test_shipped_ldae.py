@@ -8,6 +8,7 @@ from pipeline.imaging.atlas.mni152 import load_template, mni_grid
 from pipeline.models.bundled import BUNDLED
 from pipeline.models.bundled_ldae import BUNDLED_LDAE, MAX_BUNDLED_BYTES
 from pipeline.models.frozen import load_autoencoder, load_ldae, on_grid
+from pipeline.nets.tissue import tissue_fractions
 from schemas.grid import Grid, GridParams
 from tests.support.tiny_models import CPU
 
@@ -61,3 +62,16 @@ def test_y_sem_of_the_template_tells_its_noise(grid):
         alone = net.diffusion.eps(x_t, t)
         exact = net.estimator.exact_noise(alone, x_t, net.embed(z_0), alpha, sigma)
     assert (exact - eps).square().mean() < (alone - eps).square().mean()
+
+
+@pytest.mark.slow
+def test_it_reads_the_tissue_of_the_template():
+    """A brain that is nobody's: the mean of many, blurred and of other contrast than scans."""
+    volume, brain = load_template(WHOLE)
+    encoder = load_ldae(BUNDLED_LDAE, device=CPU).net.encoder
+    truth = tissue_fractions(torch.from_numpy(volume * brain)[None, None], 4)
+    with torch.inference_mode():
+        read = encoder.tissue.net(template_latent(WHOLE).float())
+    inside = truth.sum(1, keepdim=True).expand_as(truth) > 0.5
+    spread = (truth - truth.mean((0, 2, 3, 4), keepdim=True))[inside].square().mean()
+    assert (read - truth)[inside].square().mean() < 0.15 * spread

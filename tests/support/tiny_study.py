@@ -33,6 +33,7 @@ TINY = {
     "train_ldae.batch_size": 2,
     "train_ldae.encoder.channels": [8, 16],
     "train_ldae.encoder.dim": 16,
+    "train_ldae.encoder.tissue_steps": 10,
     "evaluate.num_inference_steps": 3,
     "evaluate.bootstrap": 20,
     "evaluate.other_steps": [2],

@@ -14,13 +14,8 @@ from tests.support.tiny_models import CPU, LDAE
 TISSUE = 3
 
 
-@pytest.fixture
-def few_steps(monkeypatch):
-    monkeypatch.setattr(tissue_fit, "STEPS", 40)
-
-
 def params(**changes):
-    encoder = LDAE.encoder.model_copy(update={"tissue_modes": TISSUE} | changes)
+    encoder = LDAE.encoder.model_copy(update={"tissue_modes": TISSUE, "tissue_steps": 40} | changes)
     return LDAE.model_copy(update={"encoder": encoder, "steps": 2, "checkpoint_every": 2})
 
 
@@ -34,7 +29,7 @@ def test_fitted_on_volumes_it_reads_more_than_the_mean(latents_path, volumes, sp
     train = open_latents(latents_path).load(split["train"])
     torch.manual_seed(0)
     net = TissueNet(in_channels=train.mean.shape[1], width=8)
-    tissue_fit.fit_tissue_net(net, train, volumes, seed=0)
+    tissue_fit.fit_tissue_net(net, train, volumes, steps=300, seed=0)
     side = volumes.attributes.grid.shape[0] // train.mean.shape[2]
     truth = tissue_fractions(volumes.load_unit_interval(split["train"]), side)
     error = (read(net, train.mean) - truth).square().mean()
@@ -53,7 +48,7 @@ def test_without_a_bundled_net_for_the_latents_volumes_are_asked_for(
 
 @pytest.mark.slow
 def test_a_trained_ldae_holds_net_and_modes_and_is_the_same_again(
-    few_steps, tmp_path, latents_path, volumes, split, trained
+    tmp_path, latents_path, volumes, split, trained
 ):
     store, codes = open_latents(latents_path), []
     for name in ("first", "again"):
