@@ -33,6 +33,11 @@ class ProbeParams(Section):
     those of the others are adjusted by Holm's rule. If it is none of the targets: the first."""
     rivals: dict[str, Path] = Field({})
     """Name of a rival of y_sem to a CSV of its features: scan_id and columns of numbers."""
+    covariates: tuple[str, ...] = ()
+    """Columns of the manifest, numbers or words, that y_sem has to add to: read alone and beside
+    y_sem, for every target but themselves."""
+    residualise: bool = False
+    """Also read y_sem after the covariates were regressed out of it, within each fold."""
     oracle: tuple[str, ...] = (
         "ventricle_mm3",
         "gray_matter_mm3",

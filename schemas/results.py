@@ -60,6 +60,9 @@ class ProtocolSizes(Result):
     repeats: int | None = None
     judged_on: dict[str, Counts] | None = None
     permutation: PermutationTest | None = None
+    """Of y_sem."""
+    site_permutation: PermutationTest | None = None
+    """Of the site alone, never adjusted: it is a warning, not a finding."""
 
 
 class TargetResult(Result):
@@ -136,6 +139,8 @@ class ProbeMetrics(Result):
     """Judged by cross-validation over the subjects of val and test."""
     differences: dict[str, FiguresOfTargets] = Field(default_factory=dict)
     """Protocol to target to rival: y_sem minus the rival, paired."""
+    added: dict[str, FiguresOfTargets] = Field(default_factory=dict)
+    """Protocol to target to `covariates` or `size`: y_sem with them minus them alone, paired."""
     within_sources: dict[str, dict[str, WithinSources]] = Field(default_factory=dict)
     """Protocol to target to the figures within sources, where the manifest names sources."""
     targets: dict[str, TargetResult] = Field(default_factory=dict)

@@ -8,6 +8,7 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
+from pipeline.probes.covariates import COVARIATES, WITH_COVARIATES, WITHOUT_COVARIATES
 from pipeline.probes.cross_fitting import CrossFit
 from pipeline.probes.encoder_baselines import encoder_baselines
 from pipeline.probes.estimators import Head
@@ -21,6 +22,7 @@ from pipeline.probes.features import (
 )
 from pipeline.probes.pca_rivals import unwhitened
 from pipeline.probes.rivals import read_rivals
+from pipeline.probes.sites import SITE
 from pipeline.probes.size_features import BESIDE, SIZE, beside_head
 from pipeline.stores.latents import LatentStore
 from pipeline.stores.open_store import OpenStore
@@ -29,7 +31,7 @@ from pipeline.stores.provenance import check_same_scans
 from pipeline.stores.volumes import VolumeStore
 from schemas.evaluation import ProbeParams
 
-OWN_NAMES = ("chance", "age_sex", "oracle")
+OWN_NAMES = ("chance", "age_sex", "oracle", SITE, COVARIATES, WITH_COVARIATES, WITHOUT_COVARIATES)
 """Feature sets that every target makes for itself."""
 
 

@@ -94,18 +94,26 @@ def probe_differences(
 
     Paired: on the same scans and folds. Below 0 is better for MAE, above 0 for ROC-AUC.
     """
-    found = {}
-    for name, repeats in scores.items():
-        if name in (first, "chance"):
-            continue
-        if kind == "classification":
-            one = auc_difference(truth, scores[first], repeats, subjects, fold)
-            found[name] = {"roc_auc": one}
-        else:
-            own, other = (np.abs(s - truth).mean(axis=0) for s in (scores[first], repeats))
-            one = paired_difference(own, other, subjects, inflation=_inflation(fold))
-            found[name] = {"mae": one}
-    return found
+    return {
+        name: paired_figures(truth, scores[first], repeats, subjects, kind, fold)
+        for name, repeats in scores.items()
+        if name not in (first, "chance")
+    }
+
+
+def paired_figures(
+    truth: Floats,
+    first: Floats,
+    second: Floats,
+    subjects: NDArray[np.str_],
+    kind: Prediction,
+    fold: Folds | None,
+) -> dict[str, Estimate]:
+    """Return ROC-AUC or MAE of the first scores (repeat, scan) minus that of the second."""
+    if kind == "classification":
+        return {"roc_auc": auc_difference(truth, first, second, subjects, fold)}
+    own, other = (np.abs(s - truth).mean(axis=0) for s in (first, second))
+    return {"mae": paired_difference(own, other, subjects, inflation=_inflation(fold))}
 
 
 def _over_draws(

@@ -32,8 +32,9 @@ from pipeline.probes.estimators import HEADS, Head, Probe
 from pipeline.probes.linear import LinearProbe, direction_of, many_fits, repeated_folds
 from pipeline.probes.multiplicity import adjust
 from pipeline.probes.permutation_test import permutation_p
-from pipeline.probes.probe_intervals import probe_differences, probe_estimates
+from pipeline.probes.probe_intervals import paired_figures, probe_differences, probe_estimates
 from pipeline.probes.results import PREDICTION_COLUMNS, ProbeResults, ProtocolResult
+from pipeline.probes.sites import SITE, site_warnings
 from pipeline.probes.targets import Target, make_target, problem_of, unlabelled
 from pipeline.probes.within_sources import Judged, within_sources
 from pipeline.runtime.progress import Progress, few
@@ -41,6 +42,7 @@ from schemas.errors import ContractError
 from schemas.evaluation import ProbeParams
 from schemas.results import (
     FiguresOfSets,
+    FiguresOfTargets,
     PermutationTest,
     Protocol,
     ProtocolSizes,
@@ -73,7 +75,7 @@ def fit_probes(
         Name to features (scan, dim). `y_sem` also gives the directions. Judged beside them on the
         same scans: `chance` (majority class, or median of the fitting subjects), `age_sex`
         (whichever of age and sex is not the target itself), and `oracle` (the columns
-        params.oracle, when all are there).
+        params.oracle, when all are there), `site` and `covariates` where the table has them.
     table
         Manifest rows aligned with the features: scan_id, subject_id, split and the label columns.
     params
@@ -124,6 +126,8 @@ def fit_probes(
             bar.advance()
             results.add(target, "cv", _cross_validate(target, bar, readers))
     adjust(results.targets, params)
+    figures: dict[Protocol, FiguresOfTargets] = {"test": results.metrics, "cv": results.cv_metrics}
+    results.remarks |= site_warnings(figures, results.targets)
     return results
 
 
@@ -183,6 +187,7 @@ def _score_on_test(target: Target, fits: dict[str, Probe], fit_rows: Rows) -> Pr
         sizes=ProtocolSizes(fitted_on=target.size(fit_rows), judged_on=target.size(test_rows)),
         figures=_figures(target, test_rows, scores),
         differences=_differences(target, test_rows, scores),
+        added=_added(target, test_rows, scores),
         within=_within(target, test_rows, scores),
         predictions=_predictions(target, test_rows, scores, "test"),
     )
@@ -192,6 +197,7 @@ def _score_on_test(target: Target, fits: dict[str, Probe], fit_rows: Rows) -> Pr
     classes = len(np.unique(target.truth[test_rows]))
     result.figures = {s: without_ranks(f, classes) for s, f in result.figures.items()}
     result.differences = None if result.differences is None else {}
+    result.added = {}
     result.skipped[f"{name}/roc_auc"] = reason
     return result
 
@@ -241,6 +247,7 @@ def _cross_validate(
         ),
         figures=_figures(target, rows, scores, fold),
         differences=_differences(target, rows, scores, fold),
+        added=_added(target, rows, scores, fold),
         within=_within(target, rows, scores, fold),
         predictions=_predictions(target, rows, scores, "cv"),
     )
@@ -266,29 +273,36 @@ def _with_p_value(
     splits: list[tuple[Rows, Rows]],
     fits: list[dict[str, Probe]],
 ) -> ProtocolResult:
-    """Return the result with the permutation test of y_sem, or why there is none."""
-    probes = [fit.get(DIRECTION_FEATURES) for fit in fits]
+    """Return the result with the permutation tests of y_sem and site, or why there is none."""
+    assert result.sizes is not None
+    result.sizes.site_permutation, _ = _permutation(target, SITE, splits, fits)
+    result.sizes.permutation, possible = _permutation(target, DIRECTION_FEATURES, splits, fits)
+    if not possible:
+        where = "test" if protocol == "test" else "cross-validation"
+        result.skipped[f"{target.name}/{protocol}/permutation"] = (
+            f"{target.name}: too few subjects can exchange their labels for a permutation test"
+            f" ({where})"
+        )
+    return result
+
+
+def _permutation(
+    target: Target, feature_set: str, splits: list[tuple[Rows, Rows]], fits: list[dict[str, Probe]]
+) -> tuple[PermutationTest | None, bool]:
+    """Return the permutation test of a feature set, and False where labels cannot be exchanged."""
+    probes = [fit.get(feature_set) for fit in fits]
     strengths = [p.strength for p in probes if isinstance(p, LinearProbe) and p.strength]
     permutations = target.params.permutations
     if not permutations or len(strengths) < len(splits):
-        return result
+        return None, True
     p = permutation_p(
-        target.labelled(DIRECTION_FEATURES),
+        target.labelled(feature_set),
         splits=splits,
         strengths=strengths,
         permutations=permutations,
         seed=target.params.seed,
     )
-    assert result.sizes is not None
-    if p is not None:
-        result.sizes.permutation = PermutationTest(p=p, permutations=permutations)
-        return result
-    where = "test" if protocol == "test" else "cross-validation"
-    result.skipped[f"{target.name}/{protocol}/permutation"] = (
-        f"{target.name}: too few subjects can exchange their labels for a permutation test"
-        f" ({where})"
-    )
-    return result
+    return (None, False) if p is None else (PermutationTest(p=p, permutations=permutations), True)
 
 
 def _figures(
@@ -321,11 +335,25 @@ def _differences(
     )
 
 
+def _added(
+    target: Target, rows: Rows, scores: dict[str, Floats], fold: Rows | None = None
+) -> FiguresOfSets:
+    """Return {feature set: {metric: Estimate}}: y_sem with the set minus the set alone, paired."""
+    truth, subjects = target.truth[rows], target.subjects[rows]
+    pairs = {name: f"{DIRECTION_FEATURES} + {name}" for name in scores}
+    return {
+        name: paired_figures(truth, scores[both], scores[name], subjects, target.kind, fold)
+        for name, both in pairs.items()
+        if both in scores and len(np.unique(truth)) > 1
+    }
+
+
 def _within(
     target: Target, rows: Rows, scores: dict[str, Floats], fold: Rows | None = None
 ) -> WithinSources | None:
     """Return the same within sources, or None where there are not several."""
-    judged = Judged(target.truth[rows], scores, target.subjects[rows], fold)
+    told = {name: values for name, values in scores.items() if name != SITE}  # 0.5 within a site
+    judged = Judged(target.truth[rows], told, target.subjects[rows], fold)
     table = target.table.iloc[rows]
     return within_sources(table, judged, target.kind, first=DIRECTION_FEATURES)
 

@@ -42,6 +42,8 @@ class ProtocolResult:
     figures: FiguresOfSets = field(default_factory=dict)
     differences: FiguresOfSets | None = None
     """y_sem minus each rival; None where y_sem is not among the feature sets."""
+    added: FiguresOfSets = field(default_factory=dict)
+    """y_sem with a feature set minus that set alone."""
     within: WithinSources | None = None
     """The same within sources, where there are several."""
     predictions: pd.DataFrame = field(default_factory=pd.DataFrame)
@@ -59,6 +61,8 @@ class ProbeResults:
     """Target to its kind, its classes, and scans and subjects a protocol."""
     differences: dict[str, FiguresOfTargets] = field(default_factory=dict)
     """Protocol to metrics of the same shape: y_sem minus each rival, paired."""
+    added: dict[str, FiguresOfTargets] = field(default_factory=dict)
+    """Protocol to metrics of the same shape: y_sem with a feature set minus it alone, paired."""
     within_sources: dict[str, dict[str, WithinSources]] = field(default_factory=dict)
     """Protocol to target to figures within sources."""
     skipped: dict[str, str] = field(default_factory=dict)
@@ -82,6 +86,7 @@ class ProbeResults:
             test=self.metrics,
             cv=self.cv_metrics,
             differences=self.differences,
+            added=self.added,
             within_sources=self.within_sources,
             targets=self.targets,
             skipped=self.skipped,
@@ -107,6 +112,8 @@ class ProbeResults:
         if result.differences is not None:
             of_protocol = self.differences.setdefault(protocol, {})
             of_protocol |= {name: result.differences} if result.differences else {}
+        if result.added:
+            self.added.setdefault(protocol, {})[name] = result.added
         if result.within is not None:
             self.within_sources.setdefault(protocol, {})[name] = result.within
         parts = [self.predictions] if len(self.predictions) else []

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from pipeline.probes.targets import MOST_FILLED
+from pipeline.probes.covariates import MOST_FILLED
 
 Features = dict[str, NDArray[np.floating]]
 

@@ -9,6 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pipeline.metrics.bootstrap import Rows
+from pipeline.probes.covariates import confound_sets, filled_numbers, numbers_problem
 from pipeline.probes.estimators import (
     Head,
     LabelledFeatures,
@@ -23,8 +24,6 @@ from schemas.results import Counts
 Floats = NDArray[np.float64]
 
 DEFAULT_ORACLE = ProbeParams().oracle
-MOST_FILLED = 0.2
-"""Share of scans whose age or sex may be missing before the baseline of age and sex is left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,12 +156,16 @@ def make_target(
     sets |= {feature_set: values[rows] for feature_set, values in features.items()}
     left_out = {}
     for feature_set, columns in baselines.items():
-        problem = _covariate_problem(labelled, columns)
+        problem = numbers_problem(labelled, columns)
         if problem is not None:
             left_out[f"{name}/{feature_set}"] = f"{name}, {feature_set}: {problem}"
         elif columns:
-            sets[feature_set] = np.stack([_covariate(labelled, c) for c in columns], axis=1)
-    return Target(name, classes, truth[rows], labelled, sets, params, heads or {}, left_out)
+            sets[feature_set] = filled_numbers(labelled, columns)
+    confounds = confound_sets(name, truth[rows], labelled, sets.get("y_sem"), params)
+    sets |= confounds.features
+    left_out |= confounds.left_out
+    all_heads = {**(heads or {}), **confounds.heads}
+    return Target(name, classes, truth[rows], labelled, sets, params, all_heads, left_out)
 
 
 def _truth(name: str, classes: tuple[str, str] | None, table: pd.DataFrame) -> Floats:
@@ -201,29 +204,3 @@ def unlabelled(
         f"{name}: {left_out} of {len(table)} scans{many} carry no {expected}"
         f"{f' ({parts})' if parts else ''} and take no part"
     )
-
-
-def _covariate_problem(table: pd.DataFrame, columns: list[str]) -> str | None:
-    """Return why these columns are no baseline, or None."""
-    for column in columns:
-        if column not in table:
-            return f"no column {column}"
-        missing = int(_numbers(table, column).isna().sum())
-        if missing > MOST_FILLED * len(table) or np.isnan(_covariate(table, column)).any():
-            return f"{column} is missing for {missing} of {len(table)} scans"
-    return None
-
-
-def _covariate(table: pd.DataFrame, column: str) -> Floats:
-    """Return a column as numbers; the mean of the training split stands for missing ones."""
-    number = _numbers(table, column)
-    # Nobody is judged in the training split, so its mean tells nothing of who is.
-    filled = number.fillna(number[table["split"] == "train"].mean())
-    return np.asarray(filled.to_numpy(dtype=np.float64))
-
-
-def _numbers(table: pd.DataFrame, column: str) -> "pd.Series[float]":
-    """Return a column as numbers (sex: M is 1), NaN where there is none."""
-    if column == "sex":
-        return table[column].astype(object).map({"F": 0.0, "M": 1.0})
-    return pd.to_numeric(table[column], errors="coerce")

@@ -18,14 +18,13 @@ from pipeline.metrics.intervals import (
     refit_inflation,
     subject_shares,
 )
+from pipeline.probes.sites import site_column, site_names
 from schemas.metrics import FEWEST_SUBJECTS, MIN_SUBJECTS, Prediction
 from schemas.results import FiguresOfSets, WithinSources
 
 Floats = NDArray[np.float64]
 Rows = NDArray[np.intp]
 
-COLUMNS = ("site", "source", "dataset")
-"""Columns of the manifest that name a scan's source, the first that is there."""
 FEWEST_SOURCES = 2
 
 
@@ -62,11 +61,10 @@ def within_sources(
     minus each rival, paired. Sources of fewer than FEWEST_SUBJECTS judged people, or MIN_SUBJECTS
     of a class, are left aside; None where fewer than two are left, or no column names sources.
     """
-    column = next((name for name in COLUMNS if name in table), None)
+    column, named = site_column(table), site_names(table)
     if column is None:
         return None
-    named = table[column].astype(object).where(table[column].notna(), "").astype(str).to_numpy()
-    kept = [name for name in np.unique(named) if name and _is_enough(judged, named == name, kind)]
+    kept = [name for name in np.unique(named) if name and is_enough(judged, named == name, kind)]
     if len(kept) < FEWEST_SOURCES:
         return None
     rows = np.flatnonzero(np.isin(named, kept))
@@ -78,7 +76,8 @@ def within_sources(
     return WithinSources(column=column, people=people, figures=figures, differences=differences)
 
 
-def _is_enough(judged: Judged, rows: NDArray[np.bool_], kind: Prediction) -> bool:
+def is_enough(judged: Judged, rows: NDArray[np.bool_], kind: Prediction) -> bool:
+    """Return whether these scans hold people enough to be compared with each other."""
     truth, subjects = judged.truth[rows], judged.subjects[rows]
     if kind == "regression":
         return len(np.unique(subjects)) >= FEWEST_SUBJECTS and bool(np.ptp(truth) > 0)

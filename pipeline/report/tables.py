@@ -73,6 +73,8 @@ def _tables(context: ReportContext) -> Iterator[tuple[str, list[dict[str, Any]]]
             yield f"probe_{protocol}_{target}", list(rows_of(sets, ("features",)))
         for target, rivals in probe.differences.get(protocol, {}).items():
             yield f"probe_{protocol}_{target}_differences", list(rows_of(rivals, ("rival",)))
+        for target, beside in probe.added.get(protocol, {}).items():
+            yield f"probe_{protocol}_{target}_added", list(rows_of(beside, ("to",)))
         for target, within in probe.within_sources.get(protocol, {}).items():
             name = f"probe_{protocol}_{target}_within_sources"
             yield name, list(rows_of(within.figures, ("features",)))

@@ -50,6 +50,8 @@ FEATURE_ORDER = (
     "y_sem_knn",
     "y_sem_mlp",
     "y_sem + size",
+    "y_sem + covariates",
+    "y_sem - covariates",
     "mode_coordinates",
     "summary",
     "untrained",
@@ -58,6 +60,8 @@ FEATURE_ORDER = (
     "measured_volumes",
     "size",
     "age_sex",
+    "covariates",
+    "site",
     "chance",
 )
 """y_sem first, then what to hold it against, then other feature sets."""
@@ -151,6 +155,20 @@ def _compared(differences: FiguresOfSets, target: str) -> dict[str, list[tuple[s
     return groups
 
 
+def _added(differences: FiguresOfSets, target: str) -> list[dict[str, Any]]:
+    """Return what y_sem adds to feature sets that it was read beside, each with its verdict."""
+    return [
+        {
+            "name": feature_name(name, target),
+            "figure": figure,
+            "digits": PROBE_COLUMNS[metric][1],
+            "shown": verdict_of(metric, figure) == "better",
+        }
+        for name, figures in differences.items()
+        for metric, figure in figures.items()
+    ]
+
+
 def _within(probe: ProbeMetrics, protocol: Protocol, target: str) -> dict[str, Any] | None:
     """Return the same figures within sources, or None where there are not several."""
     found = probe.within_sources.get(protocol, {}).get(target)
@@ -199,6 +217,7 @@ def _protocol(
                     (name, feature_name(name, target), metrics[name]) for name in _ordered(metrics)
                 ],
                 "compared": _compared(differences, target),
+                "added": _added(probe.added.get(protocol, {}).get(target, {}), target),
                 "within": _within(probe, protocol, target),
                 **_verdict(metrics, about, protocol),
             }
