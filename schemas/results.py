@@ -99,6 +99,26 @@ class WithinSources(Result):
     """y_sem minus each rival, paired."""
 
 
+class SiteFigures(Result):
+    """y_sem at one site."""
+
+    people: int
+    within: Figures = Field(default_factory=dict)
+    """By the probe of cross-validation, people of this site compared with each other."""
+    left_out: Figures = Field(default_factory=dict)
+    """By a probe fitted on all other sites."""
+
+
+class BySite(Result):
+    """y_sem at each site; sites of too few people are left aside."""
+
+    column: str
+    """Column of the manifest that names the site."""
+    sites: dict[str, SiteFigures] = Field(default_factory=dict)
+    left_out: Figures = Field(default_factory=dict)
+    """All left-out sites together, people ranked within their sites."""
+
+
 class FoldResult(Result):
     """One fold of a cross-fitting."""
 
@@ -143,6 +163,8 @@ class ProbeMetrics(Result):
     """Protocol to target to `covariates` or `size`: y_sem with them minus them alone, paired."""
     within_sources: dict[str, dict[str, WithinSources]] = Field(default_factory=dict)
     """Protocol to target to the figures within sources, where the manifest names sources."""
+    by_site: dict[str, BySite] = Field(default_factory=dict)
+    """Target to y_sem's figures at each site, under protocol `cv`."""
     targets: dict[str, TargetResult] = Field(default_factory=dict)
     skipped: dict[str, str] = Field(default_factory=dict)
     """`target`, `target/<feature set>`, `target/cv` and the like that were left out, and why."""

@@ -8,6 +8,7 @@ from pipeline.models.direction import Direction
 from pipeline.probes.estimators import Probe
 from pipeline.probes.targets import Target
 from schemas.results import (
+    BySite,
     CrossfitResult,
     FiguresOfSets,
     FiguresOfTargets,
@@ -46,6 +47,8 @@ class ProtocolResult:
     """y_sem with a feature set minus that set alone."""
     within: WithinSources | None = None
     """The same within sources, where there are several."""
+    by_site: BySite | None = None
+    """y_sem at each site, where there are several."""
     predictions: pd.DataFrame = field(default_factory=pd.DataFrame)
 
 
@@ -65,6 +68,8 @@ class ProbeResults:
     """Protocol to metrics of the same shape: y_sem with a feature set minus it alone, paired."""
     within_sources: dict[str, dict[str, WithinSources]] = field(default_factory=dict)
     """Protocol to target to figures within sources."""
+    by_site: dict[str, BySite] = field(default_factory=dict)
+    """Target to y_sem's figures at each site, of protocol `cv`."""
     skipped: dict[str, str] = field(default_factory=dict)
     """`target`, `target/<feature set>`, `target/cv` and the like not judged, and why."""
     predictions: pd.DataFrame = field(
@@ -88,6 +93,7 @@ class ProbeResults:
             differences=self.differences,
             added=self.added,
             within_sources=self.within_sources,
+            by_site=self.by_site,
             targets=self.targets,
             skipped=self.skipped,
             remarks=self.remarks,
@@ -116,5 +122,7 @@ class ProbeResults:
             self.added.setdefault(protocol, {})[name] = result.added
         if result.within is not None:
             self.within_sources.setdefault(protocol, {})[name] = result.within
+        if result.by_site is not None:
+            self.by_site[name] = result.by_site
         parts = [self.predictions] if len(self.predictions) else []
         self.predictions = pd.concat([*parts, result.predictions], ignore_index=True)

@@ -23,6 +23,8 @@ from schemas.results import Counts
 
 Floats = NDArray[np.float64]
 
+DIRECTION_FEATURES = "y_sem"
+"""The feature set whose probe gives a direction, and that all others are compared with."""
 DEFAULT_ORACLE = ProbeParams().oracle
 
 
@@ -102,8 +104,41 @@ class Target:
 
     def fit(self, feature_set: str, rows: Rows) -> Probe:
         """Fit one probe on these rows alone."""
+        rows = rows[self._known(feature_set)[rows]]
         head = chance_head if feature_set == "chance" else self.heads.get(feature_set, linear_head)
         return head(self.labelled(feature_set).take(rows), self.params)
+
+    def score(self, probe: Probe, feature_set: str, rows: Rows) -> Floats:
+        """Return a probe's scores of these rows, NaN where a rival lacks the scan."""
+        known, features = self._known(feature_set)[rows], self.features[feature_set][rows]
+        if known.all():
+            return probe.score(features)
+        score = np.full(len(rows), np.nan)
+        if known.any():
+            score[known] = probe.score(features[known])
+        return score
+
+    def readable(self, names: list[str], fits: list[Rows]) -> tuple[list[str], dict[str, str]]:
+        """Return the feature sets that can be fitted on all of these rows, and why others cannot.
+
+        Rivals alone may lack scans.
+        """
+        kept, unread = [], {}
+        for name in names:
+            known = self._known(name)
+            where = f"the scans of {name}"
+            reasons = (self.unfit_reason(rows[known[rows]], where) for rows in fits)
+            reason = None if known.all() else next(filter(None, reasons), None)
+            if reason is None:
+                kept.append(name)
+            else:
+                unread[f"{self.name}/{name}"] = f"{reason}, so it is not read"
+        return kept, unread
+
+    def _known(self, feature_set: str) -> NDArray[np.bool_]:
+        """Return which scans (scan,) a feature set holds numbers of."""
+        known: NDArray[np.bool_] = np.isfinite(self.features[feature_set]).all(axis=1)
+        return known
 
     def labelled(self, feature_set: str) -> LabelledFeatures:
         """Return a feature set with the labels to be read from it."""
@@ -161,7 +196,7 @@ def make_target(
             left_out[f"{name}/{feature_set}"] = f"{name}, {feature_set}: {problem}"
         elif columns:
             sets[feature_set] = filled_numbers(labelled, columns)
-    confounds = confound_sets(name, truth[rows], labelled, sets.get("y_sem"), params)
+    confounds = confound_sets(name, truth[rows], labelled, sets.get(DIRECTION_FEATURES), params)
     sets |= confounds.features
     left_out |= confounds.left_out
     all_heads = {**(heads or {}), **confounds.heads}

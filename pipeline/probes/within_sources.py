@@ -20,7 +20,7 @@ from pipeline.metrics.intervals import (
 )
 from pipeline.probes.sites import site_column, site_names
 from schemas.metrics import FEWEST_SUBJECTS, MIN_SUBJECTS, Prediction
-from schemas.results import FiguresOfSets, WithinSources
+from schemas.results import Figures, FiguresOfSets, WithinSources
 
 Floats = NDArray[np.float64]
 Rows = NDArray[np.intp]
@@ -64,7 +64,7 @@ def within_sources(
     column, named = site_column(table), site_names(table)
     if column is None:
         return None
-    kept = [name for name in np.unique(named) if name and is_enough(judged, named == name, kind)]
+    kept = [name for name in np.unique(named) if name and _is_enough(judged, named == name, kind)]
     if len(kept) < FEWEST_SOURCES:
         return None
     rows = np.flatnonzero(np.isin(named, kept))
@@ -76,8 +76,14 @@ def within_sources(
     return WithinSources(column=column, people=people, figures=figures, differences=differences)
 
 
-def is_enough(judged: Judged, rows: NDArray[np.bool_], kind: Prediction) -> bool:
-    """Return whether these scans hold people enough to be compared with each other."""
+def within_one_source(judged: Judged, kind: Prediction) -> Figures:
+    """Return y_sem's figures of people who are all of one source, compared with each other."""
+    source = np.zeros(len(judged.truth), dtype=np.intp)
+    compare = _rankings if kind == "classification" else _errors
+    return compare(judged, source, "y_sem")[0].get("y_sem", {})
+
+
+def _is_enough(judged: Judged, rows: NDArray[np.bool_], kind: Prediction) -> bool:
     truth, subjects = judged.truth[rows], judged.subjects[rows]
     if kind == "regression":
         return len(np.unique(subjects)) >= FEWEST_SUBJECTS and bool(np.ptp(truth) > 0)

@@ -114,6 +114,8 @@ def test_the_report_says_what_y_sem_beats_and_whom_it_finds(study: tuple[Path, s
     assert re.search(r"Diagnosis, paired on the same scans, ROC-AUC of y_sem minus", text)
     assert "better than PCA of latents (" in text
     assert re.search(r"Age: the same within sources.*?Lund: \d+, Oslo: \d+ people", text)
+    assert re.search(r"Age: y_sem at each site.*?Lund ?\d+.*?all, left out in turn ?30", text)
+    assert re.search(r"Age, what y_sem adds to covariates alone, paired: MAE [−-]\d", text)
 
 
 def test_a_difference_is_told_by_its_interval_and_by_what_is_better() -> None:

@@ -169,6 +169,23 @@ def _added(differences: FiguresOfSets, target: str) -> list[dict[str, Any]]:
     ]
 
 
+def _by_site(probe: ProbeMetrics, target: str) -> dict[str, Any] | None:
+    """Return y_sem's figures within each site and where it is left out, or None."""
+    found = probe.by_site.get(target)
+    if found is None or not found.sites:
+        return None
+    rows = [(name, one.people, one.within, one.left_out) for name, one in found.sites.items()]
+    people = next((one.subjects for one in found.left_out.values()), 0)
+    if found.left_out:
+        rows.append(("all, left out in turn", people, {}, found.left_out))
+    present = {metric for *_, figures, left_out in rows for metric in (*figures, *left_out)}
+    return {
+        "column": found.column,
+        "rows": rows,
+        "columns": {k: v for k, v in PROBE_COLUMNS.items() if k in present},
+    }
+
+
 def _within(probe: ProbeMetrics, protocol: Protocol, target: str) -> dict[str, Any] | None:
     """Return the same figures within sources, or None where there are not several."""
     found = probe.within_sources.get(protocol, {}).get(target)
@@ -219,6 +236,7 @@ def _protocol(
                 "compared": _compared(differences, target),
                 "added": _added(probe.added.get(protocol, {}).get(target, {}), target),
                 "within": _within(probe, protocol, target),
+                "by_site": _by_site(probe, target) if protocol == "cv" else None,
                 **_verdict(metrics, about, protocol),
             }
         )
