@@ -8,7 +8,8 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from pipeline.probes.covariates import COVARIATES, WITH_COVARIATES, WITHOUT_COVARIATES
+from pipeline.probes.confounds.covariates import COVARIATES, WITH_COVARIATES, WITHOUT_COVARIATES
+from pipeline.probes.confounds.sites import SITE
 from pipeline.probes.cross_fitting import CrossFit
 from pipeline.probes.encoder_baselines import encoder_baselines
 from pipeline.probes.estimators import Head
@@ -22,7 +23,6 @@ from pipeline.probes.features import (
 )
 from pipeline.probes.pca_rivals import unwhitened
 from pipeline.probes.rivals import read_rivals
-from pipeline.probes.sites import SITE
 from pipeline.probes.size_features import BESIDE, SIZE, beside_head
 from pipeline.stores.latents import LatentStore
 from pipeline.stores.open_store import OpenStore

@@ -8,12 +8,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pipeline.metrics.bootstrap import Rows
-from pipeline.probes.left_out_sites import figures_by_site
+from pipeline.probes.confounds.left_out_sites import figures_by_site
+from pipeline.probes.confounds.sites import SITE
+from pipeline.probes.confounds.within_sources import Judged, within_sources
 from pipeline.probes.probe_intervals import paired_figures, probe_differences, probe_estimates
 from pipeline.probes.results import PREDICTION_COLUMNS, ProtocolResult
-from pipeline.probes.sites import SITE
 from pipeline.probes.targets import DIRECTION_FEATURES, Target
-from pipeline.probes.within_sources import Judged, within_sources
 from schemas.results import FiguresOfSets, Protocol, ProtocolSizes, WithinSources
 
 Floats = NDArray[np.float64]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from pipeline.metrics.auc_intervals import auc_difference, auc_interval
 from pipeline.metrics.bootstrap import intervals_over_draws, subject_weights
-from pipeline.metrics.calibration import calibration_line
+from pipeline.metrics.calibration_intervals import calibration_figures, effect_size
 from pipeline.metrics.intervals import (
     estimate,
     mean_interval,
@@ -28,7 +28,6 @@ from pipeline.metrics.prediction_scores import (
     gap_closed,
     regression_scores,
 )
-from pipeline.probes.linear import balanced
 from schemas.metrics import Estimate, Prediction
 
 Floats = NDArray[np.float64]
@@ -137,7 +136,8 @@ def _known(
         error = repeats - truth
         mae = mean_interval(np.abs(error).mean(axis=0), subjects, inflation=inflation)
         squares = mean_interval(np.square(error).mean(axis=0), subjects, inflation=inflation)
-        return {"mae": mae} | ({} if len(repeats) > 1 else {"rmse": _root(squares)})
+        lines = calibration_figures(truth, repeats, subjects, kind, refitted=fold is not None)
+        return {"mae": mae} | ({} if len(repeats) > 1 else {"rmse": _root(squares)}) | lines
     found = {}
     if len(np.unique(truth)) > 1:
         found["roc_auc"] = auc_interval(truth, repeats, subjects, fold)
@@ -149,12 +149,9 @@ def _known(
         own = truth == label
         if own.any():
             found[name] = share_interval(right[own], subjects[own], inflation=inflation)
-    shares = balanced(subject_shares(subjects), truth)
-    each = [calibration_line(truth, score, shares) for score in repeats]
-    for name in each[0]:
-        value = float(np.mean([one[name] for one in each]))
-        if np.isfinite(value):
-            found[name] = without_interval(value, len(np.unique(subjects)))
+    apart = effect_size(found["roc_auc"]) if "roc_auc" in found else None
+    found |= {} if apart is None else {"effect_size": apart}
+    found |= calibration_figures(truth, repeats, subjects, kind, refitted=fold is not None)
     if {"sensitivity", "specificity"} <= found.keys():
         parts = (found["sensitivity"], found["specificity"])
         found["balanced_accuracy"] = half_sum(*parts, len(np.unique(subjects)))

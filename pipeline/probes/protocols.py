@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from pipeline.metrics.bootstrap import Rows
 from pipeline.metrics.prediction_scores import without_ranks
 from pipeline.models.direction import Direction
+from pipeline.probes.confounds.sites import SITE, site_warnings
 from pipeline.probes.cross_fitting import CrossFit, Readers
 from pipeline.probes.estimators import HEADS, Head, Probe
 from pipeline.probes.judging import JudgedScores
@@ -34,7 +35,6 @@ from pipeline.probes.linear import LinearProbe, direction_of, many_fits, repeate
 from pipeline.probes.multiplicity import adjust
 from pipeline.probes.permutation_test import permutation_p
 from pipeline.probes.results import ProbeResults, ProtocolResult
-from pipeline.probes.sites import SITE, site_warnings
 from pipeline.probes.targets import DIRECTION_FEATURES, Target, make_target, problem_of, unlabelled
 from pipeline.runtime.progress import Progress, few
 from schemas.errors import ContractError

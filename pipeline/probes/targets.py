@@ -9,7 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pipeline.metrics.bootstrap import Rows
-from pipeline.probes.covariates import confound_sets, filled_numbers, numbers_problem
+from pipeline.probes.confounds.covariates import confound_sets, filled_numbers, numbers_problem
 from pipeline.probes.estimators import (
     Head,
     LabelledFeatures,

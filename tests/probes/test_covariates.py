@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.probes.covariates import (
+from pipeline.probes.confounds.covariates import (
     COVARIATES,
     WITH_COVARIATES,
     WITHOUT_COVARIATES,

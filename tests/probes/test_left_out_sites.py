@@ -4,10 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.probes.left_out_sites import figures_by_site
+from pipeline.probes.confounds.left_out_sites import figures_by_site
+from pipeline.probes.confounds.within_sources import Judged
 from pipeline.probes.protocols import fit_probes
 from pipeline.probes.targets import Target, make_target
-from pipeline.probes.within_sources import Judged
 from schemas.results import BySite, ProbeMetrics
 from tests.support.probe_cohort import QUICK, cohort
 

@@ -10,6 +10,7 @@ from pipeline.figures.probe_plots import (
     feature_name,
     roc_and_scatter,
 )
+from pipeline.metrics.sample_sizes import what_people_show
 from pipeline.metrics.verdicts import chance_doubt
 from pipeline.report.context import ReportContext
 from pipeline.report.figure_folder import FigureFolder
@@ -36,6 +37,7 @@ PROBE_COLUMNS = {
     "mcc": ("MCC", 3),
     "brier": ("Brier", 3),
     "calibration_error": ("Calibration error", 3),
+    "effect_size": ("d", 2),
     "calibration_slope": ("slope", 2),
     "calibration_intercept": ("in the large", 2),
     "mae": ("MAE", 2),
@@ -70,6 +72,7 @@ FURTHER = (
     "mcc",
     "brier",
     "calibration_error",
+    "effect_size",
     "calibration_slope",
     "calibration_intercept",
 )
@@ -128,6 +131,13 @@ def probe_section(context: ReportContext, figures: FigureFolder) -> dict[str, An
         "skipped": list(probe.skipped.values()),
         "remarks": list(probe.remarks.values()),
         "crossfit": probe.crossfit,
+        "people": list(
+            zip(
+                what_people_show(cross_validated=False),
+                what_people_show(cross_validated=True),
+                strict=True,
+            )
+        ),
     }
 
 

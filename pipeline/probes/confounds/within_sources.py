@@ -18,7 +18,7 @@ from pipeline.metrics.intervals import (
     refit_inflation,
     subject_shares,
 )
-from pipeline.probes.sites import site_column, site_names
+from pipeline.probes.confounds.sites import site_column, site_names
 from schemas.metrics import FEWEST_SUBJECTS, MIN_SUBJECTS, Prediction
 from schemas.results import Figures, FiguresOfSets, WithinSources
 

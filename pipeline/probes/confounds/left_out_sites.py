@@ -6,10 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.metrics.bootstrap import Rows
+from pipeline.probes.confounds.sites import UNKNOWN, site_column, site_names
+from pipeline.probes.confounds.within_sources import Judged, within_one_source
 from pipeline.probes.probe_intervals import probe_estimates
-from pipeline.probes.sites import UNKNOWN, site_column, site_names
 from pipeline.probes.targets import Target
-from pipeline.probes.within_sources import Judged, within_one_source
 from schemas.metrics import FEWEST_SUBJECTS, MIN_SUBJECTS
 from schemas.results import BySite, Figures, SiteFigures
 

@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from pipeline.probes.confounds.sites import SITE, UNKNOWN, site_names
 from pipeline.probes.estimators import Head, LabelledFeatures, Probe, linear_head
 from pipeline.probes.linear import subject_weight
-from pipeline.probes.sites import SITE, UNKNOWN, site_names
 from pipeline.probes.size_features import fit_beside
 from schemas.evaluation import ProbeParams
 
