@@ -99,7 +99,10 @@ def write_study(
         root / "qc.csv", index=False
     )
     pd.DataFrame(
-        [["sub-98", "a.nii.gz", "preprocess", f"{HOSTILE}: header says 4D, expected 3D"]],
+        [
+            ["sub-98", "a.nii.gz", "preprocess", f"{HOSTILE}: header says 4D, expected 3D"],
+            [scan_ids[2], "b.nii.gz", "preprocess", "no brain found"],
+        ],
         columns=["scan_id", "path", "stage", "reason"],
     ).to_csv(root / "quarantine.csv", index=False)
     volumes = [brain(i) for i in numbers]

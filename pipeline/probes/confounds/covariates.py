@@ -13,6 +13,7 @@ from pipeline.probes.estimators import Head, LabelledFeatures, Probe, linear_hea
 from pipeline.probes.linear import subject_weight
 from pipeline.probes.size_features import fit_beside
 from schemas.evaluation import ProbeParams
+from schemas.manifest import SITE_COLUMNS
 
 Floats = NDArray[np.float64]
 
@@ -51,7 +52,7 @@ def confound_sets(
     found = ConfoundSets()
     sites = site_names(table)
     named = np.unique(sites[sites != UNKNOWN])
-    if name not in (SITE, "source", "dataset") and len(named) > 1:
+    if name not in SITE_COLUMNS and len(named) > 1:
         if (sites == UNKNOWN).mean() > MOST_FILLED:
             missing = int((sites == UNKNOWN).sum())
             found.left_out[f"{name}/{SITE}"] = (

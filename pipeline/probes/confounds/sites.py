@@ -8,10 +8,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pipeline.metrics.verdicts import chance_doubt
+from schemas.manifest import SITE_COLUMNS
 from schemas.results import PROTOCOLS, FiguresOfTargets, Protocol, TargetResult
 
-COLUMNS = ("site", "source", "dataset")
-"""Columns of the manifest that name a scan's site, the first that is there."""
 SITE: Literal["site"] = "site"
 """The feature set: a column of 0 and 1 for each site."""
 UNKNOWN = ""
@@ -19,7 +18,7 @@ UNKNOWN = ""
 
 def site_column(table: pd.DataFrame) -> str | None:
     """Return the column of the manifest that names sites, or None."""
-    return next((name for name in COLUMNS if name in table), None)
+    return next((name for name in SITE_COLUMNS if name in table), None)
 
 
 def site_names(table: pd.DataFrame) -> NDArray[np.str_]:
