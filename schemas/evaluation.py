@@ -38,6 +38,14 @@ class ProbeParams(Section):
     y_sem, for every target but themselves."""
     residualise: bool = False
     """Also read y_sem after the covariates were regressed out of it, within each fold."""
+    harmonise: Literal["none", "fortin", "gam"] = "none"
+    """Also read y_sem after ComBat took the site out, fitted within each fold (extra `harmonise`);
+    `gam`: age may bend."""
+    harmonise_keep: tuple[str, ...] = ("age_years", "sex")
+    """Columns of numbers, or sex, whose effects ComBat protects; never the target itself."""
+    harmonise_unseen: Literal["refuse", "pool"] = "refuse"
+    """Where a fold has a site of fewer than two people to fit on: `refuse` leaves y_sem harmonised
+    out, `pool` leaves the scans of such a site as they are. A line tells either."""
     oracle: tuple[str, ...] = (
         "ventricle_mm3",
         "gray_matter_mm3",

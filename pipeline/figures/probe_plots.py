@@ -60,6 +60,7 @@ FEATURE_NAMES = {
     "age_sex": "age and sex",
     "site": "site alone",
     "covariates": "covariates alone",
+    "y_sem harmonised": "y_sem, site taken out by ComBat",
     "y_sem - covariates": "y_sem, covariates regressed out",
     "pca_latents": "PCA of latents",
     "pca_latents_ridge": "PCA of latents, not whitened",

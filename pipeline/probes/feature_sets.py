@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from pipeline.probes.confounds.covariates import COVARIATES, WITH_COVARIATES, WITHOUT_COVARIATES
+from pipeline.probes.confounds.harmonise import HARMONISED
 from pipeline.probes.confounds.sites import SITE
 from pipeline.probes.cross_fitting import CrossFit
 from pipeline.probes.encoder_baselines import encoder_baselines
@@ -31,7 +32,16 @@ from pipeline.stores.provenance import check_same_scans
 from pipeline.stores.volumes import VolumeStore
 from schemas.evaluation import ProbeParams
 
-OWN_NAMES = ("chance", "age_sex", "oracle", SITE, COVARIATES, WITH_COVARIATES, WITHOUT_COVARIATES)
+OWN_NAMES = (
+    "chance",
+    "age_sex",
+    "oracle",
+    SITE,
+    COVARIATES,
+    WITH_COVARIATES,
+    WITHOUT_COVARIATES,
+    HARMONISED,
+)
 """Feature sets that every target makes for itself."""
 
 

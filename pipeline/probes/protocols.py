@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from pipeline.metrics.bootstrap import Rows
 from pipeline.metrics.prediction_scores import without_ranks
 from pipeline.models.direction import Direction
+from pipeline.probes.confounds.harmonise import require_combatlearn
 from pipeline.probes.confounds.sites import SITE, site_warnings
 from pipeline.probes.cross_fitting import CrossFit, Readers
 from pipeline.probes.estimators import HEADS, Head, Probe
@@ -87,6 +88,7 @@ def fit_probes(
     ContractError
         If features and table disagree in length, or a feature (but for rivals) is not finite.
     """
+    require_combatlearn(params)
     _check(feature_sets, table, params)
     # Folds and draws must not depend on the order in which a store happens to keep its rows;
     # permuted labels go by the order of visits.
@@ -161,7 +163,7 @@ def _fit_for_test(target: Target, results: ProbeResults) -> None:
     if reason is not None:
         results.skipped[name] = reason
         return
-    names, unread = target.readable(list(target.features), [fit_rows])
+    names, unread = target.readable(list(target.features), [(fit_rows, target.rows_in(("test",)))])
     results.skipped |= unread
     fits = {feature_set: target.fit(feature_set, fit_rows) for feature_set in names}
     results.fits[name] = fits
@@ -221,7 +223,8 @@ def _cross_validate(
         reason = target.unfit_reason(rows, where) or f"{target.name}: too few subjects to fold"
     if reason is not None:
         return ProtocolResult(skipped={f"{target.name}/cv": reason})
-    names, unread = read_by[0].readable(names, fitted_on)
+    every = [split for splits in repeats for split in splits]
+    names, unread = read_by[0].readable(names, every)
     scores = {name: np.full((len(repeats), len(rows)), np.nan) for name in names}
     fold = np.full((len(repeats), len(rows)), -1)
     first: list[dict[str, Probe]] = []

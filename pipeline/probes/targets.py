@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from pipeline.metrics.bootstrap import Rows
 from pipeline.probes.confounds.covariates import confound_sets, filled_numbers, numbers_problem
+from pipeline.probes.confounds.harmonise import HARMONISED, site_trouble
 from pipeline.probes.estimators import (
     Head,
     LabelledFeatures,
@@ -118,22 +119,29 @@ class Target:
             score[known] = probe.score(features[known])
         return score
 
-    def readable(self, names: list[str], fits: list[Rows]) -> tuple[list[str], dict[str, str]]:
-        """Return the feature sets that can be fitted on all of these rows, and why others cannot.
+    def readable(
+        self, names: list[str], splits: list[tuple[Rows, Rows]]
+    ) -> tuple[list[str], dict[str, str]]:
+        """Return the feature sets that can be read in these splits, and lines on all others.
 
-        Rivals alone may lack scans.
+        `splits` are (fitting rows, judged rows). Rivals may lack scans; what is harmonised may lack
+        sites, of which there is a line also where it can be read.
         """
-        kept, unread = [], {}
+        kept: list[str] = []
+        lines: dict[str, str] = {}
         for name in names:
             known = self._known(name)
             where = f"the scans of {name}"
-            reasons = (self.unfit_reason(rows[known[rows]], where) for rows in fits)
+            reasons = (self.unfit_reason(fit[known[fit]], where) for fit, _ in splits)
             reason = None if known.all() else next(filter(None, reasons), None)
-            if reason is None:
-                kept.append(name)
-            else:
-                unread[f"{self.name}/{name}"] = f"{reason}, so it is not read"
-        return kept, unread
+            line = None if reason is None else f"{reason}, so it is not read"
+            usable = reason is None
+            if name == HARMONISED:
+                line, usable = site_trouble(self.table, splits, self.params.harmonise_unseen)
+                line = None if line is None else f"{self.name}, {name}: {line}"
+            kept += [name] if usable else []
+            lines |= {} if line is None else {f"{self.name}/{name}": line}
+        return kept, lines
 
     def _known(self, feature_set: str) -> NDArray[np.bool_]:
         """Return which scans (scan,) a feature set holds numbers of."""

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from pipeline.probes.confounds.harmonise import HARMONISED, harmonised_head, site_codes
 from pipeline.probes.confounds.sites import SITE, UNKNOWN, site_names
 from pipeline.probes.estimators import Head, LabelledFeatures, Probe, linear_head
 from pipeline.probes.linear import subject_weight
@@ -60,6 +61,8 @@ def confound_sets(
             )
         else:
             found.features[SITE] = indicators(sites)
+    if y_sem is not None and params.harmonise != "none":
+        _add_harmonised(found, name, table, y_sem, params)
     kept = []
     for column in params.covariates:
         if column == name:
@@ -82,6 +85,27 @@ def confound_sets(
         found.features[WITHOUT_COVARIATES] = beside
         found.heads[WITHOUT_COVARIATES] = partial(residual_head, numbers=numbers)
     return found
+
+
+def _add_harmonised(
+    found: ConfoundSets,
+    name: str,
+    table: pd.DataFrame,
+    y_sem: NDArray[np.floating],
+    params: ProbeParams,
+) -> None:
+    """Add y_sem beside the covariates to be kept and the site, or why it cannot be."""
+    assert params.harmonise != "none"
+    keep = [column for column in params.harmonise_keep if column != name]
+    problem = numbers_problem(table, keep)
+    if SITE not in found.features:
+        problem = "no two sites in the manifest (columns " + ", ".join(SITE_COLUMNS) + ")"
+    if problem is not None:
+        found.left_out[f"{name}/{HARMONISED}"] = f"{name}, {HARMONISED}: {problem}"
+        return
+    values = filled_numbers(table, keep) if keep else np.empty((len(table), 0))
+    found.features[HARMONISED] = np.hstack([y_sem, values, site_codes(table)])
+    found.heads[HARMONISED] = partial(harmonised_head, dim=y_sem.shape[1], method=params.harmonise)
 
 
 def numbers_problem(table: pd.DataFrame, columns: Sequence[str]) -> str | None:

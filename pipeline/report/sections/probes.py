@@ -54,6 +54,7 @@ FEATURE_ORDER = (
     "y_sem + size",
     "y_sem + covariates",
     "y_sem - covariates",
+    "y_sem harmonised",
     "mode_coordinates",
     "summary",
     "untrained",
