@@ -33,6 +33,19 @@ class ProbeParams(Section):
     those of the others are adjusted by Holm's rule. If it is none of the targets: the first."""
     rivals: dict[str, Path] = Field({})
     """Name of a rival of y_sem to a CSV of its features: scan_id and columns of numbers."""
+    covariates: tuple[str, ...] = ()
+    """Columns of the manifest, numbers or words, that y_sem has to add to: read alone and beside
+    y_sem, for every target but themselves."""
+    residualise: bool = False
+    """Also read y_sem after the covariates were regressed out of it, within each fold."""
+    harmonise: Literal["none", "fortin", "gam"] = "none"
+    """Also read y_sem after ComBat took the site out, fitted within each fold (extra `harmonise`);
+    `gam`: age may bend."""
+    harmonise_keep: tuple[str, ...] = ("age_years", "sex")
+    """Columns of numbers, or sex, whose effects ComBat protects; never the target itself."""
+    harmonise_unseen: Literal["refuse", "pool"] = "refuse"
+    """Where a fold has a site of fewer than two people to fit on: `refuse` leaves y_sem harmonised
+    out, `pool` leaves the scans of such a site as they are. A line tells either."""
     oracle: tuple[str, ...] = (
         "ventricle_mm3",
         "gray_matter_mm3",

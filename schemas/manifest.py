@@ -22,6 +22,9 @@ MANIFEST_COLUMNS: dict[str, str] = {
 
 NUMERIC_COLUMNS = ("age_years", "months_from_first")
 
+SITE_COLUMNS = ("site", "source", "dataset")
+"""Columns that name a scan's site or scanner, the first that is there."""
+
 QUARANTINE_COLUMNS = ("scan_id", "path", "stage", "reason")
 """Columns of quarantine.csv: which scan, which file, where it stopped, why."""
 

@@ -63,9 +63,9 @@ class CohortParams(Section):
     input: Path | None = None
     """BIDS root, folder, or CSV/TSV/Parquet table. Not used by `phantom`."""
     columns: dict[str, str] = Field({})
-    """Your columns by what they are, {age: AGE}: age, sex, diagnosis, months, split; of a table of
-    scans also path, subject, session, scan; session of participants.tsv too. Any other name becomes
-    a label."""
+    """Your columns by what they are, {age: AGE}: age, sex, diagnosis, months, split, site (scanner,
+    field strength, any words); of a table of scans also path, subject, session, scan; session of
+    participants.tsv too. Any other name becomes a label."""
     leave_out: tuple[str, ...] = ()
     """Columns of your tables that do not go into the manifest. Columns whose names promise a
     person's name, birth, address, telephone, e-mail or record number stay out anyway, unless

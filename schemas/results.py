@@ -60,6 +60,9 @@ class ProtocolSizes(Result):
     repeats: int | None = None
     judged_on: dict[str, Counts] | None = None
     permutation: PermutationTest | None = None
+    """Of y_sem."""
+    site_permutation: PermutationTest | None = None
+    """Of the site alone, never adjusted: it is a warning, not a finding."""
 
 
 class TargetResult(Result):
@@ -94,6 +97,26 @@ class WithinSources(Result):
     figures: FiguresOfSets = Field(default_factory=dict)
     differences: FiguresOfSets = Field(default_factory=dict)
     """y_sem minus each rival, paired."""
+
+
+class SiteFigures(Result):
+    """y_sem at one site."""
+
+    people: int
+    within: Figures = Field(default_factory=dict)
+    """By the probe of cross-validation, people of this site compared with each other."""
+    left_out: Figures = Field(default_factory=dict)
+    """By a probe fitted on all other sites."""
+
+
+class BySite(Result):
+    """y_sem at each site; sites of too few people are left aside."""
+
+    column: str
+    """Column of the manifest that names the site."""
+    sites: dict[str, SiteFigures] = Field(default_factory=dict)
+    left_out: Figures = Field(default_factory=dict)
+    """All left-out sites together, people ranked within their sites."""
 
 
 class FoldResult(Result):
@@ -136,8 +159,12 @@ class ProbeMetrics(Result):
     """Judged by cross-validation over the subjects of val and test."""
     differences: dict[str, FiguresOfTargets] = Field(default_factory=dict)
     """Protocol to target to rival: y_sem minus the rival, paired."""
+    added: dict[str, FiguresOfTargets] = Field(default_factory=dict)
+    """Protocol to target to `covariates` or `size`: y_sem with them minus them alone, paired."""
     within_sources: dict[str, dict[str, WithinSources]] = Field(default_factory=dict)
     """Protocol to target to the figures within sources, where the manifest names sources."""
+    by_site: dict[str, BySite] = Field(default_factory=dict)
+    """Target to y_sem's figures at each site, under protocol `cv`."""
     targets: dict[str, TargetResult] = Field(default_factory=dict)
     skipped: dict[str, str] = Field(default_factory=dict)
     """`target`, `target/<feature set>`, `target/cv` and the like that were left out, and why."""

@@ -5,7 +5,7 @@ different things: both must leave chance out.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from schemas.metrics import FEWEST_SUBJECTS, FEWEST_TO_BEAT_CHANCE, Estimate, Prediction
 from schemas.results import PermutationTest, Protocol, ProtocolSizes, TargetResult
@@ -15,19 +15,25 @@ SIGNIFICANT = 0.05
 
 
 def chance_doubt(
-    figures: Mapping[str, Estimate], target: TargetResult, protocol: Protocol
+    figures: Mapping[str, Estimate],
+    target: TargetResult,
+    protocol: Protocol,
+    *,
+    feature_set: Literal["y_sem", "site"] = "y_sem",
 ) -> str | None:
     """Return why a probe is not shown to beat chance, or None where it is.
 
-    `figures` are those of one feature set. Needed are an interval that leaves chance out (of
-    ROC-AUC 0.5; of the error, that of the median) and a permutation p below 0.05 (Holm's, where the
-    target is not the primary one), and 6 subjects of each class.
+    `figures` are those of the feature set; no others are tested on permuted labels. Needed are an
+    interval that leaves chance out (of ROC-AUC 0.5; of the error, that of the median) and a
+    permutation p below 0.05 (Holm's, where the target is not the primary one), and 6 subjects of
+    each class.
     """
     sizes = target.sizes(protocol) or ProtocolSizes()
+    test = sizes.permutation if feature_set == "y_sem" else sizes.site_permutation
     reasons = [
         _few(target, sizes),
         _interval_doubt(figures, target.kind),
-        _permutation_doubt(sizes.permutation),
+        _permutation_doubt(test),
     ]
     return next(filter(None, reasons), None)
 

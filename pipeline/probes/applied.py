@@ -14,9 +14,8 @@ from pipeline.metrics.bootstrap import Rows
 from pipeline.metrics.prediction_scores import without_ranks
 from pipeline.models.direction import FILE, Direction, Readout, read_direction, subject_mark
 from pipeline.probes.probe_intervals import probe_estimates
-from pipeline.probes.protocols import DIRECTION_FEATURES
 from pipeline.probes.results import PREDICTION_COLUMNS, ProbeResults, ProtocolResult
-from pipeline.probes.targets import Target, make_target, problem_of
+from pipeline.probes.targets import DIRECTION_FEATURES, Target, make_target, problem_of
 from pipeline.runtime.files import write_json
 from pipeline.runtime.progress import counted
 from schemas.errors import ContractError

@@ -9,6 +9,9 @@ import torch
 from numpy.typing import NDArray
 
 from pipeline.probes.code_head import code_head
+from pipeline.probes.confounds.covariates import COVARIATES, WITH_COVARIATES, WITHOUT_COVARIATES
+from pipeline.probes.confounds.harmonise import HARMONISED
+from pipeline.probes.confounds.sites import SITE
 from pipeline.probes.cross_fitting import CrossFit
 from pipeline.probes.encoder_baselines import encoder_baselines
 from pipeline.probes.estimators import Head
@@ -32,7 +35,16 @@ from schemas.evaluation import ProbeParams
 
 CODES = {"y_sem", "mode_amounts", "tissue_amounts", "untrained"}
 """Feature sets that are read as they are or standardised, whichever is better on inner folds."""
-OWN_NAMES = ("chance", "age_sex", "oracle")
+OWN_NAMES = (
+    "chance",
+    "age_sex",
+    "oracle",
+    SITE,
+    COVARIATES,
+    WITH_COVARIATES,
+    WITHOUT_COVARIATES,
+    HARMONISED,
+)
 """Feature sets that every target makes for itself."""
 
 

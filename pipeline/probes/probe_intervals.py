@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from pipeline.metrics.auc_intervals import auc_difference, auc_interval
 from pipeline.metrics.bootstrap import intervals_over_draws, subject_weights
-from pipeline.metrics.calibration import calibration_line
+from pipeline.metrics.calibration_intervals import calibration_figures, effect_size
 from pipeline.metrics.intervals import (
     estimate,
     mean_interval,
@@ -28,7 +28,6 @@ from pipeline.metrics.prediction_scores import (
     gap_closed,
     regression_scores,
 )
-from pipeline.probes.linear import balanced
 from schemas.metrics import Estimate, Prediction
 
 Floats = NDArray[np.float64]
@@ -94,18 +93,26 @@ def probe_differences(
 
     Paired: on the same scans and folds. Below 0 is better for MAE, above 0 for ROC-AUC.
     """
-    found = {}
-    for name, repeats in scores.items():
-        if name in (first, "chance"):
-            continue
-        if kind == "classification":
-            one = auc_difference(truth, scores[first], repeats, subjects, fold)
-            found[name] = {"roc_auc": one}
-        else:
-            own, other = (np.abs(s - truth).mean(axis=0) for s in (scores[first], repeats))
-            one = paired_difference(own, other, subjects, inflation=_inflation(fold))
-            found[name] = {"mae": one}
-    return found
+    return {
+        name: paired_figures(truth, scores[first], repeats, subjects, kind, fold)
+        for name, repeats in scores.items()
+        if name not in (first, "chance")
+    }
+
+
+def paired_figures(
+    truth: Floats,
+    first: Floats,
+    second: Floats,
+    subjects: NDArray[np.str_],
+    kind: Prediction,
+    fold: Folds | None,
+) -> dict[str, Estimate]:
+    """Return ROC-AUC or MAE of the first scores (repeat, scan) minus that of the second."""
+    if kind == "classification":
+        return {"roc_auc": auc_difference(truth, first, second, subjects, fold)}
+    own, other = (np.abs(s - truth).mean(axis=0) for s in (first, second))
+    return {"mae": paired_difference(own, other, subjects, inflation=_inflation(fold))}
 
 
 def _over_draws(
@@ -129,7 +136,8 @@ def _known(
         error = repeats - truth
         mae = mean_interval(np.abs(error).mean(axis=0), subjects, inflation=inflation)
         squares = mean_interval(np.square(error).mean(axis=0), subjects, inflation=inflation)
-        return {"mae": mae} | ({} if len(repeats) > 1 else {"rmse": _root(squares)})
+        lines = calibration_figures(truth, repeats, subjects, kind, refitted=fold is not None)
+        return {"mae": mae} | ({} if len(repeats) > 1 else {"rmse": _root(squares)}) | lines
     found = {}
     if len(np.unique(truth)) > 1:
         found["roc_auc"] = auc_interval(truth, repeats, subjects, fold)
@@ -141,12 +149,9 @@ def _known(
         own = truth == label
         if own.any():
             found[name] = share_interval(right[own], subjects[own], inflation=inflation)
-    shares = balanced(subject_shares(subjects), truth)
-    each = [calibration_line(truth, score, shares) for score in repeats]
-    for name in each[0]:
-        value = float(np.mean([one[name] for one in each]))
-        if np.isfinite(value):
-            found[name] = without_interval(value, len(np.unique(subjects)))
+    apart = effect_size(found["roc_auc"]) if "roc_auc" in found else None
+    found |= {} if apart is None else {"effect_size": apart}
+    found |= calibration_figures(truth, repeats, subjects, kind, refitted=fold is not None)
     if {"sensitivity", "specificity"} <= found.keys():
         parts = (found["sensitivity"], found["specificity"])
         found["balanced_accuracy"] = half_sum(*parts, len(np.unique(subjects)))

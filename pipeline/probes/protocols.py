@@ -27,31 +27,30 @@ from numpy.typing import NDArray
 from pipeline.metrics.bootstrap import Rows
 from pipeline.metrics.prediction_scores import without_ranks
 from pipeline.models.direction import Direction
+from pipeline.probes.confounds.harmonise import require_combatlearn
+from pipeline.probes.confounds.sites import SITE, site_warnings
 from pipeline.probes.cross_fitting import CrossFit, Readers
 from pipeline.probes.estimators import HEADS, Head, Probe
+from pipeline.probes.judging import JudgedScores
 from pipeline.probes.linear import LinearProbe, direction_of, many_fits, repeated_folds
 from pipeline.probes.multiplicity import adjust
 from pipeline.probes.permutation_test import permutation_p
-from pipeline.probes.probe_intervals import probe_differences, probe_estimates
-from pipeline.probes.results import PREDICTION_COLUMNS, ProbeResults, ProtocolResult
-from pipeline.probes.targets import Target, make_target, problem_of, unlabelled
-from pipeline.probes.within_sources import Judged, within_sources
+from pipeline.probes.results import ProbeResults, ProtocolResult
+from pipeline.probes.targets import DIRECTION_FEATURES, Target, make_target, problem_of, unlabelled
 from pipeline.runtime.progress import Progress, few
 from schemas.errors import ContractError
 from schemas.evaluation import ProbeParams
 from schemas.results import (
-    FiguresOfSets,
+    FiguresOfTargets,
     PermutationTest,
     Protocol,
     ProtocolSizes,
-    WithinSources,
 )
 
 Floats = NDArray[np.float64]
 
 FIT_SPLITS = ("train", "val")
 UNSEEN_SPLITS = ("val", "test")
-DIRECTION_FEATURES = "y_sem"
 
 
 def fit_probes(
@@ -73,7 +72,7 @@ def fit_probes(
         Name to features (scan, dim). `y_sem` also gives the directions. Judged beside them on the
         same scans: `chance` (majority class, or median of the fitting subjects), `age_sex`
         (whichever of age and sex is not the target itself), and `oracle` (the columns
-        params.oracle, when all are there).
+        params.oracle, when all are there), `site` and `covariates` where the table has them.
     table
         Manifest rows aligned with the features: scan_id, subject_id, split and the label columns.
     params
@@ -87,9 +86,10 @@ def fit_probes(
     Raises
     ------
     ContractError
-        If features and table disagree in length, or a feature is NaN or infinite.
+        If features and table disagree in length, or a feature (but for rivals) is not finite.
     """
-    _check(feature_sets, table)
+    require_combatlearn(params)
+    _check(feature_sets, table, params)
     # Folds and draws must not depend on the order in which a store happens to keep its rows;
     # permuted labels go by the order of visits.
     order = _in_order_of_visits(table)
@@ -124,6 +124,8 @@ def fit_probes(
             bar.advance()
             results.add(target, "cv", _cross_validate(target, bar, readers))
     adjust(results.targets, params)
+    figures: dict[Protocol, FiguresOfTargets] = {"test": results.metrics, "cv": results.cv_metrics}
+    results.remarks |= site_warnings(figures, results.targets)
     return results
 
 
@@ -137,7 +139,9 @@ def _in_order_of_visits(table: pd.DataFrame) -> Rows:
     return rows
 
 
-def _check(feature_sets: Mapping[str, NDArray[np.floating]], table: pd.DataFrame) -> None:
+def _check(
+    feature_sets: Mapping[str, NDArray[np.floating]], table: pd.DataFrame, params: ProbeParams
+) -> None:
     for name, values in feature_sets.items():
         if values.ndim != 2 or len(values) != len(table):
             raise ContractError(
@@ -145,6 +149,8 @@ def _check(feature_sets: Mapping[str, NDArray[np.floating]], table: pd.DataFrame
                 "manifest row; run `embed` on the same manifest"
             )
         bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
+        if name in params.rivals and len(bad) < len(values):
+            continue  # a rival may lack scans
         if len(bad):
             scans = few(list(table["scan_id"].iloc[bad]))
             raise ContractError(f"features {name}: NaN or infinite for {scans}; run `embed` again")
@@ -157,7 +163,9 @@ def _fit_for_test(target: Target, results: ProbeResults) -> None:
     if reason is not None:
         results.skipped[name] = reason
         return
-    fits = {feature_set: target.fit(feature_set, fit_rows) for feature_set in target.features}
+    names, unread = target.readable(list(target.features), [(fit_rows, target.rows_in(("test",)))])
+    results.skipped |= unread
+    fits = {feature_set: target.fit(feature_set, fit_rows) for feature_set in names}
     results.fits[name] = fits
     probe = fits.get(DIRECTION_FEATURES)
     if isinstance(probe, LinearProbe):
@@ -176,22 +184,18 @@ def _score_on_test(target: Target, fits: dict[str, Probe], fit_rows: Rows) -> Pr
     if not len(test_rows):
         return ProtocolResult(skipped={name: f"{name}: no labelled scan in test"})
     scores = {
-        feature_set: probe.score(target.features[feature_set][test_rows])[None]
+        feature_set: target.score(probe, feature_set, test_rows)[None]
         for feature_set, probe in fits.items()
     }
-    result = ProtocolResult(
-        sizes=ProtocolSizes(fitted_on=target.size(fit_rows), judged_on=target.size(test_rows)),
-        figures=_figures(target, test_rows, scores),
-        differences=_differences(target, test_rows, scores),
-        within=_within(target, test_rows, scores),
-        predictions=_predictions(target, test_rows, scores, "test"),
-    )
+    sizes = ProtocolSizes(fitted_on=target.size(fit_rows), judged_on=target.size(test_rows))
+    result = JudgedScores(target, test_rows, scores).result("test", sizes)
     reason = target.unranked_reason(test_rows, "test")
     if reason is None:
         return _with_p_value(result, target, "test", [(fit_rows, test_rows)], [fits])
     classes = len(np.unique(target.truth[test_rows]))
     result.figures = {s: without_ranks(f, classes) for s, f in result.figures.items()}
     result.differences = None if result.differences is None else {}
+    result.added = {}
     result.skipped[f"{name}/roc_auc"] = reason
     return result
 
@@ -219,6 +223,8 @@ def _cross_validate(
         reason = target.unfit_reason(rows, where) or f"{target.name}: too few subjects to fold"
     if reason is not None:
         return ProtocolResult(skipped={f"{target.name}/cv": reason})
+    every = [split for splits in repeats for split in splits]
+    names, unread = read_by[0].readable(names, every)
     scores = {name: np.full((len(repeats), len(rows)), np.nan) for name in names}
     fold = np.full((len(repeats), len(rows)), -1)
     first: list[dict[str, Probe]] = []
@@ -229,21 +235,15 @@ def _cross_validate(
             at = np.searchsorted(rows, held_out)
             fold[repeat, at] = number
             for name, probe in fits.items():
-                scores[name][repeat, at] = probe.score(reader.features[name][held_out])
+                scores[name][repeat, at] = reader.score(probe, name, held_out)
             first += [fits] if repeat == 0 else []
             bar.advance()
     judged = (fold >= 0).all(axis=0)
     scores = {name: values[:, judged] for name, values in scores.items()}
     rows, fold = rows[judged], fold[:, judged]
-    result = ProtocolResult(
-        sizes=ProtocolSizes(
-            folds=len(repeats[0]), repeats=len(repeats), judged_on=target.size(rows)
-        ),
-        figures=_figures(target, rows, scores, fold),
-        differences=_differences(target, rows, scores, fold),
-        within=_within(target, rows, scores, fold),
-        predictions=_predictions(target, rows, scores, "cv"),
-    )
+    sizes = ProtocolSizes(folds=len(repeats[0]), repeats=len(repeats), judged_on=target.size(rows))
+    result = JudgedScores(target, rows, scores, fold, read_by[0]).result("cv", sizes)
+    result.skipped |= unread
     return _with_p_value(result, read_by[0], "cv", repeats[0], first)
 
 
@@ -266,90 +266,38 @@ def _with_p_value(
     splits: list[tuple[Rows, Rows]],
     fits: list[dict[str, Probe]],
 ) -> ProtocolResult:
-    """Return the result with the permutation test of y_sem, or why there is none."""
-    probes = [fit.get(DIRECTION_FEATURES) for fit in fits]
+    """Return the result with the permutation tests of y_sem and site, or why there is none."""
+    assert result.sizes is not None
+    result.sizes.site_permutation, _ = _permutation(target, SITE, splits, fits)
+    result.sizes.permutation, possible = _permutation(target, DIRECTION_FEATURES, splits, fits)
+    if not possible:
+        where = "test" if protocol == "test" else "cross-validation"
+        result.skipped[f"{target.name}/{protocol}/permutation"] = (
+            f"{target.name}: too few subjects can exchange their labels for a permutation test"
+            f" ({where})"
+        )
+    return result
+
+
+def _permutation(
+    target: Target, feature_set: str, splits: list[tuple[Rows, Rows]], fits: list[dict[str, Probe]]
+) -> tuple[PermutationTest | None, bool]:
+    """Return the permutation test of a feature set, and False where labels cannot be exchanged."""
+    probes = [fit.get(feature_set) for fit in fits]
     strengths = [p.strength for p in probes if isinstance(p, LinearProbe) and p.strength]
     permutations = target.params.permutations
     if not permutations or len(strengths) < len(splits):
-        return result
+        return None, True
     p = permutation_p(
-        target.labelled(DIRECTION_FEATURES),
+        target.labelled(feature_set),
         splits=splits,
         strengths=strengths,
         permutations=permutations,
         seed=target.params.seed,
     )
-    assert result.sizes is not None
-    if p is not None:
-        result.sizes.permutation = PermutationTest(p=p, permutations=permutations)
-        return result
-    where = "test" if protocol == "test" else "cross-validation"
-    result.skipped[f"{target.name}/{protocol}/permutation"] = (
-        f"{target.name}: too few subjects can exchange their labels for a permutation test"
-        f" ({where})"
-    )
-    return result
-
-
-def _figures(
-    target: Target, rows: Rows, scores: dict[str, Floats], fold: Rows | None = None
-) -> FiguresOfSets:
-    """Return {feature_set: {metric: Estimate}}.
-
-    `scores` and `fold` are (repeat, scan); a figure is its mean over the repeats.
-    """
-    return probe_estimates(
-        target.truth[rows],
-        scores,
-        target.subjects[rows],
-        target.kind,
-        fold=fold,
-        draws=target.params.bootstrap,
-        seed=target.params.seed,
-    )
-
-
-def _differences(
-    target: Target, rows: Rows, scores: dict[str, Floats], fold: Rows | None = None
-) -> FiguresOfSets | None:
-    """Return {rival: {metric: Estimate}}, paired; None where y_sem cannot be compared."""
-    truth = target.truth[rows]
-    if DIRECTION_FEATURES not in scores or len(np.unique(truth)) < 2:
-        return None
-    return probe_differences(
-        truth, scores, target.subjects[rows], target.kind, fold=fold, first=DIRECTION_FEATURES
-    )
-
-
-def _within(
-    target: Target, rows: Rows, scores: dict[str, Floats], fold: Rows | None = None
-) -> WithinSources | None:
-    """Return the same within sources, or None where there are not several."""
-    judged = Judged(target.truth[rows], scores, target.subjects[rows], fold)
-    table = target.table.iloc[rows]
-    return within_sources(table, judged, target.kind, first=DIRECTION_FEATURES)
+    return (None, False) if p is None else (PermutationTest(p=p, permutations=permutations), True)
 
 
 def _direction(target: Target, probe: LinearProbe, fit_rows: Rows) -> Direction | None:
     towards = target.name if target.classes is None else f"{target.name}:{target.classes[1]}"
     return direction_of(probe, target.features[DIRECTION_FEATURES][fit_rows], towards)
-
-
-def _predictions(
-    target: Target, rows: Rows, scores: dict[str, Floats], protocol: str
-) -> pd.DataFrame:
-    scans = target.table.iloc[rows][["scan_id", "subject_id", "split"]]
-    return pd.concat(
-        [
-            scans.assign(
-                target=target.name,
-                feature_set=name,
-                protocol=protocol,
-                repeat=repeat,
-                truth=target.truth[rows],
-                score=score,
-            )
-            for name, repeats in scores.items()
-            for repeat, score in enumerate(repeats)
-        ]
-    )[list(PREDICTION_COLUMNS)]

@@ -4,8 +4,8 @@ import numpy as np
 
 from pipeline.models.direction import Readout
 from pipeline.probes.linear import LinearProbe
-from pipeline.probes.protocols import DIRECTION_FEATURES
 from pipeline.probes.results import ProbeResults
+from pipeline.probes.targets import DIRECTION_FEATURES
 
 
 def readouts_of(results: ProbeResults) -> dict[str, Readout]:

@@ -8,6 +8,7 @@ from pipeline.models.direction import Direction
 from pipeline.probes.estimators import Probe
 from pipeline.probes.targets import Target
 from schemas.results import (
+    BySite,
     CrossfitResult,
     FiguresOfSets,
     FiguresOfTargets,
@@ -42,8 +43,12 @@ class ProtocolResult:
     figures: FiguresOfSets = field(default_factory=dict)
     differences: FiguresOfSets | None = None
     """y_sem minus each rival; None where y_sem is not among the feature sets."""
+    added: FiguresOfSets = field(default_factory=dict)
+    """y_sem with a feature set minus that set alone."""
     within: WithinSources | None = None
     """The same within sources, where there are several."""
+    by_site: BySite | None = None
+    """y_sem at each site, where there are several."""
     predictions: pd.DataFrame = field(default_factory=pd.DataFrame)
 
 
@@ -59,8 +64,12 @@ class ProbeResults:
     """Target to its kind, its classes, and scans and subjects a protocol."""
     differences: dict[str, FiguresOfTargets] = field(default_factory=dict)
     """Protocol to metrics of the same shape: y_sem minus each rival, paired."""
+    added: dict[str, FiguresOfTargets] = field(default_factory=dict)
+    """Protocol to metrics of the same shape: y_sem with a feature set minus it alone, paired."""
     within_sources: dict[str, dict[str, WithinSources]] = field(default_factory=dict)
     """Protocol to target to figures within sources."""
+    by_site: dict[str, BySite] = field(default_factory=dict)
+    """Target to y_sem's figures at each site, of protocol `cv`."""
     skipped: dict[str, str] = field(default_factory=dict)
     """`target`, `target/<feature set>`, `target/cv` and the like not judged, and why."""
     predictions: pd.DataFrame = field(
@@ -82,7 +91,9 @@ class ProbeResults:
             test=self.metrics,
             cv=self.cv_metrics,
             differences=self.differences,
+            added=self.added,
             within_sources=self.within_sources,
+            by_site=self.by_site,
             targets=self.targets,
             skipped=self.skipped,
             remarks=self.remarks,
@@ -107,7 +118,11 @@ class ProbeResults:
         if result.differences is not None:
             of_protocol = self.differences.setdefault(protocol, {})
             of_protocol |= {name: result.differences} if result.differences else {}
+        if result.added:
+            self.added.setdefault(protocol, {})[name] = result.added
         if result.within is not None:
             self.within_sources.setdefault(protocol, {})[name] = result.within
+        if result.by_site is not None:
+            self.by_site[name] = result.by_site
         parts = [self.predictions] if len(self.predictions) else []
         self.predictions = pd.concat([*parts, result.predictions], ignore_index=True)

@@ -7,8 +7,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from pipeline.probes.targets import MOST_FILLED
-
 Features = dict[str, NDArray[np.floating]]
 
 
@@ -17,16 +15,15 @@ def read_rivals(
 ) -> tuple[Features, dict[str, str]]:
     """Return features (scan, column) of each rival, aligned with the table, and lines about them.
 
-    A rival is a CSV with `scan_id` and columns of numbers; others are left aside. Numbers missing
-    for a fifth of the scans at most are filled with the training split's mean. A rival that cannot
-    be used is left out with a line; nothing is raised.
+    A rival is a CSV with `scan_id` and columns of numbers; others are left aside. A scan without a
+    whole row is NaN. A rival that cannot be used is left out with a line; nothing is raised.
 
     Parameters
     ----------
     rivals
         Name to the CSV.
     table
-        Manifest rows: scan_id and split.
+        Manifest rows: scan_id.
     taken
         Names of feature sets that a rival must not have.
     """
@@ -66,14 +63,14 @@ def _read(path: Path, table: pd.DataFrame) -> tuple[NDArray[np.float64] | None, 
     values = values.replace([np.inf, -np.inf], np.nan)
     if not values.shape[1]:
         return None, "left out, it has no column of numbers"
-    incomplete = values.isna().any(axis=1).to_numpy()
-    missing = int(incomplete.sum())
-    if missing:
-        first = str(table["scan_id"].to_numpy()[incomplete][0])
-        about = f"{missing} of {len(table)} scans have no or no whole row, first {first}"
-        means = values[(table["split"] == "train").to_numpy()].mean()
-        if missing > MOST_FILLED * len(table) or means.isna().any():
-            return None, f"left out, {about}"
-        values = values.fillna(means)
-        remarks.append(f"{about}; the training split's mean stands for what is missing")
+    incomplete = values.isna().any(axis=1)
+    if incomplete.all():
+        return None, "left out, it has a whole row of no scan that is judged"
+    if incomplete.any():
+        first = str(table["scan_id"].to_numpy()[incomplete.to_numpy()][0])
+        remarks.append(
+            f"{int(incomplete.sum())} of {len(table)} scans have no or no whole row, first {first};"
+            " it is read, and compared with y_sem, on the others alone"
+        )
+        values[incomplete] = np.nan
     return values.to_numpy(dtype=np.float64), "; ".join(remarks)

@@ -18,7 +18,7 @@ BESIDE = "y_sem + size"
 NUMBERS = 4
 """Of size."""
 WEIGHTS = (1.0, 2.0, 4.0, 8.0)
-"""How much louder than a number of y_sem one of size may be; at 8, the four are as loud as 256."""
+"""How much louder than a number of y_sem one beside it may be; at 8, four are as loud as 256."""
 
 
 def log_scales(native_to_mni: Floats) -> Floats:
@@ -35,22 +35,27 @@ def log_scales(native_to_mni: Floats) -> Floats:
 
 
 def beside_head(data: LabelledFeatures, params: ProbeParams) -> LinearProbe:
-    """Fit a layer on y_sem and size side by side, (scan, dim + 4): size is the last four numbers.
+    """Fit a layer on y_sem and size side by side, (scan, dim + 4): the last four are size."""
+    return fit_beside(data, params, numbers=NUMBERS)
 
-    Size is standardised over the fitting scans; y_sem is too, or keeps the spreads of its numbers
-    (see `code_head`). Size is weighed by the one of WEIGHTS that, with scale and strength, has the
-    best score over inner folds: four numbers among hundreds would hardly be heard for a penalty
-    that falls on all alike, and where size tells nothing it is to be quiet.
+
+def fit_beside(data: LabelledFeatures, params: ProbeParams, *, numbers: int) -> LinearProbe:
+    """Fit a layer on y_sem and a few numbers beside it, the last columns of (scan, dim + numbers).
+
+    The few are standardised over the fitting scans; y_sem is too, or keeps the spreads of its
+    numbers (see `code_head`). The few are weighed by the one of WEIGHTS that, with scale and
+    strength, has the best score over inner folds: four numbers among hundreds would hardly be heard
+    for a penalty that falls on all alike, and where they tell nothing they are to be quiet.
     """
     x = data.doubles
     each = Space.of(x, subject_weight(data.subjects)).std
     common = each.copy()
-    common[:-NUMBERS] = Space.of(x[:, :-NUMBERS], subject_weight(data.subjects), scaled=False).std
+    common[:-numbers] = Space.of(x[:, :-numbers], subject_weight(data.subjects), scaled=False).std
     options: dict[str, Any] = {"seed": params.seed, "scaled": False, "folds": params.inner_folds}
     tried = []
     for deviation, weight in product((each, common), WEIGHTS):
         unit = deviation.copy()
-        unit[-NUMBERS:] /= weight
+        unit[-numbers:] /= weight
         strength, score = pick_strength(x / unit, data.truth, data.subjects, data.kind, **options)
         tried.append((score, strength, unit))
     _, strength, unit = max(tried, key=lambda one: one[0])

@@ -9,6 +9,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pipeline.metrics.bootstrap import Rows
+from pipeline.probes.confounds.covariates import confound_sets, filled_numbers, numbers_problem
+from pipeline.probes.confounds.harmonise import HARMONISED, site_trouble
 from pipeline.probes.estimators import (
     Head,
     LabelledFeatures,
@@ -22,9 +24,9 @@ from schemas.results import Counts
 
 Floats = NDArray[np.float64]
 
+DIRECTION_FEATURES = "y_sem"
+"""The feature set whose probe gives a direction, and that all others are compared with."""
 DEFAULT_ORACLE = ProbeParams().oracle
-MOST_FILLED = 0.2
-"""Share of scans whose age or sex may be missing before the baseline of age and sex is left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +105,48 @@ class Target:
 
     def fit(self, feature_set: str, rows: Rows) -> Probe:
         """Fit one probe on these rows alone."""
+        rows = rows[self._known(feature_set)[rows]]
         head = chance_head if feature_set == "chance" else self.heads.get(feature_set, linear_head)
         return head(self.labelled(feature_set).take(rows), self.params)
+
+    def score(self, probe: Probe, feature_set: str, rows: Rows) -> Floats:
+        """Return a probe's scores of these rows, NaN where a rival lacks the scan."""
+        known, features = self._known(feature_set)[rows], self.features[feature_set][rows]
+        if known.all():
+            return probe.score(features)
+        score = np.full(len(rows), np.nan)
+        if known.any():
+            score[known] = probe.score(features[known])
+        return score
+
+    def readable(
+        self, names: list[str], splits: list[tuple[Rows, Rows]]
+    ) -> tuple[list[str], dict[str, str]]:
+        """Return the feature sets that can be read in these splits, and lines on all others.
+
+        `splits` are (fitting rows, judged rows). Rivals may lack scans; what is harmonised may lack
+        sites, of which there is a line also where it can be read.
+        """
+        kept: list[str] = []
+        lines: dict[str, str] = {}
+        for name in names:
+            known = self._known(name)
+            where = f"the scans of {name}"
+            reasons = (self.unfit_reason(fit[known[fit]], where) for fit, _ in splits)
+            reason = None if known.all() else next(filter(None, reasons), None)
+            line = None if reason is None else f"{reason}, so it is not read"
+            usable = reason is None
+            if name == HARMONISED:
+                line, usable = site_trouble(self.table, splits, self.params.harmonise_unseen)
+                line = None if line is None else f"{self.name}, {name}: {line}"
+            kept += [name] if usable else []
+            lines |= {} if line is None else {f"{self.name}/{name}": line}
+        return kept, lines
+
+    def _known(self, feature_set: str) -> NDArray[np.bool_]:
+        """Return which scans (scan,) a feature set holds numbers of."""
+        known: NDArray[np.bool_] = np.isfinite(self.features[feature_set]).all(axis=1)
+        return known
 
     def labelled(self, feature_set: str) -> LabelledFeatures:
         """Return a feature set with the labels to be read from it."""
@@ -157,12 +199,16 @@ def make_target(
     sets |= {feature_set: values[rows] for feature_set, values in features.items()}
     left_out = {}
     for feature_set, columns in baselines.items():
-        problem = _covariate_problem(labelled, columns)
+        problem = numbers_problem(labelled, columns)
         if problem is not None:
             left_out[f"{name}/{feature_set}"] = f"{name}, {feature_set}: {problem}"
         elif columns:
-            sets[feature_set] = np.stack([_covariate(labelled, c) for c in columns], axis=1)
-    return Target(name, classes, truth[rows], labelled, sets, params, heads or {}, left_out)
+            sets[feature_set] = filled_numbers(labelled, columns)
+    confounds = confound_sets(name, truth[rows], labelled, sets.get(DIRECTION_FEATURES), params)
+    sets |= confounds.features
+    left_out |= confounds.left_out
+    all_heads = {**(heads or {}), **confounds.heads}
+    return Target(name, classes, truth[rows], labelled, sets, params, all_heads, left_out)
 
 
 def _truth(name: str, classes: tuple[str, str] | None, table: pd.DataFrame) -> Floats:
@@ -201,29 +247,3 @@ def unlabelled(
         f"{name}: {left_out} of {len(table)} scans{many} carry no {expected}"
         f"{f' ({parts})' if parts else ''} and take no part"
     )
-
-
-def _covariate_problem(table: pd.DataFrame, columns: list[str]) -> str | None:
-    """Return why these columns are no baseline, or None."""
-    for column in columns:
-        if column not in table:
-            return f"no column {column}"
-        missing = int(_numbers(table, column).isna().sum())
-        if missing > MOST_FILLED * len(table) or np.isnan(_covariate(table, column)).any():
-            return f"{column} is missing for {missing} of {len(table)} scans"
-    return None
-
-
-def _covariate(table: pd.DataFrame, column: str) -> Floats:
-    """Return a column as numbers; the mean of the training split stands for missing ones."""
-    number = _numbers(table, column)
-    # Nobody is judged in the training split, so its mean tells nothing of who is.
-    filled = number.fillna(number[table["split"] == "train"].mean())
-    return np.asarray(filled.to_numpy(dtype=np.float64))
-
-
-def _numbers(table: pd.DataFrame, column: str) -> "pd.Series[float]":
-    """Return a column as numbers (sex: M is 1), NaN where there is none."""
-    if column == "sex":
-        return table[column].astype(object).map({"F": 0.0, "M": 1.0})
-    return pd.to_numeric(table[column], errors="coerce")

@@ -73,10 +73,19 @@ def _tables(context: ReportContext) -> Iterator[tuple[str, list[dict[str, Any]]]
             yield f"probe_{protocol}_{target}", list(rows_of(sets, ("features",)))
         for target, rivals in probe.differences.get(protocol, {}).items():
             yield f"probe_{protocol}_{target}_differences", list(rows_of(rivals, ("rival",)))
+        for target, beside in probe.added.get(protocol, {}).items():
+            yield f"probe_{protocol}_{target}_added", list(rows_of(beside, ("to",)))
         for target, within in probe.within_sources.get(protocol, {}).items():
             name = f"probe_{protocol}_{target}_within_sources"
             yield name, list(rows_of(within.figures, ("features",)))
             yield f"{name}_differences", list(rows_of(within.differences, ("rival",)))
+    for target, by_site in probe.by_site.items():
+        sites = {
+            name: {"within": one.within, "left_out": one.left_out}
+            for name, one in by_site.sites.items()
+        }
+        every = {"all sites": {"left_out": by_site.left_out}} if by_site.left_out else {}
+        yield f"probe_cv_{target}_by_site", list(rows_of(sites | every, ("site", "judged")))
 
 
 def rows_of(nested: Nested, keys: tuple[str, ...], **known: str) -> Iterator[dict[str, Any]]:

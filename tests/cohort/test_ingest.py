@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from pipeline.cohort.ingest import detect_source
+from pipeline.probes.confounds.sites import site_names
 from schemas.errors import ContractError, ParamsError
 from schemas.manifest import MANIFEST_COLUMNS
 from tests.support.real_data import real_t1w
@@ -108,6 +109,17 @@ def test_folder_names_become_ids(tmp_path: Path) -> None:
     assert "flair in its name" in reasons["sub-9_ses-1_FLAIR.nii.gz"]
     assert "of FreeSurfer here; T1.mgz is taken" in reasons["aseg.mgz"]
     assert faulty(refused).empty
+
+
+def test_any_column_becomes_the_site(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    touch(tmp_path, "1.nii.gz", "2.nii.gz")
+    table = {"ID": ["7", "8"], "path": ["1.nii.gz", "2.nii.gz"], "Tesla": [1.5, 3]}
+    pd.DataFrame(table).to_csv(tmp_path / "t.csv", index=False)
+    columns = {"subject": "ID", "site": "Tesla"}
+    manifest, _ = build(tmp_path / "t.csv", "table", columns=columns)
+    assert "Tesla" not in manifest
+    assert list(site_names(manifest)) == ["1.5", "3"]
+    assert "was" not in caplog.text
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".tsv", ".parquet"])

@@ -61,8 +61,8 @@ def test_the_parts_of_y_sem_are_its_modes_and_its_summary(ldae, ldae_path, laten
         y_sem=y_sem,
         made_by=ldae.digest,
     )
-    assert set(features) == {"mode_coordinates", "summary", "untrained", "supervised_encoder"}
-    both = np.hstack([features["mode_coordinates"], features["summary"]])
+    assert set(features) == {"mode_amounts", "summary", "untrained", "supervised_encoder"}
+    both = np.hstack([features["mode_amounts"], features["summary"]])
     np.testing.assert_array_equal(both, y_sem)
     count = len(ldae.net.encoder.modes.spread)
     with torch.no_grad():

@@ -1,5 +1,6 @@
 """Features of others beside those of the study."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,10 @@ import pytest
 from pipeline.probes.linear import fit_linear
 from pipeline.probes.pca_rivals import matched_components, spectrum, unwhitened
 from pipeline.probes.probe_intervals import probe_differences
+from pipeline.probes.protocols import fit_probes
 from pipeline.probes.rivals import read_rivals
+from schemas.errors import ContractError
+from tests.support.probe_cohort import QUICK, cohort
 
 
 def test_rivals_are_compared_on_the_same_scans() -> None:
@@ -32,8 +36,8 @@ SCANS = pd.DataFrame(
     [
         (lambda t: t.drop(columns="scan_id"), "left out, it has no column scan_id"),
         (lambda t: t[["scan_id"]], "left out, it has no column of numbers"),
-        (lambda t: t.head(7), "left out, 3 of 10 scans have no or no whole row, first s7"),
-        (lambda t: t.head(9), "1 of 10 scans have no or no whole row, first s9; the training"),
+        (lambda t: t.head(1).assign(scan_id="x"), "left out, it has a whole row of no scan"),
+        (lambda t: t.head(7), "3 of 10 scans have no or no whole row, first s7; it is read, and"),
         (
             lambda t: pd.concat([t, t.head(1).assign(volume=9.0)]),
             "left out, s0 has rows that differ; keep one row a scan",
@@ -91,3 +95,39 @@ def test_unwhitened_components_keep_their_spreads() -> None:
     assert abs(kept.coef[1]) < 0.1 * kept.coef[0]
     again, heads = unwhitened({"pca_latents": x})
     assert set(again) == set(heads) == {"pca_latents_ridge"}
+
+
+@pytest.mark.slow
+def test_a_rival_that_lacks_scans_is_compared_on_those_it_has() -> None:
+    features, table = cohort()
+    params = QUICK.model_copy(update={"rivals": {"volumes": Path("x"), "few": Path("y")}})
+    sick = (table["diagnosis"] == "AD").to_numpy(dtype=float)
+    rival = np.random.default_rng(2).normal(size=(72, 2)) + sick[:, None]
+    rival[[3, 20, 41, 70]] = np.nan
+    few = np.full((72, 1), np.nan)
+    few[table["diagnosis"] == "CN"] = 1.0
+    results = fit_probes(features | {"volumes": rival, "few": few}, table, params)
+    there = np.isfinite(rival).all(axis=1)
+    scans = set(table["scan_id"][there])
+    rows = results.predictions.query("feature_set == 'volumes' and protocol == 'cv'")
+    assert set(rows["scan_id"]) <= scans
+    y_sem = results.predictions.query("feature_set == 'y_sem' and protocol == 'cv'")
+    assert len(rows) < len(y_sem)
+    both = y_sem.merge(rows, on=["scan_id", "target", "repeat"], suffixes=("", "_rival"))
+    age = both[both["target"] == "age_years"]
+    error, other = (abs(age[s] - age["truth"]) for s in ("score", "score_rival"))
+    by_subject = (error - other).groupby(age["subject_id"]).mean()
+    difference = results.differences["cv"]["age_years"]["volumes"]["mae"]
+    assert difference.value == pytest.approx(by_subject.mean())
+    without = fit_probes(features, table, params).cv_metrics["age_years"]
+    assert results.cv_metrics["age_years"]["y_sem"] == without["y_sem"]
+    assert "volumes" in results.cv_metrics["diagnosis"]
+    assert "0 subject(s) of class AD in the scans of few" in results.skipped["diagnosis/few"]
+    assert "few" not in results.metrics["diagnosis"]
+
+
+def test_features_of_the_pipeline_itself_lack_no_scan() -> None:
+    features, table = cohort(6)
+    features["noise"][2] = np.nan
+    with pytest.raises(ContractError, match="features noise: NaN or infinite for"):
+        fit_probes(features, table, QUICK)

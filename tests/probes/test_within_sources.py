@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 
 from pipeline.metrics.auc_intervals import auc_interval
+from pipeline.probes.confounds.within_sources import Judged, within_sources
 from pipeline.probes.protocols import fit_probes
-from pipeline.probes.within_sources import Judged, within_sources
 from schemas.results import ProbeMetrics
 from tests.support.probe_cohort import QUICK, cohort
 

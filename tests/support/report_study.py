@@ -32,6 +32,7 @@ PARAMS = Params.model_validate(
             "repeats": 1,
             "permutations": 3,
             "oracle": ["ventricle_ml"],
+            "covariates": ["education"],
         },
         "report": {"max_examples": 2},
     }
@@ -85,6 +86,7 @@ def write_study(
             "diagnosis": np.where(sick == 1, "AD", "CN"),
             "split": np.array(["train", "train", "val", "test", "test", "train"])[numbers % 6],
             "site": np.array(["Lund", "Oslo"])[numbers // 6 % 2],
+            "education": generator.normal(12, 3, subjects).round(1),
             "ventricle_ml": 20 + 0.7 * (ages - 55) + 12 * sick,
             **dict.fromkeys((*VOLUMES, "atrophy"), 1.0),
         }
@@ -97,7 +99,10 @@ def write_study(
         root / "qc.csv", index=False
     )
     pd.DataFrame(
-        [["sub-98", "a.nii.gz", "preprocess", f"{HOSTILE}: header says 4D, expected 3D"]],
+        [
+            ["sub-98", "a.nii.gz", "preprocess", f"{HOSTILE}: header says 4D, expected 3D"],
+            [scan_ids[2], "b.nii.gz", "preprocess", "no brain found"],
+        ],
         columns=["scan_id", "path", "stage", "reason"],
     ).to_csv(root / "quarantine.csv", index=False)
     volumes = [brain(i) for i in numbers]

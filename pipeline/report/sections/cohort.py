@@ -12,6 +12,7 @@ from pipeline.figures.study_plots import (
 )
 from pipeline.report.context import ReportContext
 from pipeline.report.figure_folder import FigureFolder
+from pipeline.report.sections.exclusions import exclusions
 from pipeline.report.sections.probes import FEW_SUBJECTS, PROBE_COLUMNS, doubt_of, target_name
 from pipeline.report.sections.wording import number
 from pipeline.runtime.progress import counted
@@ -147,6 +148,7 @@ def quality_section(context: ReportContext, figures: FigureFolder) -> dict[str, 
         "counts": counts,
         "warned": warned,
         "quarantine": [] if quarantine is None else quarantine.fillna("").to_dict("records"),
+        "exclusions": exclusions(context.manifest, quarantine),
         "quarantine_known": quarantine is not None,
         "num_volumes": context.num_volumes,
         "num_tiles": len(context.tiles),

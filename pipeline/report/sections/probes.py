@@ -10,6 +10,7 @@ from pipeline.figures.probe_plots import (
     feature_name,
     roc_and_scatter,
 )
+from pipeline.metrics.sample_sizes import what_people_show
 from pipeline.metrics.verdicts import chance_doubt
 from pipeline.report.context import ReportContext
 from pipeline.report.figure_folder import FigureFolder
@@ -36,6 +37,7 @@ PROBE_COLUMNS = {
     "mcc": ("MCC", 3),
     "brier": ("Brier", 3),
     "calibration_error": ("Calibration error", 3),
+    "effect_size": ("d", 2),
     "calibration_slope": ("slope", 2),
     "calibration_intercept": ("in the large", 2),
     "mae": ("MAE", 2),
@@ -50,6 +52,9 @@ FEATURE_ORDER = (
     "y_sem_knn",
     "y_sem_mlp",
     "y_sem + size",
+    "y_sem + covariates",
+    "y_sem - covariates",
+    "y_sem harmonised",
     "mode_amounts",
     "tissue_amounts",
     "summary",
@@ -59,6 +64,8 @@ FEATURE_ORDER = (
     "measured_volumes",
     "size",
     "age_sex",
+    "covariates",
+    "site",
     "chance",
 )
 """y_sem first, then what to hold it against, then other feature sets."""
@@ -67,6 +74,7 @@ FURTHER = (
     "mcc",
     "brier",
     "calibration_error",
+    "effect_size",
     "calibration_slope",
     "calibration_intercept",
 )
@@ -125,6 +133,13 @@ def probe_section(context: ReportContext, figures: FigureFolder) -> dict[str, An
         "skipped": list(probe.skipped.values()),
         "remarks": list(probe.remarks.values()),
         "crossfit": probe.crossfit,
+        "people": list(
+            zip(
+                what_people_show(cross_validated=False),
+                what_people_show(cross_validated=True),
+                strict=True,
+            )
+        ),
     }
 
 
@@ -150,6 +165,37 @@ def _compared(differences: FiguresOfSets, target: str) -> dict[str, list[tuple[s
             name = feature_name(rival, target)
             groups.setdefault(verdict_of(metric, figure), []).append((name, figure))
     return groups
+
+
+def _added(differences: FiguresOfSets, target: str) -> list[dict[str, Any]]:
+    """Return what y_sem adds to feature sets that it was read beside, each with its verdict."""
+    return [
+        {
+            "name": feature_name(name, target),
+            "figure": figure,
+            "digits": PROBE_COLUMNS[metric][1],
+            "shown": verdict_of(metric, figure) == "better",
+        }
+        for name, figures in differences.items()
+        for metric, figure in figures.items()
+    ]
+
+
+def _by_site(probe: ProbeMetrics, target: str) -> dict[str, Any] | None:
+    """Return y_sem's figures within each site and where it is left out, or None."""
+    found = probe.by_site.get(target)
+    if found is None or not found.sites:
+        return None
+    rows = [(name, one.people, one.within, one.left_out) for name, one in found.sites.items()]
+    people = next((one.subjects for one in found.left_out.values()), 0)
+    if found.left_out:
+        rows.append(("all, left out in turn", people, {}, found.left_out))
+    present = {metric for *_, figures, left_out in rows for metric in (*figures, *left_out)}
+    return {
+        "column": found.column,
+        "rows": rows,
+        "columns": {k: v for k, v in PROBE_COLUMNS.items() if k in present},
+    }
 
 
 def _within(probe: ProbeMetrics, protocol: Protocol, target: str) -> dict[str, Any] | None:
@@ -200,7 +246,9 @@ def _protocol(
                     (name, feature_name(name, target), metrics[name]) for name in _ordered(metrics)
                 ],
                 "compared": _compared(differences, target),
+                "added": _added(probe.added.get(protocol, {}).get(target, {}), target),
                 "within": _within(probe, protocol, target),
+                "by_site": _by_site(probe, target) if protocol == "cv" else None,
                 **_verdict(metrics, about, protocol),
             }
         )

@@ -18,14 +18,13 @@ from pipeline.metrics.intervals import (
     refit_inflation,
     subject_shares,
 )
+from pipeline.probes.confounds.sites import site_column, site_names
 from schemas.metrics import FEWEST_SUBJECTS, MIN_SUBJECTS, Prediction
-from schemas.results import FiguresOfSets, WithinSources
+from schemas.results import Figures, FiguresOfSets, WithinSources
 
 Floats = NDArray[np.float64]
 Rows = NDArray[np.intp]
 
-COLUMNS = ("site", "source", "dataset")
-"""Columns of the manifest that name a scan's source, the first that is there."""
 FEWEST_SOURCES = 2
 
 
@@ -62,10 +61,9 @@ def within_sources(
     minus each rival, paired. Sources of fewer than FEWEST_SUBJECTS judged people, or MIN_SUBJECTS
     of a class, are left aside; None where fewer than two are left, or no column names sources.
     """
-    column = next((name for name in COLUMNS if name in table), None)
+    column, named = site_column(table), site_names(table)
     if column is None:
         return None
-    named = table[column].astype(object).where(table[column].notna(), "").astype(str).to_numpy()
     kept = [name for name in np.unique(named) if name and _is_enough(judged, named == name, kind)]
     if len(kept) < FEWEST_SOURCES:
         return None
@@ -76,6 +74,13 @@ def within_sources(
     figures, differences = compare(part, source, first)
     people = {name: len(np.unique(judged.subjects[named == name])) for name in kept}
     return WithinSources(column=column, people=people, figures=figures, differences=differences)
+
+
+def within_one_source(judged: Judged, kind: Prediction) -> Figures:
+    """Return y_sem's figures of people who are all of one source, compared with each other."""
+    source = np.zeros(len(judged.truth), dtype=np.intp)
+    compare = _rankings if kind == "classification" else _errors
+    return compare(judged, source, "y_sem")[0].get("y_sem", {})
 
 
 def _is_enough(judged: Judged, rows: NDArray[np.bool_], kind: Prediction) -> bool:
