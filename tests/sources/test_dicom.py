@@ -252,7 +252,9 @@ def test_how_slices_lie() -> None:
         pytest.param(
             [*range(40), 12], "1 slices are doubled (40 positions)", marks=pytest.mark.slow
         ),
-        ([*range(40), *range(40)], "2 volumes in one series (80 images)"),
+        pytest.param(
+            [*range(40), *range(40)], "2 volumes in one series (80 images)", marks=pytest.mark.slow
+        ),
     ],
 )
 def test_missing_and_doubled_slices_and_two_volumes_are_told(
