@@ -141,7 +141,10 @@ def test_a_missing_shard_of_the_volumes_is_not_taken_for_black(tmp_path, encode,
     assert not (tmp_path / "l.zarr").exists()
 
 
-@pytest.mark.parametrize("hurt", ["mark", "chunk", "plan", "metadata"])
+@pytest.mark.parametrize(
+    "hurt",
+    ["chunk", *(pytest.param(h, marks=pytest.mark.slow) for h in ("mark", "plan", "metadata"))],
+)
 def test_what_was_hurt_while_it_was_built_is_done_again(
     tmp_path, encode, volumes, autoencoder, monkeypatch, hurt
 ):

@@ -125,6 +125,7 @@ def test_drift_grows_pass_by_pass_and_a_filled_ventricle_is_an_error(tmp_path, a
         assert figures["ventricle_ml"] == pytest.approx(4 * 6 * 4 * 0.027, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_the_command_writes_parquet_json_and_a_picture(
     tmp_path, volumes, split, autoencoder_path, monkeypatch
 ):

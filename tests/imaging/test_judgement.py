@@ -30,7 +30,9 @@ def test_there_are_24_quarter_turns_and_the_first_changes_nothing() -> None:
         np.testing.assert_array_equal(turn @ turn.T, np.eye(3))
 
 
-@pytest.mark.parametrize("wrong", range(24))
+@pytest.mark.parametrize(
+    "wrong", [pytest.param(n, marks=pytest.mark.slow if n % 5 else ()) for n in range(24)]
+)
 def test_every_mix_up_of_axes_is_ranked_first(wrong: int) -> None:
     """The brain lies 15 degrees askew and 20 mm off as well, as heads do."""
     fine = template_grid(4.0)

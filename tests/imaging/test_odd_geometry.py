@@ -38,7 +38,9 @@ def blobs(affine: np.ndarray, shape: tuple[int, int, int], points: np.ndarray) -
     return np.sum([1000 * np.exp(-((d / 7) ** 2)) for d in distances], axis=0).astype(np.float32)
 
 
-@pytest.mark.parametrize("shear", SHEARS)
+@pytest.mark.parametrize(
+    "shear", [*(pytest.param(s, marks=pytest.mark.slow) for s in SHEARS[:-1]), SHEARS[-1]]
+)
 def test_a_sheared_scan_keeps_its_places_on_axes_at_right_angles(shear: float) -> None:
     affine, shape = sheared_affine(shear), (80, 76, 54)
     points = np.array([[-30, -40, -20], [25, 30, 15], [0, -5, 40]], dtype=float)
@@ -197,7 +199,9 @@ def test_a_head_of_256_levels_needs_no_warning(tmp_path: Path) -> None:
     assert not read(save(tmp_path / "a.nii", rounded(256))).notes
 
 
-@pytest.mark.parametrize("labels", [2, 3, 5, 24, pytest.param(100, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "labels", [2, 3, 5, *(pytest.param(n, marks=pytest.mark.slow) for n in (24, 100))]
+)
 def test_a_label_map_is_no_head_however_many_labels_it_has(tmp_path: Path, labels: int) -> None:
     rng = np.random.default_rng(2)
     seeds = rng.uniform(0, 1, (labels, 3)) * [50, 60, 54]

@@ -119,6 +119,7 @@ def test_a_tenth_of_a_millilitre_more_measures_more():
     assert steps.max() < 0.4
 
 
+@pytest.mark.slow
 def test_levels_of_the_scan_keep_the_rule_for_what_is_made_of_it():
     scan, affine = planted(30, CPU), grid_affine(CPU)
     own = intensity_levels(scan, affine)

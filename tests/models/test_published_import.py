@@ -105,21 +105,17 @@ def test_attention_of_several_heads_is_grouped_by_head(tmp_path, files, ae):
     assert differences(folder, decoder, encoder, heads=1)["eps"] > 1e-3
 
 
-SWAPPED = [
-    (("output_blocks.0.0.in_layers.2.weight", "output_blocks.1.0.in_layers.2.weight"), "eps"),
-    (
-        ("shift_middle_block.0.emb_layers.1.weight", "shift_middle_block.0.emb_z_layers.1.weight"),
-        "G",
-    ),
-    (("shift_out.2.weight", "out.2.weight"), "G"),
-    (("time_embed.0.bias", "time_embed.2.bias"), "eps"),
-]
-
-
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("pair", "moved"),
-    [SWAPPED[0], *(pytest.param(*one, marks=pytest.mark.slow) for one in SWAPPED[1:])],
-)
+    [
+        (("output_blocks.0.0.in_layers.2.weight", "output_blocks.1.0.in_layers.2.weight"), "eps"),
+        (("shift_middle_block.0.emb_layers.1.weight",
+          "shift_middle_block.0.emb_z_layers.1.weight"), "G"),
+        (("shift_out.2.weight", "out.2.weight"), "G"),
+        (("time_embed.0.bias", "time_embed.2.bias"), "eps"),
+    ],
+)  # fmt: skip
 def test_one_swapped_tensor_is_noticed(tmp_path, files, ae, pair, moved):
     decoder = layout.small_decoder()
     a, b = pair
@@ -275,9 +271,10 @@ DECODER_KEYS = [
     "shift_output_blocks.8.0.emb_z_layers.1.weight",
     "out.0.weight",
 ]
-DAMAGES = [("missing", key) for key in DECODER_KEYS] + [
-    pytest.param(damage, key, marks=pytest.mark.slow if key != DECODER_KEYS[0] else ())
-    for damage in ("misshapen", "not finite")
+FAST_KEYS = ("label_emb.bias", "input_blocks.0.0.weight")
+DAMAGES = [
+    pytest.param(damage, key, marks=() if key in FAST_KEYS else pytest.mark.slow)
+    for damage in ("missing", "misshapen", "not finite")
     for key in DECODER_KEYS
 ]
 
@@ -402,7 +399,7 @@ def test_a_checkpoint_without_averaged_weights_says_which_there_are(tmp_path, fi
 
 @pytest.mark.parametrize(
     "source",
-    ["checkpoint", *(pytest.param(s, marks=pytest.mark.slow) for s in ("decoder.pth", "plain"))],
+    ["decoder.pth", *(pytest.param(s, marks=pytest.mark.slow) for s in ("checkpoint", "plain"))],
 )
 def test_stage_1_alone_becomes_a_model_that_training_starts_from(tmp_path, files, ae, source):
     choices = ImportChoices(steps=3, stage_1=source == "decoder.pth")
@@ -478,6 +475,7 @@ def test_half_precision_is_kept_on_request_and_computed_in_float32(tmp_path, fil
     assert next(load_ldae(half, device=CPU).net.parameters()).dtype == torch.float32
 
 
+@pytest.mark.slow
 def test_what_comes_in_half_precision_stays_so(tmp_path, files, ae):
     tensors = {k: v.half() for k, v in layout.small_decoder().items()}
     path = saved(tmp_path / "decoder.pth", tensors)

@@ -49,7 +49,10 @@ def test_the_template_has_the_same_amounts_of_modes_on_the_grid_of_a_new_study()
     assert torch.isfinite(other).all()
 
 
-@pytest.mark.parametrize("grid", [WHOLE, DEFAULT], ids=["own", "smaller"])
+@pytest.mark.parametrize(
+    "grid",
+    [pytest.param(WHOLE, id="own", marks=pytest.mark.slow), pytest.param(DEFAULT, id="smaller")],
+)
 def test_y_sem_of_the_template_tells_its_noise(grid):
     """Exact in the modes, so nearer to the truth than the denoiser alone."""
     net = load_ldae(BUNDLED_LDAE, device=CPU).net

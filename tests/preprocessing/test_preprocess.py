@@ -111,6 +111,7 @@ def test_only_changed_and_new_scans_are_done_again(cohort: Path, fake: Chain) ->
     assert "sub-s01" not in ids
 
 
+@pytest.mark.slow
 def test_new_thresholds_judge_again_without_new_work(cohort: Path, fake: Chain) -> None:
     run(cohort)
     fake.calls.clear()
@@ -122,6 +123,7 @@ def test_new_thresholds_judge_again_without_new_work(cohort: Path, fake: Chain) 
     assert sorted(fake.calls) == ["s07.nii", "s09.nii"]
 
 
+@pytest.mark.slow
 def test_new_content_params_do_everything_again(cohort: Path, fake: Chain) -> None:
     run(cohort)
     fake.calls.clear()

@@ -11,6 +11,7 @@ from schemas.errors import ContractError
 from tests.support.probe_cohort import QUICK, cohort
 
 
+@pytest.mark.slow
 def test_a_probe_of_a_study_applied_again_gives_its_own_figures_and_judges_no_fitted_subject(
     tmp_path,
 ):

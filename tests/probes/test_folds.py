@@ -32,7 +32,7 @@ def partition(folds) -> set[frozenset[int]]:
     kind=st.sampled_from(["classification", "regression"]),
     distinct=st.booleans(),
 )
-@settings(max_examples=60)
+@settings(max_examples=30)
 def test_repeated_folds_differ_whatever_the_numbers_of_visits(visits, share, seed, kind, distinct):
     """Where all subjects have different numbers of scans, StratifiedGroupKFold has one answer."""
     if distinct:

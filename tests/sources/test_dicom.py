@@ -126,6 +126,7 @@ MP2RAGE: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.slow
 def test_of_mp2rage_the_denoised_uni_is_taken_then_the_plain_one(tmp_path: Path) -> None:
     for number, (name, more) in enumerate(MP2RAGE.items(), 1):
         series(tmp_path / "1" / name, name, number, slices=range(20 - number), **more)
@@ -195,6 +196,7 @@ def test_what_a_user_prefers_decides_among_series(tmp_path: Path) -> None:
     assert look(tmp_path, prefer=["nd"])[0] == "t1_mprage ND"
 
 
+@pytest.mark.slow
 def test_echoes_of_one_series_are_no_volumes_of_it_and_combined_ones_come_first(
     tmp_path: Path,
 ) -> None:
@@ -206,6 +208,7 @@ def test_echoes_of_one_series_are_no_volumes_of_it_and_combined_ones_come_first(
     assert look(tmp_path)[0] == "MEMPRAGE_4e RMS"
 
 
+@pytest.mark.slow
 def test_files_of_two_patients_in_one_session_are_refused(tmp_path: Path) -> None:
     root = tmp_path / "dicom"
     series(root / "1" / "a")
@@ -252,7 +255,9 @@ def test_how_slices_lie() -> None:
         pytest.param(
             [*range(40), 12], "1 slices are doubled (40 positions)", marks=pytest.mark.slow
         ),
-        ([*range(40), *range(40)], "2 volumes in one series (80 images)"),
+        pytest.param(
+            [*range(40), *range(40)], "2 volumes in one series (80 images)", marks=pytest.mark.slow
+        ),
     ],
 )
 def test_missing_and_doubled_slices_and_two_volumes_are_told(
@@ -268,6 +273,7 @@ def test_missing_and_doubled_slices_and_two_volumes_are_told(
     assert reason in refused.set_index("scan_id")["reason"]["sub-2"]
 
 
+@pytest.mark.slow
 def test_few_filled_in_slices_are_a_reason_of_the_scan(tmp_path: Path) -> None:
     root, cache = tmp_path / "dicom", tmp_path / "cache"
     series(root / "1" / "a", slices=[*range(30), *range(31, 100)])
@@ -311,6 +317,7 @@ def test_a_file_exported_twice_counts_once(tmp_path: Path) -> None:
     assert refused == []
 
 
+@pytest.mark.slow
 def test_files_without_a_suffix_or_a_preamble_and_multiframe_images(tmp_path: Path) -> None:
     root, cache = tmp_path / "dicom", tmp_path / "cache"
     series(root / "1" / "a", preamble=False)

@@ -211,6 +211,7 @@ def test_rules_above_that_leave_out_what_a_study_needs_are_outdone_or_told(tmp_p
     assert "models/ldae/metrics.json is left out of commits by study/.gitignore:1:models/" in told
 
 
+@pytest.mark.slow
 def test_what_dvc_refuses_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setenv("DVC_NO_ANALYTICS", "1")
     (tmp_path / "study").mkdir()

@@ -67,6 +67,7 @@ def test_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         slurm_cluster(SlurmConfig())
 
 
+@pytest.mark.slow
 def test_job_script(tmp_path: Path) -> None:
     (tmp_path / "slurm.yaml").write_text(CONFIG)
     (tmp_path / "script.py").write_text(SCRIPT)
