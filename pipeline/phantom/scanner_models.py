@@ -6,14 +6,14 @@ import numpy as np
 
 from pipeline.runtime.digests import seed_from
 
-CONTRAST_SD = 0.02
+CONTRAST_SD = 0.04
 """Spread over scanners of the signal of grey over white matter, which age moves by 0.09."""
-NOISE = (1.0, 2.0)
+NOISE = (1.0, 3.0)
 """Range of a scanner's noise, relative to that of a cohort without scanners."""
-BLUR = (0.0, 1.2)
+BLUR = (0.0, 2.0)
 """Range of the standard deviation (mm) of a scanner's blur; beside the voxel's own."""
 GRADIENT_SD = 0.006
-"""Spread of the scale of each gradient axis; published phantoms' scanners differ by about 1 %."""
+"""Spread of the logarithm of the scale of each gradient axis."""
 
 
 @dataclass(frozen=True)
