@@ -33,7 +33,7 @@ def icc_agreement(table: NDArray[np.floating]) -> Estimate:
         raise ValueError(f"ICC: {people} people on {occasions} occasions; 3 on 2 are needed")
     if not np.isfinite(y).all():
         raise ValueError("ICC: a value is missing")
-    rows, columns, error = _mean_squares(y)
+    rows, columns, error = map(float, _mean_squares(y))
     below = rows + (occasions - 1) * error + occasions * (columns - error) / people
     if below <= 0:
         raise ValueError("ICC: all values are equal")
@@ -52,7 +52,8 @@ def icc_of_each(tables: NDArray[np.floating]) -> Floats:
     people, occasions = y.shape[:2]
     rows, columns, error = _mean_squares(y)
     below = rows + (occasions - 1) * error + occasions * (columns - error) / people
-    return np.divide(rows - error, below, out=np.full_like(below, np.nan), where=below > 0)
+    each: Floats = np.divide(rows - error, below, out=np.full_like(below, np.nan), where=below > 0)
+    return each
 
 
 def _mean_squares(y: Floats) -> tuple[Floats, Floats, Floats]:
