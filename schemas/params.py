@@ -58,7 +58,7 @@ class PhantomParams(Section):
     focal: Fraction = 0.0
     """Darkening (share of the signal) at the centre of a spot, 2 cm wide, of the left parietal lobe
     that half of the people have, apart from all else about them: column `focal` (yes, no). A local
-    effect that no global mode holds; 0: nobody."""
+    effect that the leading global modes do not hold; 0: nobody."""
     scanners: Annotated[int, Field(ge=0)] = 0
     """Scanners that the cohort shares, each with its own contrast, noise, receive field, blur and
     gradient scale: column `site`. 0: every person has one of their own, which differs little."""

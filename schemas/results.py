@@ -223,6 +223,47 @@ class BrainAgeMetrics(Result):
     remarks: list[str] = Field(default_factory=list)
 
 
+class MixedModel(Result):
+    """A linear mixed model of one measure: years, group and their product, a person's intercept."""
+
+    people: int
+    scans: int
+    effects: dict[str, Estimate] = Field(default_factory=dict)
+    """`years` (of the reference group) and `years: group`, a year, in units of the measure."""
+    reference: str | None = None
+    """Group that `years` is of; None where there is one group."""
+    person_share: float
+    """Share of the variance about the fixed effects that lies between people."""
+
+
+class ChangeResult(Result):
+    """How one measure changes within people."""
+
+    people: int
+    """With two visits or more at different times."""
+    scans: int
+    years: float
+    """Median time between a person's first and last visit."""
+    slope: dict[str, Estimate] = Field(default_factory=dict)
+    """Group (`all` and those of `by`) to the mean least-squares slope within people, a year."""
+    change: dict[str, Estimate] = Field(default_factory=dict)
+    """The same of (last - first) / years."""
+    model: MixedModel | None = None
+    retest: Estimate | None = None
+    """ICC(A,1) of two scans of a person close in time."""
+
+
+class LongitudinalMetrics(Result):
+    """reports/longitudinal/metrics.json."""
+
+    measures: dict[str, ChangeResult] = Field(default_factory=dict)
+    by: str | None = None
+    """Column that groups people, as it was at the first visit."""
+    retest_months: float
+    skipped: dict[str, str] = Field(default_factory=dict)
+    remarks: list[str] = Field(default_factory=list)
+
+
 class ProbeMetrics(Result):
     """reports/probe/metrics.json."""
 

@@ -45,13 +45,17 @@ def read_site(
     chosen = np.isin(site, sites)
     x, site, person = np.asarray(features, float)[chosen], site[chosen], person[chosen]
     several = np.isin(person, _on_several(site, person))
-    fold = _folds(site, person, min(folds, int(people[sites].min())), seed)
+    folds = min(folds, int(people[sites].min()))
     rng = np.random.default_rng(seed)
     with many_fits(x.size):
-        named = _named(x, site, fold)
+        named = _named(x, site, _folds(site, person, folds, seed))
+        # Folds are made anew: those of the true sites are even in the true sites alone.
         exchanged = [_exchanged(site, person, several, rng) for _ in range(permutations)]
         by_chance = [
-            balanced_accuracy(_named(x, labels, fold), labels, person) for labels in exchanged
+            balanced_accuracy(
+                _named(x, labels, _folds(labels, person, folds, seed)), labels, person
+            )
+            for labels in exchanged
         ]
     accuracy = balanced_accuracy(named, site, person)
     as_good = sum(other >= accuracy - 1e-12 for other in by_chance)

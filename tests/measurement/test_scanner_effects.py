@@ -62,12 +62,13 @@ def test_a_planted_scanner_is_told_from_none():
 @pytest.mark.slow
 def test_a_site_that_does_nothing_is_seldom_read():
     small = 0
-    for seed in range(100):
+    for seed in range(60):
         values, table = cohort(people=18, travelling=4, shift=0.0, seed=seed)
         labels = (table[name].to_numpy(dtype=str) for name in ("site", "subject_id"))
         reading = read_site(values, *labels, folds=3, permutations=19, seed=seed)
         small += reading.p <= 0.05
-    assert small <= 11
+    # At 5 % of 60, seven or more have a chance of 3 %.
+    assert small <= 7
 
 
 def test_predictions_agree_as_the_icc_says():
