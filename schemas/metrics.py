@@ -17,7 +17,7 @@ Prediction = Literal["classification", "regression"]
 """What a probe predicts: one of two classes, or a number."""
 
 IntervalMethod = Literal[
-    "none", "few", "hall", "score", "exact", "share", "median", "t", "bootstrap"
+    "none", "few", "hall", "score", "exact", "share", "median", "t", "f", "wald", "bootstrap"
 ]
 """What an interval was made by; docs/evaluation.md tells each, with its measured coverage. `few`:
 a rank of so few subjects of a class that the figure itself is not printed."""

@@ -49,6 +49,27 @@ class PhantomParams(Section):
     """Cohort seed; each subject's own seed is derived from it and the subject id."""
     masks: bool = False
     """Write the true brain masks too (derivatives/truth)."""
+    overlap: bool = False
+    """Let the severity of disease overlap: true atrophy tells AD from CN with a ROC-AUC of 0.85, as
+    in clinical cohorts, instead of 1."""
+    sex_overlap: bool = False
+    """Let size and shape of heads overlap between the sexes: head size tells sex with a ROC-AUC of
+    about 0.79 instead of 0.95, size and shape together of about 0.88 instead of 1."""
+    focal: Fraction = 0.0
+    """Darkening (share of the signal) at the centre of a spot, 2 cm wide, of the left parietal lobe
+    that half of the people have, apart from all else about them: column `focal` (yes, no). A local
+    effect that the leading global modes do not hold; 0: nobody."""
+    scanners: Annotated[int, Field(ge=0)] = 0
+    """Scanners that the cohort shares, each with its own contrast, noise, receive field, blur and
+    gradient scale: column `site`. 0: every person has one of their own, which differs little."""
+    travelling: Annotated[int, Field(ge=0)] = 0
+    """So many people, the first, have their first visit on every scanner, as repeats at month 0."""
+
+    @model_validator(mode="after")
+    def _travellers_have_somewhere_to_go(self) -> "PhantomParams":
+        if self.travelling and self.scanners < 2:
+            raise ValueError(f"travelling: {self.travelling} people; set scanners to 2 or more")
+        return self
 
 
 Word = Annotated[str, Field(pattern="^[A-Za-z0-9]+$")]

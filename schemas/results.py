@@ -150,6 +150,143 @@ class CrossfitResult(Result):
     fold's model was trained on, that the out-of-fold one explains."""
 
 
+class SiteReading(Result):
+    """How well a scan's site is read, on people left out."""
+
+    accuracy: float
+    """Balanced over sites, people alike within each."""
+    chance: float
+    p: float | None = None
+    """How often exchanged sites are read as well."""
+    permutations: int = 0
+    on_repeats: float | None = None
+    """The same of people scanned on several sites alone: nothing but the scanner tells it."""
+    sites: int
+    people: int
+    scans: int
+
+
+class AgreementSummary(Result):
+    """ICC(A,1) of the numbers of y_sem between repeated scans."""
+
+    quartiles: tuple[float, float, float]
+    """Over the numbers of y_sem."""
+    good: float
+    """Share of numbers whose ICC is above 0.75."""
+    people: int
+    occasions: list[str]
+    """Scanners, or the order of the scans of one."""
+
+
+class ScannerMetrics(Result):
+    """reports/scanner/metrics.json: what the scanner does to the numbers of a scan."""
+
+    column: str
+    """Column of the manifest that names the site."""
+    scans: int
+    training_scans: int
+    """Of them, those in the training split: the networks know them."""
+    people: dict[str, int] = Field(default_factory=dict)
+    """Site to its people."""
+    repeated_people: int = 0
+    """People with scans of one visit on several sites."""
+    reading: dict[str, SiteReading] = Field(default_factory=dict)
+    """Feature set to how well the site is read from it."""
+    shares: dict[str, dict[str, float]] = Field(default_factory=dict)
+    """Feature set to part (person, visit, site, scan) to its share of the variance."""
+    agreement: AgreementSummary | None = None
+    predictions: dict[str, Estimate] = Field(default_factory=dict)
+    """Target to ICC(A,1) of what the probe on y_sem predicts from repeated scans."""
+    distances: FiguresOfSets = Field(default_factory=dict)
+    """Feature set to `repeat`, `visit` (distance over that to other people) and `recognised`."""
+    skipped: dict[str, str] = Field(default_factory=dict)
+    """What was left out, and why."""
+    remarks: list[str] = Field(default_factory=list)
+
+
+class AgeBias(Result):
+    """How the gap goes with age: Pearson's r and years a year, over people."""
+
+    r: float
+    slope: float
+
+
+class BrainAgeMetrics(Result):
+    """reports/brain-age/metrics.json: the age that a brain looks, out of fold."""
+
+    scans: int
+    people: int
+    training_people: int
+    """Of them, those in the training split: the networks saw them, if never their age."""
+    crossfit: bool
+    """y_sem is by networks that never saw the person."""
+    reference: str | None = None
+    """`column:value` of the people that ages were learned from; None: everybody."""
+    reference_people: int
+    folds: int
+    error: Estimate
+    """Mean absolute error of the uncorrected prediction (years), people of the reference."""
+    chance: float
+    """The same of the median age of the people fitted on."""
+    level: float
+    """What the conformal intervals promise."""
+    coverage: Estimate | None = None
+    """Share of people of the reference whose age lies in their interval; None without intervals."""
+    half_width: float | None = None
+    """Median half-width of the intervals (years)."""
+    before: AgeBias | None = None
+    """Gap of the uncorrected prediction; people of the reference."""
+    after: AgeBias | None = None
+    out_of_range: int
+    """Scans of ages that the fits did not see."""
+    gap: dict[str, Estimate] = Field(default_factory=dict)
+    """Group (of `by`) to the mean of the corrected gap (years)."""
+    by: str | None = None
+    """Column that groups the gaps."""
+    remarks: list[str] = Field(default_factory=list)
+
+
+class MixedModel(Result):
+    """A linear mixed model of one measure: years, group and their product, a person's intercept."""
+
+    people: int
+    scans: int
+    effects: dict[str, Estimate] = Field(default_factory=dict)
+    """`years` (of the reference group) and `years: group`, a year, in units of the measure."""
+    reference: str | None = None
+    """Group that `years` is of; None where there is one group."""
+    person_share: float
+    """Share of the variance about the fixed effects that lies between people."""
+
+
+class ChangeResult(Result):
+    """How one measure changes within people."""
+
+    people: int
+    """With two visits or more at different times."""
+    scans: int
+    years: float
+    """Median time between a person's first and last visit."""
+    slope: dict[str, Estimate] = Field(default_factory=dict)
+    """Group (`all` and those of `by`) to the mean least-squares slope within people, a year."""
+    change: dict[str, Estimate] = Field(default_factory=dict)
+    """The same of (last - first) / years."""
+    model: MixedModel | None = None
+    retest: Estimate | None = None
+    """ICC(A,1) of two scans of a person close in time."""
+
+
+class LongitudinalMetrics(Result):
+    """reports/longitudinal/metrics.json."""
+
+    measures: dict[str, ChangeResult] = Field(default_factory=dict)
+    by: str | None = None
+    """Column that groups people, as it was at the first visit."""
+    retest_months: float
+    skipped: dict[str, str] = Field(default_factory=dict)
+    remarks: list[str] = Field(default_factory=list)
+
+
 class ProbeMetrics(Result):
     """reports/probe/metrics.json."""
 

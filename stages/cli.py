@@ -12,6 +12,7 @@ from typer.exceptions import TyperException
 
 from stages import (
     bench,
+    brain_age,
     cohort,
     crossfit,
     docs,
@@ -27,12 +28,14 @@ from stages import (
     info,
     init,
     interpolate,
+    longitudinal,
     manipulate,
     preprocess,
     probe,
     qc,
     reconstruct,
     report,
+    scanner,
     train_ae,
     train_ldae,
     train_ldm,
@@ -82,6 +85,9 @@ TOOLS: dict[str, Callable[..., None]] = {
     "export-ldae": export_ldae.export_ldae,
     "import-ae": import_ae.import_ae,
     "import-ldae": import_ldae.import_ldae,
+    "scanner": scanner.scanner,
+    "longitudinal": longitudinal.longitudinal,
+    "brain-age": brain_age.brain_age,
     "train-voxel-dae": train_voxel_dae.train_voxel_dae,
     "bench": bench.bench,
 }

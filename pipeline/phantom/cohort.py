@@ -38,7 +38,10 @@ TRUTH_COLUMNS = (
     "diagnosis",
     "months_from_first",
 )
-"""Columns of derivatives/truth/truth.tsv, one row a scan."""
+"""Columns of derivatives/truth/truth.tsv, one row a scan; then `site` and `focal`, if there."""
+
+LATER_OPTIONS = ("overlap", "sex_overlap", "focal", "scanners", "travelling")
+"""Options of the cohort that decide the bytes of a scan, beside those that always did."""
 
 Row = dict[str, str | float | int]
 
@@ -82,7 +85,10 @@ def _record_path(out: Path, visit: Visit) -> Path:
 
 def _fingerprint(visit: Visit, params: PhantomParams) -> str:
     """Return the digest of everything that decides the bytes of a scan."""
-    return digest_of([RECIPE, params.seed, params.zooms, params.masks, visit.scan_id])
+    # Options at their defaults are left out, so that finished scans of old cohorts stay good.
+    asked = params.model_dump(include=set(LATER_OPTIONS), exclude_defaults=True)
+    later = [asked] if asked else []
+    return digest_of([RECIPE, params.seed, params.zooms, params.masks, visit.scan_id, *later])
 
 
 def _finished(out: Path, visit: Visit, fingerprint: str) -> dict[str, float] | None:
@@ -232,6 +238,7 @@ def _write_tables(
     ]
     columns = ("participant_id", "age", "sex", "diagnosis")
     write_atomic(out / "participants.tsv", _table(columns, people))
+    later = tuple(_later_labels(visits[0]))
     truth_rows: list[Row] = []
     for subject in subjects:
         sessions: list[Row] = []
@@ -240,6 +247,7 @@ def _write_tables(
                 "session_id": visit.session_id,
                 "diagnosis": visit.diagnosis,
                 "months_from_first": visit.months,
+                **_later_labels(visit),
             }
             sessions.append({**course, "age": visit.age_years})
             truth_rows.append(
@@ -253,8 +261,18 @@ def _write_tables(
                     "age_years": visit.age_years,
                 }
             )
-        columns = ("session_id", "age", "months_from_first", "diagnosis")
+        of_session = ("session_id", "age", "months_from_first", "diagnosis", *later)
         path = out / subject.subject_id / f"{subject.subject_id}_sessions.tsv"
-        write_atomic(path, _table(columns, sessions))
+        write_atomic(path, _table(of_session, sessions))
     truth = out / "derivatives" / "truth" / "truth.tsv"
-    write_atomic(truth, _table(TRUTH_COLUMNS, truth_rows))
+    write_atomic(truth, _table(TRUTH_COLUMNS + later, truth_rows))
+
+
+def _later_labels(visit: Visit) -> Row:
+    """Return the labels that only cohorts with scanners or dark spots have."""
+    labels: Row = {}
+    if visit.scanner:
+        labels["site"] = visit.scanner.name
+    if visit.subject.focal is not None:
+        labels["focal"] = "yes" if visit.subject.focal else "no"
+    return labels

@@ -66,18 +66,21 @@ class RegisteredPhantoms:
         inside = self._inside(world)
         around = ndimage.binary_dilation(inside, iterations=round(MARGIN / min(grid.zooms)))
         self.box = ndimage.find_objects(around.astype(np.uint8))[0]
-        self.shape = grid.shape
+        self.shape, self.zooms = grid.shape, min(grid.zooms)
         self.world = world[self.box]
 
     def draw(self, visit: Visit) -> UInt8[np.ndarray, "X Y Z"]:
         """Return a visit's brain: 0 outside, 1 to 255 inside."""
         shape = make_shape(visit, self.atlas, every=CHANGE_EVERY)
         rng = np.random.default_rng(seed_from("registered phantom", visit.seed))
-        scanner = np.random.default_rng(visit.subject.scanner_seed)
+        scanner = np.random.default_rng(visit.scanner_seed)
         upright = _apply(np.linalg.inv(template_transform(shape, self.atlas)), self.world)
         template = shape.to_template(upright)
         signal = tissue_signal(template, visit, self.atlas, rng).numpy() / self._flatness
         sigma = scanner.uniform(*NOISE)
+        if visit.scanner:
+            sigma *= visit.scanner.noise
+            signal = ndimage.gaussian_filter(signal, visit.scanner.blur / self.zooms, truncate=3)
         real, imaginary = rng.normal(0, sigma, size=(2, *signal.shape)).astype(np.float32)
         levels, _ = scale_intensities(
             np.hypot(signal + real, imaginary), self._inside(template), self.percentiles

@@ -35,6 +35,8 @@ CENTRE = (0.0, -6.0, -16.0)
 """Template point at the middle of the field of view (mm)."""
 INDIVIDUAL_SD, INDIVIDUAL_SIGMA = 1.2, 20.0
 """Standard deviation (mm, each axis) and smoothness (mm) of the individual deformation."""
+FOCAL_CENTRE, FOCAL_RADIUS = (-40.0, -52.0, 38.0), 11.0
+"""Place (template, mm) and extent (mm) of the dark spot that some cohorts have."""
 CODES = ("RAS", "LAS", "RAS", "LPS", "PSR", "RAS", "LAS", "ASR")
 """Orientations of stored arrays; one is drawn for each scanner."""
 
@@ -139,9 +141,13 @@ def tissue_signal(
     soft, fat = sample(atlas.head, HEAD, template)
     fat_gain, contrast = rng.normal(1, 0.1), rng.normal(0, 0.006)
     white = tissue["wm"] - visit.lesion * tissue["lesion"]
-    gray = (visit.gray_white_ratio + contrast) * tissue["gm"]
+    shift = visit.scanner.contrast if visit.scanner else 0.0
+    gray = (visit.gray_white_ratio + contrast + shift) * tissue["gm"]
     brain = white + gray + 0.25 * tissue["csf"] + tissue["detail"]
     signal: torch.Tensor = brain + soft + fat_gain * fat
+    if visit.subject.focal:
+        q = ((template - torch.tensor(FOCAL_CENTRE)) / FOCAL_RADIUS).square().sum(-1)
+        signal = signal * (1 - visit.subject.focal * torch.exp(-(q**1.5)))
     return signal.clamp(min=0)
 
 
@@ -150,28 +156,38 @@ def scan(
 ) -> tuple[Int16[np.ndarray, "X Y Z"], Affine, np.ndarray]:
     """Return image, affine (voxel to mm) and true brain mask of a visit."""
     rng = np.random.default_rng(visit.seed)
-    scanner = np.random.default_rng(visit.subject.scanner_seed)
+    scanner = np.random.default_rng(visit.scanner_seed)
     affine, extent = _storage(scanner, zooms)
     pose = _pose(rng)
     bias_rng, contrast_rng = (np.random.default_rng(s) for s in scanner.integers(2**62, size=2))
     gain = scanner.uniform(350, 1100) * rng.uniform(0.95, 1.05)
     sigma = scanner.uniform(0.012, 0.022)
     weights = bias_rng.bit_generator.state, contrast_rng.bit_generator.state
-    image = np.empty(extent, np.int16)
+    clean = np.empty(extent, np.float32)
     mask = np.empty(extent, np.uint8)
-    for start in range(0, extent[0], 32):
-        slab = slice(start, min(start + 32, extent[0]))
+    for slab in _slabs(extent[0]):
         bias_rng.bit_generator.state, contrast_rng.bit_generator.state = weights
         indices = (np.arange(slab.start, slab.stop), *map(np.arange, extent[1:]))
         grid = np.stack(np.meshgrid(*indices, indexing="ij"), axis=-1)
         world = grid.astype(np.float32) @ affine[:3, :3].T.astype(np.float32)
         world += affine[:3, 3].astype(np.float32)
-        upright = (world - pose[:3, 3].astype(np.float32)) @ pose[:3, :3].astype(np.float32)
+        true = world / np.array(visit.scanner.gradients, np.float32) if visit.scanner else world
+        upright = (true - pose[:3, 3].astype(np.float32)) @ pose[:3, :3].astype(np.float32)
         template = shape.to_template(torch.from_numpy(upright))
         signal = tissue_signal(template, visit, atlas, contrast_rng)
-        signal = signal * _bias(torch.from_numpy(world), bias_rng)
-        real, imaginary = rng.normal(0, sigma, size=(2, *signal.shape)).astype(np.float32)
-        noisy = np.hypot(signal.numpy() + real, imaginary)
-        image[slab] = np.clip(np.rint(noisy * gain), 0, 32767).astype(np.int16)
+        clean[slab] = (signal * _bias(torch.from_numpy(world), bias_rng)).numpy()
         mask[slab] = sample(atlas.brain_mask, BRAIN_1MM, template)[0].numpy() > 0.5
+    if visit.scanner:
+        sigma *= visit.scanner.noise
+        clean = ndimage.gaussian_filter(clean, visit.scanner.blur / zooms, truncate=3)
+    image = np.empty(extent, np.int16)
+    for slab in _slabs(extent[0]):
+        real, imaginary = rng.normal(0, sigma, size=(2, *clean[slab].shape)).astype(np.float32)
+        noisy = np.hypot(clean[slab] + real, imaginary)
+        image[slab] = np.clip(np.rint(noisy * gain), 0, 32767).astype(np.int16)
     return image, affine, mask
+
+
+def _slabs(extent: int) -> list[slice]:
+    """Return slices of at most 32 planes, which bound the memory of a scan."""
+    return [slice(start, min(start + 32, extent)) for start in range(0, extent, 32)]

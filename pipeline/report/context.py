@@ -18,7 +18,14 @@ from schemas.errors import ContractError
 from schemas.grid import Grid
 from schemas.manifest import NUMERIC_COLUMNS, SELECTION, VOLUMES
 from schemas.params import Params
-from schemas.results import EvaluateMetrics, ProbeMetrics, Result
+from schemas.results import (
+    BrainAgeMetrics,
+    EvaluateMetrics,
+    LongitudinalMetrics,
+    ProbeMetrics,
+    Result,
+    ScannerMetrics,
+)
 
 AnyResult = TypeVar("AnyResult", bound=Result)
 
@@ -76,6 +83,9 @@ class ReportContext:
     probe: ProbeMetrics | None = None
     predictions: pd.DataFrame | None = None
     """probes.PREDICTION_COLUMNS."""
+    scanner: ScannerMetrics | None = None
+    brain_age: BrainAgeMetrics | None = None
+    longitudinal: LongitudinalMetrics | None = None
     versions: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     """Package to version and licence."""
     date: str = ""
@@ -99,7 +109,8 @@ def load_context(
 
     `models` holds `ae/log.csv`, `ldm/log.csv`, `ldae/log.csv`. `evaluate` holds `metrics.json`,
     `per_scan/*.parquet`, `pictures/*.npz`; `probe` holds `metrics.json`, `predictions.parquet`;
-    `ae`, beside `evaluate`, what `evaluate --what ae` wrote.
+    `ae`, beside `evaluate`, what `evaluate --what ae` wrote; `scanner`, `brain-age` and
+    `longitudinal`, beside `evaluate` or `probe`, what these commands wrote.
 
     Raises
     ------
@@ -120,6 +131,8 @@ def load_context(
     tiles, num_volumes, grid = _read_tiles(volumes, quality, params.report.mosaic_scans)
     logs = {name: _read_table(models / name / "log.csv") for name in MODELS} if models else {}
     metrics = _read_study(evaluate and evaluate / "metrics.json")
+    beside = evaluate or probe
+    reports = None if beside is None else beside.parent
     return ReportContext(
         params=params,
         manifest=table,
@@ -142,6 +155,9 @@ def load_context(
         ae_error_map=_read_bytes(evaluate and evaluate.parent / "ae" / "error_map.png"),
         probe=read_metrics(probe and probe / "metrics.json", ProbeMetrics),
         predictions=_read_predictions(probe),
+        scanner=_read_command(reports, "scanner", ScannerMetrics),
+        brain_age=_read_command(reports, "brain-age", BrainAgeMetrics),
+        longitudinal=_read_command(reports, "longitudinal", LongitudinalMetrics),
         versions=installed_versions(),
         date=datetime.datetime.now(tz=datetime.UTC).date().isoformat(),
     )
@@ -252,6 +268,11 @@ def read_metrics(path: Path | None, kind: type[AnyResult]) -> AnyResult | None:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         raise ContractError(f"{path}: {where}: {first['msg']}; run its stage again") from error
+
+
+def _read_command(reports: Path | None, name: str, kind: type[AnyResult]) -> AnyResult | None:
+    """Return what a command that is no stage left in its folder, or None."""
+    return read_metrics(None if reports is None else reports / name / "metrics.json", kind)
 
 
 def _read_bytes(path: Path | None) -> bytes | None:

@@ -15,6 +15,11 @@ from pipeline.report.sections.applications import (
 from pipeline.report.sections.autoencoder import ae_section
 from pipeline.report.sections.cohort import cohort_section, headline_section, quality_section
 from pipeline.report.sections.identification import identification_section
+from pipeline.report.sections.measurement import (
+    brain_age_section,
+    longitudinal_section,
+    scanner_section,
+)
 from pipeline.report.sections.parameters import parameter_section
 from pipeline.report.sections.probes import probe_section
 from pipeline.report.sections.reconstruction import inversion_section, reconstruction_section
@@ -45,6 +50,9 @@ def render_report(context: ReportContext, out: Path) -> None:
         "autoencoder": ae_section(context),
         "inversion": inversion_section(context, figures),
         "probe": probe_section(context, figures),
+        "scanner": scanner_section(context),
+        "brain_age": brain_age_section(context),
+        "longitudinal": longitudinal_section(context),
         "manipulation": manipulation_section(context, figures),
         "interpolation": interpolation_section(context, figures),
         "generation": generation_section(context, figures),

@@ -1,0 +1,1 @@
+"""Numbers of scans as measurements: the scanner's part, change over visits, brain age."""

@@ -1,0 +1,169 @@
+"""What is the scanner's is found where it was planted, and odd tables get one line each."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pipeline.imaging.atlas.mni152 import mni_grid
+from pipeline.measurement.repeat_scans import complete_repeats, visit_names
+from pipeline.measurement.scanner_effects import judge_scanners
+from pipeline.measurement.site_reading import read_site
+from pipeline.phantom.registered import RegisteredPhantoms
+from pipeline.phantom.subjects import make_subject, make_visits
+from pipeline.probes.features import coarsened, fit_pca
+from schemas.errors import ContractError
+from schemas.evaluation import ProbeParams
+from schemas.grid import GridParams
+from schemas.params import PhantomParams
+
+PARAMS = ProbeParams(permutations=19, folds=4)
+
+
+def cohort(people=36, sites=3, travelling=8, shift=1.0, seed=0):
+    """Return features (scan, 12) with a planted shift a site, and the table of their scans."""
+    rng = np.random.default_rng(seed)
+    shifts = shift * rng.normal(size=(sites, 12))
+    rows, values = [], []
+    for p in range(people):
+        own = rng.normal(0, 1, 12)
+        scans = [(0, p % sites), (12, p % sites)]
+        scans += [(0, s) for s in range(sites) if s != p % sites] if p < travelling else []
+        aged = {0: np.zeros(12), 12: rng.normal(0, 0.4, 12)}
+        for months, site in scans:
+            name = f"sub-{p:02d}_ses-M{months:02d}scanner{site}"
+            rows.append((name, f"sub-{p:02d}", "", months, f"site{site}", "test"))
+            values.append(own + aged[months] + shifts[site] + rng.normal(0, 0.3, 12))
+    columns = ["scan_id", "subject_id", "session_id", "months_from_first", "site", "split"]
+    return np.array(values), pd.DataFrame(rows, columns=columns)
+
+
+def test_a_planted_scanner_is_told_from_none():
+    values, table = cohort()
+    found = judge_scanners({"y_sem": values}, table, PARAMS, column="site").metrics
+    reading = found.reading["y_sem"]
+    assert reading.accuracy > 0.8
+    assert reading.p == pytest.approx(1 / 20)
+    assert reading.on_repeats > 0.6
+    assert found.repeated_people == 8
+    assert found.shares["y_sem"]["site"] > 0.2
+    assert found.agreement.occasions == ["site0", "site1", "site2"]
+    none, table = cohort(shift=0.0)
+    without = judge_scanners({"y_sem": none}, table, PARAMS, column="site").metrics
+    assert without.reading["y_sem"].p > 0.05
+    assert without.shares["y_sem"]["site"] < 0.03
+    assert without.agreement.quartiles[1] > found.agreement.quartiles[1]
+    near, far = (f.distances["y_sem"]["repeat"].value for f in (without, found))
+    assert near < far
+    assert without.distances["y_sem"]["recognised"].value == 1
+
+
+@pytest.mark.slow
+def test_a_site_that_does_nothing_is_seldom_read():
+    small = 0
+    for seed in range(60):
+        values, table = cohort(people=18, travelling=4, shift=0.0, seed=seed)
+        labels = (table[name].to_numpy(dtype=str) for name in ("site", "subject_id"))
+        reading = read_site(values, *labels, folds=3, permutations=19, seed=seed)
+        small += reading.p <= 0.05
+    # At 5 % of 60, seven or more have a chance of 3 %.
+    assert small <= 7
+
+
+def test_predictions_agree_as_the_icc_says():
+    values, table = cohort()
+    rng = np.random.default_rng(5)
+    predictions = pd.DataFrame(
+        {
+            "scan_id": table["scan_id"],
+            "target": "age_years",
+            "feature_set": "y_sem",
+            "protocol": "cv",
+            "score": 70 + 5 * values[:, 0] + rng.normal(0, 0.1, len(table)),
+        }
+    )
+    found = judge_scanners(
+        {"y_sem": values}, table, PARAMS, column="site", predictions=predictions
+    ).metrics
+    numbers = judge_scanners({"y_sem": values}, table, PARAMS, column="site").numbers
+    assert found.predictions["age_years"].value == pytest.approx(numbers["icc"][0], abs=0.02)
+    some = predictions[predictions["scan_id"].str.startswith("sub-00")]
+    few = judge_scanners({"y_sem": values}, table, PARAMS, column="site", predictions=some).metrics
+    assert "3 on 2 are needed" in few.skipped["predictions/age_years"]
+
+
+def test_odd_sites_get_a_line_each_and_the_rest_goes_on():
+    values, table = cohort()
+    table.loc[table["subject_id"] == "sub-30", "site"] = "alone"
+    table.loc[0, "site"] = None
+    found = judge_scanners({"y_sem": values}, table, PARAMS, column="site").metrics
+    assert any(line.startswith("site alone: one person") for line in found.remarks)
+    assert any("empty for 1 of" in line for line in found.remarks)
+    assert found.reading["y_sem"].sites == 3
+    with pytest.raises(ContractError, match="no such column in the manifest"):
+        judge_scanners({"y_sem": values}, table, PARAMS, column="hospital")
+    with pytest.raises(ContractError, match="expected two sites or more"):
+        judge_scanners({"y_sem": values}, table.assign(site="one"), PARAMS, column="site")
+
+
+def test_a_repeat_of_different_people_is_left_out_with_a_line(tmp_path):
+    values, table = cohort(travelling=0)
+    first, second = (
+        table.loc[table["subject_id"] == f"sub-0{i}", "scan_id"].tolist() for i in (0, 1)
+    )
+    lines = ["repeat,scan_id", f"good,{first[0]}", f"good,{first[1]}"]
+    lines += [f"bad,{first[0]}", f"bad,{second[0]}", f"lone,{second[0]}", "lone,sub-99"]
+    path = tmp_path / "repeats.csv"
+    path.write_text("\n".join(lines))
+    found = judge_scanners({"y_sem": values}, table, PARAMS, column="site", repeats=path).metrics
+    told = " ".join(found.remarks)
+    assert "repeat bad pairs different people (sub-00, sub-01)" in told
+    assert "repeat lone has 1 known scan(s)" in told
+    assert found.repeated_people == 1
+    path.write_text("pair,scan\n")
+    with pytest.raises(ContractError, match="no column repeat, scan_id"):
+        judge_scanners({"y_sem": values}, table, PARAMS, column="site", repeats=path)
+
+
+def test_the_largest_complete_table_is_taken():
+    _, table = cohort(people=9, travelling=5)
+    table = table[~((table["subject_id"] == "sub-00") & (table["site"] == "site2"))]
+    table = table.reset_index(drop=True)
+    found = complete_repeats(table, visit_names(table))
+    assert found.occasions == ("site0", "site1")
+    assert found.people == tuple(f"sub-0{i}" for i in range(5))
+    assert (table["site"].to_numpy()[found.rows] == np.array(["site0", "site1"])).all()
+
+
+@pytest.mark.slow
+def test_travelling_phantoms_show_what_their_scanner_did():
+    """Drawn with and without the scanners' effects; the difference is the truth."""
+    params = PhantomParams(subjects=24, scanners=3, travelling=8, multi_visit_share=0)
+    phantoms = RegisteredPhantoms(mni_grid(GridParams(shape=(28, 36, 32), zooms=6.0)))
+    visits = [v for n in range(1, 25) for v in make_visits(make_subject(n, params))]
+    drawn = np.stack([coarsened(phantoms.draw(v) / np.float32(255)).ravel() for v in visits])
+    same = replace(visits[0].scanner, name="same")
+    alike = [replace(v, subject=replace(v.subject, scanner=same), elsewhere=None) for v in visits]
+    plain = np.stack([coarsened(phantoms.draw(v) / np.float32(255)).ravel() for v in alike])
+    table = pd.DataFrame(
+        {
+            "scan_id": [v.scan_id for v in visits],
+            "subject_id": [v.subject.subject_id for v in visits],
+            "months_from_first": [float(v.months) for v in visits],
+            "site": [v.scanner.name for v in visits],
+            "split": "test",
+        }
+    )
+    pca = fit_pca(drawn)
+    sets = {"y_sem": pca.transform(drawn), "plain": pca.transform(plain)}
+    found = judge_scanners(sets, table, PARAMS, column="site").metrics
+    assert found.reading["y_sem"].p <= 0.05
+    site = table["site"].to_numpy()
+    moved = sets["y_sem"] - sets["plain"]
+    means = np.stack([moved[site == name].mean(axis=0) for name in np.unique(site)])
+    truth = means.var(axis=0, ddof=1).sum()
+    people = sets["plain"][[list(table["subject_id"]).index(s) for s in set(table["subject_id"])]]
+    total = truth + people.var(axis=0, ddof=1).sum()
+    assert found.shares["y_sem"]["site"] == pytest.approx(truth / total, rel=0.1)
+    assert found.shares["plain"]["site"] < 0.1 * found.shares["y_sem"]["site"]
