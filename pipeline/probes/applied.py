@@ -164,7 +164,9 @@ def _add_figures(
     if problem is not None:
         results.skipped[name] = problem
         return
-    target = make_target(name, classes, {DIRECTION_FEATURES: score[:, None]}, table, params)
+    # Nothing is fitted, so nothing that would be fitted is made, or missed with a line.
+    alone = params.model_copy(update={"covariates": (), "harmonise": "none"})
+    target = make_target(name, classes, {DIRECTION_FEATURES: score[:, None]}, table, alone)
     results.skipped |= target.left_out
     results.add(target, "test", _score(target, params))
 

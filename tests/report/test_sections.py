@@ -114,7 +114,7 @@ def test_the_report_says_what_y_sem_beats_and_whom_it_finds(study: tuple[Path, s
     assert re.search(r"Diagnosis, paired on the same scans, ROC-AUC of y_sem minus", text)
     assert "better than PCA of latents (" in text
     assert re.search(r"Age: the same within sources.*?Lund: \d+, Oslo: \d+ people", text)
-    assert re.search(r"Excluded by diagnosis.*?AD ?\d+ ?\d+ ?0 .*?CN ?\d+ ?\d+ ?1 ", text)
+    assert re.search(r"Excluded by diagnosis.*?AD ?30 ?30 ?0 ?0\.00.*?CN ?30 ?30 ?1 ?0\.03", text)
     assert "1 excluded before they stood in the manifest" in text
     assert "What so many people can show" in text
     assert re.search(r"Age: y_sem at each site.*?Lund ?\d+.*?all, left out in turn ?30", text)
