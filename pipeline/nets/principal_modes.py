@@ -33,19 +33,25 @@ class PrincipalModes(nn.Module):
         self.register_buffer("spread", torch.zeros(count))
         self.register_buffer("reliability", torch.ones(count))
 
-    def fit(self, deviations: Float[Tensor, "N C X Y Z"], folds: Int[Tensor, " N"]) -> None:
+    def fit(
+        self,
+        deviations: Float[Tensor, "N C X Y Z"],
+        folds: Int[Tensor, " N"],
+        *,
+        loudness: float = 1.0,
+    ) -> None:
         """Set the modes to the leading ones of centred latents; those beyond N - 1 stay zero.
 
-        `size` is the root mean square of an amount, so that amounts are of order 1 and keep their
-        order: the later, noisier modes are not blown up to the size of the first. The reliability
-        is estimated on folds of subjects (0, 1, …), since visits of one are alike.
+        `size` is such that amounts have a root mean square of `loudness` over scans and modes and
+        keep their order: the later, noisier modes are not blown up to the size of the first. The
+        reliability is estimated on folds of subjects (0, 1, …), since visits of one are alike.
         """
         flat = deviations.flatten(1)
         modes, deviation = _leading(flat, len(self.modes))
         count = len(modes)
         self.modes.zero_()
         self.modes[:count] = modes.reshape(count, *self.modes.shape[1:])
-        self.size.copy_(deviation.square().mean().sqrt())
+        self.size.copy_(deviation.square().mean().sqrt() / loudness)
         self.spread.zero_()
         self.spread[:count] = deviation / self.size
         if not folds.any():

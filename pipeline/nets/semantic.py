@@ -19,25 +19,28 @@ from pipeline.nets.principal_modes import PrincipalModes
 from pipeline.nets.published import PublishedEncoder
 from pipeline.nets.tissue import TissueModes
 
+LOUDNESS = {"modes": 0.5, "tissue": 1.0, "summary": 0.1}
+"""Root mean square of the numbers of each part of y_sem over training scans (docs/method.md)."""
 TISSUE_WIDTH = 64
 """Channels of the network that reads tissue fractions from latents."""
 
 
 class DeviationEncoder(SemanticEncoder):
-    """Encoder of a latent's deviation from the mean latent; its y_sem is standardised.
+    """Encoder of a latent's deviation from the mean latent; its summary is standardised.
 
     Registered brains are alike: most of a latent, and of anything computed from it, is common to
     all, and stage 2 learns to use what is common and to ignore the rest. So the input is centred
     (`centre`, the mean training latent) and measured in one unit a channel (`spread`: where z_0 has
-    unit variance at each voxel, air would otherwise count as much as brain), and y_sem is
-    standardised: each of its numbers has mean 0 and variance 1 over training scans, as training
-    sees them.
+    unit variance at each voxel, air would otherwise count as much as brain), and the network's
+    summary is standardised over training scans, as training sees them: each of its numbers has mean
+    0 and the same variance.
 
     With `modes`, the amounts of that many principal modes of the training latents are part of
     y_sem, which a network would need thousands of steps and a few hundred scans to learn; with
     `tissue_modes`, so are the amounts of that many modes of tissue fractions. They come first, in
-    this order, and the network's summary is the rest. Amounts keep their order of size, and have a
-    mean square of 1 over the modes: distances between codes are those between brains.
+    this order, and the network's summary is the rest. Amounts keep their order of size. What reads
+    y_sem as it is (distances, ridge regression, nearest neighbours) hears the parts as loud as
+    LOUDNESS has them: tissue most, and the summary least, whose many numbers would drown the rest.
     """
 
     mixes_batch = True
@@ -76,7 +79,9 @@ class DeviationEncoder(SemanticEncoder):
     def forward(self, z_0: Float[Tensor, "B C X Y Z"]) -> Float[Tensor, "B D"]:
         """Return y_sem of standardised latents."""
         deviation = self.deviation(z_0)
-        summary: Tensor = self.standardise(self.summarise(deviation))
+        alone = self.modes is None and self.tissue is None
+        loudness = 1.0 if alone else LOUDNESS["summary"]
+        summary: Tensor = loudness * self.standardise(self.summarise(deviation))
         with torch.autocast(z_0.device.type, enabled=False):
             parts = [summary.float()]
             if self.tissue is not None:

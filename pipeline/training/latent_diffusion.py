@@ -23,7 +23,7 @@ from pipeline.models.pretrained import load_imagenet
 from pipeline.models.starting_point import check_stage_1_start, check_start
 from pipeline.nets.encoders import SemanticEncoder
 from pipeline.nets.published import PublishedEncoder
-from pipeline.nets.semantic import DeviationEncoder, VolumeSlicesEncoder
+from pipeline.nets.semantic import LOUDNESS, DeviationEncoder, VolumeSlicesEncoder
 from pipeline.runtime.devices import available_memory
 from pipeline.runtime.digests import digest_of
 from pipeline.stores.latents import MEMORY_SHARE
@@ -273,7 +273,8 @@ def _prepare_encoder(
         unit = spread.reshape(-1, 1, 1, 1)
         fit_tissue_modes(encoder.tissue, deviations, scan_ids, mean_latent=centre, unit=unit)
     if encoder.modes is not None:
-        encoder.modes.fit(deviations, subject_folds(scan_ids))
+        folds = subject_folds(scan_ids)
+        encoder.modes.fit(deviations, folds, loudness=LOUDNESS["modes"])
         assert ldae.estimator.modes is not None
         ldae.estimator.modes.load_state_dict(encoder.modes.state_dict())
         ldae.estimator.spread.copy_(encoder.spread)

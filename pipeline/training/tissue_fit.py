@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pipeline.models.bundled_ldae import BUNDLED_LDAE, load_start
-from pipeline.nets.semantic import DeviationEncoder
+from pipeline.nets.semantic import LOUDNESS, DeviationEncoder
 from pipeline.nets.tissue import TissueModes, TissueNet, tissue_fractions
 from pipeline.runtime.devices import native_bf16
 from pipeline.runtime.progress import progress
@@ -117,4 +117,5 @@ def fit_tissue_modes(
     tissue.unit.copy_(unit)
     maps = torch.cat([tissue.fractions(part) for part in torch.split(deviations, MAP_BATCH)])
     tissue.centre.copy_(maps.mean(dim=0))
-    tissue.modes.fit(maps - tissue.centre, subject_folds(scan_ids))
+    folds = subject_folds(scan_ids)
+    tissue.modes.fit(maps - tissue.centre, folds, loudness=LOUDNESS["tissue"])

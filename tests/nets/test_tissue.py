@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from pipeline.nets.semantic import build_encoder
+from pipeline.nets.semantic import LOUDNESS, build_encoder
 from pipeline.nets.tissue import TissueModes, tissue_fractions
 
 GRID = (4, 4, 4)
@@ -69,6 +69,13 @@ def test_training_gives_g_doubtful_amounts_of_both_kinds_of_modes_and_the_summar
     for name in ("modes", "tissue"):
         assert not torch.equal(noised[:, parts[name]], y_sem[:, parts[name]])
     assert torch.equal(noised[:, parts["summary"]], y_sem[:, parts["summary"]])
+
+
+def test_a_summary_beside_amounts_is_quiet_and_alone_it_is_not():
+    for changes, loudness in (({}, LOUDNESS["summary"]), ({"modes": 0, "tissue_modes": 0}, 1.0)):
+        net, z_0 = encoder(**changes).eval(), latents()
+        expected = loudness * net.standardise(net.summarise(net.deviation(z_0)))
+        torch.testing.assert_close(net(z_0)[:, net.parts()["summary"]], expected)
 
 
 def test_the_tissue_net_is_frozen():
