@@ -23,7 +23,7 @@ def people(count=50):
         scans = [(0, p % 2), (12, p % 2)] + ([(0, 1 - p % 2)] if p < 6 else [])
         for months, site in scans:
             scan = f"p{p}_{months}_{site}"
-            rows.append((scan, f"p{p}", "", months, age + months / 12, f"<b>{site}", "CN", "train"))
+            rows.append((scan, f"p{p}", "", months, age + months / 12, f"<q>{site}", "CN", "train"))
             shown = np.array([age / 5, site, 0, 0, 0])
             values.append(own + shown + rng.normal(0, 0.2, 5))
     names = ["scan_id", "subject_id", "session_id", "months_from_first", "age_years", "site"]
@@ -48,7 +48,7 @@ def test_results_of_the_commands_become_sections(tmp_path):
     for name in parts:
         assert f'id="{name}"' in page
         assert f'href="#{name}"' in page
-    assert "<b>1" not in page, "names are escaped"
+    assert "<q>1" not in page, "names are escaped"
     assert "6 people have repeated scans" in page
     assert "The networks saw the scans of 50 of these people" in page
     assert "mixed model" in page
