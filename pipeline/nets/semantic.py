@@ -102,7 +102,10 @@ class DeviationEncoder(SemanticEncoder):
         self, y_sem: Float[Tensor, "B D"], generator: torch.Generator
     ) -> Float[Tensor, "B D"]:
         """Return y_sem of training scans with amounts as uncertain as those of unseen scans."""
-        fitted = {"modes": self.modes, "tissue": self.tissue and self.tissue.modes}
+        fitted: dict[str, PrincipalModes | None] = {
+            "modes": self.modes,
+            "tissue": None if self.tissue is None else self.tissue.modes,
+        }
         noised = y_sem.clone()
         for name, part in self.parts().items():
             if (modes := fitted.get(name)) is None:
