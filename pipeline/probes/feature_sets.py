@@ -8,13 +8,12 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from pipeline.probes.code_head import code_head
 from pipeline.probes.confounds.covariates import COVARIATES, WITH_COVARIATES, WITHOUT_COVARIATES
 from pipeline.probes.confounds.harmonise import HARMONISED
 from pipeline.probes.confounds.sites import SITE
 from pipeline.probes.cross_fitting import CrossFit
 from pipeline.probes.encoder_baselines import encoder_baselines
-from pipeline.probes.estimators import Head
+from pipeline.probes.estimators import Head, code_head
 from pipeline.probes.features import (
     Features,
     MeasuredVolumes,

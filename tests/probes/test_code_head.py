@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from pipeline.probes.code_head import code_head
-from pipeline.probes.estimators import LabelledFeatures
+from pipeline.probes.estimators import LabelledFeatures, code_head
 from tests.support.probe_cohort import QUICK
 
 PEOPLE, NUMBERS = 60, 40

@@ -8,10 +8,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from pipeline.probes.code_head import code_head
 from pipeline.probes.confounds.harmonise import HARMONISED, harmonised_head, site_codes
 from pipeline.probes.confounds.sites import SITE, UNKNOWN, site_names
-from pipeline.probes.estimators import Head, LabelledFeatures, Probe
+from pipeline.probes.estimators import Head, LabelledFeatures, Probe, code_head
 from pipeline.probes.linear import subject_weight
 from pipeline.probes.size_features import fit_beside
 from schemas.evaluation import ProbeParams

@@ -9,9 +9,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from pipeline.probes.code_head import code_head
 from pipeline.probes.confounds.sites import UNKNOWN, site_names
-from pipeline.probes.estimators import LabelledFeatures, Probe
+from pipeline.probes.estimators import LabelledFeatures, Probe, code_head
 from pipeline.runtime.progress import counted
 from schemas.errors import ParamsError
 from schemas.evaluation import ProbeParams
