@@ -135,5 +135,7 @@ def _minque(y: Floats, designs: Mapping[str, Floats], weights: Floats) -> Floats
         [[np.square(z.T @ p).sum() for p in projected] for z in columns], dtype=np.float64
     )
     forms = np.stack([np.square(p.T @ y).sum(axis=0) for p in projected])
-    solved: Floats = np.linalg.lstsq(system, forms, rcond=None)[0]
-    return solved
+    # In units of the weights: where repeats are equal, the rest is orders smaller than the person.
+    scaled = weights[:, None] * system * weights[None]
+    solved: Floats = np.linalg.lstsq(scaled, weights[:, None] * forms, rcond=None)[0]
+    return weights[:, None] * solved

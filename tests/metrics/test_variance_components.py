@@ -95,6 +95,14 @@ def test_a_part_that_is_not_there_gets_nothing():
     assert shares["visit"] < 0.01
 
 
+def test_repeats_that_are_equal_leave_everything_to_the_person():
+    person = np.repeat([f"p{i}" for i in range(20)], 3)
+    site = np.tile(["a", "b", "c"], 20)
+    values = np.random.default_rng(0).normal(size=(20, 5))[np.arange(60) // 3]
+    shares = variance_components(values, person=person, visit=person, site=site).shares
+    assert shares["person"] == pytest.approx(1, abs=1e-3)
+
+
 def test_agreement_is_that_of_shrout_and_fleiss():
     ratings = np.array(
         [[9, 2, 5, 8], [6, 1, 3, 2], [8, 4, 6, 8], [7, 1, 2, 6], [10, 5, 6, 9], [6, 2, 4, 7]]
