@@ -35,7 +35,7 @@ def test_the_untrained_encoder_is_the_one_that_training_began_with(
     torch.manual_seed(LDAE.seed)
     start = build_ldae(ldae.config)
     start.diffusion = frozen.diffusion
-    _prepare_encoder(start, train, LDAE)
+    _prepare_encoder(start, train, LDAE, store, None)
     standardise = frozen.diffusion.standardise
     z_0 = standardise(store.load(list(table["scan_id"])).mean.float())
     fit = (table["split"] == "train").to_numpy()
