@@ -220,9 +220,8 @@ def test_stage_2_alone_does_not_start_on_a_stage_1_from_nothing(inside, latents_
 
 
 SIZES = {
-    "train_ldm.denoiser": "{base_channels: 8, attention_levels: [1], multipliers: [1, 2]    "train_ldae.encoder.tissue_modes": 0,
-}",
-    "train_ldae.encoder": "{channels: [8, 16], dim: 12, num_heads: 2}",
+    "train_ldm.denoiser": "{base_channels: 8, attention_levels: [1], multipliers: [1, 2]}",
+    "train_ldae.encoder": "{channels: [8, 16], dim: 12, num_heads: 2, tissue_modes: 0}",
     "train_ldm.steps": 2,
     "train_ldae.steps": 2,
     "train_ldm.start_from": "bundled",
