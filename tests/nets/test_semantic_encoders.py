@@ -12,7 +12,7 @@ from pipeline.models.frozen import load_diffusion, load_ldae
 from pipeline.models.pretrained import load_imagenet
 from pipeline.nets.convnext import ConvNext
 from pipeline.nets.published import PublishedEncoder
-from pipeline.nets.semantic import LatentEncoder, build_encoder
+from pipeline.nets.semantic import LOUDNESS, LatentEncoder, build_encoder
 from pipeline.stores.latents import open_latents
 from pipeline.stores.open_store import OpenStore
 from schemas.diffusion import SemanticEncoderParams, TrainLdaeParams, TrainLdmParams
@@ -91,7 +91,11 @@ def test_every_encoder_trains_and_embeds(
     if kind != "slices":  # as published, not standardised
         # Over training scans drawn out to where unseen ones lie; these here are not.
         np.testing.assert_allclose(train.mean(0), 0, atol=0.1)
-        assert train.var(0).min() > 0.3  # more than 1 where modes of few scans are much of it
+        parts = model.net.encoder.parts()
+        # In its own unit; more than 1 where modes of few scans are much of it.
+        assert train[:, parts["summary"]].var(0).min() > 0.3 * LOUDNESS["summary"] ** 2
+        amounts = np.square(train[:, parts["modes"]] - train[:, parts["modes"]].mean(0)).mean()
+        assert amounts == pytest.approx(LOUDNESS["modes"] ** 2, rel=0.05)
 
 
 @pytest.mark.slow

@@ -27,6 +27,7 @@ def test_two_processes_equal_one(tmp_path, latents_path):
         "--set", "train_ldm.denoiser.multipliers=[1,2]",
         "--set", "train_ldm.denoiser.attention_levels=[1]",
         "--set", "train_ldae.encoder.channels=[8,16]",
+        "--set", "train_ldae.encoder.tissue_modes=0",
     ]  # fmt: skip
     command = ["train-ldae", *options, "--out"]
     alone = CliRunner().invoke(app, [*command, str(tmp_path / "one" / "ldae")])
