@@ -20,7 +20,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pipeline.metrics.intervals import mean_interval, refit_inflation, share_interval
-from pipeline.probes.linear import fit_chance, fit_linear, grouped_folds, many_fits
+from pipeline.probes.estimators import LabelledFeatures, code_head
+from pipeline.probes.linear import fit_chance, grouped_folds, many_fits
 from schemas.errors import ContractError
 from schemas.evaluation import ProbeParams
 from schemas.metrics import FEWEST_SUBJECTS
@@ -121,14 +122,8 @@ def brain_age(
             rows = np.flatnonzero(fold == turn)
             aside = np.flatnonzero((fold == (turn + 1) % folds) & of_reference)
             fit = np.flatnonzero((fold != turn) & (fold != (turn + 1) % folds) & of_reference)
-            probe = fit_linear(
-                x[fit],
-                age[fit],
-                person[fit],
-                "regression",
-                folds=params.inner_folds,
-                seed=params.seed,
-            )
+            labelled = LabelledFeatures(x[fit], age[fit], person[fit], "regression")
+            probe = code_head(labelled, params)
             aside = _one_scan_each(aside, person, params.seed)
             calibration = calibrate(probe.score(x[aside]), age[aside])
             predicted[rows] = probe.score(x[rows])
