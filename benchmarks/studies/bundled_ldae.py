@@ -33,6 +33,8 @@ TIMESTEPS = 8
 PAIRS = (
     ("mode_projection", "mean_brain"),
     ("y_sem_mean", "mean_brain"),
+    ("y_sem_mean", "mode_projection"),
+    ("y_sem", "mean_brain"),
     ("y_sem_mean", "other_mean"),
     ("y_sem", "other"),
     ("noise_with_y_sem", "noise_without"),

@@ -39,8 +39,8 @@ class DeviationEncoder(SemanticEncoder):
     y_sem, which a network would need thousands of steps and a few hundred scans to learn; with
     `tissue_modes`, so are the amounts of that many modes of tissue fractions. They come first, in
     this order, and the network's summary is the rest. Amounts keep their order of size. What reads
-    y_sem as it is (distances, ridge regression, nearest neighbours) hears the parts as loud as
-    LOUDNESS has them: tissue most, and the summary least, whose many numbers would drown the rest.
+    y_sem as it is (distances, ridge regression) hears the parts as loud as LOUDNESS has them:
+    tissue most, and the summary least, whose many numbers would drown the rest.
     """
 
     mixes_batch = True
