@@ -124,7 +124,7 @@ def _minque(y: Floats, designs: Mapping[str, Floats], weights: Floats) -> Floats
     scans = len(y)
     columns = list(designs.values())
     covariance = weights[-1] * np.eye(scans)
-    for weight, z in zip(weights, columns, strict=False):
+    for weight, z in zip(weights[:-1], columns, strict=True):
         covariance += weight * (z @ z.T)
     inverse = np.linalg.inv(covariance)
     row = inverse.sum(axis=0)

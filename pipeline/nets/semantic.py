@@ -94,9 +94,12 @@ class DeviationEncoder(SemanticEncoder):
         """Return where in y_sem each of its parts is."""
         modes = 0 if self.modes is None else len(self.modes.spread)
         tissue = 0 if self.tissue is None else len(self.tissue.modes.spread)
-        ends = {"modes": modes, "tissue": modes + tissue, "summary": self.dim}
-        starts = dict(zip(ends, (0, *ends.values()), strict=False))
-        return {name: slice(starts[name], end) for name, end in ends.items() if end > starts[name]}
+        parts = {
+            "modes": slice(0, modes),
+            "tissue": slice(modes, modes + tissue),
+            "summary": slice(modes + tissue, self.dim),
+        }
+        return {name: part for name, part in parts.items() if part.stop > part.start}
 
     def with_mode_noise(
         self, y_sem: Float[Tensor, "B D"], generator: torch.Generator

@@ -45,12 +45,7 @@ from pipeline.training.standardisation import (
     estimate_standardisation,
     subject_folds,
 )
-from pipeline.training.tissue_fit import (
-    bundled_tissue_net,
-    fit_tissue_modes,
-    fit_tissue_net,
-    volumes_of_tissue,
-)
+from pipeline.training.tissue_fit import TissueSource, find_tissue_source, fit_tissue_modes
 from pipeline.training.training_volumes import ScanVolumes
 from pipeline.training.voxel_latents import TrainingStore
 from schemas.diffusion import LdaeParams, LdmParams
@@ -165,7 +160,7 @@ def train_ldae(
     device = join(device)
     _check_autoencoder(store, autoencoder)
     _check_denoiser(store, frozen)
-    fit_on = None if start is not None else volumes_of_tissue(store, params.encoder, volumes)
+    tissue = TissueSource() if start else find_tissue_source(store, params.encoder, volumes)
     if not params.encoder.reads_volumes:
         volumes = None
     elif volumes is None:
@@ -177,10 +172,9 @@ def train_ldae(
     volume_shape = volumes.attributes.grid.shape if volumes is not None else None
     if start is not None:
         check_start(start, params, store, stage_1=frozen, volume_shape=volume_shape)
+    volumes_digest = volumes.digest if volumes is not None else None
     known = [store.digest, frozen.digest, scan_ids]
-    read = volumes or fit_on
-    if read is not None:
-        known.append(read.digest)
+    known += filter(None, (volumes_digest, tissue.digest))
     plan = _plan(
         params,
         known,
@@ -188,7 +182,8 @@ def train_ldae(
         scan_ids,
         start=start,
         denoiser=frozen.digest,
-        volumes=read.digest if read is not None else None,
+        volumes=volumes_digest,
+        tissue=tissue.digest,
     )
     check_model_folder(out)
     finished = finished_metrics(out, kind="ldae", fingerprint=plan.fingerprint)
@@ -212,7 +207,7 @@ def train_ldae(
         ldae.encoder.load_state_dict(start.net.encoder.state_dict())
         ldae.estimator.load_state_dict(start.net.estimator.state_dict())
     else:
-        _prepare_encoder(ldae, latents["train"], params, store, fit_on)
+        _prepare_encoder(ldae, latents["train"], params, tissue)
     net = nn.ModuleDict({"encoder": ldae.encoder, "estimator": ldae.estimator})
     scan_volumes = None
     if volumes is not None:
@@ -240,16 +235,9 @@ def train_ldae(
 
 
 def _prepare_encoder(
-    ldae: Ldae,
-    train: AnyLatents,
-    params: LdaeParams,
-    store: TrainingStore,
-    tissue_volumes: VolumeStore | None,
+    ldae: Ldae, train: AnyLatents, params: LdaeParams, tissue: TissueSource
 ) -> None:
-    """Set the encoder's start: statistics and modes of latents, or ImageNet weights.
-
-    The tissue net is fitted on `tissue_volumes`; where there are none, it is the bundled one.
-    """
+    """Set the encoder's start: statistics and modes of latents, or ImageNet weights."""
     encoder: SemanticEncoder = ldae.encoder
     if isinstance(encoder, VolumeSlicesEncoder | PublishedEncoder):
         load_imagenet(encoder.backbone, params.encoder.weights)
@@ -265,11 +253,8 @@ def _prepare_encoder(
     deviations = encoder.deviation(standardise(train.take_mean(index)))
     scan_ids = [train.scan_ids[i] for i in index.tolist()]
     if encoder.tissue is not None:
-        if tissue_volumes is not None:
-            steps, seed = params.encoder.tissue_steps, params.seed
-            fit_tissue_net(encoder.tissue.net, train, tissue_volumes, steps=steps, seed=seed)
-        elif (bundled := bundled_tissue_net(store)) is not None:
-            encoder.tissue.net.load_state_dict(bundled.state_dict())
+        steps, seed = params.encoder.tissue_steps, params.seed
+        tissue.prepare(encoder.tissue.net, train, steps=steps, seed=seed)
         unit = spread.reshape(-1, 1, 1, 1)
         fit_tissue_modes(encoder.tissue, deviations, scan_ids, mean_latent=centre, unit=unit)
     if encoder.modes is not None:

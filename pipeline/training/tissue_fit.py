@@ -1,6 +1,7 @@
 """Fit what reads tissue fractions from latents: the network once, its modes for every study."""
 
 import logging
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
@@ -28,8 +29,51 @@ MAX_FIT_SCANS = 1024
 MAP_BATCH = 16
 
 
-def bundled_tissue_net(store: TrainingStore) -> TissueNet | None:
-    """Return the network of the bundled LDAE, or None where it does not fit the latents."""
+@dataclass(frozen=True, slots=True)
+class TissueSource:
+    """Where an encoder's tissue net comes from: the package, or volumes that it is fitted on."""
+
+    bundled: TissueNet | None = None
+    volumes: VolumeStore | None = None
+    digest: str | None = None
+    """Of the bundled LDAE, or of the volumes."""
+
+    def prepare(self, net: TissueNet, train: AnyLatents, *, steps: int, seed: int) -> None:
+        """Set the weights of an encoder's network."""
+        if self.bundled is not None:
+            net.load_state_dict(self.bundled.state_dict())
+        elif self.volumes is not None:
+            fit_tissue_net(net, train, self.volumes, steps=steps, seed=seed)
+
+
+def find_tissue_source(
+    store: TrainingStore, params: SemanticEncoderParams, volumes: VolumeStore | None
+) -> TissueSource:
+    """Return the bundled network if it fits the latents and is asked for, else the volumes.
+
+    Neither, for encoders that read no tissue.
+
+    Raises
+    ------
+    ParamsError
+        If it must be fitted, and there are no volumes.
+    """
+    if params.reads_volumes or not params.tissue_modes:
+        return TissueSource()
+    if params.tissue_net == "bundled" and (found := _bundled(store)) is not None:
+        return found
+    if volumes is None:
+        raise ParamsError(
+            "train_ldae.encoder.tissue_modes: what reads tissue from latents comes with the package"
+            " for the bundled autoencoder alone; give --volumes, for it to be fitted, or set"
+            " train_ldae.encoder.tissue_modes=0"
+        )
+    check_same_scans(store, volumes)
+    return TissueSource(volumes=volumes, digest=volumes.digest)
+
+
+def _bundled(store: TrainingStore) -> TissueSource | None:
+    """Return the network of the bundled LDAE if its autoencoder made the latents."""
     if not BUNDLED_LDAE.is_dir():
         return None
     ldae = load_start("bundled")
@@ -38,31 +82,7 @@ def bundled_tissue_net(store: TrainingStore) -> TissueNet | None:
         return None
     if not isinstance(encoder, DeviationEncoder) or encoder.tissue is None:
         return None
-    return encoder.tissue.net
-
-
-def volumes_of_tissue(
-    store: TrainingStore, params: SemanticEncoderParams, volumes: VolumeStore | None
-) -> VolumeStore | None:
-    """Return the volumes if the tissue net must be fitted on them, else None.
-
-    Raises
-    ------
-    ParamsError
-        If it must, and there are none.
-    """
-    if params.reads_volumes or not params.tissue_modes:
-        return None
-    if params.tissue_net == "bundled" and bundled_tissue_net(store) is not None:
-        return None
-    if volumes is None:
-        raise ParamsError(
-            "train_ldae.encoder.tissue_modes: what reads tissue from latents comes with the package"
-            " for the bundled autoencoder alone; give --volumes, for it to be fitted, or set"
-            " train_ldae.encoder.tissue_modes=0"
-        )
-    check_same_scans(store, volumes)
-    return volumes
+    return TissueSource(bundled=encoder.tissue.net, digest=ldae.digest)
 
 
 def fit_tissue_net(

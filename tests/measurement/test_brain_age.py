@@ -45,6 +45,14 @@ def test_every_scan_has_a_prediction_that_its_person_took_no_part_in():
     assert metrics.error.value < 0.8 * metrics.chance
 
 
+def test_faint_numbers_do_not_drown_those_that_age_is_in():
+    """As late modes of y_sem are: standardised, they would count as much as the first."""
+    values, table = people()
+    faint = 0.02 * np.random.default_rng(1).normal(size=(len(table), 200))
+    alone, beside = (brain_age(x, table, PARAMS)[0] for x in (values, np.hstack([values, faint])))
+    assert beside.error.value < 1.1 * alone.error.value
+
+
 def test_a_persons_age_does_not_reach_its_own_prediction():
     values, table = people()
     _, before = brain_age(values, table, PARAMS)

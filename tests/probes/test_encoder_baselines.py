@@ -10,6 +10,7 @@ from pipeline.models.ldae import build_ldae
 from pipeline.probes.encoder_baselines import encoder_baselines, untrained_codes
 from pipeline.stores.latents import open_latents
 from pipeline.training.latent_diffusion import _prepare_encoder
+from pipeline.training.tissue_fit import TissueSource
 from schemas.evaluation import ProbeParams
 from tests.support.tiny_models import CPU, DIM, LDAE
 
@@ -35,7 +36,7 @@ def test_the_untrained_encoder_is_the_one_that_training_began_with(
     torch.manual_seed(LDAE.seed)
     start = build_ldae(ldae.config)
     start.diffusion = frozen.diffusion
-    _prepare_encoder(start, train, LDAE, store, None)
+    _prepare_encoder(start, train, LDAE, TissueSource())
     standardise = frozen.diffusion.standardise
     z_0 = standardise(store.load(list(table["scan_id"])).mean.float())
     fit = (table["split"] == "train").to_numpy()

@@ -3,11 +3,13 @@
 import pytest
 import torch
 
-import pipeline.training.tissue_fit as tissue_fit
+from pipeline.models.bundled_ldae import BUNDLED_LDAE
 from pipeline.models.frozen import load_diffusion, load_ldae
+from pipeline.nets.semantic import TISSUE_WIDTH
 from pipeline.nets.tissue import TissueNet, tissue_fractions
 from pipeline.stores.latents import open_latents
 from pipeline.training.latent_diffusion import train_ldae
+from pipeline.training.tissue_fit import TissueSource, find_tissue_source, fit_tissue_net
 from schemas.errors import ParamsError
 from tests.support.tiny_models import CPU, LDAE
 
@@ -29,7 +31,7 @@ def test_fitted_on_volumes_it_reads_more_than_the_mean(latents_path, volumes, sp
     train = open_latents(latents_path).load(split["train"])
     torch.manual_seed(0)
     net = TissueNet(in_channels=train.mean.shape[1], width=8)
-    tissue_fit.fit_tissue_net(net, train, volumes, steps=300, seed=0)
+    fit_tissue_net(net, train, volumes, steps=300, seed=0)
     side = volumes.attributes.grid.shape[0] // train.mean.shape[2]
     truth = tissue_fractions(volumes.load_unit_interval(split["train"]), side)
     error = (read(net, train.mean) - truth).square().mean()
@@ -61,7 +63,7 @@ def test_a_trained_ldae_holds_net_and_modes_and_is_the_same_again(
     assert torch.equal(*codes)
     encoder, mean = ldae.net.encoder, store.load(split["test"]).mean.float()
     assert ldae.config["encoder"]["tissue_modes"] == TISSUE
-    assert ldae.config["inputs"]["volumes"] == volumes.digest
+    assert ldae.config["inputs"]["tissue"] == volumes.digest
     maps = read(encoder.tissue.net, mean) - encoder.tissue.centre
     part = encoder.parts()["tissue"]
     torch.testing.assert_close(
@@ -73,14 +75,22 @@ def test_a_trained_ldae_holds_net_and_modes_and_is_the_same_again(
 
 
 def test_the_bundled_net_is_taken_where_its_autoencoder_made_the_latents(
-    tmp_path, latents_path, trained, monkeypatch, volumes
+    latents_path, volumes, monkeypatch
 ):
     """`volumes` are given too, as a study's pipeline does, and not needed."""
-    store = open_latents(latents_path)
-    net = TissueNet(in_channels=store.latent_shape[0], width=8)
-    monkeypatch.setattr(tissue_fit, "bundled_tissue_net", lambda _: net)
+    store, bundled = open_latents(latents_path), load_ldae(BUNDLED_LDAE, device=CPU)
     encoder = params().encoder
-    assert tissue_fit.volumes_of_tissue(store, encoder, volumes) is None
+    other = find_tissue_source(store, encoder, volumes)
+    assert (other.bundled, other.digest) == (None, volumes.digest)
     anew = encoder.model_copy(update={"tissue_net": "fit"})
-    assert tissue_fit.volumes_of_tissue(store, anew, volumes) is volumes
-    assert tissue_fit.volumes_of_tissue(store, LDAE.encoder, None) is None
+    assert find_tissue_source(store, anew, volumes).volumes is volumes
+    made_by_it = store.attributes.digests | {"autoencoder": bundled.config["autoencoder_digest"]}
+    attributes = store.attributes.model_copy(update={"digests": made_by_it})
+    monkeypatch.setattr(store, "attributes", attributes)
+    found = find_tissue_source(store, encoder, volumes)
+    assert (found.volumes, found.digest) == (None, bundled.digest)
+    net = TissueNet(in_channels=8, width=TISSUE_WIDTH)
+    found.prepare(net, None, steps=0, seed=0)
+    same = bundled.net.encoder.tissue.net.state_dict()
+    assert all(torch.equal(tensor, same[name]) for name, tensor in net.state_dict().items())
+    assert find_tissue_source(store, LDAE.encoder, None) == TissueSource()
