@@ -16,8 +16,8 @@ from benchmarks.studies.encode import (
     write_images,
 )
 from benchmarks.studies.voxel_dae import NARROW, OURS, machines, size_of
-from pipeline.evaluation.reconstruction_speed import reconstruct
 from pipeline.models.frozen import FrozenAutoencoder
+from pipeline.models.reconstruction_speed import reconstruct
 
 SCANS = 192
 """So many that starting and ending, a quarter of a second, count little."""

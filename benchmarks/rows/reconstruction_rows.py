@@ -7,7 +7,7 @@ import torch
 from benchmarks.framework.harness import at_hand, race
 from benchmarks.framework.registry import Measurement, Row, compare
 from benchmarks.studies.voxel_dae import NARROW, OURS, SAME, machines, size_of
-from pipeline.evaluation.reconstruction_speed import reconstruct
+from pipeline.models.reconstruction_speed import reconstruct
 from schemas.params import Params
 
 STEPS = 4

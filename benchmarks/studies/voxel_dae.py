@@ -16,10 +16,10 @@ import torch
 from torch import nn
 
 from benchmarks.framework.harness import at_hand, machine, race, table
-from pipeline.evaluation.reconstruction_speed import reconstruct
 from pipeline.models.frozen import FrozenAutoencoder, FrozenLdae, voxels_as_latents
 from pipeline.models.inference import LdaeInference
 from pipeline.models.ldae import build_ldae, encoder_config, unet_config
+from pipeline.models.reconstruction_speed import reconstruct
 from pipeline.nets.autoencoder import Autoencoder
 from schemas.diffusion import DenoiserParams, SemanticEncoderParams
 from schemas.params import Params

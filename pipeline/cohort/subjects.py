@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 
 
@@ -33,3 +34,10 @@ def scans_of_others(subjects: Sequence[str]) -> list[int]:
         next((i + n) % count for n in tries if subjects[(i + n) % count] != own)
         for i, own in enumerate(subjects)
     ]
+
+
+def spread(table: pd.DataFrame, limit: int) -> pd.DataFrame:
+    """Return at most `limit` rows, evenly spread."""
+    if len(table) <= limit:
+        return table
+    return table.iloc[np.linspace(0, len(table) - 1, limit).astype(int)]

@@ -12,21 +12,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.applications.generate import fit_prior, generate
-from pipeline.evaluation.nearest_latents import Neighbours
-from pipeline.evaluation.study import (
-    EXAMPLES,
-    MAX_LATENTS,
-    Part,
-    Study,
-    levels,
-    of_many_subjects,
-    spread,
-)
+from pipeline.cohort.subjects import spread
+from pipeline.evaluation.study import EXAMPLES, Part, Study, levels, of_many_subjects
 from pipeline.metrics.distribution_distances import frechet_distance
 from pipeline.metrics.sample_tests import copies, kernel_width, mean_of_pairs, mmd
 from pipeline.metrics.ssim import ms_ssim
 from pipeline.models.inference import LdaeInference
 from pipeline.models.pretrained import load_medicalnet, medicalnet_features
+from pipeline.rivals.nearest_latents import MAX_LATENTS, Neighbours
 
 Floats = NDArray[np.float64]
 
@@ -48,7 +41,8 @@ def evaluate_generation(study: Study) -> Part:
     if len(train) < 2 or len(study.judged) < 2:
         return Part(metrics={"skipped": "fewer than two training or two judged scans"})
     known, held_out = (
-        Neighbours.of(study, of_many_subjects(scans, len(scans))) for scans in (train, study.judged)
+        Neighbours.of(study.latents, of_many_subjects(scans, len(scans)))
+        for scans in (train, study.judged)
     )
     shape = models.latent_shape
     chosen = list(spread(train, MAX_LATENTS)["scan_id"].astype(str))

@@ -17,11 +17,15 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.evaluation.reconstruction_rivals import LatentPca, drawn_means
-from pipeline.evaluation.study import MAX_LATENTS, Part, Study, of_many_subjects, spread
+from pipeline.cohort.subjects import spread
+from pipeline.evaluation.reconstruction_rivals import drawn_means
+from pipeline.evaluation.study import Part, Study, of_many_subjects
 from pipeline.imaging.augment import augment
+from pipeline.metrics.identification import cosine_distances, match_rank
 from pipeline.metrics.intervals import exact_share, mean_interval
 from pipeline.nets.semantic import DeviationEncoder
+from pipeline.rivals.latent_pca import LatentPca
+from pipeline.rivals.nearest_latents import MAX_LATENTS
 from pipeline.runtime.digests import seed_from
 from pipeline.runtime.progress import Progress
 
@@ -70,7 +74,7 @@ def evaluate_identification(study: Study) -> Part:
     copies = _copies(study, people)
     rows = []
     for method, representation in _representations(study, people, copies).items():
-        distances = cosine_distances(representation)
+        distances = cosine_distances(representation.queries, representation.matches)
         rows += _rows(method, people, *distances)
     rows += _voxel_rows(study, people, copies)
     table = pd.DataFrame(rows)
@@ -123,7 +127,7 @@ def _representations(
 ) -> dict[str, Representation]:
     """Return y_sem and principal components, both from the mean over training scans."""
     models, size = study.models, study.params.batch_size
-    pca = LatentPca.of_training(study)
+    pca = LatentPca.of_training(study.latents, study.scans, models.ldae.net.encoder.dim)
     codes: list[tuple[Tensor, Tensor]] = []
     scores: list[tuple[Tensor, Tensor]] = []
     with Progress("identification", total=len(people)) as bar:
@@ -184,19 +188,6 @@ def _matches(
     return torch.cat(latents), torch.cat(volumes) if study.models.reads_volumes else None
 
 
-def cosine_distances(representation: Representation) -> tuple[Floats, Floats]:
-    """Return 1 − cosine of queries to each other (query, candidate), and to their own match.
-
-    Cosine, not length: codes of people whom the encoder never saw are shorter than those of its
-    training, and a contrast moves all of them alike.
-    """
-    queries, matches = (
-        x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
-        for x in (representation.queries, representation.matches)
-    )
-    return 1 - queries @ queries.T, 1 - (queries * matches).sum(axis=1)
-
-
 def _voxel_rows(
     study: Study, people: list[Query], copies: Mapping[str, Tensor]
 ) -> list[dict[str, Any]]:
@@ -253,8 +244,6 @@ def _rows(
     rows = []
     for row, i in enumerate(range(len(people)) if asked is None else asked):
         others = np.delete(to_others[row], i)
-        # Ties count against the match: representations that tell nobody apart are of no use.
-        rank = 1 + int((others <= to_match[row]).sum())
         rows.append(
             {
                 "scan_id": people[i].scan_id,
@@ -262,7 +251,7 @@ def _rows(
                 "match": people[i].match_id or "copy",
                 "kind": people[i].kind,
                 "method": method,
-                "rank": rank,
+                "rank": match_rank(others, to_match[row]),
                 "candidates": len(others) + 1,
             }
         )

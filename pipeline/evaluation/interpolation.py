@@ -1,7 +1,5 @@
 """Interpolate a middle visit from its neighbours, and compare with the acquired scan."""
 
-from collections.abc import Collection
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,6 +10,7 @@ from numpy.typing import NDArray
 from pipeline.applications.inputs import InputScan, encoder_volumes
 from pipeline.applications.interpolate import interpolate
 from pipeline.applications.residual import blend
+from pipeline.cohort.middle_visits import MiddleVisit, middle_visits
 from pipeline.cohort.subjects import many_subjects_first
 from pipeline.evaluation.study import EXAMPLES, Part, Study, levels
 from pipeline.imaging.ventricles import intensity_levels, ventricle_ml
@@ -32,40 +31,6 @@ GAPS = (6.0, 12.0, 24.0, 36.0, np.inf)
 """Upper ends (months) of the groups of gaps between the two neighbours."""
 
 Volume = NDArray[np.float32]
-
-
-@dataclass(frozen=True, slots=True)
-class MiddleVisit:
-    """A visit between two others of its subject."""
-
-    subject_id: str
-    before: str
-    scan_id: str
-    after: str
-    alpha: float
-    """Where it lies between the two in time, 0 to 1."""
-    gap_months: float
-    """Months between the two."""
-
-
-def middle_visits(manifest: pd.DataFrame, scan_ids: Collection[str]) -> list[MiddleVisit]:
-    """Return every visit of `scan_ids` that has the same subject's visits on both sides.
-
-    Its neighbours are the nearest of another month. Scans without a month are left out.
-    """
-    known = manifest[manifest["scan_id"].isin(scan_ids) & manifest["months_from_first"].notna()]
-    visits_between = []
-    for subject, visits in known.groupby("subject_id"):
-        ordered = visits.sort_values(["months_from_first", "scan_id"])
-        ordered = ordered.drop_duplicates("months_from_first")
-        ids, months = ordered["scan_id"].tolist(), ordered["months_from_first"].tolist()
-        for i in range(1, len(ids) - 1):
-            gap = months[i + 1] - months[i - 1]
-            alpha = (months[i] - months[i - 1]) / gap
-            visits_between.append(
-                MiddleVisit(str(subject), ids[i - 1], ids[i], ids[i + 1], alpha, gap)
-            )
-    return visits_between
 
 
 def interpolate_middle_visit(

@@ -9,17 +9,17 @@ import pandas as pd
 import torch
 from jaxtyping import Float
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import spearmanr
 from torch import Tensor
 
 from pipeline.applications.manipulate import manipulate
-from pipeline.evaluation.nearest_latents import Neighbours
-from pipeline.evaluation.pca_direction import PcaDirection, fit_pca_direction
 from pipeline.evaluation.study import EXAMPLES, Part, Study, levels
 from pipeline.imaging.ventricles import intensity_levels, ventricle_ml, ventricle_territory
+from pipeline.metrics.dose_response import slope, spearman
 from pipeline.metrics.intervals import mean_interval, median_interval, share_interval
 from pipeline.models.direction import Direction, read_direction
 from pipeline.models.inference import LdaeInference
+from pipeline.rivals.nearest_latents import Neighbours
+from pipeline.rivals.pca_direction import PcaDirection, fit_pca_direction
 from pipeline.runtime.progress import Progress
 from schemas.errors import ContractError
 from schemas.metrics import Estimate
@@ -74,7 +74,7 @@ class CounterfactualScorer:
 
 
 def evaluate_manipulation(study: Study) -> Part:
-    """CounterfactualScorer manipulation by the LDAE and, beside it, along PCA of latents.
+    """Score manipulation by the LDAE and, beside it, along PCA of latents.
 
     The first scan of each subject is moved. Without directions the part says why it was left out.
     """
@@ -95,12 +95,12 @@ def evaluate_manipulation(study: Study) -> Part:
         return Part(
             metrics={"skipped": f"{error}; set evaluate.manipulation.direction in params.yaml"}
         )
-    pca = fit_pca_direction(study, params.direction)
+    pca = fit_pca_direction(study.latents, study.scans, study.probe, params.direction)
     scorer = CounterfactualScorer(
         models=study.models,
         direction=direction,
         pca=pca,
-        neighbours=Neighbours.of(study, study.scans),
+        neighbours=Neighbours.of(study.latents, study.scans),
     )
     chosen = study.judged.drop_duplicates("subject_id").head(params.max_subjects)
     tables = []
@@ -177,19 +177,6 @@ def summarise_dose(responses: pd.DataFrame) -> dict[str, dict[str, Any]]:
             )
         summary[str(method)] = summaries
     return summary
-
-
-def spearman(scale: np.ndarray, measure: np.ndarray) -> float:
-    """Return the rank correlation; 0 where either does not change."""
-    if np.ptp(scale) == 0 or np.ptp(measure) == 0:
-        return 0.0
-    return float(spearmanr(scale, measure).statistic)
-
-
-def slope(scale: np.ndarray, measure: np.ndarray) -> float:
-    """Return the least-squares slope; 0 where the scale does not change."""
-    centred = scale - scale.mean()
-    return float(centred @ measure / (centred @ centred)) if centred.any() else 0.0
 
 
 def _keep_example(

@@ -11,18 +11,18 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pipeline.evaluation.reconstruction_rivals import (
-    LatentPca,
     VolumesByMethod,
     drawn_means,
     linear_volumes,
 )
-from pipeline.evaluation.reconstruction_speed import measure_throughput
 from pipeline.evaluation.study import EXAMPLES, Part, Study, levels, of_many_subjects
 from pipeline.metrics.gaussianity import latent_health
 from pipeline.metrics.intervals import paired_difference
 from pipeline.metrics.reconstruction import reconstruction_metrics, summarise_reconstruction
 from pipeline.models.inference import LdaeInference
+from pipeline.models.reconstruction_speed import measure_throughput
 from pipeline.nets.lpips import Lpips, lpips_of_volumes
+from pipeline.rivals.latent_pca import LatentPca
 from pipeline.runtime.progress import Progress
 from pipeline.stores.volumes import VolumeStore
 
@@ -72,7 +72,7 @@ def evaluate_reconstruction(study: Study) -> Part:
     """
     params = study.params
     chosen = of_many_subjects(study.judged, params.max_scans)
-    pca = LatentPca.of_training(study)
+    pca = LatentPca.of_training(study.latents, study.scans, study.models.ldae.net.encoder.dim)
     scans = list(_with_other_subjects(chosen))
     rows, noises = [], []
     examples: dict[str, list[np.ndarray]] = {}

@@ -1,57 +1,15 @@
 """What a reconstruction from y_sem must beat: the mean brain, PCA, and y_sem's modes alone."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pipeline.evaluation.study import MAX_LATENTS, Study, spread
-from pipeline.probes.pca_rivals import fit_full_pca
+from pipeline.evaluation.study import Study
+from pipeline.rivals.latent_pca import LatentPca
 
 VolumesByMethod = dict[str, Float[Tensor, "B ..."]]
-
-
-@dataclass(frozen=True, slots=True)
-class LatentPca:
-    """Principal components of the training latents: posterior means, as the store has them."""
-
-    mean: Float[Tensor, " latent"]
-    components: Float[Tensor, "K latent"]
-    """Orthonormal rows, as many as y_sem has numbers, or one fewer than scans."""
-    shape: tuple[int, ...]
-    """(channel, x, y, z)."""
-
-    @classmethod
-    def of_training(cls, study: Study) -> "LatentPca | None":
-        """Return the components of the training scans, or None where there are fewer than two."""
-        train = spread(study.scans[study.scans["split"] == "train"], MAX_LATENTS)
-        if len(train) < 2:
-            return None
-        latents = study.latents.load(list(train["scan_id"].astype(str))).mean.float()
-        fitted = fit_full_pca(latents.flatten(1).numpy(), study.models.ldae.net.encoder.dim)
-        mean, components = (
-            torch.from_numpy(np.asarray(part, dtype=np.float32))
-            for part in (fitted.mean_, fitted.components_)
-        )
-        return cls(mean, components, tuple(latents.shape[1:]))
-
-    def scores(self, latents: Float[Tensor, "B C X Y Z"]) -> Float[Tensor, "B K"]:
-        """Return the amounts of the components in latents."""
-        scores: Tensor = (latents.float().flatten(1) - self.mean) @ self.components.T
-        return scores
-
-    def project(self, latents: Float[Tensor, "B C X Y Z"]) -> Float[Tensor, "B C X Y Z"]:
-        """Return the mean latent plus what the components hold of each."""
-        projected: Tensor = self.mean + self.scores(latents) @ self.components
-        return projected.reshape(-1, *self.shape)
-
-    @property
-    def mean_latent(self) -> Float[Tensor, "1 C X Y Z"]:
-        """Return the mean training latent."""
-        return self.mean.reshape(1, *self.shape)
 
 
 def linear_volumes(

@@ -24,8 +24,6 @@ from schemas.evaluation import EvaluateParams, ProbeParams
 
 EXAMPLES = 6
 """Scans of which every part keeps pictures for the report."""
-MAX_LATENTS = 1000
-"""Scans, evenly spread, whose latents are kept in memory to compare with."""
 
 
 def of_many_subjects(scans: pd.DataFrame, at_most: int) -> pd.DataFrame:
@@ -139,13 +137,6 @@ class Part:
     """One row a scan and whatever else was varied."""
     pictures: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     """Arrays whose first axis is the example; volumes as uint8."""
-
-
-def spread(table: pd.DataFrame, limit: int) -> pd.DataFrame:
-    """Return at most `limit` rows, evenly spread."""
-    if len(table) <= limit:
-        return table
-    return table.iloc[np.linspace(0, len(table) - 1, limit).astype(int)]
 
 
 def levels(volume: NDArray[np.floating]) -> NDArray[np.uint8]:

@@ -10,13 +10,12 @@ import torch
 from pipeline.evaluation.identification import (
     METHODS,
     Query,
-    Representation,
     _rows,
     copy_of,
-    cosine_distances,
     evaluate_identification,
     queries_of,
 )
+from pipeline.metrics.identification import cosine_distances
 from pipeline.metrics.intervals import exact_share
 from schemas.results import IdentificationMetrics
 
@@ -44,7 +43,7 @@ def test_codes_with_a_person_in_them_find_that_person_and_noise_does_not():
     )
 
     def rank_1(matches):
-        rows = _rows("y_sem", people, *cosine_distances(Representation(person, matches)))
+        rows = _rows("y_sem", people, *cosine_distances(person, matches))
         return np.mean([row["rank"] == 1 for row in rows])
 
     assert rank_1(0.3 * person + 0.05 * generator.normal(size=(40, 30))) == 1
@@ -54,7 +53,7 @@ def test_codes_with_a_person_in_them_find_that_person_and_noise_does_not():
 def test_the_query_itself_is_no_candidate_and_ties_count_against_the_match():
     people = [Query(str(i), f"s{i}", None) for i in range(4)]
     same = np.ones((4, 3))
-    rows = _rows("y_sem", people, *cosine_distances(Representation(same, same)))
+    rows = _rows("y_sem", people, *cosine_distances(same, same))
     assert [row["rank"] for row in rows] == [4] * 4
     assert {row["candidates"] for row in rows} == {4}
 

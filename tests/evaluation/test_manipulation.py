@@ -10,11 +10,10 @@ from pipeline.applications.manipulate import manipulate
 from pipeline.evaluation.manipulation import (
     CounterfactualScorer,
     evaluate_manipulation,
-    spearman,
     summarise_dose,
 )
-from pipeline.evaluation.pca_direction import fit_pca_direction
 from pipeline.imaging.atlas.mni152 import mni_grid
+from pipeline.metrics.dose_response import spearman
 from schemas.grid import GridParams
 
 
@@ -27,16 +26,6 @@ def test_manipulation_without_its_direction_says_why(study, tmp_path):
     )
     unknown = evaluate_manipulation(dataclasses.replace(study, params=asked))
     assert "directions.json: diagnosis:AD; set evaluate" in unknown.metrics["skipped"]
-
-
-@pytest.mark.slow
-def test_a_step_along_pca_moves_its_own_score_by_one(study):
-    along = fit_pca_direction(study, "diagnosis:AD")
-    latent = study.latents.load(["sub-016"]).mean.float()
-    moved = (latent + along.moves([0.0, 1.0, 2.5])).flatten(1).numpy()
-    start = along.position(latent.flatten(1).numpy())[0]
-    np.testing.assert_allclose(along.position(moved) - start, [0, 1, 2.5], atol=1e-4)
-    assert fit_pca_direction(study, "nothing:AD") is None
 
 
 @pytest.mark.slow

@@ -11,8 +11,8 @@ from pipeline.evaluation.reconstruction import (
     evaluate_reconstruction,
     reconstruct_all,
 )
-from pipeline.evaluation.reconstruction_speed import ROUNDS
 from pipeline.models.inference import load_voxel_models
+from pipeline.models.reconstruction_speed import ROUNDS
 from schemas.errors import ContractError
 from schemas.evaluation import EvaluateParams
 from stages.cli import app

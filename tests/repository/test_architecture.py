@@ -9,7 +9,7 @@ TEXT = (ROOT / "docs" / "architecture.md").read_text()
 PICTURE = TEXT.split("## The house")[1].split("```")[1]
 MAX_FILES = 20
 MAX_SHARE = 0.13
-MAX_EVALUATION_LINES = 1900
+MAX_EVALUATION_LINES = 1600
 
 
 def floors_of_the_contract() -> list[set[str]]:

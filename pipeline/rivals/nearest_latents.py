@@ -7,9 +7,12 @@ import pandas as pd
 from numpy.typing import NDArray
 from sklearn.metrics import pairwise_distances
 
-from pipeline.evaluation.study import MAX_LATENTS, Study
+from pipeline.stores.latents import LatentStore
 
 Floats = NDArray[np.float32]
+
+MAX_LATENTS = 1000
+"""Scans, evenly spread, whose latents are kept in memory to compare with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,11 +26,11 @@ class Neighbours:
     scan_ids: tuple[str, ...]
 
     @classmethod
-    def of(cls, study: Study, scans: pd.DataFrame) -> "Neighbours":
+    def of(cls, store: LatentStore, scans: pd.DataFrame) -> "Neighbours":
         """Return the latents of all these scans: of a sample the nearest would mean nothing."""
         scan_ids = tuple(scans["scan_id"].astype(str))
         latents = [
-            study.latents.load(scan_ids[rows]).mean.half().flatten(1).numpy()
+            store.load(scan_ids[rows]).mean.half().flatten(1).numpy()
             for rows in _blocks(len(scan_ids))
         ]
         return cls(np.concatenate(latents), tuple(scans["subject_id"].astype(str)), scan_ids)

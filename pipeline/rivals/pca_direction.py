@@ -4,16 +4,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 import torch
 from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.evaluation.study import MAX_LATENTS, Study, spread
+from pipeline.cohort.subjects import spread
 from pipeline.probes.features import fit_pca
 from pipeline.probes.linear import LinearProbe, direction_of
 from pipeline.probes.protocols import FIT_SPLITS
 from pipeline.probes.targets import make_target, problem_of
+from pipeline.rivals.nearest_latents import MAX_LATENTS
+from pipeline.stores.latents import LatentStore
+from schemas.evaluation import ProbeParams
 
 Floats = NDArray[np.float64]
 FEATURES = "pca_latents"
@@ -42,25 +46,26 @@ class PcaDirection:
         return torch.from_numpy(moves).float().reshape(len(scales), *self.shape)
 
 
-def fit_pca_direction(study: Study, name: str) -> PcaDirection | None:
+def fit_pca_direction(
+    store: LatentStore, scans: pd.DataFrame, params: ProbeParams, name: str
+) -> PcaDirection | None:
     """Return the direction of a target (`diagnosis:AD`) in PCA of latents, as the probe finds it.
 
     Fitted on train and val alone, like y_sem's. None where the probe cannot be fitted.
     """
-    scans = study.scans
     scans = spread(scans[scans["split"].isin(FIT_SPLITS)], MAX_LATENTS).reset_index(drop=True)
     train = (scans["split"] == "train").to_numpy()
     if train.sum() < 2:
         return None
-    latents = study.latents.load(list(scans["scan_id"].astype(str))).mean.float()
+    latents = store.load(list(scans["scan_id"].astype(str))).mean.float()
     flat = latents.flatten(1).numpy()
     pca = fit_pca(flat[train])
     features = {FEATURES: pca.transform(flat)}
     column = name.split(":")[0]
-    classes = study.probe.classification.get(column)
+    classes = params.classification.get(column)
     if problem_of(column, classes, scans) is not None:
         return None
-    target = make_target(column, classes, features, scans, study.probe)
+    target = make_target(column, classes, features, scans, params)
     rows = target.rows_in(FIT_SPLITS)
     if target.unfit_reason(rows, "train and val") is not None:
         return None

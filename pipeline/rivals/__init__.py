@@ -1,0 +1,1 @@
+"""What an LDAE is held against, from latents alone: principal components, nearest latents."""
