@@ -38,6 +38,10 @@ PAIRS = (
     ("y_sem_mean", "other_mean"),
     ("y_sem", "other"),
     ("noise_with_y_sem", "noise_without"),
+    ("mode_projection_mse", "mean_brain_mse"),
+    ("y_sem_mean_mse", "mean_brain_mse"),
+    ("y_sem_mean_mse", "mode_projection_mse"),
+    ("y_sem_mean_mse", "other_mean_mse"),
 )
 
 
@@ -78,7 +82,7 @@ def noise_errors(models: LdaeInference, z_0: Tensor, y_sem: Tensor, seed: int) -
 
 
 def judge(study: Path, most: int) -> pd.DataFrame:
-    """Return a row a person: SSIM inside the brain of each way, and errors of the noise."""
+    """Return a row a person: SSIM and MSE in the brain of each way, errors of the noise."""
     latents = open_latents(study / "data" / "latents.zarr")
     volumes = open_volumes(study / "data" / "volumes.zarr")
     params = EvaluateParams(num_inference_steps=10)
@@ -99,8 +103,10 @@ def judge(study: Path, most: int) -> pd.DataFrame:
         truth = volumes.load_unit_interval([scan])[0]
         row = noise_errors(models, z_0[i : i + 1], own, i)
         for name, volume in volumes_of(models, z_0[i : i + 1], own, other, i):
-            scored = reconstruction_metrics(truth[None], volume[None, None], truth[None] > 0)
-            row[name] = float(scored["ssim_brain"].iloc[0])
+            scored = reconstruction_metrics(truth[None], volume[None, None], truth[None] > 0).iloc[
+                0
+            ]
+            row |= {name: float(scored["ssim_brain"]), f"{name}_mse": float(scored["mse_brain"])}
         rows.append(row)
     return pd.concat(
         [unseen[["scan_id", "source"]].reset_index(drop=True), pd.DataFrame(rows)], axis=1
@@ -115,7 +121,7 @@ def main() -> None:
     parser.add_argument("--people", type=int, default=24)
     arguments = parser.parse_args()
     table = judge(arguments.study, arguments.people)
-    table.to_csv(arguments.out / "bundled-ldae.csv", index=False, float_format="%.4f")
+    table.to_csv(arguments.out / "bundled-ldae.csv", index=False, float_format="%.5f")
     print(table.mean(numeric_only=True).to_string(float_format="%.3f"))
     people = np.arange(len(table)).astype(str)
     for a, b in PAIRS:

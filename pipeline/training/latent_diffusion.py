@@ -36,7 +36,7 @@ from pipeline.training.batches import WINDOW_CHUNKS
 from pipeline.training.distributed import join, processes, wait
 from pipeline.training.latent_batches import LatentData
 from pipeline.training.latent_modules import DenoiserModule, SemanticModule
-from pipeline.training.lightning_run import discard_checkpoints, run_training
+from pipeline.training.lightning_run import discard_checkpoints, run_training, tissue_checkpoint
 from pipeline.training.pictures import decoder_of
 from pipeline.training.plan import Plan
 from pipeline.training.standardisation import (
@@ -45,7 +45,12 @@ from pipeline.training.standardisation import (
     estimate_standardisation,
     subject_folds,
 )
-from pipeline.training.tissue_fit import TissueSource, find_tissue_source, fit_tissue_modes
+from pipeline.training.tissue_fit import (
+    FitCheckpoint,
+    TissueSource,
+    find_tissue_source,
+    fit_tissue_modes,
+)
 from pipeline.training.training_volumes import ScanVolumes
 from pipeline.training.voxel_latents import TrainingStore
 from schemas.diffusion import LdaeParams, LdmParams
@@ -207,7 +212,9 @@ def train_ldae(
         ldae.encoder.load_state_dict(start.net.encoder.state_dict())
         ldae.estimator.load_state_dict(start.net.estimator.state_dict())
     else:
-        _prepare_encoder(ldae, latents["train"], params, tissue)
+        first = processes().rank == 0
+        kept = FitCheckpoint(tissue_checkpoint(out), plan.fingerprint) if first else None
+        _prepare_encoder(ldae, latents["train"], params, tissue, kept)
     net = nn.ModuleDict({"encoder": ldae.encoder, "estimator": ldae.estimator})
     scan_volumes = None
     if volumes is not None:
@@ -235,7 +242,11 @@ def train_ldae(
 
 
 def _prepare_encoder(
-    ldae: Ldae, train: AnyLatents, params: LdaeParams, tissue: TissueSource
+    ldae: Ldae,
+    train: AnyLatents,
+    params: LdaeParams,
+    tissue: TissueSource,
+    kept: FitCheckpoint | None,
 ) -> None:
     """Set the encoder's start: statistics and modes of latents, or ImageNet weights."""
     encoder: SemanticEncoder = ldae.encoder
@@ -254,7 +265,7 @@ def _prepare_encoder(
     scan_ids = [train.scan_ids[i] for i in index.tolist()]
     if encoder.tissue is not None:
         steps, seed = params.encoder.tissue_steps, params.seed
-        tissue.prepare(encoder.tissue.net, train, steps=steps, seed=seed)
+        tissue.prepare(encoder.tissue.net, train, steps=steps, seed=seed, checkpoint=kept)
         unit = spread.reshape(-1, 1, 1, 1)
         fit_tissue_modes(encoder.tissue, deviations, scan_ids, mean_latent=centre, unit=unit)
     if encoder.modes is not None:

@@ -123,6 +123,12 @@ def _run(
 def discard_checkpoints(out: Path) -> None:
     """Remove what a run was resumable from; its model is written."""
     shutil.rmtree(_work_of(out), ignore_errors=True)
+    tissue_checkpoint(out).unlink(missing_ok=True)
+
+
+def tissue_checkpoint(out: Path) -> Path:
+    """Return where the state of the tissue net's fit lies until the model is written."""
+    return out.with_name(out.name + ".tissue.ckpt")
 
 
 def _work_of(out: Path) -> Path:

@@ -2,6 +2,8 @@
 
 import logging
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -15,6 +17,7 @@ from pipeline.runtime.progress import progress
 from pipeline.stores.provenance import check_same_scans
 from pipeline.stores.volumes import VolumeStore
 from pipeline.training.batches import batch_rows
+from pipeline.training.checkpoints import WholeCheckpoints
 from pipeline.training.standardisation import AnyLatents, subject_folds
 from pipeline.training.voxel_latents import TrainingStore
 from schemas.diffusion import SemanticEncoderParams
@@ -27,6 +30,8 @@ LR = 3e-3
 MAX_FIT_SCANS = 1024
 """Training scans, evenly spread, that the network is fitted on."""
 MAP_BATCH = 16
+CHECKPOINT_EVERY = 100
+"""Steps of the network's fit after which an interrupted one goes on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +43,41 @@ class TissueSource:
     digest: str | None = None
     """Of the bundled LDAE, or of the volumes."""
 
-    def prepare(self, net: TissueNet, train: AnyLatents, *, steps: int, seed: int) -> None:
+    def prepare(
+        self,
+        net: TissueNet,
+        train: AnyLatents,
+        *,
+        steps: int,
+        seed: int,
+        checkpoint: "FitCheckpoint | None" = None,
+    ) -> None:
         """Set the weights of an encoder's network."""
         if self.bundled is not None:
             net.load_state_dict(self.bundled.state_dict())
         elif self.volumes is not None:
-            fit_tissue_net(net, train, self.volumes, steps=steps, seed=seed)
+            fit_tissue_net(net, train, self.volumes, steps=steps, seed=seed, checkpoint=checkpoint)
+
+
+@dataclass(frozen=True, slots=True)
+class FitCheckpoint:
+    """Where an interrupted fit of the tissue net goes on, and a finished one is read."""
+
+    path: Path
+    fingerprint: str
+    """Of the training's plan: the state of another is of no use."""
+
+    def read(self) -> dict[str, Any]:
+        """Return the state of this plan, or {}."""
+        try:
+            state = torch.load(self.path, map_location="cpu", weights_only=True)
+            return dict(state) if state["fingerprint"] == self.fingerprint else {}
+        except Exception:  # noqa: BLE001 (whatever a damaged file raises: the fit starts anew)
+            return {}
+
+    def write(self, **state: Any) -> None:
+        """Replace the state."""
+        WholeCheckpoints().save_checkpoint(state | {"fingerprint": self.fingerprint}, self.path)
 
 
 def find_tissue_source(
@@ -86,9 +120,23 @@ def _bundled(store: TrainingStore) -> TissueSource | None:
 
 
 def fit_tissue_net(
-    net: TissueNet, train: AnyLatents, volumes: VolumeStore, *, steps: int, seed: int
+    net: TissueNet,
+    train: AnyLatents,
+    volumes: VolumeStore,
+    *,
+    steps: int,
+    seed: int,
+    checkpoint: FitCheckpoint | None = None,
 ) -> None:
-    """Fit the network to the tissue fractions of the training scans' volumes, and freeze it."""
+    """Fit the network to the tissue fractions of the training scans' volumes, and freeze it.
+
+    With `checkpoint` an interrupted fit goes on where it was, and ends with the same weights.
+    """
+    state = {} if checkpoint is None else checkpoint.read()
+    if state.get("step") == steps:
+        net.load_state_dict(state["net"])
+        net.requires_grad_(False)
+        return
     some = torch.linspace(0, len(train) - 1, min(len(train), MAX_FIT_SCANS)).long()
     latents = train.take_mean(some).cpu().float()
     net.mean.copy_(latents.mean(dim=(0, 2, 3, 4)).reshape(net.mean.shape))
@@ -104,8 +152,11 @@ def fit_tissue_net(
     net.requires_grad_(True)
     optimizer = torch.optim.AdamW(net.parameters(), lr=LR)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LR, steps)
-    size = min(BATCH_SIZE, len(some))
-    for step in progress(range(steps), total=steps, label="tissue net"):
+    first, size = state.get("step", 0), min(BATCH_SIZE, len(some))
+    trained: dict[str, Any] = {"net": net, "optimizer": optimizer, "schedule": schedule}
+    for name, part in trained.items() if state else ():
+        part.load_state_dict(state[name])
+    for step in progress(range(first, steps), total=steps - first, label="tissue net"):
         rows = batch_rows(step, num_rows=len(some), batch_size=size, seed=seed)
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
             read = net(latents[rows])
@@ -114,6 +165,10 @@ def fit_tissue_net(
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         schedule.step()
+        if checkpoint is not None and ((step + 1) % CHECKPOINT_EVERY == 0 or step + 1 == steps):
+            checkpoint.write(
+                step=step + 1, **{name: part.state_dict() for name, part in trained.items()}
+            )
     net.requires_grad_(False)
     log.info(
         "tissue net: %d scans, root mean square error %.3f", len(some), float(loss.detach()) ** 0.5

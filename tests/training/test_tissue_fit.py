@@ -8,8 +8,14 @@ from pipeline.models.frozen import load_diffusion, load_ldae
 from pipeline.nets.semantic import TISSUE_WIDTH
 from pipeline.nets.tissue import TissueNet, tissue_fractions
 from pipeline.stores.latents import open_latents
+from pipeline.training.batches import batch_rows
 from pipeline.training.latent_diffusion import train_ldae
-from pipeline.training.tissue_fit import TissueSource, find_tissue_source, fit_tissue_net
+from pipeline.training.tissue_fit import (
+    FitCheckpoint,
+    TissueSource,
+    find_tissue_source,
+    fit_tissue_net,
+)
 from schemas.errors import ParamsError
 from tests.support.tiny_models import CPU, LDAE
 
@@ -37,6 +43,39 @@ def test_fitted_on_volumes_it_reads_more_than_the_mean(latents_path, volumes, sp
     error = (read(net, train.mean) - truth).square().mean()
     assert error < 0.5 * (truth - truth.mean(dim=(0, 2, 3, 4), keepdim=True)).square().mean()
     assert not any(parameter.requires_grad for parameter in net.parameters())
+
+
+def test_an_interrupted_fit_goes_on_where_it_was(
+    tmp_path, latents_path, volumes, split, monkeypatch
+):
+    train = open_latents(latents_path).load(split["train"])
+    monkeypatch.setattr("pipeline.training.tissue_fit.CHECKPOINT_EVERY", 2)
+
+    def fit(checkpoint: FitCheckpoint | None) -> TissueNet:
+        torch.manual_seed(0)
+        net = TissueNet(in_channels=train.mean.shape[1], width=8)
+        fit_tissue_net(net, train, volumes, steps=6, seed=0, checkpoint=checkpoint)
+        return net
+
+    whole, kept = fit(None), FitCheckpoint(tmp_path / "x.tissue.ckpt", "a plan")
+    steps = []
+
+    def rows(step: int, **sizes: int) -> torch.Tensor:
+        if step == 5 and 5 not in steps:
+            steps.append(step)
+            raise KeyboardInterrupt
+        steps.append(step)
+        return batch_rows(step, **sizes)
+
+    monkeypatch.setattr("pipeline.training.tissue_fit.batch_rows", rows)
+    with pytest.raises(KeyboardInterrupt):
+        fit(kept)
+    for net in (fit(kept), fit(kept)):  # the second reads what the first ended with
+        for name, tensor in whole.state_dict().items():
+            assert torch.equal(net.state_dict()[name], tensor), name
+    assert steps == [0, 1, 2, 3, 4, 5, 4, 5]
+    fit(FitCheckpoint(kept.path, "another plan"))
+    assert steps[8:] == list(range(6))
 
 
 def test_without_a_bundled_net_for_the_latents_volumes_are_asked_for(
