@@ -83,7 +83,10 @@ class ManipulationParams(Section):
     direction: str = "diagnosis:AD"
     """A direction that the probe stage saves."""
     scales: tuple[float, ...] = (-2.0, -1.0, 0.0, 1.0, 2.0)
-    """How far, in standard deviations of y_sem along the direction."""
+    """How far, in `unit`."""
+    unit: Literal["spread", "published"] = "spread"
+    """`spread`: standard deviations of y_sem along the direction, fitting scans; `published`: the s
+    of s·√dim·w/‖w‖, as `manipulate --published-scale`, which needs no fitting scans."""
     max_subjects: Annotated[int, Field(ge=0)] = 3
     """At most so many subjects, the first scan of each; 0 skips it."""
 

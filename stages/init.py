@@ -14,7 +14,10 @@ def init(
     study: Annotated[Path, typer.Argument(help="Folder of the study; made where missing.")],
     preset: Annotated[
         str,
-        typer.Option(help="demo, cpu, small, paper; those of the docs: phantom, parity."),
+        typer.Option(
+            help="demo, cpu, small, paper; published: for imported weights; those of the docs:"
+            " phantom, parity."
+        ),
     ] = "demo",
     input_path: Annotated[
         Path | None,
@@ -24,13 +27,15 @@ def init(
 ) -> None:
     """Write params.yaml and dvc.yaml into a folder, ready for `dvc repro`, under git too.
 
+    With the preset `published`, weights are imported next, by `import-ae` and `import-ldae`.
+
     Example: pipeline init my-study --input bids/ --preset small
     """
     settings: Settings = context.obj
     from pipeline.runtime.progress import counted
     from schemas.errors import ParamsError
     from stages.params_file import load_params
-    from stages.scaffold import is_study, label_hint, scaffold
+    from stages.scaffold import is_study, label_hint, next_step, scaffold
     from stages.versioning import connect, needs_connecting
 
     overrides = settings.overrides or []
@@ -48,8 +53,10 @@ def init(
         people = scans["subject_id"].nunique()
         whose = f" of {counted(people, 'subject')}" if people != len(scans) else ""
         listed = f" {counted(len(scans), 'scan')}{whose} found."
-        hint = label_hint(scans, load_params(study / "params.yaml", []))
+        # Imported probes bring their classes with them.
+        imported = preset == "published"
+        hint = None if imported else label_hint(scans, load_params(study / "params.yaml", []))
         told = told if hint is None else [*told, hint]
     for line in told:
         typer.echo(line)
-    typer.echo(f"{study}: ready.{listed} Next: cd {study} && dvc repro")
+    typer.echo(f"{study}: ready.{listed} Next: {next_step(study, preset)}")

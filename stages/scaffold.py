@@ -93,6 +93,21 @@ def is_study(folder: Path) -> bool:
     return all((folder / name).is_file() for name in STUDY_FILES)
 
 
+def next_step(study: Path, preset: str) -> str:
+    """Return the commands that follow: a study of published weights imports them, not trains."""
+    if preset != "published":
+        return f"cd {study} && dvc repro"
+    grid = load_params(study / "params.yaml", []).preprocess.grid
+    shape = " ".join(str(n) for n in grid.shape)
+    return (
+        f"cd {study}, and import the weights instead of training (so no dvc repro):"
+        f" pipeline import-ae autoencoderkl.pth --zooms {grid.zooms:g} --shape {shape} --intensity"
+        " minmax --out models/ae; pipeline import-ldae --decoder decoder.pth --encoder encoder.pth"
+        " --ae models/ae --out models/ldae; then cohort, preprocess, encode and embed, as in"
+        " docs/weights.md"
+    )
+
+
 def label_hint(manifest: "pd.DataFrame", params: Params) -> str | None:
     """Return what to change where the study's diagnoses are others than those compared."""
     compared = params.probe.classification.get("diagnosis")

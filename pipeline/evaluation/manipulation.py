@@ -22,6 +22,7 @@ from pipeline.rivals.nearest_latents import Neighbours
 from pipeline.rivals.pca_direction import PcaDirection, fit_pca_direction
 from pipeline.runtime.progress import Progress
 from schemas.errors import ContractError
+from schemas.evaluation import ManipulationParams
 from schemas.metrics import Estimate
 
 MEASURES = ("score", "pca_score", "ventricle_ml")
@@ -95,7 +96,11 @@ def evaluate_manipulation(study: Study) -> Part:
         return Part(
             metrics={"skipped": f"{error}; set evaluate.manipulation.direction in params.yaml"}
         )
-    pca = fit_pca_direction(study.latents, study.scans, study.probe, params.direction)
+    scales, unit = scales_of(params, direction)
+    # A rival's steps are standard deviations too; without those there is nothing to compare.
+    pca = None
+    if not direction.assumed_spread:
+        pca = fit_pca_direction(study.latents, study.scans, study.probe, params.direction)
     scorer = CounterfactualScorer(
         models=study.models,
         direction=direction,
@@ -110,12 +115,12 @@ def evaluate_manipulation(study: Study) -> Part:
             scan = study.open_scan(str(scan_id))
             own = study.models.decode(scan.z_0)[0].numpy()
             generated = manipulate(
-                study.models, scan.z_0, direction, params.scales, volume=scan.encoder_volume
+                study.models, scan.z_0, direction, scales, volume=scan.encoder_volume
             )
             by_method = {"ldae": generated.volumes}
             if pca is not None:
                 mean = study.models.unstandardise(scan.z_0)
-                moved = mean + pca.moves(params.scales).to(mean)
+                moved = mean + pca.moves(scales).to(mean)
                 by_method["pca"] = study.models.decode(study.models.standardise(moved))
             for method, volumes in by_method.items():
                 table = scorer.measure(own, volumes, params.scales, str(subject_id))
@@ -129,11 +134,20 @@ def evaluate_manipulation(study: Study) -> Part:
     metrics = {
         "direction": direction.towards,
         "scales": list(params.scales),
+        "scale_unit": unit,
         "subjects": len(chosen),
         "methods": summary,
     }
     stacked = {name: np.stack(values) for name, values in pictures.items()}
     return Part(metrics=metrics, per_scan=per_scan, pictures=stacked)
+
+
+def scales_of(params: ManipulationParams, direction: Direction) -> tuple[list[float], str]:
+    """Return scales in units of the direction's spread, and the params' unit in words."""
+    if params.unit == "published":
+        return [direction.from_published(s) for s in params.scales], "published scale s"
+    unit = "units of standardised y_sem" if direction.assumed_spread else "SD along the direction"
+    return list(params.scales), unit
 
 
 def summarise_dose(responses: pd.DataFrame) -> dict[str, dict[str, Any]]:

@@ -56,8 +56,13 @@ def dose_plot(
     panels: Mapping[str, str],
     names: Mapping[str, str],
     palette: Palette,
+    *,
+    unit: str,
 ) -> Figure:
-    """Draw each measure's change from scale 0 against the scale: thin subjects, strong mean."""
+    """Draw each measure's change from scale 0 against the scale: thin subjects, strong mean.
+
+    `unit` of the scales stands under the axis.
+    """
     present = {measure: title for measure, title in panels.items() if measure in responses}
     figure = Figure(figsize=(9.2, 2.9), layout="constrained")
     axes = figure.subplots(1, len(present), squeeze=False)[0]
@@ -77,7 +82,7 @@ def dose_plot(
             )  # fmt: skip
         if measure != "identity":
             axis.axhline(0, color=palette.floor, linewidth=0.9, linestyle=":")
-        axis.set(title=title, xlabel="scale (SD along the direction)")
+        axis.set(title=title, xlabel=f"scale ({unit})")
         axis.xaxis.set_major_locator(MaxNLocator(7, integer=True))
     axes[0].legend()
     return figure

@@ -48,11 +48,11 @@ class Artefact:
         return str(self.config["weights_sha256"])
 
 
-def check_model_folder(out: Path) -> None:
-    """Refuse to write a model into a folder that holds other files.
+def check_model_folder(out: Path, *, kind: str | None) -> None:
+    """Refuse to write a model of a kind into a folder that holds other files or another kind.
 
-    Allowed are a folder that does not exist or is empty, a model folder, and the files of a
-    training that was stopped.
+    Allowed are a folder that does not exist or is empty, a model folder of that kind, and the files
+    of a training that was stopped. None stands for a kind that is not known yet.
 
     Raises
     ------
@@ -61,22 +61,35 @@ def check_model_folder(out: Path) -> None:
     """
     try:
         names = {path.name for path in out.iterdir() if not path.name.startswith(".")}
-    except OSError:  # it does not exist; or is no folder, which writing will refuse
-        return
+    except OSError as error:
+        if out.is_file():
+            raise ContractError(f"{out}: a file; choose a folder for --out") from error
+        return  # it does not exist
     # Weights are written before the card and the config: a card without weights is another file.
     of_model = {CARD, CONFIG} if WEIGHTS in names else set()
     if CONFIG in names:
         try:
-            if "weights_sha256" in read_config(out / CONFIG):
-                return
-            of_model = set()  # of other software
+            config = read_config(out / CONFIG)
         except ContractError:
             pass  # a damaged config, which will be replaced
+        else:
+            if "weights_sha256" in config:
+                _check_kind(out, config.get("kind"), kind)
+                return
+            of_model = set()  # of other software
     others = sorted(names - PARTS - of_model)
     if others:
         raise ContractError(
             f"{out}: holds other files than a model's ({few(others, 3)}); choose an empty or a new"
             " folder for --out"
+        )
+
+
+def _check_kind(out: Path, held: str | None, kind: str | None) -> None:
+    if None not in (held, kind) and held != kind:
+        raise ContractError(
+            f"{out}: holds a model of kind {held!r}, which one of kind {kind!r} would replace;"
+            " choose another folder for --out, or remove this one"
         )
 
 

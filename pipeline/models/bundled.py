@@ -61,7 +61,7 @@ def adopt_autoencoder(source: Path, out: Path, *, grid: Grid) -> dict[str, Any]:
     ContractError
         If the source is damaged, or the grid is no multiple of its downsampling factor.
     """
-    check_model_folder(out)
+    check_model_folder(out, kind="ae")
     if not (source / CONFIG).is_file():
         from pipeline.models.conversion.monai_import import import_autoencoder
 
@@ -90,7 +90,7 @@ def export_bundled(ae: Path, out: Path, *, card: str | None = None) -> int:
     ContractError
         If a weight has no float16 value, or the weights are larger than 8 MB.
     """
-    check_model_folder(out)
+    check_model_folder(out, kind="ae")
     artefact = read_artefact(ae, kind="ae")
     halved = {name: tensor.half() for name, tensor in artefact.tensors.items()}
     config = {"portable": True}

@@ -101,7 +101,7 @@ def adopt_ldae(source: Path, out: Path, *, latents: StoredLatents) -> dict[str, 
     ContractError
         If the source is no LDAE or damaged, or does not work on the latents.
     """
-    check_model_folder(out)
+    check_model_folder(out, kind="ldae")
     frozen = _fitting(source, latents)
     config = frozen.config | used_on(frozen.config, latents)
     config["fingerprint"] = digest_of(["adopted", frozen.digest, config["grid"]])
@@ -120,7 +120,7 @@ def adopt_stage_1(source: Path, out: Path, *, latents: StoredLatents) -> None:
     ContractError
         As `adopt_ldae` does.
     """
-    check_model_folder(out)
+    check_model_folder(out, kind="ldm")
     frozen = _fitting(source, latents)
     tensors = {
         name.removeprefix("diffusion."): tensor
@@ -165,7 +165,7 @@ def export_bundled_ldae(ldae: Path, out: Path, *, card: str | None = None) -> in
     ContractError
         If a weight has no float16 value, or the weights are larger than 25 MB.
     """
-    check_model_folder(out)
+    check_model_folder(out, kind="ldae")
     artefact, net = read_artefact(ldae, kind="ldae"), load_ldae(ldae, device=CPU).net
     trained = dict(net.named_parameters())
 

@@ -189,7 +189,7 @@ def train_autoencoder(
             "start": start.digest if start is not None else None,
         },
     )
-    check_model_folder(out)
+    check_model_folder(out, kind="ae")
     finished = finished_metrics(out, kind="ae", fingerprint=plan.fingerprint)
     if finished is not None:
         return finished

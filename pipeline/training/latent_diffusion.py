@@ -90,7 +90,7 @@ def train_denoiser(
     if start is not None:
         check_stage_1_start(start, params, store)
     plan = _plan(params, [store.digest, scan_ids], store, scan_ids, start=start)
-    check_model_folder(out)
+    check_model_folder(out, kind="ldm")
     finished = finished_metrics(out, kind="ldm", fingerprint=plan.fingerprint)
     wait()
     if finished is not None:
@@ -190,7 +190,7 @@ def train_ldae(
         volumes=volumes_digest,
         tissue=tissue.digest,
     )
-    check_model_folder(out)
+    check_model_folder(out, kind="ldae")
     finished = finished_metrics(out, kind="ldae", fingerprint=plan.fingerprint)
     wait()
     if finished is not None:

@@ -10,10 +10,13 @@ from pipeline.applications.manipulate import manipulate
 from pipeline.evaluation.manipulation import (
     CounterfactualScorer,
     evaluate_manipulation,
+    scales_of,
     summarise_dose,
 )
 from pipeline.imaging.atlas.mni152 import mni_grid
 from pipeline.metrics.dose_response import spearman
+from pipeline.models.direction import Direction
+from schemas.evaluation import ManipulationParams
 from schemas.grid import GridParams
 
 
@@ -44,6 +47,22 @@ def test_dose_response_has_a_row_a_scale(models, source, direction):
 
 def on_template(models):
     return mni_grid(GridParams(shape=models.autoencoder.grid.shape, zooms=6.0))
+
+
+@pytest.mark.parametrize("spread", [1.0, 4.0])
+def test_published_scales_go_as_far_whatever_the_spread(spread):
+    weight = np.array([0.6, 0.0, 0.8, 0.0])
+    direction = Direction(weight, np.zeros(4), np.full(4, 2.0), spread, "diagnosis:AD")
+    params = ManipulationParams(scales=(-2.5, 0.0, 1.0), unit="published")
+    scales, unit = scales_of(params, direction)
+    # s · sqrt(dim) · weight in standardised y_sem, so times std in y_sem.
+    moved = np.outer(scales, direction.step)
+    np.testing.assert_allclose(moved, np.outer([-2.5, 0, 1], np.sqrt(4) * weight * 2.0))
+    assert unit == "published scale s"
+    own, unit = scales_of(params.model_copy(update={"unit": "spread"}), direction)
+    assert (own, unit) == ([-2.5, 0.0, 1.0], "SD along the direction")
+    unknown = dataclasses.replace(direction, assumed_spread=True)
+    assert scales_of(ManipulationParams(), unknown)[1] == "units of standardised y_sem"
 
 
 def test_dose_is_summarised_over_scans():

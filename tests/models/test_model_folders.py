@@ -21,7 +21,7 @@ def test_a_model_is_not_written_among_other_files(tmp_path: Path, names: list[st
     for name in names:
         (tmp_path / name).mkdir() if name.endswith("/") else (tmp_path / name).write_text("mine")
     with pytest.raises(ContractError, match="holds other files than a model's"):
-        check_model_folder(tmp_path)
+        check_model_folder(tmp_path, kind="ae")
 
 
 def test_a_model_of_another_maker_is_not_written_over(tmp_path: Path) -> None:
@@ -29,7 +29,7 @@ def test_a_model_of_another_maker_is_not_written_over(tmp_path: Path) -> None:
         (tmp_path / name).write_text("theirs")
     (tmp_path / CONFIG).write_text(json.dumps({"model_type": "unet"}))
     with pytest.raises(ContractError, match=r"\(README.md, config.json\)"):
-        check_model_folder(tmp_path)
+        check_model_folder(tmp_path, kind="ae")
 
 
 @pytest.mark.parametrize(
@@ -48,8 +48,17 @@ def test_models_and_what_trainings_left_are_written_over(
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
-    check_model_folder(tmp_path)
-    check_model_folder(tmp_path / "new")
+    check_model_folder(tmp_path, kind="ae")
+    check_model_folder(tmp_path / "new", kind="ae")
+
+
+def test_a_model_of_another_kind_or_a_file_is_not_written_over(tmp_path: Path) -> None:
+    (tmp_path / CONFIG).write_text('{"weights_sha256": "x", "kind": "ae"}')
+    (tmp_path / WEIGHTS).write_text("")
+    with pytest.raises(ContractError, match="holds a model of kind 'ae', which one of kind 'ldae'"):
+        check_model_folder(tmp_path, kind="ldae")
+    with pytest.raises(ContractError, match="a file; choose a folder"):
+        check_model_folder(tmp_path / WEIGHTS, kind="ae")
 
 
 def test_every_import_and_export_refuses_a_users_folder(tmp_path: Path) -> None:
@@ -70,6 +79,16 @@ def test_every_import_and_export_refuses_a_users_folder(tmp_path: Path) -> None:
         with pytest.raises(ContractError, match=r"holds other files than a (model|bundle)'s"):
             write()
     assert (tmp_path / CARD).read_text() == "# My scans"
+
+
+def test_medvae_is_refused_with_what_is_missing(tmp_path: Path) -> None:
+    # Names as the package's first 3D model has them: levels, and blocks in them.
+    names = ("encoder.conv_in", "encoder.down.0.block.0.conv1", "decoder.up.0.block.1.conv1")
+    state = {f"{name}.weight": torch.ones(4, 1, 3, 3, 3) for name in names}
+    torch.save({"state_dict": state}, tmp_path / "medvae.ckpt")
+    with pytest.raises(ContractError, match=r"MedVAE .* one residual block a level more"):
+        import_autoencoder(tmp_path / "medvae.ckpt", tmp_path / "ae", device=CPU)
+    assert not (tmp_path / "ae").exists()
 
 
 @pytest.mark.parametrize(

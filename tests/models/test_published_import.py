@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,9 @@ from safetensors import safe_open
 from safetensors.torch import save
 
 from pipeline.diffusion.samplers import invert, sample
+from pipeline.models.conversion.checkpoint import check_sums, load_tensors
 from pipeline.models.conversion.published_import import ImportChoices, ImportFiles, import_ldae
-from pipeline.models.frozen import load_diffusion, load_ldae
+from pipeline.models.frozen import load_autoencoder, load_diffusion, load_ldae
 from pipeline.models.weights_file import write_weights
 from schemas.errors import ContractError, ParamsError
 from tests.support import published_layout as layout
@@ -208,6 +210,18 @@ def test_a_swapped_pair_of_files_is_refused(files, ae, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["decoder", "encoder"])
+def test_an_autoencoder_is_neither_decoder_nor_encoder(files, ae, tmp_path, name):
+    path = ae.parent / "autoencoderkl.pth"
+    assert "but an autoencoder; see import-ae" in refusal(files, ae, tmp_path, **{name: path})
+
+
+def test_the_autoencoder_is_not_written_over(files, ae, tmp_path):
+    with pytest.raises(ContractError, match="holds a model of kind 'ae'"):
+        imported(files, ae, ae)
+    load_autoencoder(ae, device=CPU)
+
+
+@pytest.mark.parametrize("name", ["decoder", "encoder"])
 def test_a_truncated_file_is_refused(files, ae, tmp_path, name):
     data = (files / f"{name}.pth").read_bytes()
     cut = tmp_path / f"{name}.pth"
@@ -223,6 +237,34 @@ def test_a_file_that_is_missing_or_something_else_is_refused(files, ae, tmp_path
     assert "not a checkpoint" in refusal(files, ae, tmp_path, decoder=text)
     message = refusal(files, ae, tmp_path, decoder=files / "semantic_mean.pt")
     assert "no decoder of the published LDAE" in message
+
+
+@pytest.mark.parametrize("name", ["decoder", "encoder"])
+def test_a_file_with_one_changed_byte_is_refused(files, ae, tmp_path, name):
+    data = bytearray((files / f"{name}.pth").read_bytes())
+    data[len(data) // 2] ^= 1
+    path = tmp_path / f"{name}.pth"
+    path.write_bytes(data)
+    message = refusal(files, ae, tmp_path, **{name: path})
+    assert re.search(r"damaged, 1 of \d+ parts differ", message)
+    assert str(path) in message
+
+
+def test_a_file_without_checksums_is_read(files, ae, tmp_path):
+    torch.serialization.set_crc32_options(False)
+    try:
+        path = saved(tmp_path / "decoder.pth", layout.small_decoder())
+    finally:
+        torch.serialization.set_crc32_options(True)
+    check_sums(path)
+    assert load_tensors(path).keys() == layout.small_decoder().keys()
+
+
+def test_quantised_weights_are_refused(files, ae, tmp_path):
+    decoder = layout.small_decoder()
+    decoder["out.2.bias"] = decoder["out.2.bias"].to(torch.int8)
+    path = saved(tmp_path / "decoder.pth", decoder)
+    assert "out.2.bias: of type torch.int8" in refusal(files, ae, tmp_path, decoder=path)
 
 
 class Foreign:

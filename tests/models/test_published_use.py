@@ -12,9 +12,12 @@ from typer.testing import CliRunner
 
 import pipeline.training.latent_diffusion as stages
 from pipeline.applications.inputs import scan_from_store
+from pipeline.applications.manipulate import manipulate
 from pipeline.diffusion.samplers import invert, sample
 from pipeline.diffusion.schedule import alpha_sigma
 from pipeline.encoding.embed import embed_latents
+from pipeline.evaluation.manipulation import evaluate_manipulation
+from pipeline.evaluation.study import Study, levels
 from pipeline.models.conversion.published_import import ImportChoices, ImportFiles, import_ldae
 from pipeline.models.direction import find_direction, read_direction
 from pipeline.models.frozen import load_autoencoder, load_diffusion, load_ldae
@@ -128,6 +131,23 @@ def test_manipulate_takes_the_published_scale_and_gives_both(study, tmp_path):
     assert "length 1 in standardised y_sem" in record["scale_unit"]
     assert record["imported"]["files"]["decoder"]["file"] == "decoder.pth"
     assert len(list(tmp_path.rglob("*published-scale+2.50*.nii.gz"))) == 1
+
+
+def test_the_evaluation_moves_by_the_published_scale_and_says_so(study, models):
+    moves = {"unit": "published", "scales": (0.0, 2.5), "max_subjects": 1}
+    judged = Study(
+        models=models, volumes=open_volumes(study.volumes), latents=open_latents(study.latents),
+        manifest=pd.read_csv(study.manifest), params=EvaluateParams(manipulation=moves),
+        probe=ProbeParams(), directions=study.directions,
+    )  # fmt: skip
+    part = evaluate_manipulation(judged)
+    assert part.metrics["scale_unit"] == "published scale s"
+    assert part.per_scan["scale"].tolist() == [0.0, 2.5]
+    direction = read_direction(study.directions, "diagnosis:AD", ldae_digest=study.digest())
+    scan = judged.open_scan("sub-00")
+    scales = [0.0, 2.5 * math.sqrt(layout.SMALL.dim)]
+    made = manipulate(models, scan.z_0, direction, scales, volume=scan.encoder_volume)
+    np.testing.assert_array_equal(part.pictures["ldae"][0], levels(made.volumes.numpy()))
 
 
 def test_two_units_of_one_scale_are_refused(study, tmp_path, capsys, monkeypatch):

@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 
 from schemas.errors import ContractError
 from stages.cli import app
-from stages.scaffold import scaffold
+from stages.scaffold import next_step, scaffold
 from tests.support.source_folders import table_of, touch
 
 
@@ -42,3 +42,15 @@ def test_init_says_that_there_is_no_diagnosis_to_move_along(tmp_path: Path) -> N
         CliRunner().invoke(
             app, ["init", str(people), "--input", str(people)], catch_exceptions=False
         )
+
+
+def test_a_study_of_published_weights_is_told_to_import_and_not_to_train(tmp_path: Path) -> None:
+    people = table_of(tmp_path, "subject,path,group\n1,1.nii,CN\n2,2.nii,CN\n")
+    words = ["init", str(tmp_path / "study"), "--preset", "published", "--input", str(people)]
+    said = CliRunner().invoke(app, words)
+    assert "diagnosis holds" not in said.output  # the imported probe has its own two classes
+    (last,) = [line for line in said.output.splitlines() if "ready." in line]
+    assert "import-ae autoencoderkl.pth --zooms 1.5 --shape 128 160 128" in last
+    assert "import-ldae --decoder decoder.pth --encoder encoder.pth --ae models/ae" in last
+    assert "no dvc repro" in last
+    assert next_step(tmp_path / "own", "demo") == f"cd {tmp_path / 'own'} && dvc repro"

@@ -22,9 +22,12 @@ from schemas.errors import ContractError
 from schemas.grid import Grid
 
 BLOCK_KEY = re.compile(r"^(.*?)(?:encoder|decoder)\.blocks\.\d+\.")
+COMPVIS_KEY = re.compile(r"(?:encoder\.down|decoder\.up)\.\d+\.block\.")
 DEFINITIONS = ("autoencoder_def", "autoencoder", "network_def", "network", "architecture")
 """Keys under which configs of MONAI bundles, and of this project, describe the network."""
 
+BLOCK = 1 << 22
+"""Bytes that are read at once to be checked."""
 NO_CHECKPOINT = "not a checkpoint; expected .safetensors, .pt, .pth or .ckpt"
 READER_ERRORS = (
     SafetensorError, RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError,
@@ -62,6 +65,7 @@ def read_checkpoint(path: Path, *, config: Path | None, prefix: str | None) -> C
             f"{weights}: damaged, its sha256 differs from {bundle_config}; restore it"
         )
     tensors = load_tensors(weights)
+    check_sums(weights)
     return Checkpoint(
         weights, _of_autoencoder(weights, tensors, prefix), _definition(values), _grid(values)
     )
@@ -107,6 +111,38 @@ def _load(path: Path) -> Any:
         raise ContractError(f"{path}: no readable checkpoint ({reason:.100})") from error
 
 
+def check_sums(path: Path) -> None:
+    """Refuse a zip archive (.pt, .pth, .ckpt) of which some bytes have changed since it was saved.
+
+    Reading tensors in place does not compare them with their checksums. Archives that were saved
+    without checksums, and other files, pass.
+
+    Raises
+    ------
+    ContractError
+        Naming the file.
+    """
+    if path.suffix == ".safetensors" or not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        sound = [_sound(archive, name) for name in archive.namelist()]
+    if any(sound) and not all(sound):
+        raise ContractError(
+            f"{path}: damaged, {sound.count(False)} of {len(sound)} parts differ from their"
+            " checksums; get the file again"
+        )
+
+
+def _sound(archive: zipfile.ZipFile, name: str) -> bool:
+    try:
+        with archive.open(name) as part:
+            while part.read(BLOCK):
+                pass
+    except (zipfile.BadZipFile, OSError):
+        return False
+    return True
+
+
 def _no_container(path: Path) -> str | None:
     """Return why a file is neither a zip archive nor a pickle of protocol 2 or later, or None."""
     try:
@@ -133,6 +169,12 @@ def _of_autoencoder(
 ) -> dict[str, Tensor]:
     prefixes = sorted({m[1] for key in tensors if (m := BLOCK_KEY.match(key))})
     if not prefixes:
+        if any(COMPVIS_KEY.search(key) for key in tensors):
+            raise ContractError(
+                f"{path}: an autoencoder in the layout of MedVAE and Stable Diffusion"
+                " (encoder.down.…), which cannot be imported: its decoder has one residual block a"
+                " level more than MONAI's AutoencoderKL"
+            )
         shown = ", ".join(list(tensors)[:3]) or "no tensor at all"
         raise ContractError(f"{path}: no AutoencoderKL (encoder.blocks.…) in it, but {shown}")
     if prefix is None and len(prefixes) > 1:

@@ -68,7 +68,7 @@ def import_autoencoder(
     ContractError
         If the file holds code, or a tensor is missing, left over or of another shape.
     """
-    check_model_folder(out)
+    check_model_folder(out, kind="ae")
     checkpoint = read_checkpoint(path, config=config, prefix=prefix)
     tensors, remark = _present_names(checkpoint, projection)
     remarks = [remark] if remark else []

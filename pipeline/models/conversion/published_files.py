@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import torch
 from torch import Tensor
 
-from pipeline.models.conversion.checkpoint import load_tensors
+from pipeline.models.conversion.checkpoint import check_sums, load_tensors
 from pipeline.models.conversion.published_layout import BRANCH, STEM
 from pipeline.runtime.digests import digest_file
 from schemas.errors import ContractError
@@ -16,7 +17,10 @@ Weights = Literal["ema", "raw"]
 """Weights taken from a training checkpoint: the running average, or those of the last step."""
 ROLES = {"denoiser": ("decoder", "unet"), "encoder": ("encoder",)}
 """Network → its prefixes in a training checkpoint."""
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 WRAPPER = "state_dict."
+AUTOENCODER = ("encoder.blocks.", "encoder.conv_in.")
+"""An autoencoder's encoder and decoder are no parts of a training checkpoint of the LDAE."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +83,8 @@ def _part(path: Path, role: str, weights: Weights) -> NetworkTensors:
     known = [f"{average}{name}." for names in ROLES.values() for name in names
              for average in ("ema_", "")]  # fmt: skip
     present = [prefix for prefix in known if any(key.startswith(prefix) for key in every)]
-    if not present or STEM in every:
+    autoencoder = any(key.startswith(AUTOENCODER) for key in every)
+    if not present or STEM in every or autoencoder:
         return NetworkTensors(path, every, training=False)
     average = "ema_" if weights == "ema" else ""
     asked = [f"{average}{name}." for name in ROLES[role]]
@@ -113,18 +118,21 @@ def _describe(tensors: Mapping[str, Tensor]) -> str:
     return kind or (", ".join(list(tensors)[:3]) or "no tensor at all")
 
 
-def check_finite(part: NetworkTensors, tensors: Mapping[str, Tensor]) -> None:
-    """Refuse weights that are not finite.
+def check_weights(part: NetworkTensors, tensors: Mapping[str, Tensor]) -> None:
+    """Refuse weights that are damaged, not finite, or no floating-point numbers.
 
     Raises
     ------
     ContractError
         Naming them.
     """
-    broken = [
-        key
-        for key, value in tensors.items()
-        if value.is_floating_point() and not value.isfinite().all()
-    ]
+    check_sums(part.path)
+    for key, value in tensors.items():
+        if value.dtype not in FLOATS:
+            raise ContractError(
+                f"{part.path}: {key}: of type {value.dtype}, expected float16, bfloat16, float32 or"
+                " float64; save the weights that were not quantised"
+            )
+    broken = [key for key, value in tensors.items() if not value.isfinite().all()]
     if broken:
         raise ContractError(f"{part.path}: {', '.join(broken[:5])}: not finite")

@@ -22,7 +22,7 @@ from pipeline.models.conversion.published_card import LICENCE, card_of
 from pipeline.models.conversion.published_files import (
     NetworkTensors,
     Weights,
-    check_finite,
+    check_weights,
     holds_encoder,
     read_decoder,
     read_encoder,
@@ -144,10 +144,11 @@ def import_ldae(
     ParamsError
         If options contradict each other.
     """
-    check_model_folder(out)
+    check_model_folder(out, kind=None)
     statistics = files.statistics()
     autoencoder = _autoencoder(ae)
     model = _read_model(files, autoencoder, choices)
+    check_model_folder(out, kind=model.kind)
     if statistics is not None and model.kind != "ldae":
         raise ParamsError("--probe: reads y_sem, so it needs --encoder")
     dim = model.config.get("encoder", {}).get("dim", 0)
@@ -249,7 +250,7 @@ def _take_decoder(
             f"{decoder.path}: reads latents of {unet.in_channels} channels, those of"
             f" {autoencoder.path} have {channels}; give the autoencoder that it was trained with"
         )
-    check_finite(decoder, tensors)
+    check_weights(decoder, tensors)
     names = denoiser_names(unet)
     prefix = ""
     if model.kind == "ldae":
@@ -294,7 +295,7 @@ def _take_encoder(
             f"{encoder.path}: gives y_sem of {architecture['dim']} numbers, the decoder's label_emb"
             f" reads {embedded.shape[1]}; the two do not belong together"
         )
-    check_finite(encoder, tensors)
+    check_weights(encoder, tensors)
     names = encoder_names(tensors)
     renamed = {f"encoder.{names.get(k, k)}": v for k, v in tensors.items()}
     model.theirs |= {f"encoder.{ours}": theirs for theirs, ours in names.items()}

@@ -71,6 +71,7 @@ def manipulation_section(context: ReportContext, figures: FigureFolder) -> dict[
     if part is None or "skipped" in part:
         return None if part is None else {"skipped": part["skipped"]}
     responses = context.per_scan["manipulation"]
+    unit = str(part.get("scale_unit", "SD along the direction"))
     strips = []
     pictures = context.pictures.get("manipulation", {})
     methods = [name for name in MANIPULATION_NAMES if name in pictures]
@@ -84,11 +85,14 @@ def manipulation_section(context: ReportContext, figures: FigureFolder) -> dict[
     return {
         "direction": part["direction"],
         "doubt": doubt_of(part["direction"], context.probe),
+        "unit": unit,
         "subjects": part["subjects"],
         "rows": [(MANIPULATION_NAMES.get(m, m), f) for m, f in part["methods"].items()],
         "picture": figures.plot(
             "dose_response",
-            lambda palette: dose_plot(responses, DOSE_PANELS, MANIPULATION_NAMES, palette),
+            lambda palette: dose_plot(
+                responses, DOSE_PANELS, MANIPULATION_NAMES, palette, unit=unit
+            ),
         ),
         "strips": strips,
     }
