@@ -73,7 +73,7 @@ def test_the_commands_write_what_the_documentation_says(study):
     assert metrics["repeated_people"] == 4
     assert metrics["people"] == {"scanner0": 17, "scanner1": 17}
     numbers = pd.read_csv(study / "scanner" / "numbers.csv")
-    assert list(numbers) == ["number", "person", "visit", "site", "scan", "icc"]
+    assert list(numbers) == ["number", "person", "visit", "site", "person_site", "scan", "icc"]
     assert numbers["site"].idxmax() == 1
     result = run("brain-age", *store, "--out", study / "brain-age")
     assert result.exit_code == 0, (result.output, result.exception)
