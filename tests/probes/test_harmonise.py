@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from benchmarks.studies.harmonisation import UNEQUAL, draw_people, leave_sites_out
 from pipeline.metrics.auc_intervals import auc_interval
 from pipeline.probes.confounds import harmonise
 from pipeline.probes.confounds.harmonise import (
@@ -93,6 +94,23 @@ def test_disease_is_read_better_without_a_planted_site_and_no_worse_where_there_
     assert auc(head, own, 4.0) >= auc(linear_head, raw, 4.0) - 0.02
     assert auc(head, own, 0.0) > auc(linear_head, raw, 0.0) - 0.05
     assert auc(head, own, 4.0) == pytest.approx(auc(head, own, 0.0), abs=0.05)
+
+
+@pytest.mark.slow
+def test_at_a_site_left_out_a_planted_site_is_mended_and_without_one_nothing_is_lost() -> None:
+    """ROC-AUC of disease, with intervals; the labels of the site are never used."""
+    plain = leave_sites_out(draw_people(np.random.default_rng([0, 29])))
+    assert plain.difference.interval is not None
+    assert not plain.difference.excludes(0)
+    assert abs(plain.difference.value) < 0.02
+    planted = {"shift": 2.0, "spread": 0.5, "shares": UNEQUAL}
+    mended = leave_sites_out(draw_people(np.random.default_rng([0, 29]), **planted))
+    assert mended.difference.excludes(0)
+    assert mended.difference.value > 0
+    low, high = mended.harmonised.interval
+    assert low <= plain.raw.value <= high
+    assert mended.raw.interval[1] < plain.raw.value
+    assert (plain.kept, mended.kept) == pytest.approx((1, 1), abs=0.05)
 
 
 def target(sites: list[str], unseen: str, y_sem: int = 3) -> Target:
