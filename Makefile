@@ -64,6 +64,8 @@ $(READY): pyproject.toml requirements.lock
 	@# The pip that comes with Python 3.11 takes twice as long to resolve.
 	$(BIN)/python -m pip install --quiet pip==26.1.2
 	$(BIN)/python -m pip install --quiet --no-compile -c requirements.lock -e '.[dev,docs]'
+	@# ComBat alone: the figures of combatlearn need umap, seaborn and plotly, its ComBat does not.
+	$(BIN)/python -m pip install --quiet --no-compile --no-deps -c requirements.lock combatlearn
 	@# On all cores, which pip does on one. Some packages carry files that are no Python 3.
 	@$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib >/dev/null || true
 	@touch $(READY)

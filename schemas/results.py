@@ -193,7 +193,7 @@ class ScannerMetrics(Result):
     reading: dict[str, SiteReading] = Field(default_factory=dict)
     """Feature set to how well the site is read from it."""
     shares: dict[str, dict[str, float]] = Field(default_factory=dict)
-    """Feature set to part (person, visit, site, scan) to its share of the variance."""
+    """Feature set to part (person, visit, site, person_site, scan) to its share of the variance."""
     agreement: AgreementSummary | None = None
     predictions: dict[str, Estimate] = Field(default_factory=dict)
     """Target to ICC(A,1) of what the probe on y_sem predicts from repeated scans."""

@@ -22,6 +22,7 @@ from stages import (
     evaluate,
     export_ae,
     export_ldae,
+    features,
     generate,
     import_ae,
     import_ldae,
@@ -88,6 +89,7 @@ TOOLS: dict[str, Callable[..., None]] = {
     "scanner": scanner.scanner,
     "longitudinal": longitudinal.longitudinal,
     "brain-age": brain_age.brain_age,
+    "features": features.features,
     "train-voxel-dae": train_voxel_dae.train_voxel_dae,
     "bench": bench.bench,
 }

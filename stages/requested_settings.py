@@ -30,6 +30,7 @@ READS: dict[str, tuple[str, ...]] = {
     "scanner": ("probe",),
     "brain_age": ("probe",),
     "longitudinal": (),
+    "features": (),
     "qc": ("preprocess",),
     "verify": ("autoencoder", "encode"),
     "reconstruct": APPLICATION,

@@ -35,7 +35,7 @@ class ScannerReport:
 
     metrics: ScannerMetrics
     numbers: pd.DataFrame = field(default_factory=pd.DataFrame)
-    """One row a number of y_sem: its components (person, visit, site, scan) and its ICC."""
+    """One row a number of y_sem: its components (`variance_components.PARTS`) and its ICC."""
 
 
 def judge_scanners(

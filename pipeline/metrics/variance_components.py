@@ -1,8 +1,11 @@
 """How much of the variance of numbers is the person's, the visit's, the scanner's, the scan's.
 
-Model of a number of a scan: mean + person + visit within person + site + rest, all independent.
-The rest is what differs between scans of one visit beyond their sites: noise, and how a person and
-a scanner suit one another. Without two scans of any visit, visit and rest cannot be told apart.
+Model of a number of a scan: mean + person + visit within person + site + person on site + rest, all
+independent. `person on site` is what a scanner does to one person and not to another, at every
+visit alike. The rest differs between scans that agree in all of these: noise. Without two scans of
+any visit, visit and rest cannot be told apart; without people who were seen twice on one site and
+once on another, nor can person on site, which then goes with the rest, and hides as much of visits
+that were all on one site.
 
 Estimator: MINQUE (Rao 1971, J. Multivariate Analysis 1), iterated until the estimates are their own
 weights, which makes it REML (Searle, Casella and McCulloch 1992, Variance Components, ch. 11); with
@@ -21,9 +24,12 @@ Floats = NDArray[np.float64]
 Labels = NDArray[np.str_]
 
 REST = "scan"
-PARTS = ("person", "visit", "site", REST)
+BOTH = "person_site"
+PARTS = ("person", "visit", "site", BOTH, REST)
 MOST_STEPS = 100
 TOLERANCE = 1e-7
+SINGULAR = 1e-6
+"""Parts whose patterns of like scans (correlations) have a smaller eigenvalue are one part."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +54,8 @@ def variance_components(
     """Return the variance components of numbers (scan, dim), or (scan,), of labelled scans.
 
     `person`, `visit` (of a person) and `site` (scan,) are names. Parts that these scans cannot
-    tell from another are left out: `visit` where no visit has two scans, `person` where nobody has,
-    `site` where there is one.
+    tell from another are left out: `visit` where no visit has two scans, `site` where there is one,
+    `person_site` where nobody changed the site between visits that others spent on one.
 
     Raises
     ------
@@ -83,7 +89,8 @@ def variance_components(
 def _designs(person: Labels, visit: Labels, site: Labels) -> dict[str, Floats]:
     """Return indicator columns (scan, level) of the parts that can be told apart."""
     of_visit = np.char.add(np.char.add(person, "\n"), visit)
-    levels: dict[str, Labels] = {"person": person, "visit": of_visit, "site": site}
+    on_site = np.char.add(np.char.add(person, "\n"), site)
+    levels: dict[str, Labels] = {"person": person, "visit": of_visit, "site": site, BOTH: on_site}
     indicators = {part: _indicators(names) for part, names in levels.items()}
     scans, people = indicators["person"].shape
     if people == scans:
@@ -95,7 +102,18 @@ def _designs(person: Labels, visit: Labels, site: Labels) -> dict[str, Floats]:
         del indicators["visit"]
     if indicators["site"].shape[1] < 2:
         del indicators["site"]
+    if indicators[BOTH].shape[1] in (scans, people) or not _told_apart(list(indicators.values())):
+        del indicators[BOTH]
     return indicators
+
+
+def _told_apart(columns: list[Floats]) -> bool:
+    """Return whether the covariances of parts, beyond the mean, are linearly independent."""
+    scans = len(columns[0])
+    centred = [z - z.mean(axis=0) for z in (*columns, np.eye(scans))]
+    gram = np.array([[np.square(a.T @ b).sum() for b in centred] for a in centred])
+    spread = np.sqrt(np.diag(gram))
+    return bool(np.linalg.eigvalsh(gram / np.outer(spread, spread))[0] > SINGULAR)
 
 
 def _indicators(names: Labels) -> Floats:

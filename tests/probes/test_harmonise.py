@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from benchmarks.studies.harmonisation import UNEQUAL, draw_people, leave_sites_out
 from pipeline.metrics.auc_intervals import auc_interval
 from pipeline.probes.confounds import harmonise
 from pipeline.probes.confounds.harmonise import (
@@ -48,7 +49,6 @@ def spread_of_sites(y_sem: np.ndarray, site: np.ndarray) -> float:
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["fortin", "gam"])
 def test_a_planted_site_is_taken_out_and_disease_and_age_stay(method: Any) -> None:
-    pytest.importorskip("combatlearn")
     x, sick, age = scans(shift=2.0, people=480)
     fit, new = np.arange(480) < 240, np.arange(480) >= 240
     subjects = np.arange(240).astype(str)
@@ -69,7 +69,6 @@ def test_a_planted_site_is_taken_out_and_disease_and_age_stay(method: Any) -> No
 @pytest.mark.slow
 def test_without_a_site_effect_the_harm_is_as_told() -> None:
     """docs/evaluation.md: 0.20 standard deviations with 8 sites of 10 people."""
-    pytest.importorskip("combatlearn")
     x, *_ = scans(shift=0.0, people=80, sites=8)
     subjects = np.arange(80).astype(str)
     found = fit_harmoniser(x, subjects, dim=DIM, method="fortin").harmonised(x)
@@ -79,7 +78,6 @@ def test_without_a_site_effect_the_harm_is_as_told() -> None:
 
 @pytest.mark.slow
 def test_disease_is_read_better_without_a_planted_site_and_no_worse_where_there_is_none() -> None:
-    pytest.importorskip("combatlearn")
 
     def head(data: LabelledFeatures, params: ProbeParams) -> Any:
         return harmonise.harmonised_head(data, params, dim=DIM, method="fortin")
@@ -96,6 +94,23 @@ def test_disease_is_read_better_without_a_planted_site_and_no_worse_where_there_
     assert auc(head, own, 4.0) >= auc(linear_head, raw, 4.0) - 0.02
     assert auc(head, own, 0.0) > auc(linear_head, raw, 0.0) - 0.05
     assert auc(head, own, 4.0) == pytest.approx(auc(head, own, 0.0), abs=0.05)
+
+
+@pytest.mark.slow
+def test_at_a_site_left_out_a_planted_site_is_mended_and_without_one_nothing_is_lost() -> None:
+    """ROC-AUC of disease, with intervals; the labels of the site are never used."""
+    plain = leave_sites_out(draw_people(np.random.default_rng([0, 29])))
+    assert plain.difference.interval is not None
+    assert not plain.difference.excludes(0)
+    assert abs(plain.difference.value) < 0.02
+    planted = {"shift": 2.0, "spread": 0.5, "shares": UNEQUAL}
+    mended = leave_sites_out(draw_people(np.random.default_rng([0, 29]), **planted))
+    assert mended.difference.excludes(0)
+    assert mended.difference.value > 0
+    low, high = mended.harmonised.interval
+    assert low <= plain.raw.value <= high
+    assert mended.raw.interval[1] < plain.raw.value
+    assert (plain.kept, mended.kept) == pytest.approx((1, 1), abs=0.05)
 
 
 def target(sites: list[str], unseen: str, y_sem: int = 3) -> Target:
@@ -161,7 +176,6 @@ def test_a_missing_package_is_told_with_its_extra(monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.slow
 def test_scans_of_an_unseen_site_are_left_as_they_are() -> None:
-    pytest.importorskip("combatlearn")
     x, *_ = scans(shift=2.0)
     subjects = np.arange(120).astype(str)
     harmoniser = fit_harmoniser(x[x[:, -1] < 2], subjects[x[:, -1] < 2], dim=DIM, method="fortin")
@@ -175,7 +189,6 @@ def test_scans_of_an_unseen_site_are_left_as_they_are() -> None:
 
 @pytest.mark.slow
 def test_harmonised_y_sem_stands_in_both_protocols_and_sees_no_test_subject() -> None:
-    pytest.importorskip("combatlearn")
     features, table = cohort()
     subject = table["subject_id"].str[4:].astype(int)
     table = table.assign(site=np.where(subject // 6 % 2 == 0, "Lund", "Oslo"))

@@ -13,6 +13,7 @@ PARTS = {
     "person": "Person",
     "visit": "Visit",
     "site": "Site",
+    "person_site": "Person × site",
     "scan": "Scan",
 }
 
