@@ -30,6 +30,7 @@ READS: dict[str, tuple[str, ...]] = {
     "scanner": ("probe",),
     "brain_age": ("probe",),
     "longitudinal": (),
+    "regions": (),
     "qc": ("preprocess",),
     "verify": ("autoencoder", "encode"),
     "reconstruct": APPLICATION,
