@@ -392,5 +392,7 @@ class EvaluateMetrics(Result):
     """Models that were imported, and what they were imported from."""
     identification: IdentificationMetrics | None = None
     manipulation: dict[str, Any] | None = None
+    true_counterfactuals: dict[str, Any] | None = None
+    """Phantoms moved to another severity, against the same head with that severity."""
     interpolation: dict[str, Any] | None = None
     generation: dict[str, Any] | None = None
