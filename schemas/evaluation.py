@@ -89,6 +89,11 @@ class ManipulationParams(Section):
     of s·√dim·w/‖w‖, as `manipulate --published-scale`, which needs no fitting scans."""
     max_subjects: Annotated[int, Field(ge=0)] = 3
     """At most so many subjects, the first scan of each; 0 skips it."""
+    true_changes: tuple[float, ...] = (0.3, 0.6)
+    """Phantoms alone: changes of severity (0.1 in healthy people, 1 in disease) that are asked for
+    and compared with the same head at that severity; none leaves it out."""
+    true_regions: bool = False
+    """Compare the largest by region too: a deformation, some seconds, a person and method."""
 
 
 class GenerationParams(Section):

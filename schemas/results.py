@@ -287,6 +287,41 @@ class LongitudinalMetrics(Result):
     remarks: list[str] = Field(default_factory=list)
 
 
+class RegionEffect(Result):
+    """How one region changes, over people."""
+
+    kind: str
+    """`atlas`, `tissue` or `ventricles`."""
+    ml: float
+    """Mean volume before."""
+    people: int
+    volume_percent: Estimate | None = None
+    """Growth of the region's tissue (%), by the deformation; of the ventricles by their rule."""
+    volume_ml: Estimate | None = None
+    intensity_percent: Estimate | None = None
+    """How much brighter the same place became (% of the brain's median)."""
+    p: float | None = None
+    """Of no change of volume, Student's t over people."""
+    p_holm: float | None = None
+    """p, adjusted by Holm for the number of regions."""
+    p_fdr: float | None = None
+    """p, adjusted by Benjamini and Hochberg."""
+
+
+class RegionMetrics(Result):
+    """reports/regions/metrics.json."""
+
+    atlas: str
+    compared: str
+    """What with what, in words."""
+    space: str
+    """`mni` or `native`: whose millilitres are told."""
+    groups: dict[str, dict[str, RegionEffect]] = Field(default_factory=dict)
+    """Scale, place between visits, or group of people, to region to its change."""
+    remarks: list[str] = Field(default_factory=list)
+    skipped: dict[str, str] = Field(default_factory=dict)
+
+
 class ProbeMetrics(Result):
     """reports/probe/metrics.json."""
 
@@ -357,5 +392,7 @@ class EvaluateMetrics(Result):
     """Models that were imported, and what they were imported from."""
     identification: IdentificationMetrics | None = None
     manipulation: dict[str, Any] | None = None
+    true_counterfactuals: dict[str, Any] | None = None
+    """Phantoms moved to another severity, against the same head with that severity."""
     interpolation: dict[str, Any] | None = None
     generation: dict[str, Any] | None = None

@@ -95,6 +95,7 @@ def evaluate(
         else load_voxel_models(
             voxel_dae, volume_store.attributes.grid, params.evaluate, device=device
         ),
+        phantom=params.cohort.phantom if params.cohort.source == "phantom" else None,
         lpips=None if weights is None else load_lpips(weights, device=device),
     )
     check_latents(study.latents, study.models)

@@ -8,26 +8,13 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from pipeline.applications.inputs import NativeSpace
-from pipeline.imaging.brain import largest_piece
+from pipeline.imaging.brain import brain_of
 from pipeline.imaging.geometry import FWHM_TO_SIGMA, resample_masked, sample, smooth_for
 from pipeline.imaging.header import zooms_of
 from pipeline.imaging.read import read_scan
 from pipeline.imaging.register import correlation
 
-BRAIN_LEVEL = 0.1
-"""Intensity (0 to 1) above which a voxel is surely brain; darker ones only inside of such."""
-
-
-def brain_of(
-    volume: NDArray[np.float32], known: NDArray[np.bool_] | None = None
-) -> NDArray[np.bool_]:
-    """Return the brain mask of a generated volume: its largest bright piece with holes filled.
-
-    `known` is the brain mask of the scan that it was made from; it is added, since dark rims of
-    fluid belong to the brain too.
-    """
-    bright = ndimage.binary_fill_holes(largest_piece(volume > BRAIN_LEVEL))
-    return np.asarray(bright if known is None else bright | known)
+__all__ = ["brain_of", "overlay", "read_native", "resolution", "to_native"]
 
 
 def to_native(

@@ -12,6 +12,7 @@ from pipeline.evaluation.interpolation import evaluate_interpolation
 from pipeline.evaluation.manipulation import evaluate_manipulation
 from pipeline.evaluation.reconstruction import evaluate_reconstruction
 from pipeline.evaluation.study import Part, Study
+from pipeline.evaluation.true_counterfactuals import evaluate_true_counterfactuals
 from pipeline.runtime.files import write_json, write_parquet
 from schemas.results import EvaluateMetrics
 
@@ -19,6 +20,7 @@ PARTS: dict[str, Callable[[Study], Part]] = {
     "reconstruction": evaluate_reconstruction,
     "identification": evaluate_identification,
     "manipulation": evaluate_manipulation,
+    "true_counterfactuals": evaluate_true_counterfactuals,
     "interpolation": evaluate_interpolation,
     "generation": evaluate_generation,
 }

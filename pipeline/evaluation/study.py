@@ -21,6 +21,7 @@ from pipeline.stores.out_of_fold import OutOfFoldCodes
 from pipeline.stores.volumes import VolumeStore
 from schemas.errors import ContractError
 from schemas.evaluation import EvaluateParams, ProbeParams
+from schemas.params import PhantomParams
 
 EXAMPLES = 6
 """Scans of which every part keeps pictures for the report."""
@@ -47,6 +48,8 @@ class Study:
     """y_sem of training scans by models that never saw their people."""
     voxel_dae: LdaeInference | None = None
     """The baseline whose latents are voxels."""
+    phantom: PhantomParams | None = None
+    """Of a phantom cohort: the generator's parameters, by which its people can be drawn again."""
     lpips: Lpips | None = None
     """For LPIPS of reconstructions, where its weights were given."""
     drawn: dict[str, Float[Tensor, "X Y Z"]] = field(default_factory=dict)

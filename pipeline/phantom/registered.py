@@ -71,11 +71,9 @@ class RegisteredPhantoms:
 
     def draw(self, visit: Visit) -> UInt8[np.ndarray, "X Y Z"]:
         """Return a visit's brain: 0 outside, 1 to 255 inside."""
-        shape = make_shape(visit, self.atlas, every=CHANGE_EVERY)
         rng = np.random.default_rng(seed_from("registered phantom", visit.seed))
         scanner = np.random.default_rng(visit.scanner_seed)
-        upright = _apply(np.linalg.inv(template_transform(shape, self.atlas)), self.world)
-        template = shape.to_template(upright)
+        template = self.template_points(visit)
         signal = tissue_signal(template, visit, self.atlas, rng).numpy() / self._flatness
         sigma = scanner.uniform(*NOISE)
         if visit.scanner:
@@ -88,6 +86,15 @@ class RegisteredPhantoms:
         volume = np.zeros(self.shape, np.uint8)
         volume[self.box] = levels
         return volume
+
+    def template_points(self, visit: Visit) -> Points:
+        """Return which point of the template (mm) lies at each voxel of `box` of a visit's brain.
+
+        Two visits of one person hold the same tissue where these points are the same.
+        """
+        shape = make_shape(visit, self.atlas, every=CHANGE_EVERY)
+        upright = _apply(np.linalg.inv(template_transform(shape, self.atlas)), self.world)
+        return shape.to_template(upright)
 
     def _inside(self, template: Points) -> np.ndarray:
         return sample(self.atlas.brain_mask, BRAIN_1MM, template)[0].numpy() > RIM_SHARE

@@ -23,6 +23,7 @@ from schemas.results import (
     EvaluateMetrics,
     LongitudinalMetrics,
     ProbeMetrics,
+    RegionMetrics,
     Result,
     ScannerMetrics,
 )
@@ -86,6 +87,9 @@ class ReportContext:
     scanner: ScannerMetrics | None = None
     brain_age: BrainAgeMetrics | None = None
     longitudinal: LongitudinalMetrics | None = None
+    regions: RegionMetrics | None = None
+    region_pictures: Mapping[str, bytes] = field(default_factory=dict)
+    """Group to the PNG of its glass brain."""
     versions: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     """Package to version and licence."""
     date: str = ""
@@ -110,7 +114,7 @@ def load_context(
     `models` holds `ae/log.csv`, `ldm/log.csv`, `ldae/log.csv`. `evaluate` holds `metrics.json`,
     `per_scan/*.parquet`, `pictures/*.npz`; `probe` holds `metrics.json`, `predictions.parquet`;
     `ae`, beside `evaluate`, what `evaluate --what ae` wrote; `scanner`, `brain-age` and
-    `longitudinal`, beside `evaluate` or `probe`, what these commands wrote.
+    `longitudinal` and `regions`, beside `evaluate` or `probe`, what these commands wrote.
 
     Raises
     ------
@@ -158,6 +162,8 @@ def load_context(
         scanner=_read_command(reports, "scanner", ScannerMetrics),
         brain_age=_read_command(reports, "brain-age", BrainAgeMetrics),
         longitudinal=_read_command(reports, "longitudinal", LongitudinalMetrics),
+        regions=_read_command(reports, "regions", RegionMetrics),
+        region_pictures=_read_parts(reports, "regions", "_glass.png", Path.read_bytes),
         versions=installed_versions(),
         date=datetime.datetime.now(tz=datetime.UTC).date().isoformat(),
     )

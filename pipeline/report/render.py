@@ -23,6 +23,7 @@ from pipeline.report.sections.measurement import (
 from pipeline.report.sections.parameters import parameter_section
 from pipeline.report.sections.probes import probe_section
 from pipeline.report.sections.reconstruction import inversion_section, reconstruction_section
+from pipeline.report.sections.regions import region_section, true_counterfactual_section
 from pipeline.report.sections.training import training_section
 from pipeline.report.sections.wording import number
 from pipeline.report.tables import write_tables
@@ -54,6 +55,8 @@ def render_report(context: ReportContext, out: Path) -> None:
         "brain_age": brain_age_section(context),
         "longitudinal": longitudinal_section(context),
         "manipulation": manipulation_section(context, figures),
+        "true_counterfactuals": true_counterfactual_section(context),
+        "regions": region_section(context),
         "interpolation": interpolation_section(context, figures),
         "generation": generation_section(context, figures),
         "parameters": parameter_section(context),

@@ -62,6 +62,9 @@ def _tables(context: ReportContext) -> Iterator[tuple[str, list[dict[str, Any]]]
         yield "identification", list(rows_of(kinds, ("match", "method")))
     manipulation = (evaluate.manipulation or {}).get("methods", {})
     yield "manipulation", list(rows_of(manipulation, ("method",)))
+    truth = evaluate.true_counterfactuals or {}
+    yield "true_counterfactuals", list(rows_of(truth.get("methods", {}), ("method",)))
+    yield "true_counterfactuals_differences", list(rows_of(truth.get("minus", {}), ("rival",)))
     interpolation = evaluate.interpolation or {}
     yield "middle_visits", list(rows_of(interpolation.get("all", {}), ("target", "method")))
     by_gap = rows_of(interpolation.get("by_gap", {}), ("gap", "target", "method"))

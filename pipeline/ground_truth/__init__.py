@@ -1,0 +1,1 @@
+"""Volumes that a model made, beside what is known to be true."""

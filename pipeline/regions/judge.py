@@ -1,0 +1,117 @@
+"""Measure every case by region, sum the people up, and write tables, maps and pictures."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+from isal import igzip
+from numpy.typing import NDArray
+
+from pipeline.figures.region_maps import region_figures
+from pipeline.figures.style import save_figure
+from pipeline.imaging.geometry import sample
+from pipeline.regions.cases import Case
+from pipeline.regions.meter import Change, RegionMeter
+from pipeline.regions.summary import latex_of, summarise, table_of
+from pipeline.runtime.files import write_atomic, write_json
+from schemas.errors import ScanError
+from schemas.results import RegionEffect, RegionMetrics
+
+XFORM_CODES = {"mni": 4, "native": 1}
+PICTURED = 3
+"""Groups, the first ones, of which pictures are made."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RegionRun:
+    """How cases are measured, and what is written."""
+
+    meter: RegionMeter
+    out: Path
+    space: str = "mni"
+    """`mni` or `native`: whose millilitres, and the space of the maps."""
+    maps: bool = False
+    """Write the maps of each case as NIfTI."""
+
+    def measure(self, cases: Iterable[Case], metrics: RegionMetrics) -> pd.DataFrame:
+        """Return a row a case, group and region; cases that fail are named in `metrics.skipped`."""
+        tables = []
+        for case in cases:
+            native = case.native if self.space == "native" else None
+            try:
+                regions = self.meter.regions_of(case.before)
+                for group, after in case.after.items():
+                    change = self.meter.change(
+                        case.before,
+                        after,
+                        regions=regions,
+                        head_per_template=1.0 if native is None else native.head_per_template,
+                    )
+                    known = {"scan_id": case.scan_id, "subject_id": case.subject_id}
+                    about = known | {"group": group} | case.details
+                    for place, (name, value) in enumerate(about.items()):
+                        change.table.insert(place, name, value)
+                    tables.append(change.table)
+                    if self.maps:
+                        self._write_maps(case, group, change)
+            except ScanError as error:
+                metrics.skipped[case.scan_id] = str(error)
+        if not tables:
+            raise ScanError(f"regions: no case could be measured ({metrics.skipped})")
+        return pd.concat(tables, ignore_index=True)
+
+    def finish(
+        self, changes: pd.DataFrame, groups: Mapping[str, pd.DataFrame], metrics: RegionMetrics
+    ) -> RegionMetrics:
+        """Sum groups up; write metrics.json, changes.csv, regions.csv, regions.tex and pictures."""
+        for name, rows in groups.items():
+            metrics.groups[name] = summarise(rows)
+        write_atomic(self.out / "changes.csv", changes.to_csv(index=False))
+        write_atomic(self.out / "regions.csv", table_of(metrics.groups).to_csv(index=False))
+        write_atomic(self.out / "regions.tex", latex_of(metrics.groups))
+        for name, effects in list(metrics.groups.items())[:PICTURED]:
+            self._write_pictures(name, effects)
+        write_json(self.out / "metrics.json", metrics.model_dump())
+        return metrics
+
+    def _write_pictures(self, name: str, effects: Mapping[str, RegionEffect]) -> None:
+        values = {
+            region: effect.volume_percent.value
+            for region, effect in effects.items()
+            if effect.kind == "atlas" and effect.volume_percent is not None
+        }
+        stem = _file_name(name)
+        for kind, figure in region_figures(self.meter.parcellation, values, title=name).items():
+            save_figure(figure, self.out / f"{stem}_{kind}.png")
+
+    def _write_maps(self, case: Case, group: str, change: Change) -> None:
+        for kind, values in (
+            ("volume", change.volume_percent),
+            ("intensity", change.intensity_percent),
+        ):
+            name = f"{case.scan_id}_{_file_name(group)}_space-{self.space}_{kind}-percent.nii.gz"
+            data, affine = np.asarray(values, np.float32), self.meter.affine
+            if self.space == "native":
+                assert case.native is not None
+                grid = case.native.to_mni @ case.native.affine
+                data = sample(data, affine, grid, case.native.shape)
+                affine = case.native.affine
+            _write_map(self.out / "maps" / name, data, affine, XFORM_CODES[self.space])
+
+
+def _write_map(
+    path: Path, data: NDArray[np.float32], affine: NDArray[np.float64], code: int
+) -> None:
+    image = nib.Nifti1Image(data, None)
+    image.set_sform(affine, code)
+    image.set_qform(affine, code)
+    image.header.set_xyzt_units("mm")
+    image.header["descrip"] = b"ldae-pipeline regions: change in percent"
+    write_atomic(path, igzip.compress(image.to_bytes(), 3, mtime=0))
+
+
+def _file_name(group: str) -> str:
+    return group.replace(" ", "_").replace("/", "-")

@@ -1,0 +1,88 @@
+"""Volume change by a deformation: against changes that are known, and halfway frames."""
+
+import numpy as np
+import pytest
+from scipy.spatial.transform import Rotation
+
+from pipeline.imaging.atlas.mni152 import grid_affine
+from pipeline.imaging.deformation import deformation_between, volume_factor
+from pipeline.imaging.halfway import halfway
+from schemas.errors import ScanError
+from schemas.grid import GridParams
+
+AFFINE = grid_affine(GridParams(shape=(24, 28, 26), zooms=4.0))
+
+
+def ball(radius):
+    """A soft bright ball (radius in mm) with a dimmer one inside, on a brain of its own."""
+    index = np.indices((24, 28, 26)).astype(float)
+    away = 4 * np.sqrt(sum((i - c) ** 2 for i, c in zip(index, (11.5, 13.5, 12.5), strict=True)))
+    brain = np.clip((40 - away) / 4 + 0.5, 0, 1) * 0.9
+    return (brain - 0.6 * np.clip((radius - away) / 4 + 0.5, 0, 1)).astype(np.float32), away
+
+
+def test_the_factor_of_a_linear_field_is_exact_on_turned_axes():
+    turned = np.eye(4)
+    turned[:3, :3] = Rotation.from_euler("z", 30, degrees=True).as_matrix() * [2, 3, 4]
+    points = np.moveaxis(np.indices((6, 7, 8)), 0, -1) @ turned[:3, :3].T
+    growth = np.array([[0.1, 0.05, 0], [0, -0.2, 0], [0.02, 0, 0.3]])
+    factor = volume_factor((points @ growth.T).astype(np.float32), turned)
+    np.testing.assert_allclose(factor, np.linalg.det(np.eye(3) + growth), rtol=1e-4)
+
+
+def test_a_ball_that_grows_is_found_to_grow():
+    before, away = ball(16.0)
+    after, _ = ball(18.0)
+    field = deformation_between(before, after, AFFINE)
+    factor = volume_factor(field, AFFINE)
+    grown = factor[away < 16].mean()
+    assert grown == pytest.approx((18 / 16) ** 3, rel=0.12)
+    rim = (away > 14) & (away < 18)
+    centre = np.array((11.5, 13.5, 12.5))[:, None, None, None]
+    outwards = 4 * (np.indices(before.shape) - centre) / away
+    moved = (field * np.moveaxis(outwards, 0, -1)).sum(-1)[rim].mean()
+    assert moved == pytest.approx(2.0, abs=0.4)
+
+
+def test_equal_volumes_do_not_change_and_empty_ones_are_refused():
+    before, _ = ball(16.0)
+    assert not deformation_between(before, before.copy(), AFFINE).any()
+    with pytest.raises(ScanError, match="a volume is empty"):
+        deformation_between(before, np.zeros_like(before), AFFINE)
+
+
+def test_halfway_forgets_what_registration_scaled():
+    """Two visits of a head in two poses, the second registered 4 % too large."""
+    pose = np.eye(4)
+    pose[:3, :3] = Rotation.from_euler("xyz", (6, -4, 8), degrees=True).as_matrix()
+    pose[:3, 3] = (5, -3, 2)
+    first = np.diag([1.1, 1.05, 1.08, 1.0])
+    second = np.diag([1.04, 1.04, 1.04, 1.0]) @ first @ np.linalg.inv(pose)
+    to_first, to_second, shared = halfway(first, second)
+    # A point of the shared frame, brought to each head, is the same point of the head.
+    points = np.c_[np.random.default_rng(0).uniform(-60, 60, (20, 3)), np.ones(20)].T
+    here = np.linalg.inv(first) @ to_first @ points
+    there = np.linalg.inv(pose) @ np.linalg.inv(second) @ to_second @ points
+    distance = np.linalg.norm((here - there)[:3], axis=0)
+    assert distance.max() < 2.0
+    heads = [
+        np.linalg.det(np.linalg.inv(m) @ way) for m, way in ((first, to_first), (second, to_second))
+    ]
+    assert heads[0] == pytest.approx(heads[1], rel=1e-6)
+    assert np.linalg.det(shared) == pytest.approx(np.linalg.det(first) * 1.02**3, rel=0.01)
+
+
+def test_halfway_of_one_scan_is_that_scan():
+    first = np.diag([1.1, 1.05, 1.08, 1.0])
+    first[:3, 3] = (1, 2, 3)
+    to_first, to_second, shared = halfway(first, first)
+    for way in (to_first, to_second):
+        np.testing.assert_allclose(way, np.eye(4), atol=1e-9)
+    assert np.linalg.det(shared) == pytest.approx(np.linalg.det(first))
+
+
+def test_the_frames_of_the_two_are_mirror_images():
+    first, second = np.diag([1.1, 1, 1, 1]), np.diag([1, 1.1, 1, 1.0])
+    one = halfway(first, second)
+    other = halfway(second, first)
+    np.testing.assert_allclose(one[0], other[1], atol=1e-9)
