@@ -19,7 +19,7 @@ from pipeline.stores.open_store import OpenStore
 from schemas.errors import ContractError, PipelineError
 from schemas.params import CohortParams
 from stages.cli import app
-from tests.bids_app.conftest import SCANS
+from tests.support.bids_dataset import SCANS
 from tests.support.command_line import environment
 
 EVERYONE = ("sub-01", "sub-02", "sub-03")

@@ -3,17 +3,12 @@ from pathlib import Path
 import pytest
 
 from pipeline.derivatives.export import export_bids
-from pipeline.derivatives.study import StudyFiles
-from tests.support.export_study import make_study, write_counterfactuals
+from tests.support.export_study import files_of, make_study, write_counterfactuals
 
 
 @pytest.fixture
 def study(tmp_path: Path) -> Path:
     return make_study(tmp_path)
-
-
-def files_of(study: Path) -> StudyFiles:
-    return StudyFiles.of_folder(study, source=study.parent / "bids")
 
 
 @pytest.fixture(scope="module")

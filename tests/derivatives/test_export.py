@@ -14,8 +14,14 @@ from pipeline.derivatives.export import export_bids
 from pipeline.runtime.digests import digest_file
 from schemas.errors import ContractError
 from stages.cli import app
-from tests.derivatives.conftest import files_of
-from tests.support.export_study import VISITS, head, make_study, write_counterfactuals, write_stores
+from tests.support.export_study import (
+    VISITS,
+    files_of,
+    head,
+    make_study,
+    write_counterfactuals,
+    write_stores,
+)
 from tests.support.plain_pictures import draw_nothing
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from scipy.ndimage import gaussian_filter
 
+from pipeline.derivatives.study import StudyFiles
 from pipeline.imaging.atlas.mni152 import mni_grid
 from pipeline.imaging.geometry import resample_masked
 from pipeline.imaging.qc import NUMBERS
@@ -102,6 +103,10 @@ def make_study(folder: Path) -> Path:
     pd.DataFrame(qc).to_csv(data / "qc.csv", index=False)
     (study / "params.yaml").write_text("cohort: {source: bids, input: ../bids}\n")
     return study
+
+
+def files_of(study: Path) -> StudyFiles:
+    return StudyFiles.of_folder(study, source=study.parent / "bids")
 
 
 def _attributes(kind: str, ids: list[str], **more: object) -> StoreAttributes:
