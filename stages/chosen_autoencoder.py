@@ -18,7 +18,8 @@ def chosen_autoencoder(settings: Settings, ae: Path | None) -> tuple[Path, str]:
     ParamsError
         If two are given, or the one to be trained is not there yet.
     """
-    from pipeline.models.bundled import STUDY, bundled_autoencoder, find_autoencoder
+    from pipeline.models.bundled import bundled_autoencoder, find_autoencoder
+    from pipeline.models.places import STUDY
 
     if ae is not None:
         refuse_set(settings, "autoencoder", f"--ae {ae} is given too; leave one of the two out")

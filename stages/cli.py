@@ -12,6 +12,7 @@ from typer.exceptions import TyperException
 
 from stages import (
     bench,
+    bids,
     brain_age,
     cohort,
     crossfit,
@@ -21,6 +22,7 @@ from stages import (
     encode,
     evaluate,
     export_ae,
+    export_bids,
     export_ldae,
     features,
     generate,
@@ -83,6 +85,8 @@ TOOLS: dict[str, Callable[..., None]] = {
     "generate": generate.generate,
     "manipulate": manipulate.manipulate,
     "interpolate": interpolate.interpolate,
+    "bids": bids.bids,
+    "export-bids": export_bids.export_bids,
     "export-ae": export_ae.export_ae,
     "export-ldae": export_ldae.export_ldae,
     "import-ae": import_ae.import_ae,
@@ -123,7 +127,8 @@ def _root(
 
 for _panel, _commands in (("Stages, in order", STAGES), ("Tools", TOOLS)):
     for _name, _function in _commands.items():
-        app.command(_name, cls=StudyCommand, rich_help_panel=_panel)(_function)
+        _class = bids.BidsCommand if _name == "bids" else StudyCommand
+        app.command(_name, cls=_class, rich_help_panel=_panel)(_function)
 
 
 def main() -> None:

@@ -33,6 +33,8 @@ READS: dict[str, tuple[str, ...]] = {
     "features": (),
     "regions": (),
     "qc": ("preprocess",),
+    "bids": ("cohort", "preprocess", "encode", "embed", "probe", "report"),
+    "export_bids": ("cohort.source", "cohort.input", "cohort.leave_out", "preprocess.max_bytes"),
     "verify": ("autoencoder", "encode"),
     "reconstruct": APPLICATION,
     "vary": APPLICATION,
@@ -50,7 +52,7 @@ READS: dict[str, tuple[str, ...]] = {
 }
 """Sections of parameters, or parameters, that a command reads; `init` and `report`, not listed,
 read all."""
-SPREADS = {"cohort", "preprocess", "encode", "embed"}
+SPREADS = {"cohort", "preprocess", "encode", "embed", "export_bids", "bids"}
 """Commands with worker processes."""
 SCHEDULED = {"preprocess", "encode", "embed"}
 """Commands that dask workers can take over."""

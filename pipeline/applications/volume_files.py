@@ -4,19 +4,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import nibabel as nib
 import numpy as np
-from isal import igzip
 from numpy.typing import NDArray
 
 from pipeline.applications.inputs import InputScan
 from pipeline.applications.native_space import brain_of, overlay, resolution, to_native
 from pipeline.imaging.header import zooms_of
-from pipeline.runtime.files import write_atomic
+from pipeline.imaging.write import MNI152_CODE, SCANNER_CODE, write_nifti
 
 Space = Literal["mni", "native"]
-XFORM_CODES = {"mni": 4, "native": 1}
-"""NIfTI xform codes: MNI152, scanner."""
+XFORM_CODES = {"mni": MNI152_CODE, "native": SCANNER_CODE}
 SPACE_NAMES = {"mni": "MNI152", "native": "native"}
 
 
@@ -41,7 +38,7 @@ class VolumeWriter:
             volume = to_native(volume, brain_of(volume, known), self.scan.native, affine)
             affine = self.scan.native.native_affine
         code = XFORM_CODES[self.space]
-        write_nifti(path, volume, affine, code=code, made_by=self.made_by)
+        write_nifti(path, volume, affine, code=code, made_by=f"{self.made_by} (synthetic)")
         return volume
 
     def correlations(
@@ -66,15 +63,3 @@ class VolumeWriter:
             return "0 to 1, of the brain's percentiles"
         known = self.scan.native.bias is not None
         return "of the file" if known else "of the file, bias field taken out"
-
-
-def write_nifti(
-    path: Path, volume: NDArray[np.float32], affine: NDArray[np.float64], *, code: int, made_by: str
-) -> None:
-    """Write a float32 volume as .nii.gz, whole or not at all; equal input gives equal bytes."""
-    image = nib.Nifti1Image(volume, None)
-    image.set_sform(affine, code)
-    image.set_qform(affine, code)
-    image.header.set_xyzt_units("mm")
-    image.header["descrip"] = f"ldae-pipeline {made_by} (synthetic)".encode()
-    write_atomic(path, igzip.compress(image.to_bytes(), 3, mtime=0))

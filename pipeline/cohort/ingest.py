@@ -3,7 +3,7 @@
 import logging
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from difflib import get_close_matches
 from pathlib import Path
@@ -15,7 +15,13 @@ from pipeline.cohort.candidates import Cohort, candidate_table
 from pipeline.cohort.manifest import typed
 from pipeline.cohort.split import missing_classes, split_subjects, splits_given
 from pipeline.labels.columns import ALIASES, DEFAULT_NAMES, IDENTITY, label_table, shown_path
-from pipeline.labels.people_tables import PARTICIPANTS, label_records, read_participants
+from pipeline.labels.people_tables import (
+    PARTICIPANTS,
+    folder_names,
+    label_records,
+    read_participants,
+    rows_by_folder,
+)
 from pipeline.labels.personal_columns import leave_out_personal
 from pipeline.labels.scan_records import ScanRecord, tidy_path, walk
 from pipeline.runtime.devices import available_cpus
@@ -90,6 +96,7 @@ def build_cohort(
     cache: Path | None = None,
     dry_run: bool = False,
     judged: bool = True,
+    subjects: Collection[str] | None = None,
 ) -> Cohort:
     """Return the manifest (schemas.manifest, paths absolute), the quarantine list and candidates.
 
@@ -105,6 +112,8 @@ def build_cohort(
         Convert nothing, and compute no digests but those that tell duplicates from other files.
     judged
         Whether labels will be judged: warn of classes that a split lacks.
+    subjects
+        The only subjects (sub-<label>) of a BIDS dataset to look at; None for all.
 
     Raises
     ------
@@ -126,7 +135,7 @@ def build_cohort(
             f"cohort.columns: {', '.join(named)} come from the files themselves where"
             f" cohort.source is {params.source}; give a table of scans, or leave them out"
         )
-    records, refused = _labelled(params, source, columns, cache, dry_run=dry_run)
+    records, refused = _labelled(params, source, columns, cache, dry_run=dry_run, subjects=subjects)
     records, digests, more = _sound(records, dry_run=dry_run)
     refused = [row | {"path": str(tidy_path(Path(row["path"])))} for row in refused] + more
     refused = sorted(refused, key=lambda row: row["stage"] == SELECTION)
@@ -184,10 +193,16 @@ def _labelled(
     cache: Path | None,
     *,
     dry_run: bool,
+    subjects: Collection[str] | None,
 ) -> tuple[list[ScanRecord], list[QuarantineRow]]:
     """Return the source's scans with their labels, and quarantine rows of the images not taken."""
     people = read_participants(source, columns)
-    records, refused = read_source(params, source, columns, cache, listed=people, dry_run=dry_run)
+    if subjects is not None:
+        people = rows_by_folder(people, folder_names(source))[0]
+        people = {name: rows for name, rows in people.items() if name in subjects}
+    records, refused = read_source(
+        params, source, columns, cache, listed=people, dry_run=dry_run, subjects=subjects
+    )
     if params.source != "table":
         label_records(source, records, people, columns)
     leave_out_personal(records, columns, params.leave_out, str(source))

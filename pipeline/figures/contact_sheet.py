@@ -1,11 +1,14 @@
 """A contact sheet of one scan: rows of sagittal, coronal and axial slices."""
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from pipeline.runtime.files import write_atomic
 
 SHEET_SLICES = (0.25, 0.35, 0.45, 0.55, 0.65, 0.75)
 """Where the planes of a sheet cut, as shares of each axis."""
@@ -19,7 +22,19 @@ def draw_sheet(
     outline: npt.NDArray[np.bool_] | None = None,
     zooms: Sequence[float] = (1, 1, 1),
 ) -> None:
-    """Write a PNG of one RAS volume: rows of sagittal, coronal and axial slices.
+    """Write the PNG of `sheet_png` to a file, whole or not at all."""
+    write_atomic(path, sheet_png(volume, title, outline=outline, zooms=zooms))
+
+
+def sheet_png(
+    volume: npt.NDArray[Any],
+    title: str,
+    *,
+    outline: npt.NDArray[np.bool_] | None = None,
+    outlined: str = "the template brain",
+    zooms: Sequence[float] = (1, 1, 1),
+) -> bytes:
+    """Return a PNG of one RAS volume: rows of sagittal, coronal and axial slices.
 
     Parameters
     ----------
@@ -27,6 +42,8 @@ def draw_sheet(
         (X, Y, Z), arbitrary units; drawn from 0 to its 99.5th percentile.
     outline
         (X, Y, Z), drawn as a line: where the template brain lies.
+    outlined
+        What the line stands for, for the key.
     zooms
         Voxel sizes along x, y, z (mm), so that thick slices are drawn to scale.
     """
@@ -54,8 +71,9 @@ def draw_sheet(
     below = 0.005
     if outline is not None:
         below = 0.035
-        key = "orange: outline of the template brain"
+        key = f"orange: outline of {outlined}"
         figure.text(0.5, 0.008, key, fontsize=7, color="tab:orange", ha="center")
     figure.subplots_adjust(0.005, below, 0.995, 0.91, wspace=0.02, hspace=0.02)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110, facecolor="black")
+    png = io.BytesIO()
+    figure.savefig(png, format="png", dpi=110, facecolor="black")
+    return png.getvalue()

@@ -161,7 +161,7 @@ def _linear(
     template, _ = load_template(grid)
     folder = Path(tempfile.mkdtemp(prefix="register-"))
     try:
-        start = None if initial is None else [_write_transform(initial, folder / "start.mat")]
+        start = None if initial is None else [write_affine_transform(initial, folder / "start.mat")]
         fixed, moving = ants_image(template, grid_affine(grid)), ants_image(brain, affine)
         with captured_ants_output("registration"):
             result = load_ants().registration(
@@ -228,7 +228,8 @@ def _nonlinear(
     return field * np.array([-1, -1, 1], dtype=np.float32), target
 
 
-def _write_transform(native_to_mni: Affine, path: Path) -> str:
+def write_affine_transform(native_to_mni: Affine, path: Path) -> str:
+    """Write native to MNI152 world (4, 4; RAS) as ITK has it, from template to native in LPS."""
     ants = load_ants()
     lps = RAS_TO_LPS @ np.linalg.inv(native_to_mni) @ RAS_TO_LPS
     transform = ants.create_ants_transform(

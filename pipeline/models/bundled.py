@@ -9,13 +9,12 @@ import torch
 from pipeline.models.artefact import CONFIG, WEIGHTS, check_model_folder, read_artefact
 from pipeline.models.finished_model import copy_model, warn_of_replaced, write_bundled
 from pipeline.models.frozen import FrozenAutoencoder, load_autoencoder, on_grid
+from pipeline.models.places import BUNDLED, STUDY
 from pipeline.runtime.digests import digest_of
 from pipeline.runtime.files import lock_store
 from schemas.errors import ContractError
 from schemas.grid import Grid
 
-BUNDLED = Path(__file__).parents[1] / "weights" / "ae"
-STUDY = Path("models/ae")
 MAX_BUNDLED_BYTES = 8_000_000
 
 

@@ -31,12 +31,11 @@ from pipeline.models.frozen import (
     load_ldae,
 )
 from pipeline.models.latent_fit import StoredLatents, check_latents_fit, used_on
+from pipeline.models.places import BUNDLED_LDAE, STUDY_LDAE
 from pipeline.runtime.digests import digest_of
 from pipeline.runtime.files import lock_store, write_atomic
 from schemas.errors import ContractError
 
-BUNDLED_LDAE = Path(__file__).parents[1] / "weights" / "ldae"
-STUDY_LDAE = Path("models/ldae")
 MAX_BUNDLED_BYTES = 25_000_000
 CPU = torch.device("cpu")
 OF_STAGE_1 = ("unet", "diffusion", "prediction", "statistics", "posterior", "imported")

@@ -47,10 +47,11 @@ LOCK_PATIENCE_S = 0.4
 
 
 @contextmanager
-def lock_store(out: Path) -> Iterator[None]:
+def lock_store(out: Path, *, patience: float = LOCK_PATIENCE_S) -> Iterator[None]:
     """Hold the exclusive lock of a store or model folder for the duration of the block.
 
-    The lock file stays beside the store, as flock's do: whoever removed it would split the waiting.
+    It is waited for at most `patience` seconds. The lock file stays beside the store, as flock's
+    do: whoever removed it would split the waiting.
 
     Raises
     ------
@@ -63,7 +64,7 @@ def lock_store(out: Path) -> Iterator[None]:
     with writing_to(out):
         out.parent.mkdir(parents=True, exist_ok=True)
         try:
-            lock.acquire(timeout=LOCK_PATIENCE_S, poll_interval=0.1)
+            lock.acquire(timeout=patience, poll_interval=0.1)
         except Timeout as error:
             raise ContractError(
                 f"{out}: another process is writing it; wait for it or stop it"

@@ -25,7 +25,10 @@ KEPT_ENTITIES = ("acq", "ce", "rec", "run", "echo", "part", "inv")
 
 
 def bids_records(
-    root: Path, listed: Collection[str] = (), choice: ImageChoice | None = None
+    root: Path,
+    listed: Collection[str] = (),
+    choice: ImageChoice | None = None,
+    subjects: Collection[str] | None = None,
 ) -> tuple[list[ScanRecord], list[QuarantineRow]]:
     """Return one T1w a session of every subject, with its ground truth, and rows of the others.
 
@@ -37,6 +40,8 @@ def bids_records(
     ----------
     listed
         Subjects of participants.tsv.
+    subjects
+        The only subjects (sub-<label>) to look at; None for all.
 
     Returns
     -------
@@ -51,7 +56,7 @@ def bids_records(
     """
     choice = choice or ImageChoice()
     people, _ = rows_by_folder({name: {} for name in listed}, folder_names(root))
-    raw = survey_images(root, choice)
+    raw = survey_images(root, choice, subjects)
     wanted = set(people) - raw.with_t1w
     derived = _derived(root, wanted, choice) if wanted else []
     kept, same_names = drop_other_formats([*raw.images, *derived])

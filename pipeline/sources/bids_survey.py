@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -93,11 +93,18 @@ class Survey:
         return f" (there are {listed})" if listed else ""
 
 
-def survey_images(root: Path, choice: ImageChoice) -> Survey:
-    """Return the images below the `sub-…` folders of a BIDS dataset, links followed."""
+def survey_images(
+    root: Path, choice: ImageChoice, subjects: Collection[str] | None = None
+) -> Survey:
+    """Return the images below the `sub-…` folders of a BIDS dataset, links followed.
+
+    With `subjects` (sub-<label>), other folders are not looked into.
+    """
     survey = Survey(root, choice)
     for folder in sorted(p for p in root.glob("sub-*") if p.is_dir()):
         subject = prefixed("sub", folder.name)
+        if subjects is not None and subject not in subjects:
+            continue
         survey.subjects.add(subject)
         closed: list[tuple[Path, str]] = []
         for below, names in walk(folder, closed):

@@ -26,6 +26,7 @@ def read_source(
     *,
     listed: Collection[str],
     dry_run: bool,
+    subjects: Collection[str] | None = None,
 ) -> tuple[list[ScanRecord], list[QuarantineRow]]:
     """Return the scan records of an input, and quarantine rows of images not taken.
 
@@ -35,6 +36,8 @@ def read_source(
         Folder for converted DICOM series.
     listed
         Subjects of participants.tsv.
+    subjects
+        The only subjects of a BIDS dataset to look at; None for all.
 
     Raises
     ------
@@ -45,7 +48,7 @@ def read_source(
         log.warning("cohort.bids_filter plays no part where cohort.source is %s", params.source)
     if params.source == "bids":
         choice = read_choice(params.suffix, params.prefer, params.bids_filter)
-        records, rows = bids_records(source, listed, choice)
+        records, rows = bids_records(source, listed, choice, subjects)
     elif params.source == "folder":
         records, rows = _one_format_each(*folder_records(source))
     elif params.source == "table":

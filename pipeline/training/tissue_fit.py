@@ -9,7 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pipeline.models.bundled_ldae import BUNDLED_LDAE, load_start
+from pipeline.models.bundled_ldae import load_start
+from pipeline.models.places import BUNDLED_LDAE
 from pipeline.nets.semantic import LOUDNESS, DeviationEncoder
 from pipeline.nets.tissue import TissueModes, TissueNet, tissue_fractions
 from pipeline.runtime.devices import native_bf16

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from scipy.ndimage import center_of_mass
 
-from pipeline.applications.volume_files import write_nifti
 from pipeline.imaging.ants_setup import ants_image
 from pipeline.imaging.geometry import straight_grid, straighten
 from pipeline.imaging.header import SHEAR_TOLERANCE, affine_fault, shear_of, zooms_of
 from pipeline.imaging.read import Scan, read_scan
+from pipeline.imaging.write import write_nifti
 from schemas.errors import ScanError
 from tests.support.imaging_fixtures import SHAPE, ZOOMS, head_affine, head_array, save
 

@@ -1,0 +1,1 @@
+"""BIDS-Derivatives of a study: what other tools find without being told."""
