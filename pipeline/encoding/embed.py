@@ -78,6 +78,10 @@ def embed_latents(
         if volumes is not None:
             check_same_scans(latents, volumes)
             check_volumes(ldae, volumes)
+        elif ldae.net.encoder.reads == "volume":
+            raise ContractError(
+                "this LDAE's semantic encoder reads volumes; give them with --volumes"
+            )
         builder = StoreBuilder(out, attributes, [spec], unit_rows=ROWS_PER_CHUNK)
         pending = builder.pending()
         for unit in progress(pending, total=len(pending), label="embed"):

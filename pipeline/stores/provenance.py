@@ -29,9 +29,15 @@ def check_same_scans(
     Raises
     ------
     ContractError
-        Naming a scan.
+        Naming both grids, where they differ, or a scan.
     """
     attributes = latents.attributes
+    if volumes.attributes.grid != attributes.grid:
+        raise ContractError(
+            f"{volumes.path}: volumes of {volumes.attributes.grid}, the latents in {latents.path}"
+            f" were encoded from {attributes.grid}; give the study's own volumes, or run"
+            " `pipeline encode` again"
+        )
     encoded_by = {
         "autoencoder": attributes.digests["autoencoder"],
         "precision": attributes.params["encode"]["precision"],

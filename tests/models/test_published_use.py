@@ -96,6 +96,21 @@ def test_volumes_of_another_grid_are_refused_in_one_line(study, tmp_path):
     assert not (tmp_path / "y.zarr").exists()
 
 
+def test_embedding_without_its_volumes_or_with_others_leaves_nothing(study, tmp_path):
+    grid = load_autoencoder(study.ae, device=CPU).grid
+    make_store(tmp_path / "v.zarr", study.scans, grid.model_copy(update={"shape": (32, 32, 32)}))
+    ldae, latents = load_ldae(study.ldae, device=CPU), open_latents(study.latents)
+    for others, expected in (
+        (None, "reads volumes; give them with --volumes"),
+        (open_volumes(tmp_path / "v.zarr"), r"volumes of 32×32×32 .* encoded from 32×40×32"),
+    ):
+        with pytest.raises(ContractError, match=expected):
+            embed_latents(
+                latents, ldae, tmp_path / "y.zarr", EmbedParams(), device=CPU, volumes=others
+            )
+        assert not list(tmp_path.glob("y.zarr*"))
+
+
 def test_a_published_scale_moves_y_sem_as_published(study):
     direction = read_direction(
         study.directions, "diagnosis:AD", ldae_digest=study.digest(), dim=layout.SMALL.dim
