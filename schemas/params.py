@@ -29,6 +29,11 @@ class SplitParams(Section):
     can move a few of those that lie at the cuts, so freeze the manifest of a finished study.
     """
 
+    seen: Literal["anywhere", "train"] = "anywhere"
+    """Where people go whom the bundled networks were trained on (known by their files). `train`
+    keeps them out of judgement: val and test are drawn from the others, in shares of all as far as
+    these suffice."""
+
     @model_validator(mode="after")
     def _leaves_test(self) -> "SplitParams":
         if self.train + self.val > 1:

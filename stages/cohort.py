@@ -43,6 +43,7 @@ def cohort(
     Example: pipeline cohort --input bids/ --out data/cohort
     """
     settings: Settings = context.obj
+    from pipeline.cohort.bundled_people import warning_of_seen
     from pipeline.cohort.candidates import FILE, write_candidates
     from pipeline.cohort.ingest import build_cohort
     from pipeline.cohort.manifest import write_manifest
@@ -69,6 +70,10 @@ def cohort(
         write_manifest(manifest, out / "manifest.csv")
         quarantine.to_csv(out / "quarantine.csv", index=False)
         write_candidates(collected.candidates, out / FILE)
+    if settings.params().autoencoder.source == "bundled":
+        warning = warning_of_seen(manifest, remedy=params.split.seen != "train")
+        if warning is not None:
+            typer.echo(warning, err=True)
     counts = manifest.groupby("split")["subject_id"].nunique().to_dict()
     left = int((quarantine["stage"] == SELECTION).sum())
     typer.echo(

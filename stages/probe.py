@@ -50,6 +50,7 @@ def probe(
     if apply is not None:
         _apply(settings, apply, manifest=manifest, semantics=semantics, out=out)
         return
+    from pipeline.cohort.bundled_people import warning_of_seen
     from pipeline.cohort.manifest import read_manifest
     from pipeline.models.direction import write_directions
     from pipeline.probes.feature_sets import read_inputs
@@ -85,6 +86,9 @@ def probe(
     sets = inputs.fit(y_sem, table, ldae, made_by=digests["ldae"])
     folds = None if codes is None else inputs.cross_fit(codes, encoders=ldae is not None)
     results = fit_probes(sets.features, table, params, heads=sets.heads, crossfit=folds)
+    if settings.params().autoencoder.source == "bundled":
+        warning = warning_of_seen(table)
+        results.remarks |= {} if warning is None else {"seen": warning}
     lines = sets.remarks
     results.remarks |= {f"rivals/{name}": line for name, line in lines.items()}
     write_json(out / "metrics.json", results.document().model_dump())

@@ -11,9 +11,10 @@ from typing import Literal
 
 import pandas as pd
 
+from pipeline.cohort.bundled_people import is_seen
 from pipeline.cohort.candidates import Cohort, candidate_table
 from pipeline.cohort.manifest import typed
-from pipeline.cohort.split import missing_classes, split_subjects, splits_given
+from pipeline.cohort.split import missing_classes, split_subjects, split_unseen, splits_given
 from pipeline.labels.columns import ALIASES, DEFAULT_NAMES, IDENTITY, label_table, shown_path
 from pipeline.labels.people_tables import (
     PARTICIPANTS,
@@ -166,7 +167,12 @@ def _splits(table: pd.DataFrame, params: CohortParams, source: Path) -> list[str
         log.info("%s: its column `split` is taken as it is; cohort.split plays no part", source)
         return list(splits_given(table["split"], table["subject_id"], source))
     strata = table.groupby("subject_id")["diagnosis"].first().fillna("").astype(str).to_dict()
-    splits = split_subjects({str(k): str(v) for k, v in strata.items()}, params.split)
+    labels = {str(k): str(v) for k, v in strata.items()}
+    if params.split.seen == "train":
+        seen = {str(name) for name in table.loc[is_seen(table), "subject_id"]}
+        splits = split_unseen(labels, seen, params.split)
+    else:
+        splits = split_subjects(labels, params.split)
     return [splits[name] for name in table["subject_id"]]
 
 

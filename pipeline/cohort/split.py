@@ -1,6 +1,6 @@
 """Split subjects into train, val and test: by the user's column, or by a hash in exact shares."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -92,6 +92,26 @@ def split_subjects(strata: Mapping[str, str], params: SplitParams) -> dict[str, 
         name: "train" if i < num_train else "val" if i < num_train + num_val else "test"
         for i, name in enumerate(names)
     }
+
+
+def split_unseen(
+    strata: Mapping[str, str], seen: Collection[str], params: SplitParams
+) -> dict[str, Split]:
+    """Return the split of each subject, those that were seen before in train.
+
+    The others are split so that all three shares are those of all, as far as there are enough of
+    them; where too many were seen, val and test share the others as they stand to each other.
+    """
+    others = {name: label for name, label in strata.items() if name not in seen}
+    splits: dict[str, Split] = dict.fromkeys(strata.keys() - others.keys(), "train")
+    if not others:
+        return splits
+    judged = 1 - params.train
+    left = judged * len(strata) / len(others)
+    share = min(1.0, left)
+    val = 0.0 if judged <= 0 else share * params.val / judged
+    changed = params.model_copy(update={"train": 1 - share, "val": val})
+    return splits | split_subjects(others, changed)
 
 
 def _counts(total: int, params: SplitParams) -> tuple[int, int]:

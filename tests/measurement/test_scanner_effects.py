@@ -11,7 +11,7 @@ from pipeline.measurement.repeat_scans import complete_repeats, visit_names
 from pipeline.measurement.scanner_effects import judge_scanners
 from pipeline.measurement.site_reading import read_site
 from pipeline.phantom.registered import RegisteredPhantoms
-from pipeline.phantom.scanner_models import ScannerModel, make_scanner
+from pipeline.phantom.scanner_models import make_scanner
 from pipeline.phantom.subjects import Visit, make_subject, make_visits
 from pipeline.probes.features import coarsened, fit_pca
 from schemas.errors import ContractError
@@ -145,48 +145,68 @@ STRONG = {
 """Effects that are seen on a grid of 6 mm."""
 
 
-def moved_to(visit: Visit, scanner: ScannerModel) -> Visit:
-    """Return the visit on another scanner that keeps the name of its own, and so the noise."""
-    scanner = replace(scanner, name=visit.scanner.name)
-    own = replace(visit.subject, scanner=scanner)
-    return replace(visit, subject=own, elsewhere=scanner if visit.elsewhere else None)
+PEOPLE, TRAVELLING = 30, 12
+
+
+def every_scan() -> tuple[np.ndarray, list[Visit]]:
+    """Return two visits, 4 years apart, of all on all scanners (person, visit, scanner, …)."""
+    params = PhantomParams(subjects=PEOPLE, scanners=3, multi_visit_share=0)
+    phantoms = RegisteredPhantoms(mni_grid(GridParams(shape=(28, 36, 32), zooms=6.0)))
+    one = replace(make_scanner(1, 0), contrast=0.0, noise=1.0, blur=0.0)
+    scanners = [replace(one, name=name, **effects) for name, effects in STRONG.items()]
+    people = [replace(make_subject(n, params), months=(0, 48)) for n in range(1, PEOPLE + 1)]
+    visits = [visit for person in people for visit in make_visits(person)]
+    scans = [replace(visit, elsewhere=scanner) for visit in visits for scanner in scanners]
+    drawn = [coarsened(phantoms.draw(scan) / np.float32(255)).ravel() for scan in scans]
+    return np.stack(drawn).reshape(PEOPLE, 2, 3, -1), visits
+
+
+def true_shares(cube: np.ndarray) -> dict[str, float]:
+    """Return the shares by the analysis of variance of (person, visit, scanner, number)."""
+    people, visits, sites, _ = cube.shape
+    whole = cube.mean(axis=(0, 1, 2))
+    person, site = cube.mean(axis=(1, 2)), cube.mean(axis=(0, 1))
+    of_visit, both = cube.mean(axis=2), cube.mean(axis=1)
+    rest = cube - of_visit[:, :, None] - both[:, None] + person[:, None, None]
+    error = np.square(rest).sum() / (people * (visits - 1) * (sites - 1))
+    spread = sites * np.square(of_visit - person[:, None]).sum() / (people * (visits - 1))
+    pairs = visits * np.square(both - person[:, None] - site + whole).sum()
+    pairs /= (people - 1) * (sites - 1)
+    between = visits * sites * np.square(person - whole).sum() / (people - 1)
+    shifts = people * visits * np.square(site - whole).sum() / (sites - 1)
+    parts = {
+        "person": (between - spread - pairs + error) / (visits * sites),
+        "visit": (spread - error) / sites,
+        "site": (shifts - pairs) / (people * visits),
+        "person_site": (pairs - error) / visits,
+        "scan": error,
+    }
+    return {part: value / sum(parts.values()) for part, value in parts.items()}
 
 
 @pytest.mark.slow
 def test_travelling_phantoms_show_what_their_scanner_did():
-    """Drawn twice, on scanners that differ and on one: the difference is the truth."""
-    params = PhantomParams(subjects=24, scanners=3, travelling=8, multi_visit_share=0)
-    phantoms = RegisteredPhantoms(mni_grid(GridParams(shape=(28, 36, 32), zooms=6.0)))
-    visits = [v for n in range(1, 25) for v in make_visits(make_subject(n, params))]
-    one = replace(make_scanner(1, 0), contrast=0.0, noise=1.0, blur=0.0)
-    strong = {name: replace(one, **effects) for name, effects in STRONG.items()}
-
-    def drawn(chosen):
-        volumes = [phantoms.draw(moved_to(v, chosen(v))) for v in visits]
-        return np.stack([coarsened(volume / np.float32(255)).ravel() for volume in volumes])
-
-    differing, alike = drawn(lambda v: strong[v.scanner.name]), drawn(lambda _: one)
-    table = pd.DataFrame(
-        {
-            "scan_id": [v.scan_id for v in visits],
-            "subject_id": [v.subject.subject_id for v in visits],
-            "months_from_first": [float(v.months) for v in visits],
-            "site": [v.scanner.name for v in visits],
-            "split": "test",
-        }
-    )
-    pca = fit_pca(differing)
-    sets = {"y_sem": pca.transform(differing), "alike": pca.transform(alike)}
+    """The truth is of everybody on every scanner; judged are visits on one, and a few travels."""
+    cube, visits = every_scan()
+    pca = fit_pca(cube.reshape(-1, cube.shape[-1]))
+    numbers = pca.transform(cube.reshape(-1, cube.shape[-1])).reshape(*cube.shape[:3], -1)
+    rows, values, alike = [], [], []
+    for place, visit in enumerate(visits):
+        person, number = divmod(place, 2)
+        own = person % 3
+        travels = number == 0 and person < TRAVELLING
+        for scanner in range(3) if travels else [own]:
+            months = float(visit.months)
+            name, scan = visit.subject.subject_id, f"{visit.scan_id}-{scanner}"
+            rows.append((scan, name, months, f"scanner{scanner + 1}", "test"))
+            values.append(numbers[person, number, scanner])
+            alike.append(numbers[person, number, own])
+    columns = ["scan_id", "subject_id", "months_from_first", "site", "split"]
+    table = pd.DataFrame(rows, columns=columns)
+    sets = {"y_sem": np.array(values), "alike": np.array(alike)}
     quick = PARAMS.model_copy(update={"permutations": 0})
     found = judge_scanners(sets, table, quick, column="site").metrics
     assert found.reading["y_sem"].on_repeats > found.reading["alike"].on_repeats + 0.1
-    effect = pd.DataFrame(sets["y_sem"] - sets["alike"])
-    of_site = effect.groupby(table["site"]).mean()
-    rest = (effect - of_site.loc[table["site"]].to_numpy()).var().sum()
-    people = pd.DataFrame(sets["alike"]).groupby(table["subject_id"]).mean().var().sum()
-    truth = {"person": people, "site": of_site.var().sum()}
-    total = sum(truth.values()) + rest
-    for part, variance in truth.items():
-        assert found.shares["y_sem"][part] == pytest.approx(variance / total, rel=0.1), part
-    assert found.shares["alike"]["site"] < 0.1 * found.shares["y_sem"]["site"]
-    assert found.shares["alike"]["person"] > 0.9
+    truth = true_shares(numbers)
+    for part in ("person", "visit", "site"):
+        assert found.shares["y_sem"][part] == pytest.approx(truth[part], rel=0.1), part

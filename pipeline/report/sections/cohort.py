@@ -5,6 +5,7 @@ from typing import Any
 
 import pandas as pd
 
+from pipeline.cohort.bundled_people import is_seen
 from pipeline.figures.brain_slices import qc_mosaic
 from pipeline.figures.study_plots import (
     SPLIT_ORDER,
@@ -96,6 +97,8 @@ def cohort_section(context: ReportContext, figures: FigureFolder) -> dict[str, A
     diagnosis = manifest.get("diagnosis", pd.Series(index=manifest.index, dtype=str))
     diagnoses = sorted(diagnosis.dropna().unique())[:8]
     groups = [(split, manifest[manifest["split"] == split]) for split in SPLIT_ORDER]
+    bundled = context.params.autoencoder.source == "bundled"
+    seen = is_seen(manifest) if bundled else pd.Series(data=False, index=manifest.index)
     rows = []
     for name, group in [*groups, ("all", manifest)]:
         ages = pd.to_numeric(group.get("age_years", pd.Series(dtype=float)), errors="coerce")
@@ -113,6 +116,7 @@ def cohort_section(context: ReportContext, figures: FigureFolder) -> dict[str, A
                 + (f" / {others} other" if others else ""),
                 "diagnoses": [int((diagnosis[group.index] == d).sum()) for d in diagnoses],
                 "unknown": int(diagnosis[group.index].isna().sum()),
+                "seen": int(group.loc[seen[group.index], "subject_id"].nunique()),
             }
         )
     has_ages = "age_years" in manifest and manifest["age_years"].notna().any()
@@ -120,6 +124,7 @@ def cohort_section(context: ReportContext, figures: FigureFolder) -> dict[str, A
         "rows": rows,
         "diagnoses": diagnoses,
         "some_unknown": bool(diagnoses) and bool(diagnosis.isna().any()),
+        "seen": {str(row["name"]): row["seen"] for row in rows if row["seen"]},
         "visits": int((manifest.groupby("subject_id").size() > 1).sum()),
         "picture": figures.plot("cohort_ages", lambda palette: cohort_ages(manifest, palette))
         if has_ages

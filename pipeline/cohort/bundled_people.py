@@ -1,0 +1,52 @@
+"""People whom the bundled networks were trained on: figures of them flatter these networks.
+
+Known by the sha256 of their image files, which the manifest holds. The networks saw the same 57
+people (autoencoder, LDAE and its tissue net), a few of them in validation alone.
+"""
+
+from functools import cache
+from pathlib import Path
+
+import pandas as pd
+
+from pipeline.runtime.progress import counted
+
+SEEN = Path(__file__).parents[1] / "weights" / "seen.csv"
+"""source_digest of every scan of a person that the bundled networks saw, and its split there."""
+JUDGED = ("val", "test")
+
+
+@cache
+def seen_digests() -> frozenset[str]:
+    """Return the digests of the image files that the bundled networks saw."""
+    return frozenset(pd.read_csv(SEEN, dtype=str)["source_digest"])
+
+
+def is_seen(manifest: pd.DataFrame) -> "pd.Series[bool]":
+    """Return whether each scan of a manifest is of a person whom the bundled networks saw.
+
+    All scans of a person are, where one is. A copy of a file with other bytes is not recognised.
+    """
+    known = manifest["source_digest"].isin(seen_digests())
+    people = set(manifest.loc[known, "subject_id"])
+    return manifest["subject_id"].isin(people)
+
+
+def seen_by_split(manifest: pd.DataFrame) -> dict[str, int]:
+    """Return how many people of each split the bundled networks saw, of splits that have any."""
+    people = manifest.loc[is_seen(manifest)].groupby("split")["subject_id"].nunique()
+    return {str(split): int(count) for split, count in people.items()}
+
+
+def warning_of_seen(manifest: pd.DataFrame, *, remedy: bool = True) -> str | None:
+    """Return a sentence on people of val and test whom the bundled networks saw, or None."""
+    counts = {k: n for k, n in seen_by_split(manifest).items() if k in JUDGED}
+    if not counts:
+        return None
+    where = " and ".join(f"{number} of {split}" for split, number in counts.items())
+    total = sum(counts.values())
+    told = (
+        f"the bundled networks were trained on {counted(total, 'subject')} ({where}): what they"
+        " show of these flatters"
+    )
+    return f"{told}; cohort.split.seen: train keeps them out of judgement" if remedy else told
