@@ -65,13 +65,13 @@ def evaluate(
     from pipeline.applications.inputs import check_latents
     from pipeline.cohort.manifest import read_manifest
     from pipeline.evaluation.evaluate import evaluate_study
-    from pipeline.evaluation.study import Study
     from pipeline.models.inference import load_models, load_voxel_models
     from pipeline.models.pretrained import load_lpips
     from pipeline.stores.latents import open_latents
     from pipeline.stores.out_of_fold import read_out_of_fold
     from pipeline.stores.provenance import check_same_scans
     from pipeline.stores.volumes import open_volumes
+    from pipeline.study.study import Study
     from stages.headline import read_headline
 
     params = settings.params()

@@ -13,7 +13,6 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from pipeline.evaluation.study import of_many_subjects
 from pipeline.figures.error_map import error_map_png
 from pipeline.imaging.ventricles import intensity_levels, ventricle_ml
 from pipeline.metrics.intervals import mean_interval, median_interval
@@ -25,6 +24,7 @@ from pipeline.nets.lpips import Lpips, lpips_of_volumes
 from pipeline.runtime.files import write_atomic, write_json
 from pipeline.runtime.progress import progress
 from pipeline.stores.volumes import VolumeStore
+from pipeline.study.study import of_many_subjects
 from schemas.errors import ContractError
 from schemas.evaluation import EvaluateParams
 

@@ -11,9 +11,9 @@ from pipeline.evaluation.identification import evaluate_identification
 from pipeline.evaluation.interpolation import evaluate_interpolation
 from pipeline.evaluation.manipulation import evaluate_manipulation
 from pipeline.evaluation.reconstruction import evaluate_reconstruction
-from pipeline.evaluation.study import Part, Study
-from pipeline.evaluation.true_counterfactuals import evaluate_true_counterfactuals
+from pipeline.ground_truth.true_counterfactuals import evaluate_true_counterfactuals
 from pipeline.runtime.files import write_json, write_parquet
+from pipeline.study.study import Part, Study
 from schemas.results import EvaluateMetrics
 
 PARTS: dict[str, Callable[[Study], Part]] = {

@@ -13,13 +13,13 @@ from torch import Tensor
 
 from pipeline.applications.generate import fit_prior, generate
 from pipeline.cohort.subjects import spread
-from pipeline.evaluation.study import EXAMPLES, Part, Study, levels, of_many_subjects
 from pipeline.metrics.distribution_distances import frechet_distance
 from pipeline.metrics.sample_tests import copies, kernel_width, mean_of_pairs, mmd
 from pipeline.metrics.ssim import ms_ssim
 from pipeline.models.inference import LdaeInference
 from pipeline.models.pretrained import load_medicalnet, medicalnet_features
 from pipeline.rivals.nearest_latents import MAX_LATENTS, Neighbours
+from pipeline.study.study import EXAMPLES, Part, Study, levels, of_many_subjects
 
 Floats = NDArray[np.float64]
 

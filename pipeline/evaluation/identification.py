@@ -19,7 +19,6 @@ from torch import Tensor
 
 from pipeline.cohort.subjects import spread
 from pipeline.evaluation.reconstruction_rivals import drawn_means
-from pipeline.evaluation.study import Part, Study, of_many_subjects
 from pipeline.imaging.augment import augment
 from pipeline.metrics.identification import cosine_distances, match_rank
 from pipeline.metrics.intervals import exact_share, mean_interval
@@ -28,6 +27,7 @@ from pipeline.rivals.latent_pca import LatentPca
 from pipeline.rivals.nearest_latents import MAX_LATENTS
 from pipeline.runtime.digests import seed_from
 from pipeline.runtime.progress import Progress
+from pipeline.study.study import Part, Study, of_many_subjects
 
 Floats = NDArray[np.float64]
 

@@ -12,12 +12,12 @@ from pipeline.applications.interpolate import interpolate
 from pipeline.applications.residual import blend
 from pipeline.cohort.middle_visits import MiddleVisit, middle_visits
 from pipeline.cohort.subjects import many_subjects_first
-from pipeline.evaluation.study import EXAMPLES, Part, Study, levels
 from pipeline.imaging.ventricles import intensity_levels, ventricle_ml
 from pipeline.metrics.intervals import mean_interval, paired_difference
 from pipeline.metrics.reconstruction import reconstruction_metrics
 from pipeline.models.inference import LdaeInference
 from pipeline.runtime.progress import Progress
+from pipeline.study.study import EXAMPLES, Part, Study, levels
 
 METHODS = ("ldae", "ldae_detail", "latent_blend", "blend", "nearest")
 """LDAE interpolation; the same plus the two scans' detail that the autoencoder cannot hold; the

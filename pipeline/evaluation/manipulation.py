@@ -12,7 +12,6 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from pipeline.applications.manipulate import manipulate
-from pipeline.evaluation.study import EXAMPLES, Part, Study, levels
 from pipeline.imaging.ventricles import intensity_levels, ventricle_ml, ventricle_territory
 from pipeline.metrics.dose_response import slope, spearman
 from pipeline.metrics.intervals import mean_interval, median_interval, share_interval
@@ -21,6 +20,7 @@ from pipeline.models.inference import LdaeInference
 from pipeline.rivals.nearest_latents import Neighbours
 from pipeline.rivals.pca_direction import PcaDirection, fit_pca_direction
 from pipeline.runtime.progress import Progress
+from pipeline.study.study import EXAMPLES, Part, Study, levels
 from schemas.errors import ContractError
 from schemas.evaluation import ManipulationParams
 from schemas.metrics import Estimate

@@ -15,7 +15,6 @@ from pipeline.evaluation.reconstruction_rivals import (
     drawn_means,
     linear_volumes,
 )
-from pipeline.evaluation.study import EXAMPLES, Part, Study, levels, of_many_subjects
 from pipeline.metrics.gaussianity import latent_health
 from pipeline.metrics.intervals import paired_difference
 from pipeline.metrics.reconstruction import reconstruction_metrics, summarise_reconstruction
@@ -25,6 +24,7 @@ from pipeline.nets.lpips import Lpips, lpips_of_volumes
 from pipeline.rivals.latent_pca import LatentPca
 from pipeline.runtime.progress import Progress
 from pipeline.stores.volumes import VolumeStore
+from pipeline.study.study import EXAMPLES, Part, Study, levels, of_many_subjects
 
 METHODS = ("ae", "ldae", "lddim", "ldae_y_sem_only", "ldae_other_y_sem")
 """AE alone; LDAE with inverted x_T; the denoiser alone with inverted x_T (LDDIM); y_sem with random

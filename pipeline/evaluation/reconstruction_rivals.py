@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pipeline.evaluation.study import Study
 from pipeline.rivals.latent_pca import LatentPca
+from pipeline.study.study import Study
 
 VolumesByMethod = dict[str, Float[Tensor, "B ..."]]
 

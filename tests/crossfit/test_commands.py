@@ -10,11 +10,11 @@ from typer.testing import CliRunner
 
 from pipeline.applications.generate import generate, prior_of
 from pipeline.encoding.embed import embed_latents
-from pipeline.evaluation.study import Study
 from pipeline.models.frozen import load_ldae
 from pipeline.stores.latents import open_latents
 from pipeline.stores.open_store import OpenStore
 from pipeline.stores.out_of_fold import read_out_of_fold
+from pipeline.study.study import Study
 from schemas.errors import ContractError, ParamsError
 from schemas.evaluation import EvaluateParams, ProbeParams
 from schemas.params import EmbedParams

@@ -4,10 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.evaluation.study import Study
 from pipeline.models.direction import Direction, write_directions
 from pipeline.models.inference import load_models
 from pipeline.stores.latents import open_latents
+from pipeline.study.study import Study
 from schemas.evaluation import EvaluateParams, ProbeParams
 from tests.support.tiny_models import CPU
 

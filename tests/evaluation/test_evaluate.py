@@ -16,9 +16,9 @@ from pipeline.evaluation.reconstruction import (
     Scan,
     reconstruct_all,
 )
-from pipeline.evaluation.study import of_many_subjects
 from pipeline.metrics.reconstruction import summarise_reconstruction
 from pipeline.nets.lpips import Lpips
+from pipeline.study.study import of_many_subjects
 from schemas.errors import ContractError
 from schemas.results import EvaluateMetrics
 from stages.headline import read_headline

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from pipeline.evaluation.true_counterfactuals import _people, evaluate_true_counterfactuals
+from pipeline.ground_truth.true_counterfactuals import _people, evaluate_true_counterfactuals
 from pipeline.phantom.subjects import make_subject
 from schemas.params import PhantomParams
 

@@ -17,7 +17,6 @@ from pipeline.diffusion.samplers import invert, sample
 from pipeline.diffusion.schedule import alpha_sigma
 from pipeline.encoding.embed import embed_latents
 from pipeline.evaluation.manipulation import evaluate_manipulation
-from pipeline.evaluation.study import Study, levels
 from pipeline.models.conversion.published_import import ImportChoices, ImportFiles, import_ldae
 from pipeline.models.direction import find_direction, read_direction
 from pipeline.models.frozen import load_autoencoder, load_diffusion, load_ldae
@@ -28,6 +27,7 @@ from pipeline.report.provenance import whose_weights
 from pipeline.stores.latents import open_latents
 from pipeline.stores.open_store import OpenStore
 from pipeline.stores.volumes import open_volumes
+from pipeline.study.study import Study, levels
 from schemas.diffusion import TrainLdaeParams
 from schemas.errors import ContractError
 from schemas.evaluation import EvaluateParams, ProbeParams

@@ -5,8 +5,7 @@ import pandas as pd
 import torch
 
 from pipeline.applications.manipulate import manipulate
-from pipeline.evaluation.pca_direction import fit_pca_direction
-from pipeline.evaluation.study import MAX_LATENTS, Part, Study, spread
+from pipeline.cohort.subjects import spread
 from pipeline.ground_truth.counterfactuals import NO_CHANGE, score_pair, summarise_pairs
 from pipeline.ground_truth.phantom_pairs import true_pair
 from pipeline.imaging.atlas.parcellation import desikan_killiany
@@ -15,7 +14,10 @@ from pipeline.phantom.registered import RegisteredPhantoms
 from pipeline.phantom.subjects import Subject, make_subject
 from pipeline.probes.protocols import FIT_SPLITS
 from pipeline.regions.meter import RegionMeter
+from pipeline.rivals.nearest_latents import MAX_LATENTS
+from pipeline.rivals.pca_direction import fit_pca_direction
 from pipeline.runtime.progress import Progress
+from pipeline.study.study import Part, Study
 from schemas.errors import ContractError
 
 SEVERITY = "atrophy"
@@ -49,7 +51,7 @@ def evaluate_true_counterfactuals(study: Study) -> Part:
     rate = _rate(direction.position(study.y_sem(scan_ids).double().cpu().numpy()), severity)
     latents = study.latents.load(scan_ids).mean.float()
     shift = np.polyfit(severity, latents.flatten(1).numpy().astype(np.float64), 1)[0]
-    pca = fit_pca_direction(study, params.direction)
+    pca = fit_pca_direction(study.latents, study.scans, study.probe, params.direction)
     pca_rate = 0.0 if pca is None else _rate(pca.position(latents.flatten(1).numpy()), severity)
     phantoms = RegisteredPhantoms(models.autoencoder.grid)
     meter = None

@@ -1,0 +1,1 @@
+"""A study under judgement: trained models, stores and the people never trained on."""
