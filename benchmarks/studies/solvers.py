@@ -31,13 +31,13 @@ def main() -> None:
     which.add_argument("--ldae", type=Path)
     which.add_argument("--ldm", type=Path, help="Stage 1 alone: without y_sem.")
     parser.add_argument("--latents", type=Path, required=True)
-    parser.add_argument("--scans", type=int, default=1, help="The last of the store.")
+    parser.add_argument("--scan", nargs="+", help="Scan ids; default: the last of the store.")
     parser.add_argument("--ways", nargs="+", default=WAYS, help="solver:steps")
     parser.add_argument("--reference-steps", type=int, default=200)
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     store = open_latents(options.latents)
-    ids = store.attributes.scan_ids[-options.scans :]
+    ids = options.scan or store.attributes.scan_ids[-1:]
     z_0, model, diffusion = flow(options.ldae, options.ldm, store, ids)
     there, back = (partial(way, model, schedule=diffusion.schedule) for way in (invert, sample))
 
