@@ -1,35 +1,26 @@
 """What ComBat within folds does to the reading of a disease at a site that is left out.
 
-Run: python -m benchmarks.studies.harmonisation >> benchmarks/results/harmonisation.md
+Run: python -m benchmarks.studies.harmonisation (its table stands in benchmarks/results)
 
 Cohorts are drawn with a known effect of disease and a known effect of sites. Each site is left out
 in turn, in halves: the label layer is fitted on the people of all other sites; ComBat on these and
 on the site's other half, whose labels nobody uses, since a site that it has not seen cannot be
-harmonised. People are ranked within their half. `--phantoms` draws the same heads on scanners that
-differ and on one, so that there the truth is an image.
+harmonised. People are ranked within their half.
 
 `tests/probes/test_harmonise.py` runs a part of it.
 """
 
 import argparse
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.imaging.atlas.mni152 import mni_grid
 from pipeline.metrics.auc_intervals import auc_difference, auc_interval
-from pipeline.phantom.registered import RegisteredPhantoms
-from pipeline.phantom.scanner_models import make_scanner
-from pipeline.phantom.subjects import make_subject, make_visits
 from pipeline.probes.confounds.harmonise import fit_harmoniser
 from pipeline.probes.estimators import LabelledFeatures, code_head
-from pipeline.probes.features import coarsened, fit_pca
-from pipeline.runtime.progress import progress
 from schemas.evaluation import ProbeParams
-from schemas.grid import GridParams
 from schemas.metrics import Estimate
-from schemas.params import PhantomParams
 
 Floats = NDArray[np.float64]
 
@@ -42,12 +33,6 @@ AGE = 0.03
 """Shift of every number by a year of age."""
 UNEQUAL = (0.2, 0.4, 0.6, 0.8)
 """Shares of the sick at the sites, where they differ."""
-STRONG = (
-    {"contrast": -0.1, "blur": 0.0},
-    {"contrast": 0.0, "blur": 3.0},
-    {"contrast": 0.1, "blur": 0.0},
-)
-"""Scanners whose effects are seen on a grid of 6 mm."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,51 +164,15 @@ def _means(found: list[Judged]) -> list[str]:
     return [f"{differences.mean():+.3f} ± {error:.3f}", f"{100 * kept:.0f} %"]
 
 
-def phantom_people(count: int) -> dict[str, People]:
-    """Return phantoms of AD and CN by principal components, on scanners that differ and on one."""
-    params = PhantomParams(subjects=count, scanners=3, multi_visit_share=0, overlap=True)
-    phantoms = RegisteredPhantoms(mni_grid(GridParams(shape=(28, 36, 32), zooms=6.0)))
-    visits = [make_visits(make_subject(number, params))[0] for number in range(1, count + 1)]
-    visits = [visit for visit in visits if visit.diagnosis in ("CN", "AD")]
-    one = replace(make_scanner(1, 0), contrast=0.0, noise=1.0, blur=0.0)
-    strong = [replace(one, **effects) for effects in STRONG]
-    site = np.array([int(visit.scanner.name[-1]) - 1 for visit in visits if visit.scanner])
-    found = {}
-    for name, scanners in {"on one scanner": [one] * 3, "on three scanners": strong}.items():
-        volumes = []
-        for visit, place in progress(
-            list(zip(visits, site, strict=True)), total=len(visits), label=name
-        ):
-            own = replace(visit, subject=replace(visit.subject, scanner=scanners[place]))
-            volumes.append(coarsened(phantoms.draw(own) / np.float32(255)).ravel())
-        flat = np.stack(volumes)
-        found[name] = People(
-            y_sem=np.asarray(fit_pca(flat).transform(flat)[:, :DIM], dtype=np.float64),
-            age=np.array([visit.age_years for visit in visits]),
-            sex=np.array([float(visit.subject.sex == "M") for visit in visits]),
-            site=site,
-            sick=np.array([visit.diagnosis == "AD" for visit in visits]),
-        )
-    return found
-
-
 def main() -> None:
     """Print tables as Markdown."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--cohorts", type=int, default=40)
-    parser.add_argument("--phantoms", type=int, default=0, help="People to draw, 0 for none.")
+    parser.add_argument("--cohorts", type=int, default=25)
     options = parser.parse_args()
     columns = ["people", "raw", "harmonised", "difference", "over cohorts", "disease kept"]
-    if options.cohorts:
-        print("| " + " | ".join(columns) + " |\n|---|---|---|---|---|---|")
-        for row in simulated_rows(options.cohorts):
-            print("| " + " | ".join(row) + " |", flush=True)
-    if options.phantoms:
-        print("\n| " + " | ".join([*columns[:4], columns[5]]) + " |\n|---|---|---|---|---|")
-        for name, cohort in phantom_people(options.phantoms).items():
-            judged = leave_sites_out(cohort)
-            told = [f"{len(cohort.age)} {name}", *_told(judged), f"{100 * judged.kept:.0f} %"]
-            print("| " + " | ".join(told) + " |", flush=True)
+    print("| " + " | ".join(columns) + " |\n|---|---|---|---|---|---|")
+    for row in simulated_rows(options.cohorts):
+        print("| " + " | ".join(row) + " |", flush=True)
 
 
 if __name__ == "__main__":

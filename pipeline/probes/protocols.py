@@ -156,6 +156,12 @@ def _check(
             raise ContractError(f"features {name}: NaN or infinite for {scans}; run `embed` again")
 
 
+def _of_protocol(lines: Mapping[str, str], protocol: Protocol) -> dict[str, str]:
+    """Return lines on feature sets with their protocol: the other one may read them."""
+    told = {"test": "judged on test", "cv": "cross-validated"}[protocol]
+    return {f"{key}/{protocol}": f"{line} ({told})" for key, line in lines.items()}
+
+
 def _fit_for_test(target: Target, results: ProbeResults) -> None:
     """Fit on train and val; add the fits, the direction, and the scores on test."""
     name, fit_rows = target.name, target.rows_in(FIT_SPLITS)
@@ -164,7 +170,7 @@ def _fit_for_test(target: Target, results: ProbeResults) -> None:
         results.skipped[name] = reason
         return
     names, unread = target.readable(list(target.features), [(fit_rows, target.rows_in(("test",)))])
-    results.skipped |= unread
+    results.skipped |= _of_protocol(unread, "test")
     fits = {feature_set: target.fit(feature_set, fit_rows) for feature_set in names}
     results.fits[name] = fits
     probe = fits.get(DIRECTION_FEATURES)
@@ -225,6 +231,7 @@ def _cross_validate(
         return ProtocolResult(skipped={f"{target.name}/cv": reason})
     every = [split for splits in repeats for split in splits]
     names, unread = read_by[0].readable(names, every)
+    unread = _of_protocol(unread, "cv")
     scores = {name: np.full((len(repeats), len(rows)), np.nan) for name in names}
     fold = np.full((len(repeats), len(rows)), -1)
     first: list[dict[str, Probe]] = []

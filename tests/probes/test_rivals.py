@@ -122,7 +122,8 @@ def test_a_rival_that_lacks_scans_is_compared_on_those_it_has() -> None:
     without = fit_probes(features, table, params).cv_metrics["age_years"]
     assert results.cv_metrics["age_years"]["y_sem"] == without["y_sem"]
     assert "volumes" in results.cv_metrics["diagnosis"]
-    assert "0 subject(s) of class AD in the scans of few" in results.skipped["diagnosis/few"]
+    assert "0 subject(s) of class AD in the scans of few" in results.skipped["diagnosis/few/test"]
+    assert results.skipped["diagnosis/few/cv"].endswith("so it is not read (cross-validated)")
     assert "few" not in results.metrics["diagnosis"]
 
 
