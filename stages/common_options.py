@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 
 PANEL = "Common options"
 STUDY_PARAMS = Path("params.yaml")
+MODELS = ("ae", "ldae", "ldm")
+"""Options that name a model folder."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,6 +159,7 @@ class StudyCommand(TyperCommand):
     def invoke(self, ctx: Any) -> None:
         """Gather the common options into `ctx.obj`, and run the function with the others."""
         values = {name: _absolute_if_dots(value) for name, value in ctx.params.items()}
+        values |= {name: _fetched(values[name]) for name in MODELS if name in values}
         settings = Settings(**{field.name: values.pop(field.name) for field in fields(Settings)})
         ctx.obj, ctx.params = settings, values
         settings.start_logging()
@@ -173,6 +176,13 @@ def _options_of(options: type[Settings]) -> list[Any]:
     app = typer.Typer(add_completion=False)
     app.command()(options)
     return list(get_command(app).params)
+
+
+def _fetched(value: Any) -> Any:
+    """Return the local folder of a model that is named as hf://OWNER/REPO@REVISION."""
+    from pipeline.models.hub import hub_folder, is_hub_name
+
+    return hub_folder(str(value)) if isinstance(value, Path) and is_hub_name(value) else value
 
 
 def _absolute_if_dots(value: Any) -> Any:

@@ -1,7 +1,7 @@
 """Scaffold a study: params.yaml and dvc.yaml in the user's own folder."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -23,6 +23,10 @@ def init(
         Path | None,
         typer.Option("--input", help="Your BIDS root, folder or table; without it, phantoms."),
     ] = None,
+    share: Annotated[
+        Literal["latents", "volumes"],
+        typer.Option(help="What `dvc push` shares: latents and all after them, or volumes too."),
+    ] = "latents",
     force: Annotated[bool, typer.Option(help="Overwrite params.yaml and dvc.yaml.")] = False,
 ) -> None:
     """Write params.yaml and dvc.yaml into a folder, ready for `dvc repro`, under git too.
@@ -47,7 +51,14 @@ def init(
             typer.echo(line)
         typer.echo(f"{study}: params.yaml and dvc.yaml are as they were")
         return
-    new = scaffold(study, preset=preset, input_path=input_path, overrides=overrides, force=force)
+    new = scaffold(
+        study,
+        preset=preset,
+        input_path=input_path,
+        overrides=overrides,
+        force=force,
+        share=share,
+    )
     told, listed, scans = new.told, "", new.scans
     if scans is not None:
         people = scans["subject_id"].nunique()

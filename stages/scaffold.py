@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from ruamel.yaml import YAML
 
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 CODE = ("stages/", "pipeline/", "schemas/")
 STUDY_FILES = ("params.yaml", "dvc.yaml")
 OVERRIDES = "qc_overrides.csv"
+VOLUMES = "data/volumes.zarr"
+Shared = Literal["latents", "volumes"]
+"""What colleagues can pull: from the latents on, or the preprocessed volumes too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +59,17 @@ def preset_file(name: str) -> Path | None:
 
 
 def scaffold(
-    study: Path, *, preset: str, input_path: Path | None, overrides: list[str], force: bool
+    study: Path,
+    *,
+    preset: str,
+    input_path: Path | None,
+    overrides: list[str],
+    force: bool,
+    share: Shared = "latents",
 ) -> Scaffolded:
     """Write a study folder that `dvc repro` runs in, under git where it lies in a work tree.
+
+    `share` says how far back DVC caches, and so pushes, what the stages make.
 
     Raises
     ------
@@ -82,7 +93,7 @@ def scaffold(
     with writing_to(study):
         study.mkdir(parents=True, exist_ok=True)
     write_params(params, study / "params.yaml")
-    _write_dvc(study / "dvc.yaml", watched)
+    _write_dvc(study / "dvc.yaml", watched, share)
     if not (study / OVERRIDES).exists():
         write_atomic(study / OVERRIDES, ",".join(OVERRIDE_COLUMNS) + "\n")
     return Scaffolded(manifest, connect(study, params.cohort.input))
@@ -143,7 +154,7 @@ def _relative(target: Path, start: Path) -> str:
         return str(target)
 
 
-def _write_dvc(path: Path, watched: str | None) -> None:
+def _write_dvc(path: Path, watched: str | None, share: Shared) -> None:
     """Write dvc.yaml without dependencies on code, which lives in the installed package."""
     yaml = YAML()
     yaml.width = 100
@@ -154,5 +165,11 @@ def _write_dvc(path: Path, watched: str | None) -> None:
             del stage["deps"]
     if watched is not None:
         pipeline["stages"]["cohort"]["deps"] = [watched]
+    if share == "volumes":
+        # Without the records `preprocess` would not know what pulled volumes are made of.
+        kept = (VOLUMES, f"{VOLUMES}.records.json")
+        outs = pipeline["stages"]["preprocess"]["outs"]
+        others = [out for out in outs if not (isinstance(out, dict) and VOLUMES in out)]
+        pipeline["stages"]["preprocess"]["outs"] = [{n: {"persist": True}} for n in kept] + others
     with path.open("w") as file:
         yaml.dump(pipeline, file)

@@ -12,7 +12,9 @@ from pipeline.runtime.files import write_atomic
 from schemas.errors import ContractError
 
 DVC_HEADER = "# What DVC need not look at; lines of your own may stand before and after these."
-DVC_LINES = ("__pycache__/", "*.building/", "*.training/", "*.work/", ".*.lock")
+IMAGES = ("/data/cohort/bids/", "/data/cohort/dicom/")
+"""Images that the cohort stage makes: phantoms, converted DICOM. They are not cached or shared."""
+DVC_LINES = ("__pycache__/", "*.building/", "*.training/", "*.work/", ".*.lock", *IMAGES)
 GIT_HEADER = "# What commits leave out: stores, models, images of people, caches. Yours may follow."
 GIT_LINES = (
     *("!/params.yaml", "!/dvc.yaml", "!/dvc.lock", "!/qc_overrides.csv"),

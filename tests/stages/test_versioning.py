@@ -10,9 +10,9 @@ from schemas.errors import ContractError
 from stages.cli import app
 from stages.versioning import GIT_HEADER, put_lines
 from tests.support.command_line import environment
+from tests.support.git_study import git, init
 from tests.support.imaging_fixtures import save
 
-IDENTITY = ("-c", "user.name=a", "-c", "user.email=a@b.c", "-c", "protocol.file.allow=always")
 MADE = (
     "data/cohort/manifest.csv",
     "data/volumes.zarr/volume/c/0",
@@ -51,24 +51,12 @@ FOR_COMMITS = {
 }
 
 
-def git(folder: Path, *words: str) -> str:
-    command = ["git", *IDENTITY, *words]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
-    return done.stdout
-
-
 def dvc(folder: Path, *words: str) -> str:
     done = subprocess.run(
         ["dvc", *words], cwd=folder, env=environment(), capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
-
-
-def init(*words: str | Path) -> str:
-    made = CliRunner().invoke(app, ["init", *map(str, words)])
-    assert made.exit_code == 0, f"{made.output} {made.exception}"
-    return made.output
 
 
 def tree(folder: Path) -> Path:
