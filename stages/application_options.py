@@ -74,6 +74,14 @@ Detail = Annotated[
         " volume).",
     ),
 ]
+Regions = Annotated[
+    bool,
+    typer.Option(
+        "--regions",
+        help="Measure all that is made in --out by brain region too, as `pipeline regions` does:"
+        " some seconds a volume.",
+    ),
+]
 SpaceOption = Annotated[
     Literal["mni", "native"],
     typer.Option(help="Write on the MNI152 grid, or back on the scan's own grid and intensities."),

@@ -10,6 +10,7 @@ from stages.application_options import (
     Latents,
     LdaeFolder,
     Out,
+    Regions,
     SamplerName,
     Seed,
     SpaceOption,
@@ -17,6 +18,7 @@ from stages.application_options import (
     Volumes,
     open_application,
 )
+from stages.regions import check_regions, measure_made
 
 
 def interpolate(
@@ -49,6 +51,7 @@ def interpolate(
             " (needs their volumes)."
         ),
     ] = False,
+    regions: Regions = False,
     latents: Latents = None,
     volumes: Volumes = None,
     space: SpaceOption = "mni",
@@ -64,6 +67,7 @@ def interpolate(
     Example: pipeline interpolate --a sub-001_ses-1 --b sub-001_ses-2 --months 12
     --manifest data/cohort/manifest.csv --latents data/latents.zarr --out made
     """
+    check_regions(asked=regions, space=space)
     from pipeline.applications.time_points import points_between
 
     points = points_between(
@@ -89,3 +93,5 @@ def interpolate(
     path, is_new = run_pair(a, b, application.opener, application.writer, points, detail=detail)
     kept = "" if is_new else ", made already and kept"
     typer.echo(f"{path}: {len(points.alphas)} volumes{kept}")
+    if regions:
+        measure_made(out)

@@ -2,6 +2,7 @@
 
 import logging
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,6 +16,7 @@ from stages.application_options import (
     LdaeFolder,
     ListFile,
     Out,
+    Regions,
     SamplerName,
     Scans,
     Seed,
@@ -25,6 +27,7 @@ from stages.application_options import (
     open_application,
     scan_names,
 )
+from stages.regions import check_regions, measure_made
 
 if TYPE_CHECKING:
     from pipeline.applications.generated_volumes import GeneratedVolumes
@@ -66,6 +69,7 @@ def manipulate(
         ),
     ] = None,
     detail: Detail = False,
+    regions: Regions = False,
     scans: Scans = None,
     inputs: Inputs = None,
     list_file: ListFile = None,
@@ -84,6 +88,7 @@ def manipulate(
     Example: pipeline manipulate --direction diagnosis:AD --scale -3:3:7 --scan sub-001
     --latents data/latents.zarr --volumes data/volumes.zarr --out made
     """
+    check_regions(asked=regions, space=space)
     names = scan_names(scans, inputs, list_file)
     given = _given(scale, published_scale)
     variant = f"along-{re.sub('[^A-Za-z0-9]+', '-', direction)}"
@@ -101,6 +106,9 @@ def manipulate(
             max(scales, key=abs),
             FAR,
         )
+    doubt = _doubt(directions, direction)
+    if doubt is not None:
+        log.warning("%s", doubt)
     application = open_application(
         context.obj,
         "manipulate",
@@ -119,7 +127,8 @@ def manipulate(
 
     def manipulate_scan(scan: "InputScan") -> "GeneratedVolumes":
         z_0, volume = scan.z_0, scan.encoder_volume
-        return apply(application.models, z_0, along, scales, volume=volume, named=named)
+        made = apply(application.models, z_0, along, scales, volume=volume, named=named)
+        return replace(made, record=made.record | {"remarks": [doubt]}) if doubt else made
 
     application.run(
         names,
@@ -128,6 +137,19 @@ def manipulate(
         scales=list(scales),
         direction={"name": direction, "sha256": along.digest},
     )
+    if regions:
+        measure_made(out)
+
+
+def _doubt(directions: Path | None, direction: str) -> str | None:
+    """Return why the direction may mean nothing, by the metrics beside its file, if they tell."""
+    from pipeline.models.direction import OF_STUDY
+    from pipeline.report.context import read_metrics
+    from pipeline.report.sections.probes import doubt_of
+    from schemas.results import ProbeMetrics
+
+    metrics = (directions or OF_STUDY).with_name("metrics.json")
+    return doubt_of(direction, read_metrics(metrics, ProbeMetrics))
 
 
 def _given(scale: str | None, published_scale: str | None) -> tuple[float, ...]:

@@ -110,6 +110,42 @@ def regions(
     _say(changes, out)
 
 
+def check_regions(*, asked: bool, space: str) -> None:
+    """Refuse `--regions` of an application, before work is done, where it could not be kept.
+
+    Raises
+    ------
+    PipelineError
+        If volumes are made in native space, or there is no atlas.
+    """
+    if not asked:
+        return
+    from schemas.errors import ParamsError
+
+    if space != "mni":
+        raise ParamsError(
+            "--regions: measured on volumes of --space mni; then `pipeline regions --made … --space"
+            " native` tells them in native space"
+        )
+    _parcellation(None, None)
+
+
+def measure_made(made: Path) -> None:
+    """Measure what an application made by region of the default atlas, into `regions` below it."""
+    from pipeline.regions.judge import RegionRun
+    from pipeline.regions.meter import RegionMeter
+    from pipeline.runtime.progress import progress
+    from schemas.results import RegionMetrics
+
+    atlas = _parcellation(None, None)
+    metrics = RegionMetrics(atlas=atlas.name, compared="", space="mni")
+    grid, cases, count = _of_made(made, None, metrics)
+    run = RegionRun(meter=RegionMeter(parcellation=atlas, grid=grid), out=made / "regions")
+    changes = run.measure(progress(cases, total=count, label="regions"), metrics)
+    run.finish(changes, dict(iter(changes.groupby("group", sort=False))), metrics)
+    _say(changes, run.out)
+
+
 def _check(
     made: Path | None,
     volumes: Path | None,

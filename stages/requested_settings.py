@@ -25,7 +25,7 @@ READS: dict[str, tuple[str, ...]] = {
     "embed": ("autoencoder", "cohort", "preprocess", "encode", "embed"),
     "crossfit": ("cohort", "train_ldm", "train_ldae", "embed", "crossfit"),
     "probe": ("probe",),
-    "evaluate": ("autoencoder", "evaluate", "probe", "cohort.phantom"),
+    "evaluate": ("autoencoder", "evaluate", "probe", "cohort.phantom", "cohort.source"),
     "train_voxel_dae": ("cohort", "evaluate"),
     "scanner": ("probe",),
     "brain_age": ("probe",),
