@@ -101,7 +101,7 @@ def regions(
         maps=maps,
     )
     changes = run.measure(progress(cases, total=count, label="regions"), metrics)
-    groups = dict(iter(changes.groupby("group", sort=False)))
+    groups = _by_group(changes)
     if by is not None:
         groups |= _grouped(changes, manifest, by)
     run.finish(changes, groups, metrics)
@@ -130,6 +130,10 @@ def check_regions(*, asked: bool, space: str) -> None:
     _parcellation(None, None)
 
 
+def _by_group(changes: "pd.DataFrame") -> "dict[str, pd.DataFrame]":
+    return {str(name): rows for name, rows in changes.groupby("group", sort=False)}
+
+
 def measure_made(made: Path) -> None:
     """Measure what an application made by region of the default atlas, into `regions` below it."""
     from pipeline.regions.judge import RegionRun
@@ -142,7 +146,7 @@ def measure_made(made: Path) -> None:
     grid, cases, count = _of_made(made, None, metrics)
     run = RegionRun(meter=RegionMeter(parcellation=atlas, grid=grid), out=made / "regions")
     changes = run.measure(progress(cases, total=count, label="regions"), metrics)
-    run.finish(changes, dict(iter(changes.groupby("group", sort=False))), metrics)
+    run.finish(changes, _by_group(changes), metrics)
     _say(changes, run.out)
 
 

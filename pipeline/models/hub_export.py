@@ -31,7 +31,7 @@ def write_hub_folder(
     ContractError
         If the model is damaged or of another kind, or `out` holds other files.
     """
-    check_model_folder(out)
+    check_model_folder(out, kind=kind)
     artefact = read_artefact(model, kind=kind)
     text = card if card is not None else (model / CARD).read_text()
     metadata = {

@@ -140,7 +140,8 @@ def named_visits(
     for scan in (first, second):
         if scan not in table.index:
             raise ContractError(f"{scan}: not in both the manifest and the volumes")
-    one, other = table.loc[first], table.loc[second]
+    rows: dict[str, pd.Series[Any]] = {str(scan): row for scan, row in table.iterrows()}
+    one, other = rows[first], rows[second]
     if one["subject_id"] != other["subject_id"]:
         raise ContractError(
             f"--a {first} and --b {second}: of {one['subject_id']} and {other['subject_id']};"
