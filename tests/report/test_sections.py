@@ -177,3 +177,23 @@ def test_a_cross_fitted_study_says_so_and_on_how_many_people(
     assert "summaries aligned on 60 scans of phantoms.zarr" in words
     assert "explains 71 % in the coordinates of modes and 40 % in the summary" in words
     assert "Cross-validated over val and test" not in words
+
+
+def test_a_report_on_imported_weights_does_not_claim_to_have_trained_or_fitted(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "manifest.csv").write_text("scan_id,subject_id,split\na,a,test\n")
+    files = {"decoder": {"file": "decoder.pth", "sha256": "0" * 64}}
+    imported = {"files": files, "weights": "ema", "licence": "non-profit research only"}
+    (tmp_path / "models" / "ldae").mkdir(parents=True)
+    config = {"imported": imported, "weights_sha256": "0" * 64}
+    (tmp_path / "models" / "ldae" / "config.json").write_text(json.dumps(config))
+    own = render(tmp_path, Params())
+    assert "learned from latents alone" in own
+    assert "pipeline train-ae</code> fills this section" in own
+    text = render(tmp_path, Params(), models=tmp_path / "models")
+    assert "imported from decoder.pth" in text
+    assert "the LDAE that reads them was trained elsewhere" in text
+    assert "Nothing was trained here: weights of others" in text
+    assert "learned from latents alone" not in text
+    assert "pipeline train-ae</code> fills this section" not in text

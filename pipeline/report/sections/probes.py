@@ -132,6 +132,7 @@ def probe_section(context: ReportContext, figures: FigureFolder) -> dict[str, An
         "known": {name for sets in probe.test.values() for name in sets},
         "skipped": list(probe.skipped.values()),
         "remarks": list(probe.remarks.values()),
+        "applied": probe.applied,
         "crossfit": probe.crossfit,
         "people": list(
             zip(
