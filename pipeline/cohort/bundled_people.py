@@ -27,7 +27,8 @@ def is_seen(manifest: pd.DataFrame) -> "pd.Series[bool]":
 
     All scans of a person are, where one is. A copy of a file with other bytes is not recognised.
     """
-    known = manifest["source_digest"].isin(seen_digests())
+    digests = manifest.get("source_digest", pd.Series("", index=manifest.index))
+    known = digests.isin(seen_digests())
     people = set(manifest.loc[known, "subject_id"])
     return manifest["subject_id"].isin(people)
 

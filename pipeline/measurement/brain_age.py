@@ -210,6 +210,7 @@ def _metrics(
     person = ours["subject_id"].to_numpy(dtype=str)
     inflation = refit_inflation(folds)
     with_interval = np.isfinite(ours["low"].to_numpy())
+    without = int(judged["low"].isna().sum())
     metrics = BrainAgeMetrics(
         scans=len(judged),
         people=judged["subject_id"].nunique(),
@@ -229,11 +230,11 @@ def _metrics(
         kept = held.to_numpy(dtype=float)[with_interval]
         metrics.coverage = share_interval(kept, person[with_interval], inflation=inflation)
         metrics.half_width = float((ours["high"] - ours["predicted"]).median())
-    if not with_interval.all():
+    if without:
         needed = ceil(LEVEL / (1 - LEVEL) - 1e-9)
         metrics.remarks.append(
-            f"{int((~with_interval).sum())} scans have no interval: at {LEVEL:.0%} it needs"
-            f" {needed} calibrating people"
+            f"{without} of {len(judged)} scans have no interval: at {100 * LEVEL:.0f} % it needs"
+            f" {needed} calibrating people in each fold"
         )
     if "diagnosis" in judged:
         metrics.by = "diagnosis"

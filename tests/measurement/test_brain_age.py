@@ -109,7 +109,10 @@ def test_the_conformal_rank_is_exact_and_few_errors_tell_nothing():
     metrics, scans = brain_age(values, table, PARAMS)
     assert scans["low"].isna().all()
     assert metrics.coverage is None
+    assert metrics.remarks[0].startswith(f"{len(scans)} of {len(scans)} scans have no interval")
     assert "needs 9 calibrating people" in metrics.remarks[0]
+    some, scans = brain_age(values, table, PARAMS, reference=("diagnosis", "CN"))
+    assert f"{len(scans)} of {len(scans)} scans" in some.remarks[0], "those of no reference too"
 
 
 @pytest.mark.slow

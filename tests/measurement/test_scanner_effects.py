@@ -145,7 +145,7 @@ STRONG = {
 """Effects that are seen on a grid of 6 mm."""
 
 
-PEOPLE, TRAVELLING = 30, 12
+PEOPLE, TRAVELLING = 20, 10
 
 
 def every_scan() -> tuple[np.ndarray, list[Visit]]:

@@ -1,6 +1,7 @@
 """What the commands of their own leave is in the report; without them there is no trace of them."""
 
 import json
+import re
 
 import numpy as np
 import pandas as pd
@@ -52,4 +53,7 @@ def test_results_of_the_commands_become_sections(tmp_path):
     assert "6 people have repeated scans" in page
     assert "The networks saw the scans of 50 of these people" in page
     assert "mixed model" in page
+    sentences = re.findall(r"<p[^>]*>(.*?)</p>", page.split('id="scanner"')[1], re.DOTALL)
+    assert any("Mean corrected gap" in text and "]" in text for text in sentences)
+    assert not [text for text in sentences if 'class="interval"' in text], "lines of their own"
     assert "Test and retest" in page

@@ -23,7 +23,7 @@ LEFT_OUT = {
     "pipeline/runtime/dcm2niix.py": "where that program lies",
 }
 """Modules that no stage depends on, because its outputs do not: a change of them redoes nothing."""
-DATA = {"pipeline/weights"}
+DATA = {"pipeline/weights", "pipeline/weights/seen.csv"}
 """Files of the package that are read and not imported."""
 
 
