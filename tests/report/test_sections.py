@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from pipeline.figures.probe_plots import feature_name
 from pipeline.report.render import load_context
 from pipeline.report.sections.applications import VISIT_MEASURES, verdicts
 from pipeline.report.sections.cohort import headline_section
@@ -177,3 +178,8 @@ def test_a_cross_fitted_study_says_so_and_on_how_many_people(
     assert "summaries aligned on 60 scans of phantoms.zarr" in words
     assert "explains 71 % in the coordinates of modes and 40 % in the summary" in words
     assert "Cross-validated over val and test" not in words
+
+
+def test_feature_sets_beside_y_sem_keep_its_name() -> None:
+    for name in ("y_sem + size", "y_sem + covariates", "y_sem - covariates", "y_sem harmonised"):
+        assert feature_name(name).startswith("y_sem")
