@@ -61,6 +61,8 @@ FEATURE_NAMES = {
     "site": "site alone",
     "covariates": "covariates alone",
     "y_sem harmonised": "y_sem, site taken out by ComBat",
+    "y_sem + size": "y_sem and size",
+    "y_sem + covariates": "y_sem and covariates",
     "y_sem - covariates": "y_sem, covariates regressed out",
     "pca_latents": "PCA of latents",
     "pca_latents_ridge": "PCA of latents, not whitened",

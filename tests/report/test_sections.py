@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from pipeline.figures.probe_plots import feature_name
 from pipeline.report.render import load_context
 from pipeline.report.sections.applications import VISIT_MEASURES, verdicts
 from pipeline.report.sections.cohort import headline_section
@@ -197,3 +198,8 @@ def test_a_report_on_imported_weights_does_not_claim_to_have_trained_or_fitted(
     assert "Nothing was trained here: weights of others" in text
     assert "learned from latents alone" not in text
     assert "pipeline train-ae</code> fills this section" not in text
+
+
+def test_feature_sets_beside_y_sem_keep_its_name() -> None:
+    for name in ("y_sem + size", "y_sem + covariates", "y_sem - covariates", "y_sem harmonised"):
+        assert feature_name(name).startswith("y_sem")
