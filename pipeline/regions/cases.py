@@ -19,7 +19,7 @@ from pipeline.stores.volumes import VolumeRow, VolumeStore
 from schemas.errors import ContractError
 from schemas.grid import Grid
 
-COMMANDS = {"manipulate": "scale", "interpolate": "alpha", "forecast": "months"}
+COMMANDS = {"manipulate": "scale", "interpolate": "alpha"}
 """Commands whose folders can be compared, and the number that tells their volumes apart."""
 
 Volume = NDArray[np.float32]
@@ -72,7 +72,7 @@ def read_made(folder: Path, volumes: VolumeStore | None) -> tuple[Grid, list[dic
             documents.append(document | {"path": str(path)})
     if not documents:
         raise ContractError(
-            f"{folder}: nothing of manipulate, interpolate or forecast with --space mni in it;"
+            f"{folder}: nothing of manipulate or interpolate with --space mni in it;"
             " `pipeline regions --space native` brings tables and maps to native space by itself"
         )
     first = nib.Nifti1Image.from_filename(folder / documents[0]["outputs"][0]["file"])

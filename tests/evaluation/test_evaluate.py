@@ -18,7 +18,6 @@ from pipeline.evaluation.reconstruction import (
 )
 from pipeline.metrics.reconstruction import summarise_reconstruction
 from pipeline.nets.lpips import Lpips
-from pipeline.study.study import of_many_subjects
 from schemas.errors import ContractError
 from schemas.results import EvaluateMetrics
 from stages.headline import read_headline
@@ -98,11 +97,3 @@ def test_an_empty_split_is_refused(tmp_path, study):
     table = study.manifest[study.manifest["split"] == "train"]
     with pytest.raises(ContractError, match="no scan of the test split"):
         evaluate_study(dataclasses.replace(study, manifest=table), tmp_path)
-
-
-def test_few_scans_are_of_many_subjects():
-    scans = pd.DataFrame(
-        {"subject_id": list("aaabbc"), "scan_id": ["a1", "a2", "a3", "b1", "b2", "c1"]}
-    )
-    chosen = [of_many_subjects(scans, n)["scan_id"].tolist() for n in (2, 4, 9)]
-    assert chosen == [["a1", "b1"], ["a1", "b1", "c1", "a2"], ["a1", "b1", "c1", "a2", "b2", "a3"]]

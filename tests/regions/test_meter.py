@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pipeline.regions.meter import COLUMNS, VENTRICLES, RegionMeter
-from tests.regions.conftest import GRID, shrunken
+from tests.support.shrunken_brain import GRID, shrunken
 
 
 @pytest.fixture(scope="module")
