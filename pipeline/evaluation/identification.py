@@ -144,7 +144,7 @@ def _representations(
                 scores.append((next(pair), next(pair)))
             for _ in batch:
                 bar.advance()
-    y_sem = _standardised(study, _joined(codes))
+    y_sem = _about_the_mean(study, _joined(codes))
     found = {"y_sem": y_sem}
     encoder = models.ldae.net.encoder
     parts = encoder.parts() if isinstance(encoder, DeviationEncoder) else {}
@@ -160,14 +160,20 @@ def _joined(parts: list[tuple[Tensor, Tensor]]) -> Representation:
     return Representation(queries, matches)
 
 
-def _standardised(study: Study, y_sem: Representation) -> Representation:
-    """Return codes in standard deviations from the mean of training scans, as a probe has them."""
+def _about_the_mean(study: Study, y_sem: Representation) -> Representation:
+    """Return codes from the mean of training scans, in the sizes that their parts have.
+
+    Amounts of modes fall off in size, and the last ones are mostly noise, which standard deviations
+    would blow up. A code without modes is measured in those.
+    """
     train = spread(study.scans[study.scans["split"] == "train"], MAX_LATENTS)
     if len(train) < 2:
         return y_sem
     known = study.y_sem(list(train["scan_id"].astype(str))).double().cpu().numpy()
-    mean, deviation = known.mean(0), known.std(0)
-    unit = np.where(deviation > 1e-3 * deviation.max(), deviation, np.inf)
+    mean, unit = known.mean(0), np.ones(known.shape[1])
+    if not study.models.has_modes:
+        deviation = known.std(0)
+        unit = np.where(deviation > 1e-3 * deviation.max(), deviation, np.inf)
     return Representation((y_sem.queries - mean) / unit, (y_sem.matches - mean) / unit)
 
 

@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import product
 from typing import Any, Protocol
 
 import numpy as np
@@ -142,31 +143,33 @@ class _Standardised:
 
 
 def knn_head(data: LabelledFeatures, params: ProbeParams) -> Probe:
-    """Fit k nearest neighbours (weighted by 1 / distance), k picked by inner cross-validation.
+    """Fit k nearest neighbours (weighted by 1 / distance).
 
-    The neighbours are scans: here a subject with more visits has more of them. Not scikit-learn's
-    GridSearchCV: subjects weigh alike in the scaling of features and in the score, and a k beyond
-    the scans of a fold is judged on the other folds.
+    Inner folds of the fitting scans pick k, and whether features are standardised or keep their own
+    sizes, as amounts of principal modes should. The neighbours are scans: here a subject with more
+    visits has more of them. Not scikit-learn's GridSearchCV: subjects weigh alike in the scaling of
+    features and in the score, and a k beyond the scans of a fold is judged on the other folds.
     """
-    losses: dict[int, list[float]] = {k: [] for k in K_GRID}
+    losses: dict[tuple[bool, int], list[float]] = {}
     folds = grouped_folds(
         data.truth, data.subjects, data.kind, folds=params.inner_folds, seed=params.seed
     )
     for fit_rows, held_out_rows in folds:
         fit, held_out = data.take(fit_rows), data.take(held_out_rows)
         share = subject_shares(held_out.subjects)
-        for k in K_GRID:
+        for scaled, k in product((True, False), K_GRID):
             if k <= len(fit_rows):
-                squares = np.square(_neighbours(fit, k).score(held_out.features) - held_out.truth)
-                losses[k].append(float(np.average(squares, weights=share)))
-    means = {k: np.mean(values) for k, values in losses.items() if values}
-    k = min(means, key=lambda k: means[k]) if means else min(3, len(data.truth))
-    return _neighbours(data, k)
+                scores = _neighbours(fit, k, scaled=scaled).score(held_out.features)
+                squares = np.square(scores - held_out.truth)
+                losses.setdefault((scaled, k), []).append(float(np.average(squares, weights=share)))
+    means = {how: np.mean(values) for how, values in losses.items()}
+    scaled, k = min(means, key=lambda how: means[how]) if means else (True, min(3, len(data.truth)))
+    return _neighbours(data, k, scaled=scaled)
 
 
-def _neighbours(data: LabelledFeatures, k: int) -> _Standardised:
+def _neighbours(data: LabelledFeatures, k: int, *, scaled: bool) -> _Standardised:
     x = data.doubles
-    space = Space.of(x, subject_weight(data.subjects))
+    space = Space.of(x, subject_weight(data.subjects), scaled=scaled)
     classify = data.kind == "classification"
     model = (KNeighborsClassifier if classify else KNeighborsRegressor)(k, weights="distance")
     return _Standardised(data.kind, space, model.fit(space.reduce(x), data.truth))

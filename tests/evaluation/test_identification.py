@@ -10,6 +10,8 @@ import torch
 from pipeline.evaluation.identification import (
     METHODS,
     Query,
+    Representation,
+    _about_the_mean,
     _rows,
     copy_of,
     evaluate_identification,
@@ -99,3 +101,14 @@ def test_one_person_cannot_be_looked_for(study):
     one = study.manifest[~study.manifest["scan_id"].isin(["sub-018", "sub-019"])]
     part = evaluate_identification(dataclasses.replace(study, manifest=one))
     assert "fewer than 2 judged people" in part.metrics["skipped"]
+
+
+@pytest.mark.slow
+def test_codes_with_modes_keep_their_sizes(study):
+    """Standardised, the noise of the last amounts would count as much as the first."""
+    ids = study.judged["scan_id"].tolist()
+    codes = study.y_sem(ids).double().numpy()
+    train = study.scans.loc[study.scans["split"] == "train", "scan_id"].tolist()
+    found = _about_the_mean(study, Representation(codes, codes))
+    expected = codes - study.y_sem(train).double().numpy().mean(0)
+    np.testing.assert_allclose(found.queries, expected, atol=1e-6)
