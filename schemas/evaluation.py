@@ -8,7 +8,14 @@ from pydantic import BeforeValidator, Field, model_validator
 from schemas.diffusion import VoxelDaeParams
 from schemas.section import Fraction, Positive, Section
 
-Label = Annotated[str, BeforeValidator(lambda v: f"{v:g}" if type(v) in (int, float) else v)]
+
+def _word_of(value: object) -> object:
+    if isinstance(value, bool):
+        raise ValueError("YAML reads yes, no, on and off as true or false; put the label in quotes")
+    return f"{value:g}" if isinstance(value, int | float) else value
+
+
+Label = Annotated[str, BeforeValidator(_word_of)]
 """A class as the table has it; YAML reads 0 and 1 as numbers."""
 
 

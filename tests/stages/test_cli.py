@@ -284,6 +284,15 @@ def test_a_section_in_set_changes_the_keys_that_it_names_alone(tmp_path):
     assert set(params.probe.classification) == {"group"}  # a value of its own, no section
 
 
+def test_a_label_that_yaml_reads_as_true_or_false_wants_quotes(tmp_path):
+    (tmp_path / "p.yaml").write_text("probe: {classification: {focal: [no, yes], stage: [0, 1]}}\n")
+    with pytest.raises(ParamsError, match=r"classification\.focal\.0: .*put the label in quotes"):
+        load_params(tmp_path / "p.yaml", [])
+    (tmp_path / "p.yaml").write_text("probe: {classification: {focal: ['no', 'yes']}}\n")
+    kept = load_params(tmp_path / "p.yaml", []).probe.classification
+    assert kept == {"focal": ("no", "yes")}
+
+
 def test_a_section_whose_lines_are_all_comments_has_the_defaults(tmp_path):
     (tmp_path / "p.yaml").write_text("train_ldm:\n  # steps: 3\npreprocess:\n  grid:\n")
     assert load_params(tmp_path / "p.yaml", []) == Params()
