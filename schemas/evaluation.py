@@ -11,7 +11,7 @@ from schemas.section import Fraction, Positive, Section
 
 def _word_of(value: object) -> object:
     if isinstance(value, bool):
-        raise ValueError("YAML reads yes, no, on and off as true or false; put the label in quotes")
+        raise ValueError("YAML reads yes, no, on and off as true or false; put the label in quotes")  # noqa: TRY004
     return f"{value:g}" if isinstance(value, int | float) else value
 
 
