@@ -8,7 +8,7 @@ import typer
 from stages.common_options import Settings, StudyCommand
 
 if TYPE_CHECKING:
-    from pipeline.derivatives.study import StudyFiles
+    from pipeline.bids_export.study import StudyFiles
     from schemas.params import Params
 
 SEVERAL = ("--participant-label", "--participant_label", "--session-label", "--session_label")
@@ -150,8 +150,8 @@ def _group(
 ) -> None:
     """Run the later stages on all finished participants, and write the group's part."""
     from pipeline.bids_app.group_level import gather
-    from pipeline.derivatives.dataset import check_place
-    from pipeline.derivatives.export import export_bids
+    from pipeline.bids_export.dataset import check_place
+    from pipeline.bids_export.export import export_bids
 
     check_place(out_dir, bids_dir)
     files = gather(bids_dir.absolute(), work, params.cohort)

@@ -25,8 +25,8 @@ def export_bids(
     Example: pipeline export-bids --study . --out derivatives/ldae
     """
     settings: Settings = context.obj
-    from pipeline.derivatives.export import export_bids as export
-    from pipeline.derivatives.study import StudyFiles
+    from pipeline.bids_export.export import export_bids as export
+    from pipeline.bids_export.study import StudyFiles
     from pipeline.runtime.progress import counted, few
     from stages.params_file import load_params
 

@@ -7,8 +7,8 @@ import pandas as pd
 
 from pipeline.bids_app.selection import participants_of
 from pipeline.bids_app.work import ParticipantWork, collect
+from pipeline.bids_export.study import StudyFiles
 from pipeline.cohort.manifest import read_manifest, write_manifest
-from pipeline.derivatives.study import StudyFiles
 from pipeline.runtime.progress import few
 from pipeline.stores.merge import merge_stores
 from schemas.errors import ContractError

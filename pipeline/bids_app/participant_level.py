@@ -10,11 +10,11 @@ import pandas as pd
 
 from pipeline import __version__
 from pipeline.bids_app.work import ParticipantWork, collect
+from pipeline.bids_export.dataset import check_place
+from pipeline.bids_export.export import export_bids
 from pipeline.cohort.candidates import FILE as CANDIDATES
 from pipeline.cohort.candidates import read_candidates
 from pipeline.cohort.manifest import read_manifest
-from pipeline.derivatives.dataset import check_place
-from pipeline.derivatives.export import export_bids
 from pipeline.imaging.preprocess_scan import METHOD_VERSION
 from pipeline.preprocessing.run import preprocess_cohort
 from pipeline.runtime.digests import digest_file, digest_of

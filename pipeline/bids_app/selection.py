@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from pipeline.derivatives.dataset import DESCRIPTION, generators, read_description
+from pipeline.bids_export.dataset import DESCRIPTION, generators, read_description
 from pipeline.labels.scan_records import natural_key, prefixed
 from pipeline.runtime.progress import few
 from schemas.errors import ContractError, ParamsError

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pandas as pd
 
+from pipeline.bids_export.study import StudyFiles
 from pipeline.cohort.candidates import FILE as CANDIDATES
 from pipeline.cohort.candidates import Cohort, write_candidates
 from pipeline.cohort.ingest import build_cohort
 from pipeline.cohort.manifest import read_manifest, write_manifest
-from pipeline.derivatives.study import StudyFiles
 from pipeline.runtime.files import write_json
 from schemas.params import CohortParams
 

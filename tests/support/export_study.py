@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from scipy.ndimage import gaussian_filter
 
-from pipeline.derivatives.study import StudyFiles
+from pipeline.bids_export.study import StudyFiles
 from pipeline.imaging.atlas.mni152 import mni_grid
 from pipeline.imaging.geometry import resample_masked
 from pipeline.imaging.qc import NUMBERS

@@ -5,7 +5,7 @@ import io
 import pytest
 from PIL import Image
 
-from pipeline.derivatives import pictures
+from pipeline.bids_export import pictures
 
 
 def draw_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

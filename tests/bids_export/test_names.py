@@ -1,7 +1,7 @@
 import pytest
 
-from pipeline.derivatives.counterfactuals import label_of
-from pipeline.derivatives.names import all_names, names_of
+from pipeline.bids_export.counterfactuals import label_of
+from pipeline.bids_export.names import all_names, names_of
 from schemas.errors import ContractError
 
 

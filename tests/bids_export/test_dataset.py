@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from scipy.ndimage import binary_erosion
 
-from pipeline.derivatives.dataset import REQUIRED
+from pipeline.bids_export.dataset import REQUIRED
 from pipeline.imaging.ants_setup import load_ants
 from pipeline.imaging.register import correlation
 from tests.support.export_study import DIM, head, native_affine, volume_row, y_sem

@@ -10,12 +10,12 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline.derivatives import pages, tables
-from pipeline.derivatives.counterfactuals import export_counterfactuals
-from pipeline.derivatives.dataset import describe, write_json_once
-from pipeline.derivatives.names import ScanNames
-from pipeline.derivatives.scan_files import ScanTask, write_scan
-from pipeline.derivatives.study import QC_COLUMNS, Study, StudyFiles
+from pipeline.bids_export import pages, tables
+from pipeline.bids_export.counterfactuals import export_counterfactuals
+from pipeline.bids_export.dataset import describe, write_json_once
+from pipeline.bids_export.names import ScanNames
+from pipeline.bids_export.scan_files import ScanTask, write_scan
+from pipeline.bids_export.study import QC_COLUMNS, Study, StudyFiles
 from pipeline.labels.scan_records import read_table
 from pipeline.runtime.digests import digest_of
 from pipeline.runtime.files import lock_store, write_atomic, writing_to

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.derivatives.export import export_bids
+from pipeline.bids_export.export import export_bids
 from tests.support.export_study import files_of, make_study, write_counterfactuals
 
 

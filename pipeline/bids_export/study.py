@@ -8,9 +8,9 @@ from typing import Any
 
 import pandas as pd
 
+from pipeline.bids_export.names import ScanNames, all_names
+from pipeline.bids_export.scan_files import ScanTask
 from pipeline.cohort.manifest import read_manifest
-from pipeline.derivatives.names import ScanNames, all_names
-from pipeline.derivatives.scan_files import ScanTask
 from pipeline.imaging.qc import NUMBERS
 from pipeline.preprocessing.qc_summary import read_qc
 from pipeline.stores.open_store import OpenStore

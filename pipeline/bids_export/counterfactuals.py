@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline.derivatives.dataset import write_json_once
-from pipeline.derivatives.names import SPACE, ScanNames
+from pipeline.bids_export.dataset import write_json_once
+from pipeline.bids_export.names import SPACE, ScanNames
 from pipeline.labels.scan_records import bids_label
 from pipeline.runtime.files import write_atomic
 from schemas.errors import ContractError

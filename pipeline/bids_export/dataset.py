@@ -17,7 +17,7 @@ REQUIRED = ("Name", "BIDSVersion", "DatasetType", "GeneratedBy")
 """Keys that a derivative must have; the validator says nothing of some that are missing."""
 IGNORED = ("*_xfm.txt", "*.html", ".*.lock")
 """What BIDS has no name for: transforms and pages."""
-README = files("pipeline.derivatives") / "templates" / "README.md"
+README = files("pipeline.bids_export") / "templates" / "README.md"
 
 
 def describe(out: Path, source: Path | None) -> None:

@@ -13,8 +13,8 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline.derivatives.dataset import write_json_once
-from pipeline.derivatives.names import ScanNames
+from pipeline.bids_export.dataset import write_json_once
+from pipeline.bids_export.names import ScanNames
 from pipeline.labels.names import find_column
 from pipeline.labels.people_tables import PARTICIPANTS, SUBJECT_NAMES
 from pipeline.labels.personal_columns import names_a_person

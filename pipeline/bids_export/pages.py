@@ -8,7 +8,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from pipeline import __version__
-from pipeline.derivatives.names import ScanNames
+from pipeline.bids_export.names import ScanNames
 from pipeline.imaging.qc import NUMBERS
 from pipeline.runtime.files import write_atomic
 
@@ -75,7 +75,7 @@ def write_group(out: Path, rows: Sequence[Mapping[str, Any]], *, study_report: b
 
 def _environment() -> Environment:
     return Environment(
-        loader=PackageLoader("pipeline.derivatives", "templates"),
+        loader=PackageLoader("pipeline.bids_export", "templates"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

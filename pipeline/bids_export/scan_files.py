@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.derivatives.names import SPACE, ScanNames
-from pipeline.derivatives.pictures import draw_pictures
+from pipeline.bids_export.names import SPACE, ScanNames
+from pipeline.bids_export.pictures import draw_pictures
 from pipeline.imaging.geometry import sample, smooth_for
 from pipeline.imaging.header import Affine, zooms_of
 from pipeline.imaging.write import MNI152_CODE, SCANNER_CODE, write_itk_transform, write_nifti

@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from pipeline.derivatives import export as module
-from pipeline.derivatives import pictures
-from pipeline.derivatives.export import export_bids
+from pipeline.bids_export import export as module
+from pipeline.bids_export import pictures
+from pipeline.bids_export.export import export_bids
 from pipeline.runtime.digests import digest_file
 from schemas.errors import ContractError
 from stages.cli import app
