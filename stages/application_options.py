@@ -16,7 +16,7 @@ from stages.common_options import Settings
 if TYPE_CHECKING:
     from pipeline.applications.generated_volumes import GeneratedVolumes
     from pipeline.applications.inputs import InputScan
-    from pipeline.applications.output_files import Writer
+    from pipeline.applications.nifti.output_files import Writer
     from pipeline.applications.runner import Opener
     from pipeline.models.inference import LdaeInference
 
@@ -184,7 +184,7 @@ def open_application(
     ldae = chosen_ldae(ldae)
     check_artefact(ldae, kind="ldae")
 
-    from pipeline.applications.output_files import Writer
+    from pipeline.applications.nifti.output_files import Writer
     from pipeline.applications.runner import Opener
     from pipeline.models.inference import load_models
     from stages.chosen_autoencoder import chosen_autoencoder

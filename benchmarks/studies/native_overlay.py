@@ -17,7 +17,13 @@ import numpy as np
 import pandas as pd
 
 from pipeline.applications.inputs import native_space_of, unit_interval
-from pipeline.applications.native_space import brain_of, overlay, read_native, resolution, to_native
+from pipeline.applications.nifti.native_space import (
+    brain_of,
+    overlay,
+    read_native,
+    resolution,
+    to_native,
+)
 from pipeline.imaging.atlas.mni152 import grid_affine
 from pipeline.imaging.header import zooms_of
 from pipeline.imaging.preprocess_scan import preprocess_scan

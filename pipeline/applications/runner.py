@@ -19,7 +19,7 @@ from pipeline.applications.inputs import (
     scan_from_store,
 )
 from pipeline.applications.interpolate import interpolate
-from pipeline.applications.output_files import PictureFrame, Writer
+from pipeline.applications.nifti.output_files import PictureFrame, Writer
 from pipeline.applications.residual import BlendedResidual, ScanResidual, add_residual, residual_of
 from pipeline.applications.scan_names import check_names, is_image, scan_id_of
 from pipeline.applications.time_points import InterpolationPoints

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from pipeline.applications.interpolate import interpolate, slerp
-from pipeline.applications.output_files import Writer
+from pipeline.applications.nifti.output_files import Writer
 from pipeline.applications.reconstruct import reconstruct
 from pipeline.applications.runner import run_pair
 from pipeline.applications.time_points import InterpolationPoints, alphas_of_months

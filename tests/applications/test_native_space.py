@@ -13,8 +13,8 @@ from pipeline.applications.inputs import (
     NativeSpace,
     scan_from_store,
 )
-from pipeline.applications.native_space import brain_of, overlay, resolution, to_native
-from pipeline.applications.output_files import Writer
+from pipeline.applications.nifti.native_space import brain_of, overlay, resolution, to_native
+from pipeline.applications.nifti.output_files import Writer
 from pipeline.applications.reconstruct import reconstruct
 from pipeline.applications.runner import Opener, run_batch
 from pipeline.imaging.atlas.mni152 import grid_affine

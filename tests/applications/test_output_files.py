@@ -10,7 +10,7 @@ import pytest
 from pipeline.applications.generate import NewBrains, generate
 from pipeline.applications.generated_volumes import numbered
 from pipeline.applications.manipulate import manipulate
-from pipeline.applications.output_files import Writer
+from pipeline.applications.nifti.output_files import Writer
 from pipeline.applications.runner import run_batch
 from schemas.errors import ParamsError
 from tests.support.volumes import OTHER, SCAN, SHAPE

@@ -9,7 +9,7 @@ from pipeline.applications.inputs import (
     identity_of_file,
 )
 from pipeline.applications.manipulate import manipulate
-from pipeline.applications.output_files import Writer
+from pipeline.applications.nifti.output_files import Writer
 from pipeline.applications.reconstruct import reconstruct
 from pipeline.applications.runner import run_batch, run_pair
 from pipeline.applications.scan_names import check_names

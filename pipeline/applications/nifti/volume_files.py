@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.applications.inputs import InputScan
-from pipeline.applications.native_space import brain_of, overlay, resolution, to_native
+from pipeline.applications.nifti.native_space import brain_of, overlay, resolution, to_native
 from pipeline.imaging.header import zooms_of
 from pipeline.imaging.write import MNI152_CODE, SCANNER_CODE, write_nifti
 

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from pipeline.applications.generated_volumes import GeneratedVolumes, TitledVolume
 from pipeline.applications.inputs import InputScan
-from pipeline.applications.native_space import read_native
-from pipeline.applications.volume_files import SPACE_NAMES, Space, VolumeWriter
+from pipeline.applications.nifti.native_space import read_native
+from pipeline.applications.nifti.volume_files import SPACE_NAMES, Space, VolumeWriter
 from pipeline.figures.brain_slices import Tile, qc_mosaic, reconstruction_strip
 from pipeline.figures.style import figure_style, save_figure
 from pipeline.models.inference import LdaeInference
