@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 APPLICATION = ("autoencoder", "evaluate", "preprocess")
 READS: dict[str, tuple[str, ...]] = {
-    "cohort": ("cohort",),
+    "cohort": ("cohort", "autoencoder"),
     "preprocess": ("preprocess",),
     "train_ae": ("autoencoder", "train_ae"),
     "encode": ("autoencoder", "cohort", "preprocess", "encode"),
@@ -24,7 +24,7 @@ READS: dict[str, tuple[str, ...]] = {
     "train_ldae": ("cohort", "train_ldm", "train_ldae"),
     "embed": ("autoencoder", "cohort", "preprocess", "encode", "embed"),
     "crossfit": ("cohort", "train_ldm", "train_ldae", "embed", "crossfit"),
-    "probe": ("probe",),
+    "probe": ("probe", "autoencoder"),
     "evaluate": ("autoencoder", "evaluate", "probe", "cohort.phantom", "cohort.source"),
     "train_voxel_dae": ("cohort", "evaluate"),
     "scanner": ("probe",),

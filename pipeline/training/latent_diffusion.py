@@ -246,7 +246,7 @@ def _prepare_encoder(
     train: AnyLatents,
     params: LdaeParams,
     tissue: TissueSource,
-    kept: FitCheckpoint | None,
+    kept: FitCheckpoint | None = None,
 ) -> None:
     """Set the encoder's start: statistics and modes of latents, or ImageNet weights."""
     encoder: SemanticEncoder = ldae.encoder
