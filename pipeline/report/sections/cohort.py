@@ -78,8 +78,10 @@ def _probe_card(target: str, probe: ProbeMetrics, about: TargetResult) -> Iterat
         if metric in metrics.get(other, {})
     ]
     how = "cross-fitted" if all_judged else "cross-validated"
+    # AD and CN, F and M need no more; yes and no do.
+    whose = "" if target in ("diagnosis", "sex") else f"{target_name(target)}: "
     label = (
-        f"{about.positive} vs {about.negative}, AUC"
+        f"{whose}{about.positive} vs {about.negative}, AUC"
         if metric == "roc_auc"
         else f"{target_name(target)}, MAE{' (years)' if target.endswith('_years') else ''}"
     )
