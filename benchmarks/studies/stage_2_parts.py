@@ -85,9 +85,9 @@ def train(
 ) -> Ldae:
     """Return the variant's LDAE after stage 2."""
     encoder = {"channels": (32, 64, 128), "modes": 80, "tissue_modes": 64}
-    change = dict(VARIANTS[name])
-    asked = {"encoder": encoder | change.pop("encoder", {}), "steps": steps, "lr": 3e-4}
-    params = LdaeParams.model_validate(asked | change | {"checkpoint_every": steps, "patience": 0})
+    variant = VARIANTS[name]
+    asked = {"encoder": encoder | variant.get("encoder", {}), "steps": steps, "lr": 3e-4}
+    params = LdaeParams.model_validate(asked | {"checkpoint_every": steps, "patience": 0})
     former = latent_diffusion.SemanticModule
     if "varying" in name:
         latent_diffusion.SemanticModule = VaryingModule  # type: ignore[misc]
@@ -99,7 +99,7 @@ def train(
             params,
             work / name,
             device=CPU,
-            start=load_start("bundled") if "start_from" in change else None,
+            start=load_start("bundled") if "start_from" in variant else None,
         )
     finally:
         latent_diffusion.SemanticModule = former  # type: ignore[misc]
