@@ -168,7 +168,7 @@ def open_application(
     refused before the models are loaded.
     """
     from pipeline.applications.scan_names import check_names
-    from pipeline.models.artefact import check_artefact
+    from pipeline.models.model_folder import check_artefact
     from pipeline.stores.latents import open_latents
     from pipeline.stores.volumes import open_volumes
     from stages.requested_settings import refuse_grid, refuse_other

@@ -30,6 +30,9 @@ def encode(
     Example: pipeline encode --input nifti/ --out latents.zarr
     """
     settings: Settings = context.obj
+    from pipeline.cohort.ingest import detect_source
+
+    detect_source(input_path)  # refuses what is no input before anything heavy is imported
     from pipeline.encoding.run import check_out
     from pipeline.models.frozen import load_autoencoder
     from stages.chosen_autoencoder import chosen_autoencoder

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.metrics.verdicts import chance_doubt
-from pipeline.report.context import read_metrics
+from pipeline.report.metrics_files import read_metrics
 from pipeline.runtime.progress import counted
 from schemas.metrics import Estimate
 from schemas.results import PROTOCOLS, EvaluateMetrics, ProbeMetrics

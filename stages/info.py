@@ -23,7 +23,7 @@ def info(
     """
     import json
 
-    from pipeline.models.artefact import CONFIG, read_config
+    from pipeline.models.model_folder import CONFIG, read_config
     from schemas.errors import ContractError
     from stages.headline import read_headline
 

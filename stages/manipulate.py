@@ -92,8 +92,8 @@ def manipulate(
     names = scan_names(scans, inputs, list_file)
     given = _given(scale, published_scale)
     variant = f"along-{re.sub('[^A-Za-z0-9]+', '-', direction)}"
-    from pipeline.models.artefact import check_artefact
     from pipeline.models.direction import find_direction
+    from pipeline.models.model_folder import check_artefact
 
     ldae = chosen_ldae(ldae)
     config = check_artefact(ldae, kind="ldae")
@@ -144,7 +144,7 @@ def manipulate(
 def _doubt(directions: Path | None, direction: str) -> str | None:
     """Return why the direction may mean nothing, by the metrics beside its file, if they tell."""
     from pipeline.models.direction import OF_STUDY
-    from pipeline.report.context import read_metrics
+    from pipeline.report.metrics_files import read_metrics
     from pipeline.report.sections.probes import doubt_of
     from schemas.results import ProbeMetrics
 

@@ -31,6 +31,10 @@ def scanner(
     probe: Annotated[
         Path | None, typer.Option(help="Folder of the probe stage: how its predictions agree.")
     ] = None,
+    crossfit: Annotated[
+        Path | None,
+        typer.Option(help="semantics.zarr of the crossfit stage, whose y_sem is judged instead."),
+    ] = None,
     repeats: Annotated[
         Path | None,
         typer.Option(
@@ -53,7 +57,7 @@ def scanner(
     store = OpenStore(semantics, kind="semantics")
     table = semantic_table(store, read_manifest(manifest))
     report = judge_scanners(
-        _features(store, table, latents, volumes),
+        _features(store, table, latents, volumes, crossfit),
         table,
         settings.params().probe,
         column=site,
@@ -76,14 +80,27 @@ def scanner(
 
 
 def _features(
-    store: "OpenStore", table: "pd.DataFrame", latents: Path | None, volumes: Path | None
+    store: "OpenStore",
+    table: "pd.DataFrame",
+    latents: Path | None,
+    volumes: Path | None,
+    crossfit: Path | None,
 ) -> "dict[str, NDArray[np.floating]]":
-    """Return y_sem, and principal components of latents and volumes where they are given."""
+    """Return y_sem, and principal components of latents and volumes where they are given.
+
+    Of a cross-fitting y_sem is the out-of-fold one: a person's scans are all of one fold.
+    """
     from pipeline.probes.features import fit_pca, measure_volumes, read_means
     from pipeline.stores.latents import open_latents
+    from pipeline.stores.out_of_fold import read_out_of_fold
     from pipeline.stores.volumes import open_volumes
 
-    features = {"y_sem": store.read("y_sem")[store.rows_of(list(table["scan_id"]))]}
+    scan_ids = list(table["scan_id"])
+    features = {"y_sem": store.read("y_sem")[store.rows_of(scan_ids)]}
+    if crossfit is not None:
+        codes = read_out_of_fold(crossfit, ldae=store.attributes.digests["ldae"])
+        if codes is not None:
+            features["y_sem"] = codes.y_sem[codes.rows_of(scan_ids)]
     if latents is not None:
         flat = read_means(store, open_latents(latents), table).reshape(len(table), -1)
         features["pca_latents"] = fit_pca(flat).transform(flat)

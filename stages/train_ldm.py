@@ -42,11 +42,12 @@ def train_ldm(
         return
 
     from pipeline.cohort.scan_splits import split_of_store
-    from pipeline.models.frozen import load_autoencoder
-    from pipeline.training.latent_diffusion import train_denoiser
 
     start = params.train_ldm.start_from
     store = open_latents(latents)
+    from pipeline.models.frozen import load_autoencoder
+    from pipeline.training.latent_diffusion import train_denoiser
+
     scan_ids = split_of_store(store.attributes.scan_ids, manifest, params.cohort.split)
     device = settings.device()
     metrics = train_denoiser(

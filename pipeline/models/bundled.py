@@ -6,9 +6,10 @@ from typing import Any, Literal
 
 import torch
 
-from pipeline.models.artefact import CONFIG, WEIGHTS, check_model_folder, read_artefact
+from pipeline.models.artefact import read_artefact
 from pipeline.models.finished_model import copy_model, warn_of_replaced, write_bundled
 from pipeline.models.frozen import FrozenAutoencoder, load_autoencoder, on_grid
+from pipeline.models.model_folder import CONFIG, WEIGHTS, check_model_folder
 from pipeline.models.places import BUNDLED, STUDY
 from pipeline.runtime.digests import digest_of
 from pipeline.runtime.files import lock_store

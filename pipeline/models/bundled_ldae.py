@@ -6,15 +6,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from pipeline.models.artefact import (
-    CARD,
-    CONFIG,
-    WEIGHTS,
-    check_model_folder,
-    read_artefact,
-    read_config,
-    write_artefact,
-)
+from pipeline.models.artefact import read_artefact, write_artefact
 from pipeline.models.direction import FILE as DIRECTIONS
 from pipeline.models.finished_model import (
     EMPTY_LOG,
@@ -31,6 +23,7 @@ from pipeline.models.frozen import (
     load_ldae,
 )
 from pipeline.models.latent_fit import StoredLatents, check_latents_fit, used_on
+from pipeline.models.model_folder import CARD, CONFIG, WEIGHTS, check_model_folder, read_config
 from pipeline.models.places import BUNDLED_LDAE, STUDY_LDAE
 from pipeline.runtime.digests import digest_of
 from pipeline.runtime.files import lock_store, write_atomic

@@ -9,15 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipeline.models.artefact import (
-    CARD,
-    CONFIG,
-    METRICS,
-    WEIGHTS,
-    Artefact,
-    read_config,
-    write_artefact,
-)
+from pipeline.models.artefact import Artefact, write_artefact
+from pipeline.models.model_folder import CARD, CONFIG, METRICS, WEIGHTS, read_config
 from pipeline.runtime.files import write_atomic, write_json
 from pipeline.runtime.progress import few
 from schemas.errors import ContractError

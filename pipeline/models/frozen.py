@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.diffusion.schedule import Schedule
-from pipeline.models.artefact import CONFIG, Artefact, load_strict, read_artefact
+from pipeline.models.artefact import Artefact, load_strict, read_artefact
 from pipeline.models.ldae import LatentDiffusion, Ldae, build_diffusion, build_ldae
+from pipeline.models.model_folder import CONFIG
 from pipeline.nets.autoencoder import Autoencoder, Voxels
 from pipeline.runtime.digests import digest_of
 from schemas.errors import ContractError

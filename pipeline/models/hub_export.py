@@ -4,14 +4,8 @@ from pathlib import Path
 
 import yaml
 
-from pipeline.models.artefact import (
-    CARD,
-    CONFIG,
-    METRICS,
-    WEIGHTS,
-    check_model_folder,
-    read_artefact,
-)
+from pipeline.models.artefact import read_artefact
+from pipeline.models.model_folder import CARD, CONFIG, METRICS, WEIGHTS, check_model_folder
 from pipeline.runtime.files import write_atomic, writing_to
 
 TAGS = ("mri", "brain", "latent-diffusion", "autoencoder")

@@ -1,16 +1,20 @@
-"""The compression autoencoder: MONAI's AutoencoderKL behind two plain functions."""
+"""The compression autoencoder: MONAI's AutoencoderKL behind two plain functions.
+
+MONAI takes longer to import than torch does: it is imported where the network is built or run.
+"""
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float
-from monai.networks.nets.autoencoderkl import AutoencoderKL
-from monai.networks.utils import pixelshuffle, pixelunshuffle
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from pipeline.nets.boxes import in_boxes
+
+if TYPE_CHECKING:
+    from monai.networks.nets.autoencoderkl import AutoencoderKL
 
 INITIAL_LOGVAR = -4.0
 """Posterior log-variance at the start. MONAI starts at 0: noise as large as the signal, through
@@ -135,6 +139,8 @@ class Autoencoder(nn.Module):
         return torch.cat(self._encode(volume, [(0, 0)] * 3), dim=1)
 
     def _encode(self, volume: Tensor, margins: Margins) -> tuple[Tensor, Tensor]:
+        from monai.networks.utils import pixelunshuffle
+
         surrounded = _surround(volume, margins, self.factor, volume.new_zeros(()))
         folded = pixelunshuffle(surrounded, 3, self.patch)
         features = _inside(self._through(self.net.encoder.blocks, folded), margins, 1)
@@ -150,6 +156,8 @@ class Autoencoder(nn.Module):
         return self._decode(latent, self._margins(latent.shape[2:]))
 
     def _decode(self, latent: Tensor, margins: Margins) -> Tensor:
+        from monai.networks.utils import pixelshuffle
+
         surrounded = _surround(latent, margins, 1, _corners(latent))
         folded = self._through(self.net.decoder.blocks, self.net.post_quant_conv(surrounded))
         volume = pixelshuffle(folded, 3, self.patch)
@@ -172,9 +180,11 @@ class Autoencoder(nn.Module):
         return x
 
 
-def _network(channels: tuple[int, ...], *, maisi: bool, **arguments: Any) -> AutoencoderKL:
+def _network(channels: tuple[int, ...], *, maisi: bool, **arguments: Any) -> "AutoencoderKL":
     """Return MONAI's network; that of MAISI lives among its applications."""
     if not maisi:
+        from monai.networks.nets.autoencoderkl import AutoencoderKL
+
         return AutoencoderKL(channels=channels, **arguments)
     from monai.apps.generation.maisi.networks.autoencoderkl_maisi import AutoencoderKlMaisi
 

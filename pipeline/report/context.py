@@ -1,18 +1,17 @@
 """Read the results of a study for the report; a part whose files are missing was not run."""
 
 import datetime
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from pydantic import ValidationError
 
 from pipeline.figures.brain_slices import Tile
+from pipeline.report.metrics_files import AnyResult, read_json, read_metrics
 from pipeline.report.provenance import whose_weights
 from schemas.errors import ContractError
 from schemas.grid import Grid
@@ -24,11 +23,8 @@ from schemas.results import (
     LongitudinalMetrics,
     ProbeMetrics,
     RegionMetrics,
-    Result,
     ScannerMetrics,
 )
-
-AnyResult = TypeVar("AnyResult", bound=Result)
 
 MODELS = ("ae", "ldm", "ldae")
 
@@ -231,49 +227,20 @@ def _read_parquet(path: Path) -> pd.DataFrame:
         ) from error
 
 
-def _read_json(path: Path | None) -> dict[str, Any] | None:
-    if path is None or not path.is_file():
-        return None
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ContractError(f"{path}: not JSON ({error}); run its stage again") from error
-    return value if isinstance(value, dict) else None
-
-
 def _read_ae_quality(path: Path | None) -> dict[str, Any] | None:
     """Return what `evaluate --what ae` wrote; a model called `ae` has metrics too."""
-    metrics = _read_json(path)
+    metrics = read_json(path)
     return metrics if metrics is not None and "ms_ssim_scales" in metrics else None
 
 
 def _read_study(path: Path | None) -> EvaluateMetrics | None:
-    metrics = _read_json(path)
+    metrics = read_json(path)
     if metrics is not None and "ms_ssim_scales" in metrics:
         raise ContractError(
             f"{path}: of `evaluate --what ae`; the study's metrics belong there, these beside, in"
             " ae/"
         )
     return read_metrics(path, EvaluateMetrics)
-
-
-def read_metrics(path: Path | None, kind: type[AnyResult]) -> AnyResult | None:
-    """Return the metrics file of probe or evaluate, or None where there is none.
-
-    Raises
-    ------
-    ContractError
-        If it is not JSON, or has not the shape of schemas.results.
-    """
-    document = _read_json(path)
-    if document is None:
-        return None
-    try:
-        return kind.model_validate(document)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise ContractError(f"{path}: {where}: {first['msg']}; run its stage again") from error
 
 
 def _read_command(reports: Path | None, name: str, kind: type[AnyResult]) -> AnyResult | None:

@@ -63,8 +63,13 @@ def check_same_latents(
     Raises
     ------
     ContractError
-        Naming a scan.
+        Naming a scan, or the store if its codes are out-of-fold ones.
     """
+    if "fold" in semantics.group:
+        raise ContractError(
+            f"{semantics.path}: out-of-fold codes of `pipeline crossfit`, expected the store of"
+            " `pipeline embed`; give that with --semantics and this one with --crossfit"
+        )
     ldae = semantics.attributes.digests.get("ldae", "")
     others, shared = _mismatched_scans(
         semantics, latents, scan_ids, lambda latent: semantic_fingerprint(latent, ldae=ldae)

@@ -13,9 +13,10 @@ from torch import Tensor
 from pipeline.cohort.subjects import many_subjects_first, subjects_of
 from pipeline.imaging.augment import augment
 from pipeline.metrics.ssim import ssim_map
-from pipeline.models.artefact import check_model_folder, finished_metrics, write_artefact
+from pipeline.models.artefact import write_artefact
 from pipeline.models.frozen import FrozenAutoencoder
 from pipeline.models.frozen import architecture as architecture_of
+from pipeline.models.model_folder import check_model_folder, finished_metrics
 from pipeline.models.pretrained import load_lpips
 from pipeline.nets.autoencoder import Autoencoder
 from pipeline.runtime.digests import digest_file, digest_of, seed_from

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from pipeline.cohort.subjects import many_subjects_first, subjects_of
-from pipeline.models.artefact import check_model_folder, finished_metrics, write_artefact
+from pipeline.models.artefact import write_artefact
 from pipeline.models.frozen import FrozenAutoencoder, FrozenDiffusion, FrozenLdae
 from pipeline.models.latent_fit import check_latents_fit, used_on
 from pipeline.models.ldae import (
@@ -19,6 +19,7 @@ from pipeline.models.ldae import (
     encoder_config,
     unet_config,
 )
+from pipeline.models.model_folder import check_model_folder, finished_metrics
 from pipeline.models.pretrained import load_imagenet
 from pipeline.models.starting_point import check_stage_1_start, check_start
 from pipeline.nets.encoders import SemanticEncoder

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from pipeline.models.artefact import CONFIG, read_config
+from pipeline.models.model_folder import CONFIG, read_config
 from pipeline.runtime.files import write_json
 from schemas.changes import changes, listed
 from schemas.errors import ContractError

@@ -20,8 +20,8 @@ from pipeline.applications.inputs import (
 from pipeline.applications.scan_names import check_names, stem_of
 from pipeline.encoding.embed import check_same_autoencoder
 from pipeline.imaging.atlas.mni152 import mni_grid
-from pipeline.models.artefact import CONFIG
 from pipeline.models.inference import load_models
+from pipeline.models.model_folder import CONFIG
 from pipeline.stores.latents import open_latents
 from pipeline.stores.provenance import check_same_scans
 from schemas.errors import ContractError, ParamsError, ScanError

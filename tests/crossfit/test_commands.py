@@ -14,6 +14,7 @@ from pipeline.models.frozen import load_ldae
 from pipeline.stores.latents import open_latents
 from pipeline.stores.open_store import OpenStore
 from pipeline.stores.out_of_fold import read_out_of_fold
+from pipeline.stores.provenance import check_same_latents
 from pipeline.study.study import Study
 from schemas.errors import ContractError, ParamsError
 from schemas.evaluation import EvaluateParams, ProbeParams
@@ -94,6 +95,12 @@ def test_a_store_without_folds_is_told_from_one_with(tmp_path, semantics, ldae_p
     digest = load_ldae(ldae_path, device=CPU).digest
     with pytest.raises(ContractError, match=r"has no codes by fold.*goes to --semantics"):
         read_out_of_fold(semantics, ldae=digest)
+
+
+def test_out_of_fold_codes_are_no_codes_of_embed(crossfit, latents_path):
+    codes = OpenStore(crossfit / "semantics.zarr", kind="semantics")
+    with pytest.raises(ContractError, match=r"out-of-fold codes .*; give that with --semantics"):
+        check_same_latents(codes, open_latents(latents_path))
 
 
 def test_one_fold_is_refused():

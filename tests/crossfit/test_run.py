@@ -9,8 +9,8 @@ import pytest
 from pipeline.crossfit.alignment_scans import AlignmentScans, load_alignment
 from pipeline.crossfit.run import cross_fit, leave_out
 from pipeline.crossfit.study_folds import make_folds
-from pipeline.models.artefact import read_config
 from pipeline.models.frozen import load_ldae
+from pipeline.models.model_folder import read_config
 from pipeline.runtime.digests import digest_of
 from pipeline.stores.latents import open_latents
 from pipeline.stores.open_store import OpenStore

@@ -139,6 +139,21 @@ def test_brain_age_reads_the_codes_of_networks_that_never_saw_the_person(study):
     assert metrics.error.value < 0.5 * without.error.value
 
 
+def test_scanner_judges_the_codes_of_networks_that_never_saw_the_person(study):
+    table = pd.read_csv(study / "manifest.csv")
+    order = np.random.default_rng(3).permutation(len(table))
+    codes = np.random.default_rng(4).normal(size=(len(table), 6))
+    codes[:, 3] = 9 * (table["site"] == "scanner1")
+    scans = list(table["scan_id"].iloc[order])
+    crossfit = write_crossfit(study / "crossfit", scans, codes[order])
+    store = ["--manifest", study / "manifest.csv", "--semantics", study / "semantics.zarr"]
+    few = "--set=probe.permutations=9"
+    result = run("scanner", *store, "--crossfit", crossfit, "--out", study / "out", few)
+    assert result.exit_code == 0, (result.output, result.exception)
+    numbers = pd.read_csv(study / "out" / "numbers.csv")
+    assert numbers["site"].idxmax() == 3
+
+
 def test_a_crossfitting_of_another_model_is_refused_and_an_empty_one_counts_as_none(study):
     table = pd.read_csv(study / "manifest.csv")
     codes, scans = np.ones((len(table), 6)), list(table["scan_id"])

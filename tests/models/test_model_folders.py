@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipeline.models.artefact import CARD, CONFIG, WEIGHTS, check_model_folder
 from pipeline.models.bundled import adopt_autoencoder, export_bundled
 from pipeline.models.conversion.checkpoint import load_tensors
 from pipeline.models.conversion.monai_export import export_monai_bundle
 from pipeline.models.conversion.monai_import import import_autoencoder
+from pipeline.models.model_folder import CARD, CONFIG, WEIGHTS, check_model_folder
 from schemas.errors import ContractError
 
 CPU = torch.device("cpu")

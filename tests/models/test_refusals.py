@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from pipeline.encoding.embed import embed_latents
-from pipeline.models.artefact import CONFIG, finished_metrics
 from pipeline.models.direction import Direction, read_direction, write_directions
 from pipeline.models.frozen import load_autoencoder, load_ldae
 from pipeline.models.inference import load_models
+from pipeline.models.model_folder import CONFIG, finished_metrics
 from pipeline.stores.latents import open_latents
 from pipeline.stores.open_store import OpenStore
 from pipeline.stores.provenance import check_same_latents

@@ -5,8 +5,8 @@ import json
 import pytest
 from typer.testing import CliRunner
 
-from pipeline.models.artefact import CONFIG
 from pipeline.models.direction import write_directions
+from pipeline.models.model_folder import CONFIG
 from stages.cli import app
 from tests.support.volumes import OTHER, SCAN, write_manifest_of
 

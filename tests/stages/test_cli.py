@@ -54,6 +54,29 @@ def test_help_imports_nothing_heavy():
     assert after.ru_utime - before.ru_utime < 10  # of the processor, however busy it is
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["info", "MODEL"], "weights_sha256"),
+        (["encode", "--input", "nowhere", "--out", "out.zarr"], "no such file or folder"),
+    ],
+)
+def test_commands_that_only_look_or_refuse_do_not_wait_for_torch(tmp_path, arguments, said):
+    (tmp_path / "config.json").write_text('{"kind": "ae", "weights_sha256": "0", "metrics": {}}')
+    arguments = [str(tmp_path) if word == "MODEL" else word for word in arguments]
+    code = (
+        "import sys; from stages.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "assert not {'torch', 'monai', 'matplotlib'} & set(sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    assert said in done.stdout + done.stderr
+
+
 def test_one_name_in_four_places():
     dvc = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
     names = [name.replace("-", "_") for name in STAGES]

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from pipeline import __version__
-from pipeline.models.artefact import CARD
 from pipeline.models.frozen import load_autoencoder, trained_grid
+from pipeline.models.model_folder import CARD
 from pipeline.nets.autoencoder import Autoencoder
 from pipeline.runtime.files import write_atomic, write_json
 from pipeline.runtime.progress import few

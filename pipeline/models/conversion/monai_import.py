@@ -10,10 +10,11 @@ from torch import Tensor
 
 from pipeline.imaging.atlas.mni152 import load_template, mni_grid
 from pipeline.metrics.reconstruction import reconstruction_metrics
-from pipeline.models.artefact import check_model_folder, load_strict, write_artefact
+from pipeline.models.artefact import load_strict, write_artefact
 from pipeline.models.conversion.architecture import architecture_of
 from pipeline.models.conversion.checkpoint import Checkpoint, read_checkpoint
 from pipeline.models.conversion.key_names import Projection, is_maisi, is_old, rename, unwrapped
+from pipeline.models.model_folder import check_model_folder
 from pipeline.nets.autoencoder import Autoencoder
 from pipeline.runtime.digests import digest_file, digest_of
 from pipeline.runtime.progress import few

@@ -10,14 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pipeline.models.artefact import (
-    CARD,
-    CONFIG,
-    METRICS,
-    check_model_folder,
-    read_config,
-    write_artefact,
-)
+from pipeline.models.artefact import write_artefact
 from pipeline.models.conversion.published_card import LICENCE, card_of
 from pipeline.models.conversion.published_files import (
     NetworkTensors,
@@ -47,6 +40,7 @@ from pipeline.models.direction import FILE as DIRECTIONS
 from pipeline.models.direction import write_directions
 from pipeline.models.frozen import FrozenAutoencoder, load_autoencoder
 from pipeline.models.ldae import build_diffusion, build_ldae
+from pipeline.models.model_folder import CARD, CONFIG, METRICS, check_model_folder, read_config
 from pipeline.runtime.digests import digest_of
 from pipeline.runtime.files import write_atomic, write_json
 from schemas.errors import ContractError, ParamsError
