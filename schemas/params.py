@@ -172,9 +172,11 @@ class PreprocessParams(Section):
     """Transform to MNI152. `syn` removes much of the atrophy that a model should learn."""
     registration_zooms: Annotated[float, Field(gt=0)] = 3.0
     """Voxel size (mm) at which the transform is estimated."""
-    intensity: Literal["percentiles", "minmax"] = "percentiles"
-    """What maps to 0 and 1: percentiles of the brain, or, as published weights expect, the lowest
-    and highest intensity of the stripped volume, air (0) included; one hot voxel darkens all."""
+    intensity: Literal["percentiles", "landmarks", "minmax"] = "percentiles"
+    """What maps to 0 and 1: percentiles of the brain; `landmarks` then moves each scan's grey and
+    white matter to the same two levels, so that contrasts of scanners differ less; `minmax`, as
+    published weights expect, the lowest and highest intensity of the stripped volume, air (0)
+    included, where one hot voxel darkens all."""
     intensity_percentiles: tuple[float, float] = (0.5, 99.5)
     """Percentiles inside the brain that map to 0 and 1; beyond is clipped."""
     max_bytes: Positive = 2_000_000_000
@@ -188,8 +190,9 @@ class PreprocessParams(Section):
         Parameters of the other intensity scale are left out, so that stores from before there was
         a choice keep their fingerprints.
         """
-        unused = "intensity" if self.intensity == "percentiles" else "intensity_percentiles"
-        return self.model_dump(mode="json", exclude={"qc", "max_bytes", unused})
+        unused = {"percentiles": {"intensity"}, "minmax": {"intensity_percentiles"}}
+        left_out = {"qc", "max_bytes"} | unused.get(self.intensity, set())
+        return self.model_dump(mode="json", exclude=left_out)
 
     def recorded(self) -> dict[str, Any]:
         """Return all parameters as stores record them, `intensity` only if not the default."""

@@ -14,6 +14,7 @@ from pipeline.applications.scan_names import stem_of
 from pipeline.imaging.atlas.mni152 import grid_affine, mni_grid
 from pipeline.imaging.bias import BiasField
 from pipeline.imaging.geometry import straight_grid
+from pipeline.imaging.landmarks import TissueLevels
 from pipeline.models.frozen import intensity_rule
 from pipeline.models.inference import LdaeInference
 from pipeline.runtime.digests import digest_image, digest_of
@@ -42,6 +43,8 @@ class NativeSpace:
     native_shape: tuple[int, int, int]
     intensity_range: tuple[float, float]
     """Bias-corrected native intensities that became level 1 and 255."""
+    tissue_levels: TissueLevels | None = None
+    """Where grey and white matter lay between them before `intensity: landmarks` moved them."""
     bias: BiasField | None = None
     """What the native intensities were divided by; None where a store of an earlier version does
     not say."""
@@ -104,6 +107,7 @@ def scan_from_store(
                 native_affine=native_affine,
                 native_shape=native_shape,
                 intensity_range=(float(row.intensity_range[0]), float(row.intensity_range[1])),
+                tissue_levels=TissueLevels(*row.tissue_levels) if row.tissue_levels.any() else None,
                 bias=bias if volumes.has_bias else None,
             )
     record = identity_in_store(scan_id, latents, volumes)
@@ -192,6 +196,7 @@ def native_space_of(scan: "PreprocessedScan") -> NativeSpace:
         native_affine=scan.native_affine,
         native_shape=scan.native_shape,
         intensity_range=scan.intensity_range,
+        tissue_levels=scan.tissue_levels,
         bias=scan.bias,
     )
 

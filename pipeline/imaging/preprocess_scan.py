@@ -28,6 +28,7 @@ from pipeline.imaging.geometry import (
     to_ras,
 )
 from pipeline.imaging.header import Affine, check_field_of_view, zooms_of
+from pipeline.imaging.landmarks import TissueLevels, standardise, tissue_levels
 from pipeline.imaging.qc import assess_qc, is_other_contrast, is_poor, measure
 from pipeline.imaging.read import read_scan
 from pipeline.imaging.register import Registration, find_poses, register
@@ -45,6 +46,7 @@ USUAL = QcParams()
 """Thresholds of doubt: not those of the study, on which a volume's content does not depend."""
 CROP_MARGIN = 4.0
 """Border kept around the brain (mm)."""
+NO_LANDMARKS = "white matter is not brighter than grey, so intensities keep their percentiles"
 UPRIGHT = "deepbet, upright"
 """Name of the second opinion on a head that lies askew."""
 Mask = npt.NDArray[np.bool_]
@@ -74,6 +76,8 @@ class PreprocessedScan:
     """What was odd about the file; each is a warning."""
     timings: dict[str, float]
     """CPU seconds a step."""
+    tissue_levels: TissueLevels | None = None
+    """Grey and white matter, as shares of the range, before they were moved; None: not moved."""
 
 
 @dataclass
@@ -145,14 +149,20 @@ def preprocess_scan(path: Path, params: PreprocessParams) -> PreprocessedScan:
     # No other mask was better: the search that was left out for them.
     if method == "deepbet" and searched:
         result = _searched(result, head, mask, params, clock)
+    own, notes = None, head.notes
     with clock.step("resample"):
-        volume, intensity_range = scale_intensities(
+        levels, intensity_range = share_of_range(
             result.values,
             result.inside,
-            params.intensity_percentiles if params.intensity == "percentiles" else None,
+            None if params.intensity == "minmax" else params.intensity_percentiles,
         )
+        if params.intensity == "landmarks":
+            own = tissue_levels(levels, result.inside, grid_affine(params.grid))
+            levels = levels if own is None else standardise(levels, own)
+            notes += () if own is not None else (NO_LANDMARKS,)
+        volume = quantise(levels, result.inside)
     rigid = params.registration == "rigid"
-    verdict = assess_qc(result.numbers, head.notes, params.qc, rigid=rigid)
+    verdict = assess_qc(result.numbers, notes, params.qc, rigid=rigid)
     return PreprocessedScan(
         volume=volume,
         native_to_mni=result.transform.native_to_mni,
@@ -167,8 +177,9 @@ def preprocess_scan(path: Path, params: PreprocessParams) -> PreprocessedScan:
             "strip_method": method,
             "wide_search": str(result.transform.wide_search).lower(),
         },
-        notes=head.notes,
+        notes=notes,
         timings=clock.seconds,
+        tissue_levels=own,
     )
 
 
@@ -290,10 +301,24 @@ def _aligned_otherwise(
 def scale_intensities(
     values: npt.NDArray[np.float32], inside: Mask, percentiles: tuple[float, float] | None
 ) -> tuple[npt.NDArray[np.uint8], tuple[float, float]]:
-    """Map two percentiles of the brain to 1 and 255, clip beyond, 0 outside.
+    """Return `share_of_range` as uint8 and the range: 1 to 255 inside, 0 outside.
 
-    Without percentiles level / 255 is the share of the way from the volume's lowest value (air, 0,
-    included) to its highest. Level 0 is kept for what is outside.
+    Raises
+    ------
+    ScanError
+        If the brain has no contrast.
+    """
+    levels, bounds = share_of_range(values, inside, percentiles)
+    return quantise(levels, inside), bounds
+
+
+def share_of_range(
+    values: npt.NDArray[np.float32], inside: Mask, percentiles: tuple[float, float] | None
+) -> tuple[npt.NDArray[np.floating], tuple[float, float]]:
+    """Map two percentiles of the brain to 0 and 1, clip beyond; return them too.
+
+    Without percentiles the volume's lowest value (air, 0, included) and its highest make the range,
+    of which the first 255th is kept for what is outside.
 
     Raises
     ------
@@ -308,9 +333,12 @@ def scale_intensities(
         low, high = (float(v) for v in np.percentile(brain, percentiles))
     if not high > low:
         raise ScanError("the brain has no contrast")
-    levels = np.clip((values - low) / (high - low), 0, 1)
-    volume = np.where(inside, 1 + np.rint(254 * levels), 0).astype(np.uint8)
-    return volume, (low, high)
+    return np.clip((values - low) / (high - low), 0, 1), (low, high)
+
+
+def quantise(levels: npt.NDArray[np.floating], inside: Mask) -> npt.NDArray[np.uint8]:
+    """Return levels in [0, 1] as 1 to 255, and 0 outside."""
+    return np.where(inside, 1 + np.rint(254 * levels), 0).astype(np.uint8)
 
 
 def _load_head(path: Path, params: PreprocessParams) -> _Head:

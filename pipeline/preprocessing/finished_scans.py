@@ -71,9 +71,10 @@ class FinishedScans:
         return outcome if outcome.get("fingerprint") == fingerprint else None
 
     def read_row(self, scan_id: str, fingerprint: str) -> VolumeRow:
-        """Return the volume of a finished scan."""
+        """Return the volume of a finished scan; what an earlier version left out is the default."""
         with np.load(self._path(scan_id, fingerprint, ".npz")) as content:
-            return VolumeRow(**{name: content[name] for name in VolumeRow.__dataclass_fields__})
+            names = [name for name in VolumeRow.__dataclass_fields__ if name in content]
+            return VolumeRow(**{name: content[name] for name in names})
 
     def remove(self) -> None:
         """Remove the work folder, once the store is complete."""

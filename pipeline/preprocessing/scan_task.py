@@ -140,6 +140,7 @@ def _preprocess(task: ScanTask, params: PreprocessParams) -> tuple[VolumeRow, Sc
         native_affine=scan.native_affine,
         native_shape=np.asarray(scan.native_shape, dtype=np.int32),
         intensity_range=np.asarray(scan.intensity_range, dtype=np.float64),
+        tissue_levels=np.zeros(2) if scan.tissue_levels is None else np.array(scan.tissue_levels),
         log_bias=log_bias,
     )
     qc = {k: v for k, v in scan.qc.items() if k not in {"status", "reasons"}}

@@ -23,6 +23,9 @@ ROWS_PER_SMALL_CHUNK = 1024
 BIAS_GRID = GridParams(shape=(18, 22, 18), zooms=12.0)
 """Grid of the bias fields, on any grid of the volumes; N4's knots lie 25 mm apart."""
 
+LANDMARKS = "tissue_levels"
+"""Array that only stores with `preprocess.intensity: landmarks` have."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VolumeRow:
@@ -38,6 +41,9 @@ class VolumeRow:
     """int32 (3,)."""
     intensity_range: np.ndarray
     """float64 (2,): native intensities mapped to 0 and 1."""
+    tissue_levels: np.ndarray = field(default_factory=lambda: np.zeros(2))
+    """float64 (2,): levels of grey and white matter before `intensity: landmarks` moved them; zeros
+    where they were left."""
     log_bias: np.ndarray = field(default_factory=lambda: np.zeros(BIAS_GRID.shape, np.float16))
     """float16, on BIAS_GRID: logarithm of the field that native intensities were divided by."""
 
@@ -82,6 +88,14 @@ def _arrays(shape: tuple[int, ...]) -> list[ArraySpec]:
             **small,
         ),
         ArraySpec(
+            name=LANDMARKS,
+            row_shape=(2,),
+            dtype="float64",
+            dimension_names=("tissue",),
+            fill_value=float("nan"),
+            **small,
+        ),
+        ArraySpec(
             name="log_bias",
             row_shape=BIAS_GRID.shape,
             dtype="float16",
@@ -99,6 +113,8 @@ def write_volumes(out: Path, attributes: StoreAttributes, rows: Iterator[VolumeR
     The store appears under `out` only when it is complete. Hold `lock_store(out)` around it.
     """
     arrays = _arrays(attributes.grid.shape)
+    if attributes.params.get("preprocess", {}).get("intensity") != "landmarks":
+        arrays = [array for array in arrays if array.name != LANDMARKS]
     builder = StoreBuilder(out, attributes, arrays, unit_rows=ROWS_PER_SHARD)
     pending = {unit.start for unit in builder.pending()}
     for start in range(0, builder.num_rows, ROWS_PER_SHARD):

@@ -20,6 +20,7 @@ from pipeline.applications.runner import Opener, run_batch
 from pipeline.imaging.atlas.mni152 import grid_affine
 from pipeline.imaging.bias import BiasField
 from pipeline.imaging.geometry import resample_masked
+from pipeline.imaging.landmarks import TissueLevels, standardise
 from pipeline.imaging.preprocess_scan import scale_intensities
 from schemas.errors import ContractError
 from schemas.grid import GridParams
@@ -99,6 +100,16 @@ def test_native_output_gets_its_bias_field_back(resampled):
     assert np.ptp(expected) > 0.3
     both = resampled.inside & (back > 0)
     np.testing.assert_allclose(shaded[both] / back[both], expected[both], rtol=1e-4)
+
+
+def test_native_output_of_standardised_intensities_has_those_of_its_input(resampled):
+    own = TissueLevels(0.3, 0.6)
+    share = np.clip((255 * resampled.unit - 1) / 254, 0, 1)
+    moved = np.where(resampled.unit > 0, (1 + 254 * standardise(share, own)) / 255, 0)
+    native = replace(resampled.native, tissue_levels=own)
+    back = to_native(moved.astype(np.float32), resampled.unit > 0, native, resampled.mni_affine)
+    both = resampled.inside & (back > 0)
+    assert np.abs(back[both] - resampled.scan[both]).mean() < 25
 
 
 def test_native_output_without_a_brain_is_empty(resampled):

@@ -14,6 +14,7 @@ from scipy.spatial.transform import Rotation
 
 from pipeline.imaging.atlas.mni152 import grid_affine
 from pipeline.imaging.header import shear_of
+from pipeline.imaging.landmarks import STANDARD, restore, tissue_levels
 from pipeline.imaging.preprocess_scan import PreprocessedScan, preprocess_scan
 from pipeline.imaging.turns import quarter_turns
 from pipeline.phantom.cohort import make_phantom_cohort
@@ -234,6 +235,22 @@ def test_stripping_leaves_no_threads_behind_and_takes_none_from_before() -> None
 
 
 @pytest.mark.slow
+def test_landmarks_move_grey_and_white_matter_and_nothing_else(
+    stripped: tuple[Path, PreprocessedScan],
+) -> None:
+    path, usual = stripped
+    scan = preprocess_scan(path, PARAMS.model_copy(update={"intensity": "landmarks"}))
+    assert usual.tissue_levels is None
+    assert scan.tissue_levels is not None
+    np.testing.assert_array_equal(scan.volume > 0, usual.volume > 0)
+    inside = usual.volume > 0
+    own = tissue_levels((scan.volume - 1.0) / 254, inside, grid_affine(PARAMS.grid))
+    np.testing.assert_allclose(own, STANDARD, atol=0.005)
+    back = restore((scan.volume[inside] - 1.0) / 254, scan.tissue_levels)
+    np.testing.assert_allclose(back, (usual.volume[inside] - 1.0) / 254, atol=0.01)
+    assert scan.intensity_range == usual.intensity_range
+
+
 def test_rigid_keeps_the_size_of_the_head(stripped: tuple[Path, PreprocessedScan]) -> None:
     scan = preprocess_scan(stripped[0], PreprocessParams(registration="rigid"))
     assert scan.qc["status"] == "pass", scan.qc["reasons"]

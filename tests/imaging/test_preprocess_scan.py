@@ -25,3 +25,6 @@ def test_a_choice_of_intensities_leaves_older_fingerprints_as_they_were():
     published = usual.model_copy(update={"intensity": "minmax"})
     assert published.content()["intensity"] == "minmax"
     assert PreprocessParams.model_validate(published.recorded()) == published
+    moved = usual.model_copy(update={"intensity": "landmarks"})
+    assert moved.content()["intensity"] == "landmarks"
+    assert moved.content()["intensity_percentiles"] == [0.5, 99.5]

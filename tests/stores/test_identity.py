@@ -1,5 +1,7 @@
 """A store holds what was written, and its digest is that of its content, whatever the content."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -41,6 +43,19 @@ def test_every_scan_comes_back_as_written(new_folder, seeds):
         np.testing.assert_array_equal(read.volume, written.volume)
         np.testing.assert_array_equal(read.native_to_mni, written.native_to_mni)
         np.testing.assert_array_equal(read.intensity_range, written.intensity_range)
+
+
+def test_only_standardised_volumes_keep_where_tissue_lay(tmp_path):
+    levels = [np.array([0.4, 0.6]), np.array([0.4, 0.7])]
+    rows = [dataclasses.replace(volume_row(1), tissue_levels=own) for own in levels]
+    plain = volume_attributes(["a", "b"])
+    moved = plain.model_copy(update={"params": {"preprocess": {"intensity": "landmarks"}}})
+    for name, attributes in (("plain", plain), ("moved", moved)):
+        write_volumes(tmp_path / name, attributes, iter(rows))
+    plain, moved = (open_volumes(tmp_path / name) for name in ("plain", "moved"))
+    assert "tissue_levels" not in plain.group
+    assert not plain.read_row(1).tissue_levels.any()
+    np.testing.assert_array_equal(moved.read_row(1).tissue_levels, levels[1])
 
 
 @settings(max_examples=5)

@@ -69,6 +69,7 @@ def preprocessed(status="pass"):
         native_affine=np.diag([3.0, 3, 3, 1]),
         native_shape=(17, 25, 21),
         intensity_range=(5.0, 250.0),
+        tissue_levels=None,
         bias=None,
         qc={"status": status, "reasons": "brain of 9 ml, expected 600 to 2600", "ncc": 0.5},
     )

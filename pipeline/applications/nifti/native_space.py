@@ -11,6 +11,7 @@ from pipeline.applications.inputs import NativeSpace
 from pipeline.imaging.brain import brain_of
 from pipeline.imaging.geometry import FWHM_TO_SIGMA, resample_masked, sample, smooth_for
 from pipeline.imaging.header import zooms_of
+from pipeline.imaging.landmarks import restore
 from pipeline.imaging.read import read_scan
 from pipeline.imaging.register import correlation
 
@@ -39,6 +40,8 @@ def to_native(
     low, high = native.intensity_range
     # Level 1 of 255 is the lowest of the brain, 255 the highest.
     share = (255 * values - 1) / 254
+    if native.tissue_levels is not None:
+        share = restore(share, native.tissue_levels)
     intensities = low + share * (high - low)
     if native.bias is not None:
         intensities *= native.bias.on(native.native_affine, shape)
