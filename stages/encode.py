@@ -39,7 +39,7 @@ def encode(
     from stages.encode_input import encode_input, input_grid
 
     folder, which = chosen_autoencoder(settings, ae)
-    autoencoder = load_autoencoder(folder, device=settings.devices()[0])
+    autoencoder = load_autoencoder(folder, device=settings.devices()[0], at_use=True)
     check_out(out, autoencoder, settings.params().encode, replace=replace)
     typer.echo(f"autoencoder: {which}")
     made = encode_input(

@@ -75,7 +75,7 @@ def machines(
         )
         latent_shape = autoencoder.latent_shape(shape)
         ldae = networks(latent_shape, params.train_ldm.denoiser, params.train_ldae.encoder)
-        return FrozenAutoencoder(autoencoder, "", grid, {}, Path()), ldae
+        return FrozenAutoencoder(lambda: autoencoder, "", grid, {}, Path()), ldae
 
     ways = {
         SAME: lambda: of_voxels(params.train_ldm.denoiser),

@@ -120,6 +120,6 @@ def latent_shape(volumes: VolumeStore, autoencoder: FrozenAutoencoder) -> tuple[
             f" {trained}; preprocess to that grid or train an autoencoder on this one"
         )
     try:
-        return autoencoder.net.latent_shape(tuple(volume.shape[1:]))
+        return autoencoder.latent_shape(tuple(volume.shape[1:]))
     except ValueError as error:
         raise ContractError(f"{volumes.path}: {error}") from error

@@ -149,7 +149,7 @@ def _restore_array_metadata(path: Path, autoencoder: FrozenAutoencoder) -> None:
     damaged = damaged_arrays(path, units)
     if not damaged:
         return
-    shape = autoencoder.net.latent_shape(attributes.grid.shape)
+    shape = autoencoder.latent_shape(attributes.grid.shape)
     with TemporaryDirectory() as folder:
         arrays = latent_arrays(shape, rows_per_chunk=units.rows)
         rebuilt = StoreBuilder(Path(folder) / "s.zarr", attributes, arrays, unit_rows=units.rows)

@@ -2,9 +2,10 @@
 
 import copy
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from pipeline.diffusion.schedule import Schedule
 from pipeline.models.artefact import Artefact, load_strict, read_artefact
 from pipeline.models.ldae import LatentDiffusion, Ldae, build_diffusion, build_ldae
 from pipeline.models.model_folder import CONFIG
-from pipeline.nets.autoencoder import Autoencoder, Voxels
+from pipeline.nets.autoencoder import Autoencoder, Voxels, latent_shape
 from pipeline.runtime.digests import digest_of
 from schemas.errors import ContractError
 from schemas.grid import Grid, times
@@ -26,19 +27,52 @@ VOXELS = "voxels"
 """Replaces the autoencoder's digest in models that are trained on volumes themselves."""
 
 
-@dataclass(frozen=True, slots=True)
+Net = Autoencoder | Voxels
+
+
+@dataclass(frozen=True)
 class FrozenAutoencoder:
     """A trained autoencoder, with its grid, config and folder."""
 
-    net: Autoencoder | Voxels
+    make_net: Callable[[], Net]
     digest: str
     grid: Grid
     config: dict[str, Any]
     path: Path
 
+    @cached_property
+    def net(self) -> Net:
+        """The network, built and loaded when it is first used.
 
-def load_autoencoder(path: Path, *, device: torch.device) -> FrozenAutoencoder:
+        Raises
+        ------
+        ContractError
+            If the weights do not fit.
+        """
+        return self.make_net()
+
+    def latent_shape(self, grid: tuple[int, ...]) -> tuple[int, ...]:
+        """Return (channel, x, y, z) of the latent for a volume grid, from the config alone.
+
+        Raises
+        ------
+        ValueError
+            If the grid is not a multiple of the downsampling factor.
+        """
+        known = self.config.get("architecture")
+        if known is None:
+            return self.net.latent_shape(grid)
+        factor = known.get("patch", 1) * 2 ** (len(known["channels"]) - 1)
+        return latent_shape(grid, channels=known["latent_channels"], factor=factor)
+
+
+def load_autoencoder(
+    path: Path, *, device: torch.device, at_use: bool = False
+) -> FrozenAutoencoder:
     """Load a frozen autoencoder.
+
+    With `at_use` its network is built when it is first used: who finds nothing to do does not wait
+    for it, and learns of weights that do not fit only then.
 
     Raises
     ------
@@ -47,15 +81,22 @@ def load_autoencoder(path: Path, *, device: torch.device) -> FrozenAutoencoder:
     """
     artefact = read_artefact(path, kind="ae")
     config = artefact.config
-    with _described_by(artefact, "grid"):
-        net = Autoencoder(**architecture(config))
+    with _described_by(artefact, "grid", "architecture"):
         grid = Grid.model_validate(config["grid"])
-        net.box = _box(config, grid)
-        net.boxes = tuple(config["boxes"]) if config.get("boxes") else None
-    load_strict(net, artefact.tensors, source=path)
-    net.requires_grad_(False).eval().to(device)
-    digest = artefact.digest if net.boxes is None else digest_of([artefact.digest, net.boxes])
-    return FrozenAutoencoder(net, digest, grid, config, path)
+        boxes = tuple(config["boxes"]) if config.get("boxes") else None
+
+    @cache
+    def build() -> Autoencoder:
+        with _described_by(artefact):
+            net = Autoencoder(**architecture(config))
+        net.box, net.boxes = _box(config, grid), boxes
+        load_strict(net, artefact.tensors, source=path)
+        return net.requires_grad_(False).eval().to(device)
+
+    if not at_use:
+        build()
+    digest = artefact.digest if boxes is None else digest_of([artefact.digest, boxes])
+    return FrozenAutoencoder(build, digest, grid, config, path)
 
 
 def on_grid(autoencoder: FrozenAutoencoder, grid: Grid) -> FrozenAutoencoder:
@@ -70,12 +111,17 @@ def on_grid(autoencoder: FrozenAutoencoder, grid: Grid) -> FrozenAutoencoder:
         If an axis is no multiple of the downsampling factor.
     """
     try:
-        autoencoder.net.latent_shape(grid.shape)
+        autoencoder.latent_shape(grid.shape)
     except ValueError as error:
         raise ContractError(f"{autoencoder.path}: {error}; set preprocess.grid.shape") from error
-    net = copy.copy(autoencoder.net)
-    if isinstance(net, Autoencoder):
-        net.box = _box(autoencoder.config, grid)
+
+    @cache
+    def build() -> Net:
+        net = copy.copy(autoencoder.net)
+        if isinstance(net, Autoencoder):
+            net.box = _box(autoencoder.config, grid)
+        return net
+
     if not grid.same_zooms(trained := trained_grid(autoencoder.config)):
         log.warning(
             "%s: trained on voxels of %s mm, used on %s mm; expect a worse reconstruction",
@@ -83,7 +129,7 @@ def on_grid(autoencoder: FrozenAutoencoder, grid: Grid) -> FrozenAutoencoder:
             times(trained.zooms),
             times(grid.zooms),
         )
-    return replace(autoencoder, grid=grid, net=net)
+    return replace(autoencoder, grid=grid, make_net=build)
 
 
 def for_volumes(autoencoder: FrozenAutoencoder, grid: Grid) -> FrozenAutoencoder:
@@ -122,7 +168,7 @@ def _box(config: dict[str, Any], grid: Grid) -> tuple[int, ...] | None:
 
 def voxels_as_latents(grid: Grid, path: Path) -> FrozenAutoencoder:
     """Return an identity in place of the autoencoder, for models that read volumes as latents."""
-    return FrozenAutoencoder(Voxels(), VOXELS, grid, {}, path)
+    return FrozenAutoencoder(Voxels, VOXELS, grid, {}, path)
 
 
 def architecture(config: dict[str, Any]) -> dict[str, Any]:

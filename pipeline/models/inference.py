@@ -63,7 +63,7 @@ class LdaeInference:
     @property
     def latent_shape(self) -> tuple[int, ...]:
         """(channel, x, y, z)."""
-        return self.autoencoder.net.latent_shape(self.autoencoder.grid.shape)
+        return self.autoencoder.latent_shape(self.autoencoder.grid.shape)
 
     def standardise(self, mean: Float[Tensor, "B C X Y Z"]) -> Float[Tensor, "B C X Y Z"]:
         """Return z_0 of posterior means, on the device."""
@@ -254,7 +254,7 @@ def load_models(
         grid = store.attributes.grid
     autoencoder = on_grid(autoencoder, grid)
     if store is not None:
-        shape = autoencoder.net.latent_shape(grid.shape)
+        shape = autoencoder.latent_shape(grid.shape)
         check_grid_fits(frozen.config, grid, shape, source=str(store.path), model="the LDAE")
     return _models(autoencoder, frozen, params, device)
 

@@ -28,6 +28,19 @@ Margins = list[tuple[int, int]]
 """Latents of air before and behind each axis."""
 
 
+def latent_shape(grid: tuple[int, ...], *, channels: int, factor: int) -> tuple[int, ...]:
+    """Return (channel, x, y, z) of the latent for a volume grid.
+
+    Raises
+    ------
+    ValueError
+        If the grid is not a multiple of the downsampling factor.
+    """
+    if any(n % factor for n in grid):
+        raise ValueError(f"grid {grid}: every axis must be a multiple of {factor}")
+    return (channels, *(n // factor for n in grid))
+
+
 class Voxels(nn.Module):
     """No compression: the latent is the volume itself. For the voxel-space baseline."""
 
@@ -122,9 +135,7 @@ class Autoencoder(nn.Module):
         ValueError
             If the grid is not a multiple of the downsampling factor.
         """
-        if any(n % self.factor for n in grid):
-            raise ValueError(f"grid {grid}: every axis must be a multiple of {self.factor}")
-        return (self.latent_channels, *(n // self.factor for n in grid))
+        return latent_shape(grid, channels=self.latent_channels, factor=self.factor)
 
     def encode(
         self, volume: Float[Tensor, "B 1 X Y Z"]

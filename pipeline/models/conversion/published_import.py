@@ -150,7 +150,7 @@ def import_ldae(
     config = model.config | {
         "fingerprint": digest_of(["imported", model.sources, model.config, autoencoder.digest]),
         "autoencoder_digest": autoencoder.digest,
-        "latent_shape": list(autoencoder.net.latent_shape(autoencoder.grid.shape)),
+        "latent_shape": list(autoencoder.latent_shape(autoencoder.grid.shape)),
         "grid": autoencoder.grid.document(),
         "imported": {"files": model.sources, "weights": choices.weights, "licence": LICENCE},
     }
@@ -238,7 +238,7 @@ def _take_decoder(
         unet = unet_of(_shapes(tensors), heads=choices.heads)
     except ContractError as error:
         raise ContractError(f"{decoder.path}: {error}") from error
-    channels = autoencoder.net.latent_shape(autoencoder.grid.shape)[0]
+    channels = autoencoder.latent_shape(autoencoder.grid.shape)[0]
     if unet.in_channels != channels:
         raise ContractError(
             f"{decoder.path}: reads latents of {unet.in_channels} channels, those of"
