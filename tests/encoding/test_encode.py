@@ -39,6 +39,14 @@ def test_second_run_does_nothing(volumes, autoencoder, latents_path):
     assert (summary.encoded, summary.reused) == (0, 20)
 
 
+def test_no_network_is_built_where_nothing_is_encoded(volumes, autoencoder_path, latents_path):
+    lazy = load_autoencoder(autoencoder_path, device=CPU, at_use=True)
+    assert encode_volumes(volumes, lazy, latents_path, PARAMS, device=CPU).encoded == 0
+    assert "net" not in vars(lazy)
+    grid = volumes.attributes.grid.shape
+    assert lazy.latent_shape(grid) == lazy.net.latent_shape(grid)
+
+
 def test_added_scans_alone_are_encoded_and_bytes_equal_a_fresh_run(tmp_path, autoencoder):
     few = make_volumes(tmp_path / "few.zarr", subjects(10))
     grown = make_volumes(tmp_path / "grown.zarr", ["sub-100", *subjects(13)])
