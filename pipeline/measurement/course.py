@@ -99,7 +99,7 @@ class Course:
         wider = np.sqrt(expected.variance * (1 + 1 / self.people))
         half = wider * stretch[:, None] * shape
         both = np.stack([half, -half], axis=1).reshape(2 * pairs, -1)
-        return expected.mean + both[:count]
+        return np.asarray(expected.mean + both[:count], np.float64)
 
     def along(self, step: Floats, std: Floats) -> "Course":
         """Return the course whose rate is the part of `rate` along a direction's step (dim,).
@@ -169,7 +169,7 @@ def _contrasts(months: Floats) -> tuple[Floats, Floats]:
     """
     basis = np.stack([np.ones_like(months), months - months.mean()], axis=1)
     turned: Floats = np.linalg.qr(basis, mode="complete")[0].T
-    along: Floats = basis[:, 1] / np.linalg.norm(basis[:, 1])
+    along: Floats = np.asarray(basis[:, 1] / np.linalg.norm(basis[:, 1]), np.float64)
     return turned[2:], along
 
 
