@@ -99,7 +99,7 @@ def score_middle_visit(
             errors = {name: abs(measured[name] - ml) for name, ml in truth.items()}
             ventricles = {"ventricle_error_ml": errors.pop(VENTRICLES)}
             by_region = {f"{REGIONS} {name}": error for name, error in errors.items()}
-            about = {"scan_id": visit.scan_id, "subject_id": visit.subject_id}
+            about: dict[str, Any] = {"scan_id": visit.scan_id, "subject_id": visit.subject_id}
             about |= {"method": method, "target": target_name}
             numbers = {str(name): float(value) for name, value in figures.items()}
             gap = {"gap_months": visit.gap_months, "alpha": visit.alpha}

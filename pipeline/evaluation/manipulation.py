@@ -95,7 +95,8 @@ def _unmoved(
     change = np.abs(made[int(np.argmax(np.abs(scales)))] - own)
     if not brain.any():
         return brain
-    return brain & (change <= np.quantile(change[brain], 1 - MOVED_SHARE))
+    still: NDArray[np.bool_] = brain & (change <= np.quantile(change[brain], 1 - MOVED_SHARE))
+    return still
 
 
 def evaluate_manipulation(study: Study) -> Part:

@@ -78,18 +78,20 @@ def foresee(
     by_voxels = {"carried_forward": last, "voxel_trend": _onwards(last, learned, visit.gap_months)}
     if len(volumes) > 1:
         by_voxels["voxel_trend_own"] = _own_line(volumes, visit.months, visit.target_month)
-    means = {
-        target: {name: np.mean(each, axis=0, dtype=np.float64).astype(np.float32)
-                 for name, each in by_method.items()}
-        for target, by_method in (("scan", with_detail), ("decoded", drawn))
-    }  # fmt: skip
     return Foreseen(
         volumes={
-            "scan": means["scan"] | by_voxels,
-            "decoded": means["decoded"] | {"carried_forward": shown},
+            "scan": _means(with_detail) | by_voxels,
+            "decoded": _means(drawn) | {"carried_forward": shown},
         },
         draws={"scan": with_detail, "decoded": drawn},
     )
+
+
+def _means(draws: dict[str, list[Volume]]) -> dict[str, Volume]:
+    return {
+        name: np.asarray(np.mean(each, axis=0, dtype=np.float64), np.float32)
+        for name, each in draws.items()
+    }
 
 
 def _draws_of_ldae(
