@@ -23,6 +23,8 @@ from schemas.errors import ParamsError
 
 MAPS = ("mean", "std", "low", "high")
 """Of all draws, voxel by voxel: mean, standard deviation, and the ends of the 90 % interval."""
+LAST = "last visit"
+"""What a forecast begins with: the last visit as the autoencoder shows it, to compare with."""
 LEAST_DRAWS, MOST_DRAWS = 4, 1000
 Volume = NDArray[np.float32]
 
@@ -120,7 +122,7 @@ def draw_forecast(
 
 @dataclass(frozen=True, kw_only=True)
 class Forecasts(GeneratedVolumes):
-    """Maps of the draws of each month, then the draws themselves where they are kept."""
+    """The last visit, then of each month the maps, and the draws where they are kept."""
 
     models: LdaeInference
     outlooks: list[Outlook]
@@ -156,6 +158,9 @@ class Forecasts(GeneratedVolumes):
         """Return these maps or draws."""
         made = []
         for which, kind, number in self.places[rows]:
+            if kind == LAST:
+                made.append(self.last)
+                continue
             drawn = self.drawn[which]
             made.append(drawn.kept[number] if kind == "draw" else drawn.volume(kind))
         return torch.from_numpy(np.stack(made))
@@ -237,7 +242,7 @@ def forecast(
     last = shown if residual is None else np.clip(shown + residual, 0, 1).astype(np.float32)
     kinds = [(kind, 0) for kind in MAPS]
     kinds += [("draw", k) for k in range(draws)] if keep else []
-    places = [(i, kind, k) for i in range(len(outlooks)) for kind, k in kinds]
+    places = [(0, LAST, 0), *((i, kind, k) for i in range(len(outlooks)) for kind, k in kinds)]
     return Forecasts(
         models=models,
         outlooks=outlooks,
@@ -250,7 +255,8 @@ def forecast(
         places=places,
         labels=[_label(after[i], kind, k) for i, kind, k in places],
         details=[
-            {"months_after": after[i], "kind": kind} | ({"draw": k + 1} if kind == "draw" else {})
+            {"months_after": 0.0 if kind == LAST else after[i], "kind": kind}
+            | ({"draw": k + 1} if kind == "draw" else {})
             for i, kind, k in places
         ],
         differences=frozenset(_label(months, "std", 0) for months in after),
@@ -269,4 +275,6 @@ def forecast(
 
 
 def _label(months: float, kind: str, draw: int) -> str:
+    if kind == LAST:
+        return "last-visit"
     return f"months{months:g}-{kind}{draw + 1 if kind == 'draw' else ''}"

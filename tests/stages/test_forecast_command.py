@@ -10,6 +10,7 @@ from pipeline.encoding.embed import embed_latents
 from pipeline.models.artefact import CONFIG
 from pipeline.models.direction import write_directions
 from pipeline.models.frozen import load_ldae
+from pipeline.regions.cases import made_cases, read_made
 from pipeline.stores.latents import open_latents
 from schemas.params import EmbedParams
 from stages.cli import app
@@ -65,8 +66,13 @@ def test_a_forecast_tells_its_doubts(tmp_path, invoke, ldae_path, direction):
     assert any("not shown to beat chance" in line for line in record["remarks"])
     assert any("24 months" in line for line in record["remarks"])
     assert [one["months"] for one in record["forecasts"]] == [6, 24]
-    assert {one["kind"] for one in record["outputs"]} == {"mean", "std", "low", "high"}
-    assert len(list((tmp_path / "out").glob("*.nii.gz"))) == 8
+    kinds = {one["kind"] for one in record["outputs"]}
+    assert kinds == {"last visit", "mean", "std", "low", "high"}
+    assert len(list((tmp_path / "out").glob("*.nii.gz"))) == 9
+    grid, documents = read_made(tmp_path / "out", None)
+    (case,) = made_cases(tmp_path / "out", documents, None)
+    assert list(case.after) == ["months after 6", "months after 24"]
+    assert case.before.shape == grid.shape
     shutil.rmtree(tmp_path / "out")
 
 
