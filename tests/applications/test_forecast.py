@@ -1,5 +1,7 @@
 """Forecasts: where the draws stand, what the maps are, which visits are taken."""
 
+import dataclasses
+
 import nibabel as nib
 import numpy as np
 import pytest
@@ -87,6 +89,16 @@ def test_a_person_s_forecast_is_written_and_kept(models, opener, manifest, tmp_p
     assert mean.shape == std.shape == (30, 40, 50)
     assert std.min() == 0  # a difference keeps its 0, whatever the file's intensities begin with
     assert run_forecast(names, months, course_of_size(0.2), opener, writer, asked) == (path, False)
+
+
+@pytest.mark.slow
+def test_without_a_way_back_native_space_is_refused_before_drawing(models, opener, tmp_path):
+    """As of a store made with registration syn."""
+    without = dataclasses.replace(opener, volumes=None)
+    writer = Writer(out=tmp_path / "out", command="forecast", space="native", models=models)
+    asked = ForecastOptions(after=[6.0], draws=4, seed=0)
+    with pytest.raises(ContractError, match="registration syn keeps no way back"):
+        run_forecast([SCAN], [0.0], course_of_size(0.2), without, writer, asked)
 
 
 def test_visits_are_taken_in_order(manifest):
