@@ -53,6 +53,7 @@ def test_figures_are_kept_as_files(study: tuple[Path, str]) -> None:
         "calibration_test.svg",
         "cohort_ages.svg",
         "dose_response.svg",
+        "forecast_1.png",
         "generation.png",
         "inversion.svg",
         "manipulation_1.png",
