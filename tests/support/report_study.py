@@ -300,7 +300,7 @@ def write_interpolation(
             "mse_brain": 0.001 * error * (1 + 0.1 * i),
             "ssim_brain": 1 - 0.01 * error,
             "ventricle_error_ml": error,
-            "region_error_ml frontal": error,
+            "region_error_ml frontal": error * (1 + 0.1 * i),
         }
         for i, scan in enumerate(test.itertuples())
         for target in ("scan", "decoded")
