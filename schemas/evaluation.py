@@ -103,6 +103,15 @@ class ManipulationParams(Section):
     """Compare the largest by region too: a deformation, some seconds, a person and method."""
 
 
+class ForecastParams(Section):
+    """Forecasts of held-out last visits; left out where nobody has two dated visits."""
+
+    max_people: Annotated[int, Field(ge=0)] = 4
+    """At most so many people, the last visit of each from those before; 0 skips it."""
+    draws: Annotated[int, Field(ge=4, le=1000)] = 8
+    """Draws of each way that tells an interval; they come in pairs about the mean."""
+
+
 class GenerationParams(Section):
     """Brains made from noise."""
 
@@ -142,6 +151,8 @@ class EvaluateParams(Section):
     """Dose-response."""
     max_middle_visits: Annotated[int, Field(ge=0)] = 4
     """At most this many held-out middle visits are filled in; 0 skips it."""
+    forecast: ForecastParams = ForecastParams()
+    """Last visits foreseen from those before."""
     generation: GenerationParams = GenerationParams()
     """Generated brains."""
     voxel_dae: VoxelDaeParams = VoxelDaeParams()

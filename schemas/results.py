@@ -395,4 +395,6 @@ class EvaluateMetrics(Result):
     true_counterfactuals: dict[str, Any] | None = None
     """Phantoms moved to another severity, against the same head with that severity."""
     interpolation: dict[str, Any] | None = None
+    forecast: dict[str, Any] | None = None
+    """Held-out last visits, foreseen from those before."""
     generation: dict[str, Any] | None = None

@@ -43,7 +43,6 @@ def interpolate(
     manifest: Annotated[
         Path | None, typer.Option(help="manifest.csv with the visits' months_from_first.")
     ] = None,
-    extrapolate: Annotated[bool, typer.Option(help="Allow places outside the two scans.")] = False,
     detail: Annotated[
         bool,
         typer.Option(
@@ -70,9 +69,7 @@ def interpolate(
     check_regions(asked=regions, space=space)
     from pipeline.applications.time_points import points_between
 
-    points = points_between(
-        a, b, alpha=alpha, months=months, manifest=manifest, extrapolate=extrapolate
-    )
+    points = points_between(a, b, alpha=alpha, months=months, manifest=manifest)
     application = open_application(
         context.obj,
         "interpolate",

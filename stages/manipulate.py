@@ -106,7 +106,7 @@ def manipulate(
             max(scales, key=abs),
             FAR,
         )
-    doubt = _doubt(directions, direction)
+    doubt = doubt_of_direction(directions, direction)
     if doubt is not None:
         log.warning("%s", doubt)
     application = open_application(
@@ -141,7 +141,7 @@ def manipulate(
         measure_made(out)
 
 
-def _doubt(directions: Path | None, direction: str) -> str | None:
+def doubt_of_direction(directions: Path | None, direction: str) -> str | None:
     """Return why the direction may mean nothing, by the metrics beside its file, if they tell."""
     from pipeline.models.direction import OF_STUDY
     from pipeline.report.metrics_files import read_metrics

@@ -30,7 +30,7 @@ def regions(
     made: Annotated[
         Path | None,
         typer.Option(
-            help="Folder of `manipulate` or `interpolate`: what was made of each scan"
+            help="Folder of `manipulate`, `interpolate` or `forecast`: what was made of each scan"
             " against its own."
         ),
     ] = None,

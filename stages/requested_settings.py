@@ -41,6 +41,7 @@ READS: dict[str, tuple[str, ...]] = {
     "generate": APPLICATION,
     "manipulate": APPLICATION,
     "interpolate": APPLICATION,
+    "forecast": APPLICATION,
     "doctor": (),
     "info": (),
     "export_ae": (),

@@ -36,10 +36,16 @@ class GeneratedVolumes(ABC):
     """One a volume: the numbers it was made with."""
     record: dict[str, Any]
     """What they have in common."""
+    differences: frozenset[str] = frozenset()
+    """Labels of volumes that are no brains but differences of intensities."""
 
     @abstractmethod
     def generate(self, rows: slice) -> Float[Tensor, "B X Y Z"]:
         """Return these volumes in [0, 1], on the autoencoder's grid, on the host."""
+
+    def outcome(self) -> dict[str, Any]:
+        """Return what is known of them once they are generated, for the JSON beside them."""
+        return {}
 
     def comparison(self) -> TitledVolume | None:
         """Return the volume that pictures compare with, or None where that is the scan itself."""

@@ -22,7 +22,6 @@ def interpolate(
     alphas: Sequence[float],
     *,
     volumes: Float[Tensor, "2 X Y Z"] | None = None,
-    extrapolate: bool = False,
 ) -> GeneratedVolumes:
     """Return one volume an alpha: 0 is a's reconstruction, 1 is b's.
 
@@ -31,9 +30,9 @@ def interpolate(
     Raises
     ------
     ParamsError
-        If an alpha is outside [0, 1] and `extrapolate` is off.
+        If an alpha is outside [0, 1]: `forecast` goes beyond the scans, and says how surely.
     """
-    check_alphas(alphas, extrapolate=extrapolate)
+    check_alphas(alphas)
     labels = numbered("alpha", alphas, digits=3)
     both = models.infer_codes(torch.cat([z_0_a, z_0_b]), volumes)
     alpha = torch.tensor(alphas, dtype=torch.float64)
@@ -50,7 +49,6 @@ def interpolate(
             "x_T": "inverted, spherical interpolation",
             "y_sem": "linear interpolation",
             "inversion": latent_health(both.x_T),
-            "extrapolated": any(not 0 <= a <= 1 for a in alphas),
         },
     )
 

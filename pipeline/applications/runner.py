@@ -100,7 +100,7 @@ class ScanRun:
         self.writer.check(scan)
         residual = ScanResidual(residual_of(models, scan)) if self.residual else None
         generated = self.apply(scan)
-        _warn_of_inversion(scan_id, generated)
+        warn_of_inversion(scan_id, generated)
         if residual is not None:
             generated = add_residual(generated, residual)
         path = self.writer.write(
@@ -204,9 +204,8 @@ def run_pair(
         last.z_0,
         points.alphas,
         volumes=encoder_volumes(first, last),
-        extrapolate=points.extrapolate,
     )
-    _warn_of_inversion(stem, generated)
+    warn_of_inversion(stem, generated)
     if detail:
         residuals = [residual_of(models, scan) for scan in (first, last)]
         blended = BlendedResidual(residuals[0], residuals[1], points.alphas)
@@ -234,7 +233,8 @@ def _titled(end: str, scan: InputScan, models: LdaeInference) -> TitledVolume:
     return TitledVolume(f"{end}, {title}", volume)
 
 
-def _warn_of_inversion(name: str, generated: GeneratedVolumes) -> None:
+def warn_of_inversion(name: str, generated: GeneratedVolumes) -> None:
+    """Warn where the inverted x_T of a scan is far from noise."""
     health = generated.record.get("inversion")
     if health is not None and not near_gaussian(health):
         log.warning(

@@ -21,7 +21,6 @@ class InterpolationPoints:
 
     alphas: list[float]
     months: list[float] | None
-    extrapolate: bool
     record: dict[str, Any]
 
 
@@ -32,14 +31,13 @@ def points_between(
     alpha: str | None,
     months: str | None,
     manifest: Path | None,
-    extrapolate: bool,
 ) -> InterpolationPoints:
     """Return the points that `--alpha` or `--months` ask for.
 
     Raises
     ------
     ParamsError
-        If both or wrong numbers are given, or a place lies outside and `extrapolate` is off.
+        If both or wrong numbers are given, or a place lies outside.
     ContractError
         If the manifest lacks a scan or its month, or the two are of different subjects.
     """
@@ -47,8 +45,8 @@ def points_between(
         raise ParamsError(f"--a and --b are both {a}; expected two scans")
     if months is None:
         alphas = list(parse_numbers(alpha or DEFAULT_ALPHAS, option="--alpha"))
-        check_alphas(alphas, extrapolate=extrapolate)
-        return InterpolationPoints(alphas, None, extrapolate, {})
+        check_alphas(alphas)
+        return InterpolationPoints(alphas, None, {})
     if alpha is not None:
         raise ParamsError("--alpha and --months both given; use one")
     if manifest is None:
@@ -62,13 +60,13 @@ def points_between(
             f"{manifest}: {a} is of {subjects[0]}, {b} of {subjects[1]}; --months needs two visits"
             " of one subject (--alpha does not)"
         )
-    alphas = alphas_of_months(wanted, month_a, month_b, extrapolate=extrapolate)
+    alphas = alphas_of_months(wanted, month_a, month_b)
     record = {"months_of_visits": [month_a, month_b], "subject_id": subjects[0]}
-    return InterpolationPoints(alphas, wanted, extrapolate, record)
+    return InterpolationPoints(alphas, wanted, record)
 
 
-def check_alphas(alphas: Sequence[float], *, extrapolate: bool) -> None:
-    """Refuse extrapolation beyond the two scans that was not asked for.
+def check_alphas(alphas: Sequence[float]) -> None:
+    """Refuse places beyond the two scans.
 
     Raises
     ------
@@ -76,22 +74,20 @@ def check_alphas(alphas: Sequence[float], *, extrapolate: bool) -> None:
         Naming the first alpha outside [0, 1].
     """
     outside = [alpha for alpha in alphas if not 0 <= alpha <= 1]
-    if outside and not extrapolate:
+    if outside:
         raise ParamsError(
-            f"--alpha {outside[0]:g}: expected 0 (scan a) to 1 (scan b); add --extrapolate to go"
-            " beyond the two scans"
+            f"--alpha {outside[0]:g}: expected 0 (scan a) to 1 (scan b); `pipeline forecast` goes"
+            " beyond the last visit"
         )
 
 
-def alphas_of_months(
-    months: Sequence[float], month_a: float, month_b: float, *, extrapolate: bool
-) -> list[float]:
+def alphas_of_months(months: Sequence[float], month_a: float, month_b: float) -> list[float]:
     """Return where months (since the first visit) lie between two visits.
 
     Raises
     ------
     ParamsError
-        If both visits are of the same month, or a month is outside them and `extrapolate` is off.
+        If both visits are of the same month, or a month is outside them.
     """
     if month_a == month_b:
         raise ParamsError(
@@ -100,10 +96,10 @@ def alphas_of_months(
         )
     low, high = sorted((month_a, month_b))
     outside = [month for month in months if not low <= month <= high]
-    if outside and not extrapolate:
+    if outside:
         raise ParamsError(
             f"--months {outside[0]:g}: expected {low:g} to {high:g}, the months of the two visits;"
-            " add --extrapolate to go beyond them"
+            " `pipeline forecast` goes beyond the last visit"
         )
     return [(month - month_a) / (month_b - month_a) for month in months]
 

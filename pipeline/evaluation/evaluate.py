@@ -11,6 +11,7 @@ from pipeline.evaluation.identification import evaluate_identification
 from pipeline.evaluation.interpolation import evaluate_interpolation
 from pipeline.evaluation.manipulation import evaluate_manipulation
 from pipeline.evaluation.reconstruction import evaluate_reconstruction
+from pipeline.forecasting.held_out_visits import evaluate_forecast
 from pipeline.ground_truth.true_counterfactuals import evaluate_true_counterfactuals
 from pipeline.runtime.files import write_json, write_parquet
 from pipeline.study.study import Part, Study
@@ -22,6 +23,7 @@ PARTS: dict[str, Callable[[Study], Part]] = {
     "manipulation": evaluate_manipulation,
     "true_counterfactuals": evaluate_true_counterfactuals,
     "interpolation": evaluate_interpolation,
+    "forecast": evaluate_forecast,
     "generation": evaluate_generation,
 }
 

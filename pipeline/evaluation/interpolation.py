@@ -1,5 +1,6 @@
 """Interpolate a middle visit from its neighbours, and compare with the acquired scan."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,10 +13,11 @@ from pipeline.applications.interpolate import interpolate
 from pipeline.applications.residual import blend
 from pipeline.cohort.middle_visits import MiddleVisit, middle_visits
 from pipeline.cohort.subjects import many_subjects_first
-from pipeline.imaging.ventricles import intensity_levels, ventricle_ml
+from pipeline.imaging.ventricles import intensity_levels
 from pipeline.metrics.intervals import mean_interval, paired_difference
 from pipeline.metrics.reconstruction import reconstruction_metrics
 from pipeline.models.inference import LdaeInference
+from pipeline.regions.lobes import VENTRICLES, LobeMeter
 from pipeline.runtime.progress import Progress
 from pipeline.study.study import EXAMPLES, Part, Study, levels
 
@@ -29,6 +31,9 @@ are those of decoded neighbours, so that the autoencoder's blur is on both sides
 MEASURES = ("mse_brain", "ssim_brain", "ventricle_error_ml")
 GAPS = (6.0, 12.0, 24.0, 36.0, np.inf)
 """Upper ends (months) of the groups of gaps between the two neighbours."""
+
+REGIONS = "region_error_ml"
+"""Beside MEASURES: `region_error_ml <coarse region>`, the absolute error of its tissue."""
 
 Volume = NDArray[np.float32]
 
@@ -70,7 +75,7 @@ def score_middle_visit(
 ) -> pd.DataFrame:
     """Return one row a method and target: how close the interpolation is to the visit.
 
-    Columns: those of `reconstruction_metrics`, and ventricle_error_ml (absolute).
+    Columns: those of `reconstruction_metrics`, ventricle_error_ml (absolute), and REGIONS.
 
     Raises
     ------
@@ -84,18 +89,21 @@ def score_middle_visit(
     affine = np.asarray(models.autoencoder.grid.affine, dtype=np.float64)
     own_levels = intensity_levels(scan, affine)
     mask = _tensor(scan) > 0
+    meter = LobeMeter(models.autoencoder.grid)
     rows = []
     for target_name, target in targets.items():
-        truth_ml = ventricle_ml(target, affine, levels=own_levels)
+        truth = meter.measure(target, own_levels)
         for method, volume in made[target_name].items():
             figures = reconstruction_metrics(_tensor(target), _tensor(volume), mask).iloc[0]
-            made_ml = ventricle_ml(volume, affine, levels=own_levels)
-            error = abs(made_ml - truth_ml)
-            about = {"scan_id": visit.scan_id, "subject_id": visit.subject_id}
+            measured = meter.measure(volume, own_levels)
+            errors = {name: abs(measured[name] - ml) for name, ml in truth.items()}
+            ventricles = {"ventricle_error_ml": errors.pop(VENTRICLES)}
+            by_region = {f"{REGIONS} {name}": error for name, error in errors.items()}
+            about: dict[str, Any] = {"scan_id": visit.scan_id, "subject_id": visit.subject_id}
             about |= {"method": method, "target": target_name}
             numbers = {str(name): float(value) for name, value in figures.items()}
             gap = {"gap_months": visit.gap_months, "alpha": visit.alpha}
-            rows.append(about | gap | numbers | {"ventricle_error_ml": error})
+            rows.append(about | gap | numbers | ventricles | by_region)
     return pd.DataFrame(rows)
 
 
@@ -136,8 +144,16 @@ def summarise_interpolation(per_scan: pd.DataFrame) -> dict[str, Any]:
 
     `all` and `by_gap` (`≤12 months` and so on): {target: {method: {measure: Estimate}}}.
     `ldae_minus` and `ldae_detail_minus`: {target: {method: {measure: Estimate}}}, paired by visit;
-    below 0 the LDAE is nearer for errors, above 0 for SSIM.
+    below 0 the LDAE is nearer for errors, above 0 for SSIM. `by_region`: {region: {method: error of
+    its tissue (ml)}} and `by_region_minus`: {region: {method: LDAE with detail minus it}}, against
+    the scan.
     """
+    of_scan = per_scan[per_scan["target"] == "scan"]
+    by_region = {
+        str(name).removeprefix(f"{REGIONS} "): str(name)
+        for name in per_scan
+        if str(name).startswith(REGIONS)
+    }
 
     def figures(rows: pd.DataFrame) -> dict[str, Any]:
         return {
@@ -153,9 +169,11 @@ def summarise_interpolation(per_scan: pd.DataFrame) -> dict[str, Any]:
             for target, of_target in rows.groupby("target", sort=False)
         }
 
-    def differences(rows: pd.DataFrame, ours: str) -> dict[str, Any]:
+    def differences(
+        rows: pd.DataFrame, ours: str, measures: Sequence[str] = MEASURES
+    ) -> dict[str, Any]:
         wide = rows.pivot_table(
-            index=["subject_id", "scan_id"], columns="method", values=list(MEASURES)
+            index=["subject_id", "scan_id"], columns="method", values=list(measures)
         )
         subjects = wide.index.get_level_values("subject_id").to_numpy()
         return {
@@ -165,10 +183,10 @@ def summarise_interpolation(per_scan: pd.DataFrame) -> dict[str, Any]:
                     wide[measure][method].to_numpy(),
                     subjects,
                 ).model_dump()
-                for measure in MEASURES
+                for measure in measures
             }
             for method in METHODS
-            if method not in ("ldae", "ldae_detail") and method in wide["mse_brain"]
+            if method not in ("ldae", "ldae_detail") and method in wide[measures[0]]
         }
 
     groups = per_scan["gap_months"].map(gap_group)
@@ -183,8 +201,20 @@ def summarise_interpolation(per_scan: pd.DataFrame) -> dict[str, Any]:
             str(target): differences(rows, "ldae")
             for target, rows in per_scan.groupby("target", sort=False)
         },
-        "ldae_detail_minus": {
-            "scan": differences(per_scan[per_scan["target"] == "scan"], "ldae_detail")
+        "ldae_detail_minus": {"scan": differences(of_scan, "ldae_detail")},
+        "by_region": {
+            region: {
+                str(method): mean_interval(rows[column], rows["subject_id"]).model_dump()
+                for method, rows in of_scan.groupby("method", sort=False)
+            }
+            for region, column in by_region.items()
+        },
+        "by_region_minus": {
+            region: {
+                rival: measures[column]
+                for rival, measures in differences(of_scan, "ldae_detail", [column]).items()
+            }
+            for region, column in by_region.items()
         },
     }
 

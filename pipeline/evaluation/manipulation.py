@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from pipeline.applications.manipulate import manipulate
+from pipeline.imaging.brain import BRAIN_LEVEL
 from pipeline.imaging.ventricles import intensity_levels, ventricle_ml, ventricle_territory
 from pipeline.metrics.dose_response import slope, spearman
 from pipeline.metrics.intervals import mean_interval, median_interval, share_interval
@@ -25,6 +26,8 @@ from schemas.errors import ContractError
 from schemas.evaluation import ManipulationParams
 from schemas.metrics import Estimate
 
+MOVED_SHARE = 0.1
+"""Share of the brain, the voxels that change most at the farthest scale, that counts as moved."""
 MEASURES = ("score", "pca_score", "ventricle_ml")
 """Place of the made volume, encoded anew, along the probe's direction in y_sem; along the same
 target's direction in PCA of latents; fluid of its lateral ventricles (ml of template space)."""
@@ -45,18 +48,23 @@ class CounterfactualScorer:
         volumes: Float[Tensor, "S X Y Z"],
         scales: Sequence[float],
         subject_id: str = "",
+        scan_id: str | None = None,
     ) -> pd.DataFrame:
-        """Return one row a scale: `scale`, MEASURES, `identity` and `same_subject`.
+        """Return one row a scale: `scale`, MEASURES and what stays the subject's.
 
         `own` is the scan's decoded latent. `identity` is the correlation with it inside its brain
-        and outside the territory of the ventricles; `same_subject` tells whether the nearest latent
-        of all belongs to the subject.
+        and outside the territory of the ventricles. `unmoved_identity` is the correlation and
+        `unmoved_change` the mean absolute change (% of the brain's median) outside MOVED_SHARE of
+        the brain. `same_subject` tells whether the nearest latent of all belongs to the subject;
+        `other_scan` the same without the scan itself, where the subject has another.
         """
         affine = np.asarray(self.models.autoencoder.grid.affine, dtype=np.float64)
         own_levels = intensity_levels(own, affine)
-        kept = (own > 0.1) & (ventricle_territory(own.shape, affine) == 0)
+        kept = (own > BRAIN_LEVEL) & (ventricle_territory(own.shape, affine) == 0)
         z_0 = self.models.encode(volumes)
         made = volumes.numpy()
+        rest = _unmoved(own, made, scales)
+        median = float(np.median(own[own > BRAIN_LEVEL])) if (own > BRAIN_LEVEL).any() else 1.0
         table: dict[str, Any] = {
             "scale": list(scales),
             "score": self.direction.position(
@@ -64,6 +72,8 @@ class CounterfactualScorer:
             ),
             "ventricle_ml": [ventricle_ml(v, affine, levels=own_levels) for v in made],
             "identity": [float(np.corrcoef(own[kept], v[kept])[0, 1]) for v in made],
+            "unmoved_identity": [float(np.corrcoef(own[rest], v[rest])[0, 1]) for v in made],
+            "unmoved_change": [100 * float(np.abs(v - own)[rest].mean()) / median for v in made],
         }
         flat = self.models.unstandardise(z_0).flatten(1).cpu().numpy()
         if self.pca is not None:
@@ -71,7 +81,22 @@ class CounterfactualScorer:
         if self.neighbours is not None:
             nearest = self.neighbours.nearest(flat)
             table["same_subject"] = [subject == subject_id for subject in nearest]
+            if scan_id is not None and self.neighbours.scans_of(subject_id) > 1:
+                others = self.neighbours.nearest(flat, without=scan_id)
+                table["other_scan"] = [float(subject == subject_id) for subject in others]
         return pd.DataFrame(table)
+
+
+def _unmoved(
+    own: NDArray[np.float32], made: NDArray[np.float32], scales: Sequence[float]
+) -> NDArray[np.bool_]:
+    """Return the brain (X, Y, Z) less the MOVED_SHARE that changes most at the farthest scale."""
+    brain = own > BRAIN_LEVEL
+    change = np.abs(made[int(np.argmax(np.abs(scales)))] - own)
+    if not brain.any():
+        return brain
+    still: NDArray[np.bool_] = brain & (change <= np.quantile(change[brain], 1 - MOVED_SHARE))
+    return still
 
 
 def evaluate_manipulation(study: Study) -> Part:
@@ -123,7 +148,7 @@ def evaluate_manipulation(study: Study) -> Part:
                 moved = mean + pca.moves(scales).to(mean)
                 by_method["pca"] = study.models.decode(study.models.standardise(moved))
             for method, volumes in by_method.items():
-                table = scorer.measure(own, volumes, params.scales, str(subject_id))
+                table = scorer.measure(own, volumes, params.scales, str(subject_id), str(scan_id))
                 about = {"scan_id": scan_id, "subject_id": subject_id, "method": method}
                 tables.append(table.assign(**about))
             if len(pictures.get("scan_id", [])) < EXAMPLES:
@@ -157,8 +182,9 @@ def summarise_dose(responses: pd.DataFrame) -> dict[str, dict[str, Any]]:
 
     `spearman` is the median over subjects of the rank correlation with the scale (a measure that
     never changes counts as 0), `rising` the share of subjects in whom it is positive, `per_scale`
-    the mean slope. `identity` is the mean over subjects of their lowest, `same_subject` the share
-    of volumes whose nearest latent is the subject's.
+    the mean slope. `identity` and `unmoved_identity` are the means over subjects of their lowest,
+    `unmoved_change` of their largest, `same_subject` the share of volumes whose nearest latent is
+    the subject's, `other_scan` that without the scan itself.
     """
     summary: dict[str, dict[str, Any]] = {}
     for method, rows in responses.groupby("method", sort=False):
@@ -183,14 +209,28 @@ def summarise_dose(responses: pd.DataFrame) -> dict[str, dict[str, Any]]:
                 "rising": interval([float(rho > 0) for rho in correlations], share_interval),
                 "per_scale": interval([slope(scale, values) for scale, values in pairs]),
             }
-        if "identity" in rows:
-            summaries["identity"] = interval([float(g["identity"].min()) for g in groups])
-        if "same_subject" in rows and rows["same_subject"].notna().all():
-            summaries["same_subject"] = interval(
-                [float(g["same_subject"].mean()) for g in groups], share_interval
-            )
+        summaries |= _likeness(rows)
         summary[str(method)] = summaries
     return summary
+
+
+def _likeness(rows: pd.DataFrame) -> dict[str, Any]:
+    """Return what of a method's volumes stays the subject's."""
+    found: dict[str, Any] = {}
+    for name, worst in (
+        ("identity", "min"),
+        ("unmoved_identity", "min"),
+        ("unmoved_change", "max"),
+    ):
+        if name in rows:
+            of_people = rows.groupby("subject_id")[name].agg(worst)
+            found[name] = mean_interval(of_people, of_people.index).model_dump()
+    for name in ("same_subject", "other_scan"):
+        known = rows.dropna(subset=[name]) if name in rows else rows[:0]
+        if len(known):
+            shares = known[name].astype(float)
+            found[name] = share_interval(shares, known["subject_id"]).model_dump()
+    return found
 
 
 def _keep_example(

@@ -147,6 +147,25 @@ def interpolation_strip(
     return image_strip([names.get(name, name) for name in volumes], rows)
 
 
+def forecast_strip(
+    volumes: dict[str, NDArray[np.uint8]],
+    spread: NDArray[np.uint8],
+    names: dict[str, str],
+    affine: NDArray[np.float64] | None,
+) -> Figure:
+    """Draw the visits and what each method foresees, with differences, and the draws' spread."""
+    scan = volumes["scan"]
+    axial, coronal = ventricle_slices(scan, affine)
+    images = {name: cut(volume, axial, scan) for name, volume in volumes.items()}
+    differences = [None if n == "scan" else i - images["scan"] for n, i in images.items()]
+    rows = [
+        Row("axial", [*images.values(), None]),
+        Row("minus real", [*differences, cut(spread, axial, scan)], difference=True),
+        Row("coronal", [*(cut(v, coronal, scan) for v in volumes.values()), None]),
+    ]
+    return image_strip([names.get(name, name) for name in [*volumes, "spread"]], rows)
+
+
 def generation_strip(
     sets: dict[str, NDArray[np.uint8]],
     names: dict[str, str],

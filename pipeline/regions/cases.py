@@ -19,8 +19,11 @@ from pipeline.stores.volumes import VolumeRow, VolumeStore
 from schemas.errors import ContractError
 from schemas.grid import Grid
 
-COMMANDS = {"manipulate": "scale", "interpolate": "alpha"}
+COMMANDS = {"manipulate": "scale", "interpolate": "alpha", "forecast": "months_after"}
 """Commands whose folders can be compared, and the number that tells their volumes apart."""
+
+COMPARED = ("last visit", "mean")
+"""Of what a forecast writes: the maps of its draws' spread are no brains."""
 
 Volume = NDArray[np.float32]
 
@@ -72,7 +75,7 @@ def read_made(folder: Path, volumes: VolumeStore | None) -> tuple[Grid, list[dic
             documents.append(document | {"path": str(path)})
     if not documents:
         raise ContractError(
-            f"{folder}: nothing of manipulate or interpolate with --space mni in it;"
+            f"{folder}: nothing of manipulate, interpolate or forecast with --space mni in it;"
             " `pipeline regions --space native` brings tables and maps to native space by itself"
         )
     first = nib.Nifti1Image.from_filename(folder / documents[0]["outputs"][0]["file"])
@@ -96,7 +99,11 @@ def made_cases(
     """
     for document in documents:
         key = COMMANDS[document["command"]]
-        outputs = {float(output[key]): output["file"] for output in document["outputs"]}
+        outputs = {
+            float(output[key]): output["file"]
+            for output in document["outputs"]
+            if output.get("kind", "mean") in COMPARED
+        }
         start = 0.0 if 0.0 in outputs else min(outputs)
         if key == "scale" and start != 0:
             raise ContractError(
@@ -117,7 +124,10 @@ def made_cases(
             scan_id=scan_id,
             subject_id=subjects_of([scan_id])[0],
             before=before,
-            after={f"{key} {number:{sign}.4g}": volume for number, volume in loaded.items()},
+            after={
+                f"{key.replace('_', ' ')} {number:{sign}.4g}": volume
+                for number, volume in loaded.items()
+            },
             native=native,
         )
 

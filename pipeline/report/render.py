@@ -14,6 +14,7 @@ from pipeline.report.sections.applications import (
 )
 from pipeline.report.sections.autoencoder import ae_section
 from pipeline.report.sections.cohort import cohort_section, headline_section, quality_section
+from pipeline.report.sections.forecast import forecast_section
 from pipeline.report.sections.identification import identification_section
 from pipeline.report.sections.measurement import (
     brain_age_section,
@@ -58,6 +59,7 @@ def render_report(context: ReportContext, out: Path) -> None:
         "true_counterfactuals": true_counterfactual_section(context),
         "regions": region_section(context),
         "interpolation": interpolation_section(context, figures),
+        "forecast": forecast_section(context, figures),
         "generation": generation_section(context, figures),
         "parameters": parameter_section(context),
     }

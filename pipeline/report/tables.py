@@ -69,6 +69,12 @@ def _tables(context: ReportContext) -> Iterator[tuple[str, list[dict[str, Any]]]
     yield "middle_visits", list(rows_of(interpolation.get("all", {}), ("target", "method")))
     by_gap = rows_of(interpolation.get("by_gap", {}), ("gap", "target", "method"))
     yield "middle_visits_by_gap", list(by_gap)
+    yield "middle_visits_by_region", list(rows_of(interpolation.get("by_region", {}), ("region",)))
+    future = evaluate.forecast or {}
+    yield "forecast", list(rows_of(future.get("all", {}), ("target", "method")))
+    yield "forecast_coverage", list(rows_of(future.get("coverage", {}), ("target", "method")))
+    minus = rows_of(future.get("ldae_minus", {}), ("target", "rival"))
+    yield "forecast_differences", list(minus)
     generation = (evaluate.generation or {}).get("sets", {})
     yield "generation", list(rows_of(generation, ("set",)))
     for protocol in PROTOCOLS:

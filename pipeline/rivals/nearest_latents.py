@@ -51,9 +51,16 @@ class Neighbours:
         distances /= np.sqrt(self.latents.shape[1])
         return distances
 
-    def nearest(self, latents: Floats) -> list[str]:
-        """Return the subject of the nearest latent of each."""
-        return [self.subjects[i] for i in self.distances(latents).argmin(axis=1)]
+    def nearest(self, latents: Floats, *, without: str | None = None) -> list[str]:
+        """Return the subject of the nearest latent of each, of all scans but `without`."""
+        distances = self.distances(latents)
+        if without is not None:
+            distances[:, [i for i, scan in enumerate(self.scan_ids) if scan == without]] = np.inf
+        return [self.subjects[i] for i in distances.argmin(axis=1)]
+
+    def scans_of(self, subject_id: str) -> int:
+        """Return how many scans of a subject there are."""
+        return self.subjects.count(subject_id)
 
 
 def _blocks(count: int) -> list[slice]:

@@ -27,12 +27,10 @@ def test_ends_of_an_interpolation_are_the_reconstructions(models, opener, source
 
 
 @pytest.mark.slow
-def test_places_beyond_the_scans_are_extrapolated_only_when_asked(models, opener, source):
+def test_places_beyond_the_scans_are_left_to_forecast(models, opener, source):
     other = opener.open(OTHER)
-    with pytest.raises(ParamsError, match=r"--alpha 1.5: expected 0 .* --extrapolate"):
+    with pytest.raises(ParamsError, match=r"--alpha 1.5: expected 0 .* `pipeline forecast`"):
         interpolate(models, source.z_0, other.z_0, [0.5, 1.5])
-    beyond = interpolate(models, source.z_0, other.z_0, [1.5], extrapolate=True)
-    assert beyond.record["extrapolated"]
 
 
 def test_slerp_keeps_the_length_and_survives_equal_noises():
@@ -47,22 +45,21 @@ def test_slerp_keeps_the_length_and_survives_equal_noises():
 
 
 def test_months_are_places_between_the_visits():
-    assert alphas_of_months([6, 12, 18], 6, 18, extrapolate=False) == [0, 0.5, 1]
-    assert alphas_of_months([12], 24, 0, extrapolate=False) == [0.5]
-    assert alphas_of_months([24], 0, 12, extrapolate=True) == [2]
+    assert alphas_of_months([6, 12, 18], 6, 18) == [0, 0.5, 1]
+    assert alphas_of_months([12], 24, 0) == [0.5]
 
 
 def test_months_that_lie_nowhere_are_refused():
-    with pytest.raises(ParamsError, match=r"--months 24: expected 0 to 12, .*--extrapolate"):
-        alphas_of_months([24], 0, 12, extrapolate=False)
+    with pytest.raises(ParamsError, match=r"--months 24: expected 0 to 12, .*`pipeline forecast`"):
+        alphas_of_months([24], 0, 12)
     with pytest.raises(ParamsError, match="both scans are of month 6"):
-        alphas_of_months([6], 6, 6, extrapolate=True)
+        alphas_of_months([6], 6, 6)
 
 
 @pytest.mark.slow
 def test_detail_of_the_scans_is_added_to_what_lies_between(models, opener, tmp_path):
     writer = Writer(out=tmp_path, command="interpolate", space="mni", models=models)
-    places = InterpolationPoints([0.25], None, False, {})
+    places = InterpolationPoints([0.25], None, {})
     plain = interpolate(models, *(opener.open(s).z_0 for s in (SCAN, OTHER)), [0.25]).volumes[0]
     run_pair(SCAN, OTHER, opener, writer, places, detail=True)
     (path,) = tmp_path.glob("*.nii.gz")
@@ -75,7 +72,7 @@ def test_detail_of_the_scans_is_added_to_what_lies_between(models, opener, tmp_p
 @pytest.mark.slow
 def test_detail_needs_the_volumes(models, opener, tmp_path):
     writer = Writer(out=tmp_path, command="interpolate", space="mni", models=models)
-    places = InterpolationPoints([0.25], None, False, {})
+    places = InterpolationPoints([0.25], None, {})
     without = dataclasses.replace(opener, volumes=None)
     with pytest.raises(ParamsError, match="--detail: give the --volumes"):
         run_pair(SCAN, OTHER, without, writer, places, detail=True)

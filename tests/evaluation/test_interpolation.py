@@ -7,10 +7,12 @@ import torch
 
 from pipeline.cohort.middle_visits import MiddleVisit, middle_visits
 from pipeline.evaluation.interpolation import (
+    MEASURES,
     METHODS,
     gap_group,
     interpolate_middle_visit,
     score_middle_visit,
+    summarise_interpolation,
 )
 from tests.support.volumes import SCAN
 
@@ -60,3 +62,16 @@ def test_at_a_visit_itself_detail_gives_the_scan_back(models, opener):
 )  # fmt: skip
 def test_gaps_are_grouped(months, group):
     assert gap_group(months) == group
+
+
+def test_errors_by_region_are_paired():
+    rows = [
+        {"scan_id": f"{i}", "subject_id": f"{i}", "method": method, "target": "scan"}
+        | dict.fromkeys(MEASURES, error)
+        | {"gap_months": 12.0, "region_error_ml frontal": error + i}
+        for i in range(6)
+        for method, error in (("ldae", 3.0), ("ldae_detail", 1.0), ("blend", 2.0))
+    ]
+    summary = summarise_interpolation(pd.DataFrame(rows))
+    assert summary["by_region"]["frontal"]["blend"]["value"] == 4.5
+    assert summary["by_region_minus"]["frontal"]["blend"]["value"] == -1

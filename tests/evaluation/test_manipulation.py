@@ -9,6 +9,7 @@ import pytest
 from pipeline.applications.manipulate import manipulate
 from pipeline.evaluation.manipulation import (
     CounterfactualScorer,
+    _unmoved,
     evaluate_manipulation,
     scales_of,
     summarise_dose,
@@ -43,6 +44,39 @@ def test_dose_response_has_a_row_a_scale(models, source, direction):
     assert table["scale"].tolist() == list(scales)
     assert np.isfinite(table.to_numpy()).all()
     assert table["identity"].iloc[1] <= 1
+
+
+def test_what_moves_most_at_the_farthest_scale_is_left_out():
+    own = np.full((10, 10, 10), 0.5, np.float32)
+    own[0] = 0  # no brain
+    generator = np.random.default_rng(0)
+    made = own + 0.001 * generator.random((3, 10, 10, 10)).astype(np.float32)
+    made[2, 5, :5] += 0.3
+    rest = _unmoved(own, made, [0.0, 1.0, -2.0])
+    assert not rest[0].any()
+    assert not rest[5, :5].any()
+    assert rest.sum() == pytest.approx(0.9 * 900, abs=1)
+
+
+def test_likeness_is_summed_up_by_person():
+    rows = pd.DataFrame(
+        {
+            "scan_id": list("aabb"),
+            "subject_id": list("aabb"),
+            "method": "ldae",
+            "scale": [0.0, 1, 0, 1],
+            "score": [0.0, 1, 0, 1],
+            "pca_score": np.nan,
+            "ventricle_ml": [1.0, 2, 1, 2],
+            "unmoved_identity": [1.0, 0.8, 1, 0.6],
+            "unmoved_change": [0.0, 2, 0, 4],
+            "other_scan": [1.0, 0.0, np.nan, np.nan],
+        }
+    )
+    summary = summarise_dose(rows)["ldae"]
+    assert summary["unmoved_identity"]["value"] == pytest.approx(0.7)
+    assert summary["unmoved_change"]["value"] == pytest.approx(3)
+    assert (summary["other_scan"]["value"], summary["other_scan"]["subjects"]) == (0.5, 1)
 
 
 def on_template(models):

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from schemas.errors import ParamsError
-from stages.manipulate import _doubt
+from stages.manipulate import doubt_of_direction
 from stages.regions import _remarks, check_regions
 
 SIZE = {"scans": 20, "subjects": 20}
@@ -25,14 +25,14 @@ def test_the_metrics_beside_the_directions_tell(tmp_path, low, told):
     }
     metrics = {"test": {"diagnosis": {"y_sem": {"roc_auc": auc}}}, "targets": {"diagnosis": about}}
     (tmp_path / "metrics.json").write_text(json.dumps(metrics))
-    doubt = _doubt(tmp_path / "directions.json", "diagnosis:AD")
+    doubt = doubt_of_direction(tmp_path / "directions.json", "diagnosis:AD")
     assert (doubt is not None) == told
     if told:
         assert "not shown to beat chance" in doubt
 
 
 def test_without_metrics_nothing_is_told(tmp_path):
-    assert _doubt(tmp_path / "directions.json", "diagnosis:AD") is None
+    assert doubt_of_direction(tmp_path / "directions.json", "diagnosis:AD") is None
 
 
 def test_what_was_said_of_volumes_is_said_once():

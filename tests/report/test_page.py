@@ -53,6 +53,7 @@ def test_figures_are_kept_as_files(study: tuple[Path, str]) -> None:
         "calibration_test.svg",
         "cohort_ages.svg",
         "dose_response.svg",
+        "forecast_1.png",
         "generation.png",
         "inversion.svg",
         "manipulation_1.png",
@@ -117,3 +118,14 @@ def test_page_works_in_a_real_browser(study: tuple[Path, str], tmp_path: Path) -
     assert start != slid
     assert "axial" in slid
     assert "sagittal" in turned
+
+
+@pytest.mark.slow
+def test_forecasts_and_regions_of_visits_are_told(study: tuple[Path, str]) -> None:
+    text = " ".join(study[1].split())
+    assert "1 of the visits lie further ahead than that" in text
+    assert "last visit carried forward" in text
+    assert "Share held by the 90" in text
+    assert "mean absolute error of its tissue" in text
+    assert "worse than voxel blend" in text
+    assert "Likeness outside what moves most" in text

@@ -11,7 +11,13 @@ from tests.support.paths import ROOT
 
 PAGE = (ROOT / "docs" / "method.md").read_text()
 SECTIONS = ("train_ldm", "train_ldae", "evaluate")
-OF_SIZE = ("evaluate.max", "evaluate.other", "evaluate.manipulation", "evaluate.generation")
+OF_SIZE = (
+    "evaluate.max",
+    "evaluate.other",
+    "evaluate.manipulation",
+    "evaluate.generation",
+    "evaluate.forecast",
+)
 """How much is judged is no part of the recipe, nor is the voxel-space baseline."""
 
 

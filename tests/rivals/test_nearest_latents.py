@@ -19,3 +19,11 @@ def test_the_nearest_is_searched_among_all(latents, scans, monkeypatch):
     own = known.latents.astype(np.float32)
     assert known.nearest(own) == list(known.subjects)
     assert len(known.sample()) == 3
+
+
+def test_a_scan_itself_can_be_left_out(latents, scans):
+    known = Neighbours.of(latents, scans)
+    own = latents.load(["sub-003"]).mean.float().flatten(1).numpy()
+    (other,) = known.nearest(own, without="sub-003")
+    assert other != "sub-003"
+    assert known.scans_of("sub-003") == 1

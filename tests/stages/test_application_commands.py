@@ -94,7 +94,7 @@ def test_months_become_a_place_between_the_visits(tmp_path, invoke, split):
         ("reconstruct", ["--list", "nowhere.txt"], "nowhere.txt: not a readable"),
         ("manipulate", ["--scan", SCAN, "--direction", "x", "--scale", "1:2"], "--scale '1:2'"),
         ("interpolate", ["--a", SCAN, "--b", SCAN], "expected two scans"),
-        ("interpolate", ["--a", SCAN, "--b", OTHER, "--alpha", "2"], "--extrapolate"),
+        ("interpolate", ["--a", SCAN, "--b", OTHER, "--alpha", "2"], "pipeline forecast"),
         ("interpolate", ["--a", SCAN, "--b", OTHER, "--months", "2"], "give the --manifest"),
         (
             "interpolate",

@@ -12,6 +12,7 @@ import pandas as pd
 
 from pipeline.evaluation.interpolation import summarise_interpolation
 from pipeline.evaluation.manipulation import summarise_dose
+from pipeline.forecasting.scores import summarise_forecasts
 from pipeline.metrics.intervals import estimate, exact_share
 from pipeline.metrics.reconstruction import RECONSTRUCTION_METRICS, summarise_reconstruction
 from pipeline.probes.protocols import fit_probes
@@ -48,6 +49,7 @@ SECTIONS = (
     "probes",
     "manipulation",
     "interpolation",
+    "forecast",
     "generation",
     "parameters",
     "versions",
@@ -214,6 +216,7 @@ def write_evaluation(
         "steps": {"5": {"ldae": summary["ae"]}, "20": {"ldae": summary["ldae"]}},
         "manipulation": write_manipulation(folder, test, volumes),
         "interpolation": write_interpolation(folder, test, volumes),
+        "forecast": write_forecast(folder, test, volumes),
         "generation": write_generation(folder, volumes),
     }
     (folder / "metrics.json").write_text(json.dumps(document))
@@ -255,7 +258,10 @@ def write_manipulation(
                 "pca_score": scales,
                 "ventricle_ml": 30 + i + gain * scales,
                 "identity": 0.99 - 0.01 * np.abs(scales),
+                "unmoved_identity": 0.995,
+                "unmoved_change": 1.2 * np.abs(scales),
                 "same_subject": True,
+                "other_scan": 1.0,
             }
         ).assign(scan_id=scan.scan_id, subject_id=scan.subject_id, method=method)
         for i, scan in enumerate(test.itertuples())
@@ -294,6 +300,7 @@ def write_interpolation(
             "mse_brain": 0.001 * error * (1 + 0.1 * i),
             "ssim_brain": 1 - 0.01 * error,
             "ventricle_error_ml": error,
+            "region_error_ml frontal": error * (1 + 0.1 * i),
         }
         for i, scan in enumerate(test.itertuples())
         for target in ("scan", "decoded")
@@ -311,6 +318,34 @@ def write_interpolation(
     )
     summary = summarise_interpolation(per_scan)
     return {"visits": len(test)} | summary
+
+
+def write_forecast(folder: Path, test: pd.DataFrame, volumes: list[np.ndarray]) -> dict[str, Any]:
+    errors = {"ldae": 1.0, "carried_forward": 1.5, "latent_trend": 0.9, "voxel_trend": 1.4}
+    rows = [
+        {"scan_id": scan.scan_id, "subject_id": scan.subject_id, "target": target, "method": method}
+        | {
+            "mse_brain": 0.001 * error * (1 + 0.1 * i),
+            "ventricle_error_ml": error,
+            "region_error_percent": 3 * error,
+            "ventricles_covered": float(i % 9 > 0) if method == "ldae" else np.nan,
+            "regions_covered": 0.9 if method == "ldae" else np.nan,
+        }
+        for i, scan in enumerate(test.itertuples())
+        for target in ("scan", "decoded")
+        for method, error in errors.items()
+        if (target, method) != ("decoded", "voxel_trend")
+    ]
+    shown = grey(np.stack([volumes[i] for i in test.index[:1]]))
+    np.savez_compressed(
+        folder / "pictures" / "forecast.npz",
+        scan_id=test.scan_id.to_numpy(dtype=str)[:1],
+        gap_months=np.array([12.0]),
+        **dict.fromkeys(("before", "scan", "ldae", "latent_trend", "voxel_trend", "spread"), shown),
+    )
+    about = {"people": len(test), "draws": 8, "fitted_people": 30, "longest_months_seen": 24.0}
+    about |= {"beyond_seen": 1, "gap_months": [6.0, 36.0], "with_two_earlier": 3}
+    return about | summarise_forecasts(pd.DataFrame(rows))
 
 
 def write_generation(folder: Path, volumes: list[np.ndarray]) -> dict[str, Any]:

@@ -23,11 +23,14 @@ def to_native(
     mask: NDArray[np.bool_],
     native: NativeSpace,
     grid_affine: NDArray[np.float64],
+    *,
+    difference: bool = False,
 ) -> NDArray[np.float32]:
     """Return a volume (X, Y, Z) in [0, 1] on the grid of the scan's file, in its intensities.
 
     Intensities are those of the file where its bias field is known, else of the bias-corrected
-    scan; 0 outside the brain.
+    scan; 0 outside the brain. A `difference` of two intensities keeps its 0; one between
+    standardised intensities (`imaging.landmarks`) is brought back by the range alone.
     """
     if not mask.any():
         return np.zeros(native.native_shape, np.float32)
@@ -39,10 +42,10 @@ def to_native(
     values = np.clip(sample(smooth, grid_affine, grid, shape, order=3), 0, 1)
     low, high = native.intensity_range
     # Level 1 of 255 is the lowest of the brain, 255 the highest.
-    share = (255 * values - 1) / 254
-    if native.tissue_levels is not None:
+    share = (255 * values - (0 if difference else 1)) / 254
+    if native.tissue_levels is not None and not difference:
         share = restore(share, native.tissue_levels)
-    intensities = low + share * (high - low)
+    intensities = (0 if difference else low) + share * (high - low)
     if native.bias is not None:
         intensities *= native.bias.on(native.native_affine, shape)
     return np.where(inside, intensities, 0).astype(np.float32)

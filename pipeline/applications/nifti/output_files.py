@@ -145,6 +145,7 @@ class Writer:
             **self._head(),
             **record,
             **generated.record,
+            **generated.outcome(),
             "intensities": files.intensities(),
             "picture": picture.name,
             "outputs": outputs,
@@ -174,11 +175,12 @@ class Writer:
         for row, volume in enumerate(volumes):
             label = generated.labels[row]
             name = f"{self._named(stem)}_{label}_space-{SPACE_NAMES[self.space]}_T1w.nii.gz"
-            written = files.write(self.out / name, volume)
+            is_brain = label not in generated.differences
+            written = files.write(self.out / name, volume, is_brain=is_brain)
             outputs.append({"file": name} | generated.details[row])
-            if image is not None:
+            if image is not None and is_brain:
                 outputs[row] |= files.correlations(written, image)
-            if row in shown:
+            if row in shown and is_brain:
                 pictured[label] = volume
         return outputs, pictured
 

@@ -28,14 +28,20 @@ class VolumeWriter:
     scan: InputScan | None
     """The scan whose native space and brain mask are used."""
 
-    def write(self, path: Path, volume: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Write one volume (X, Y, Z) in [0, 1]; return it as it was written."""
+    def write(
+        self, path: Path, volume: NDArray[np.float32], *, is_brain: bool = True
+    ) -> NDArray[np.float32]:
+        """Write one volume (X, Y, Z) in [0, 1]; return it as it was written.
+
+        One that is no brain is a difference of intensities, 0 where nothing differs.
+        """
         affine = self.grid_affine
         if self.space == "native":
             assert self.scan is not None
             assert self.scan.native is not None
             known = None if self.scan.volume is None else self.scan.volume > 0
-            volume = to_native(volume, brain_of(volume, known), self.scan.native, affine)
+            mask = brain_of(volume, known) if is_brain else np.ones(volume.shape, bool)
+            volume = to_native(volume, mask, self.scan.native, affine, difference=not is_brain)
             affine = self.scan.native.native_affine
         code = XFORM_CODES[self.space]
         write_nifti(path, volume, affine, code=code, made_by=f"{self.made_by} (synthetic)")

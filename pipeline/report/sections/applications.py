@@ -133,12 +133,28 @@ def interpolation_section(context: ReportContext, figures: FigureFolder) -> dict
             for name, methods in groups.items()
         ],
         "verdicts": list(verdicts(part)),
+        **_by_region(part),
         "picture": figures.plot(
             "middle_visits",
             lambda palette: middle_visit_plot(groups, titles, VISIT_NAMES, palette),
         ),
         "strips": strips,
     }
+
+
+def _by_region(part: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the error of each method by coarse region, and from which the LDAE differs."""
+    regions = part.get("by_region") or {}
+    methods = list(next(iter(regions.values()), {}))
+    rows = []
+    for region, errors in regions.items():
+        words = [
+            f"{word} than {VISIT_NAMES[rival]}"
+            for rival, difference in part["by_region_minus"][region].items()
+            if (word := comparison(difference, more_is_better=False)) in ("better", "worse")
+        ]
+        rows.append({"region": region, "errors": [errors[m] for m in methods], "words": words})
+    return {"by_region": rows, "region_methods": [VISIT_NAMES.get(m, m) for m in methods]}
 
 
 def verdicts(visits: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

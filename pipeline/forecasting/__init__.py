@@ -1,0 +1,1 @@
+"""Forecasts of held-out last visits, beside plainer ways to foresee them."""
