@@ -195,8 +195,8 @@ def _months_after(text: str) -> list[float]:
 
 
 def _direction(directions: Path | None, ldae: Path, name: str) -> "Direction":
-    from pipeline.models.artefact import check_artefact
     from pipeline.models.direction import find_direction
+    from pipeline.models.model_folder import check_artefact
 
     config = check_artefact(ldae, kind="ldae")
     return find_direction(directions, ldae, name, config=config)

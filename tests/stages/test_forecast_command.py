@@ -7,9 +7,9 @@ import pytest
 from typer.testing import CliRunner
 
 from pipeline.encoding.embed import embed_latents
-from pipeline.models.artefact import CONFIG
 from pipeline.models.direction import write_directions
 from pipeline.models.frozen import load_ldae
+from pipeline.models.model_folder import CONFIG
 from pipeline.regions.cases import made_cases, read_made
 from pipeline.stores.latents import open_latents
 from schemas.params import EmbedParams
