@@ -20,6 +20,7 @@ from pipeline.models.frozen import FrozenAutoencoder, intensity_rule
 from pipeline.runtime.files import lock_store, real_path
 from pipeline.stores.build_units import EncodeSettings
 from pipeline.stores.builder import check_target
+from pipeline.stores.location import absolute
 from pipeline.stores.verify import missing_chunks
 from pipeline.stores.volumes import VolumeStore
 from schemas.errors import ContractError
@@ -95,7 +96,7 @@ def encode_volumes(
         planned = EncodeSettings(**settings._asdict() | builder.settings)
         reusable, recorded = previous.reusable_rows(attributes)
         plan = LatentPlan(
-            volumes=volumes.path.absolute(),
+            volumes=absolute(volumes.path),
             autoencoder=autoencoder.path.absolute(),
             autoencoder_digest=autoencoder.digest,
             latents=latents,
