@@ -35,6 +35,10 @@ REASONS: tuple[tuple[str, str], ...] = (
         " AWS_SECRET_ACCESS_KEY or GOOGLE_APPLICATION_CREDENTIALS",
     ),
     (
+        r"Range request not supported",
+        "the server sends whole files alone; shards need one that answers range requests",
+    ),
+    (
         r"TimedOut|operation timed out|TimeoutError",
         f"no answer in time after {RETRIES} more tries; try again later",
     ),
@@ -129,6 +133,11 @@ def open_client(address: str) -> Any:
         "retry_config": {"max_retries": RETRIES, "retry_timeout": PATIENCE},
         "client_options": {"connect_timeout": CONNECT, "timeout": ANSWER},
     }
+    # Options given here go before the client's own reading of AWS_ALLOW_HTTP.
+    endpoint = os.environ.get("AWS_ENDPOINT_URL", "")
+    on_this_machine = urlsplit(endpoint).hostname in LOCALHOST
+    if parts.scheme == "s3" and (on_this_machine or _is_true("AWS_ALLOW_HTTP")):
+        kept["client_options"]["allow_http"] = True
     if parts.scheme == "s3":
         unsigned = not any(name in os.environ for name in AWS_CREDENTIALS)
         signing = {"skip_signature": True} if unsigned else {}
@@ -140,6 +149,10 @@ def open_client(address: str) -> Any:
     if parts.scheme == "http":
         kept["client_options"]["allow_http"] = True
     return HTTPStore.from_url(address.rstrip("/"), **kept)
+
+
+def _is_true(variable: str) -> bool:
+    return os.environ.get(variable, "").lower() in {"1", "true", "yes", "on"}
 
 
 def remote_error(file: str, error: Exception) -> RemoteError:

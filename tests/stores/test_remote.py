@@ -1,13 +1,14 @@
 """Stores in object storage and zip files: read as from disk, or refused in one line."""
 
 import shutil
-import urllib.request
 import zipfile
 from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
+import obstore
 import pytest
+from obstore.store import S3Store
 from typer.testing import CliRunner
 
 import pipeline.stores.remote as remote
@@ -41,13 +42,12 @@ def store(tmp_path, volumes) -> Path:
     return Path(shutil.copytree(volumes.path, tmp_path / "volumes.zarr"))
 
 
-def remove(server: str, name: str) -> None:
-    urllib.request.urlopen(urllib.request.Request(f"{server}/lab/{name}", method="DELETE")).close()
+def remove(name: str) -> None:
+    obstore.delete(S3Store("lab", client_options={"allow_http": True}), name)
 
 
-def put(server: str, name: str, content: bytes) -> None:
-    request = urllib.request.Request(f"{server}/lab/{name}", data=content, method="PUT")
-    urllib.request.urlopen(request).close()
+def put(name: str, content: bytes) -> None:
+    obstore.put(S3Store("lab", client_options={"allow_http": True}), name, content)
 
 
 def test_a_pushed_store_is_read_as_from_disk(bucket, store):
@@ -79,7 +79,7 @@ def test_unfinished_and_damaged_stores_are_not_pushed(bucket, store):
     content = bytearray(chunk.read_bytes())
     content[len(content) // 2] ^= 1
     chunk.write_bytes(content)
-    with pytest.raises(ContractError, match="16 scans damaged|scans damaged"):
+    with pytest.raises(ContractError, match="16 scans damaged, first"):
         push_store(store, Path("s3://lab/c/volumes.zarr"))
     (store / "zarr.json").unlink()
     with pytest.raises(ContractError, match="found none"):
@@ -118,8 +118,8 @@ def test_a_missing_chunk_is_no_fill_value(bucket, store, tmp_path):
     place = Path("s3://lab/e/volumes.zarr")
     push_store(store, place)
     gap = "native_shape/c/0/0"
-    remove(bucket, f"e/volumes.zarr/{gap}")
-    remove(bucket, "e/volumes.zarr/volume/c/1/0/0/0")
+    remove(f"e/volumes.zarr/{gap}")
+    remove("e/volumes.zarr/volume/c/1/0/0/0")
     (store / gap).unlink()
     (store / "volume/c/1/0/0/0").unlink()
     zipped = shutil.make_archive(str(tmp_path / "volumes"), "zip", store)
@@ -141,14 +141,14 @@ def test_a_flipped_bit_is_told(bucket, store):
     push_store(store, place)
     content = bytearray((store / name).read_bytes())
     content[100] ^= 4
-    put(bucket, f"f/volumes.zarr/{name}", bytes(content))
+    put(f"f/volumes.zarr/{name}", bytes(content))
     assert "sub-000" in verify_store(place)
     result = CliRunner().invoke(app, ["verify", str(place)])
     assert result.exit_code == 1
     assert "s3://lab/f/volumes.zarr: " in result.output
     record = bytearray((store / "zarr.json").read_bytes())
     record[record.index(b"sub-003") + 5] ^= 1
-    put(bucket, "f/volumes.zarr/zarr.json", bytes(record))
+    put("f/volumes.zarr/zarr.json", bytes(record))
     with pytest.raises(ContractError, match="differs from its own digest"):
         OpenStore(place)
 
@@ -177,6 +177,10 @@ def test_a_web_server_that_lists_nothing_will_do(store):
         assert open_volumes(place).has_bias
         with pytest.raises(ContractError, match=r"http://127\S+/none.zarr.*nothing is there"):
             OpenStore(Path(f"{address}/none.zarr"))
+    with serve_files(store.parent, ranges=False) as address:
+        opened = OpenStore(Path(f"{address}/volumes.zarr"))
+        with pytest.raises(RemoteError, match="the server sends whole files alone"):
+            opened.read("volume", 0)
 
 
 def test_trouble_is_tried_again_then_told_in_one_line(store, monkeypatch):

@@ -32,7 +32,6 @@ def s3_settings(address: str) -> dict[str, str]:
     """Return the environment of a process that is to use this server."""
     return {
         "AWS_ENDPOINT_URL": address,
-        "AWS_ALLOW_HTTP": "true",
         "AWS_ACCESS_KEY_ID": "key",
         "AWS_SECRET_ACCESS_KEY": "secret",
         "AWS_DEFAULT_REGION": "us-east-1",
@@ -42,8 +41,26 @@ def s3_settings(address: str) -> dict[str, str]:
 class QuietFiles(SimpleHTTPRequestHandler):
     """Files of a folder, which cannot be listed."""
 
+    ranges = True
+
     def list_directory(self, path):
         self.send_error(404)
+
+    def do_GET(self) -> None:
+        wanted, file = self.headers.get("Range"), Path(self.translate_path(self.path))
+        if not (self.ranges and wanted and file.is_file()):
+            super().do_GET()
+            return
+        content = file.read_bytes()
+        first, last = wanted.removeprefix("bytes=").split("-")
+        start = int(first) if first else len(content) - int(last)
+        part = content[start : int(last) + 1 if first and last else None]
+        self.send_response(206)
+        end = start + len(part) - 1
+        self.send_header("Content-Range", f"bytes {start}-{end}/{len(content)}")
+        self.send_header("Content-Length", str(len(part)))
+        self.end_headers()
+        self.wfile.write(part)
 
     def log_message(self, *_: object) -> None:
         pass
@@ -66,9 +83,11 @@ class BadDay(QuietFiles):
 
 
 @contextmanager
-def serve_files(root: Path, answers: list[int | float] | None = None) -> Iterator[str]:
+def serve_files(
+    root: Path, answers: list[int | float] | None = None, *, ranges: bool = True
+) -> Iterator[str]:
     """Yield the address of a web server of a folder."""
-    kind = type("Day", (BadDay,), {"answers": answers or []})
+    kind = type("Day", (BadDay,), {"answers": answers or [], "ranges": ranges})
     with serve(partial(kind, directory=str(root))) as address:
         yield address
 
