@@ -16,6 +16,7 @@ from pipeline.encoding.latent_plan import (
     latent_shape,
 )
 from pipeline.encoding.previous_latents import open_previous
+from pipeline.models.contrast import check_contrast
 from pipeline.models.frozen import FrozenAutoencoder, intensity_rule
 from pipeline.runtime.files import lock_store, real_path
 from pipeline.stores.build_units import EncodeSettings
@@ -66,6 +67,14 @@ def encode_volumes(
     """
     started = time.monotonic()
     shape = latent_shape(volumes, autoencoder)
+    if not params.any_contrast:
+        check_contrast(
+            autoencoder.config,
+            volumes.attributes,
+            source=volumes.path,
+            model=f"the autoencoder {autoencoder.path}",
+            allowed_by="encode.any_contrast",
+        )
     gap = next(missing_chunks(volumes), None)
     if gap is not None:
         raise ContractError(f"{volumes.path / gap}: missing; run `pipeline preprocess` again")

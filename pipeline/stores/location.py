@@ -145,8 +145,8 @@ def _open_zip(path: Path) -> StoreFiles:
     if not records:
         raise ContractError(f"{path}: expected a Zarr store in the zip file, found none")
     top = min(records, key=lambda name: name.count("/"))
-    opened = sync(ZipStore.open(path, mode="r"))  # one that is not open asks for a lock it lacks
-    return StoreFiles(opened, folder=top.removesuffix(METADATA))
+    files = sync(ZipStore.open(path, mode="r"))  # one that is not open asks for a lock it lacks
+    return StoreFiles(files, folder=top.removesuffix(METADATA))
 
 
 def refuse_remote_target(path: Path, option: str) -> None:

@@ -149,6 +149,7 @@ class OpenStore:
                 f" {path} --repair`, or restore it"
             )
         self.path = path
+        self._arrays: dict[str, zarr.Array[Any]] = {}
         self.unit_rows = units.rows
         self.unit_digests = units.sha256
         self.encode_settings = row_settings(units.batch_sizes, units.threads)
@@ -169,10 +170,12 @@ class OpenStore:
         return rows_in(self.row_of, scan_ids, path=self.path, remedy=self.remedy)
 
     def array(self, name: str) -> zarr.Array[Any]:
-        """Return one array without reading it."""
-        array = self.group[name]
-        assert isinstance(array, zarr.Array)
-        return array
+        """Return one array without reading it; its zarr.json is fetched the first time alone."""
+        if name not in self._arrays:
+            array = self.group[name]
+            assert isinstance(array, zarr.Array)
+            self._arrays[name] = array
+        return self._arrays[name]
 
     def read(self, name: str, rows: slice | int = slice(None)) -> np.ndarray:
         """Read rows of one array into memory."""

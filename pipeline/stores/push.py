@@ -5,6 +5,7 @@ import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from pipeline.runtime.files import writing_to
 from pipeline.runtime.progress import Progress
@@ -69,11 +70,11 @@ def _upload(source: Path, files: list[str], record: bytes, address: str) -> int:
     return len(files) + 1
 
 
-def _put(client: object, name: str, content: Path | bytes, address: str) -> None:
+def _put(client: Any, name: str, content: Path | bytes, address: str) -> None:
     import obstore
 
     try:
-        obstore.put(client, name, content)  # type: ignore[arg-type]
+        obstore.put(client, name, content)
     except client_errors() as error:
         raise remote_error(f"{address}/{name}", error) from error
 

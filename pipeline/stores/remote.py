@@ -89,9 +89,10 @@ class RemoteFiles(StoreFiles):
 
     def is_begun(self) -> bool:
         """Return whether anything lies below the address, where that can be listed."""
+        unknown: tuple[type[Exception], ...] = (NotImplementedError, *client_errors())
         try:
             return bool(next(iter(self.client.list(chunk_size=1)), []))
-        except (*client_errors(), NotImplementedError):
+        except unknown:
             return False
 
     @property
