@@ -79,7 +79,7 @@ def test_unfinished_and_damaged_stores_are_not_pushed(bucket, store):
     content = bytearray(chunk.read_bytes())
     content[len(content) // 2] ^= 1
     chunk.write_bytes(content)
-    with pytest.raises(ContractError, match="16 scans damaged, first"):
+    with pytest.raises(ContractError, match="scans damaged, first sub-"):
         push_store(store, Path("s3://lab/c/volumes.zarr"))
     (store / "zarr.json").unlink()
     with pytest.raises(ContractError, match="found none"):
