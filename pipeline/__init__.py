@@ -1,4 +1,4 @@
-"""Learn from brain MRI: precompute once, train from latents; `open_study` is the way from Python."""
+"""Learn from brain MRI: precompute once, train from latents. From Python: `open_study`."""
 
 from typing import TYPE_CHECKING, Any
 
