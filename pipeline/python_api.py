@@ -92,9 +92,8 @@ class StudyFolder:
             If a scan is not in the store.
         """
         store = self.volume_store
-        return np.stack(
-            [store.read_unit_interval(slice(r, r + 1))[0, 0] for r in store.rows_of(scan_ids)]
-        )
+        rows = store.rows_of(scan_ids)
+        return np.stack([store.read_unit_interval(slice(row, row + 1))[0, 0] for row in rows])
 
     def latents(self, scan_ids: Sequence[str]) -> Floats:
         """Return posterior means (scan, channel, x, y, z).
@@ -184,7 +183,12 @@ class StudyFolder:
     def _open(self, scan: str | Path) -> "InputScan":
         """Return a scan of the stores by its id, or an image by its path."""
         from pipeline.applications.runner import Opener
+        from pipeline.applications.scan_names import is_image
 
+        if not is_image(str(scan)) and not self._has("latents"):
+            raise ContractError(
+                f"{self.folder}: no latents to look {scan} up in; run `dvc repro`, or give an image"
+            )
         opener = Opener(
             models=self.models,
             latents=self.latent_store if self._has("latents") else None,

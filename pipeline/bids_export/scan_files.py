@@ -59,11 +59,8 @@ class ScanTask:
     def files(self) -> list[Path]:
         """Return the files, relative to the dataset, in the order in which they are written."""
         mni, own = f"space-{SPACE}_desc-brain_mask", "desc-brain_mask"
-        native = [
-            f"from-{self.names.suffix}_to-{SPACE}_mode-image_xfm.txt",
-            f"{own}.nii.gz",
-            f"{own}.json",
-        ]
+        transform = f"from-{self.names.suffix}_to-{SPACE}_mode-image_xfm.txt"
+        native = [transform, f"{own}.nii.gz", f"{own}.json"]
         endings = [f"{mni}.nii.gz", f"{mni}.json", *(native if self.linear else [])]
         return [*map(self.names.file, endings), self.names.preprocessed, self.names.sidecar]
 
