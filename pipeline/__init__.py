@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pipeline.python_api import StudyFolder, open_study
+    from pipeline.python_api.study_folder import StudyFolder, open_study
 
 __version__ = "0.1.0"
 __all__ = ["StudyFolder", "__version__", "open_study"]
@@ -12,7 +12,7 @@ __all__ = ["StudyFolder", "__version__", "open_study"]
 def __getattr__(name: str) -> Any:
     """Import what Python users ask for when they ask: pandas and zarr take a second."""
     if name in ("StudyFolder", "open_study"):
-        from pipeline import python_api
+        from pipeline.python_api import study_folder
 
-        return getattr(python_api, name)
+        return getattr(study_folder, name)
     raise AttributeError(f"module 'pipeline' has no attribute {name!r}")
