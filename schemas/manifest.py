@@ -22,6 +22,9 @@ MANIFEST_COLUMNS: dict[str, str] = {
 
 NUMERIC_COLUMNS = ("age_years", "months_from_first")
 
+CONTRAST_COLUMN = "contrast"
+"""Column of the contrast of scans that are no T1w, one a study."""
+
 SITE_COLUMNS = ("site", "source", "dataset")
 """Columns that name a scan's site or scanner, the first that is there."""
 

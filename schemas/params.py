@@ -98,7 +98,8 @@ class CohortParams(Section):
     `columns` names them."""
     suffix: tuple[Word, ...] = ("T1w",)
     """BIDS suffixes to take, the first that a session has: [T1w, UNIT1] takes MP2RAGE's UNIT1 where
-    there is no T1w."""
+    there is no T1w. They name the contrast of the study, one: [FLAIR]. Of a table, the rows whose
+    column `contrast` (or `suffix`) names it."""
     prefer: tuple[str, ...] = ()
     """Words in names of BIDS files or DICOM series that come first where a session has several:
     [acq-mprage, run-2]."""
@@ -156,9 +157,16 @@ class QcParams(Section):
     """Rotation from the template's pose (degrees) above which the header is suspicious."""
 
 
+Contrast = Literal["T1w", "T2w", "FLAIR", "PDw", "T2starw", "other"]
+"""Contrast of the images of a study, as BIDS suffixes name it."""
+
+
 class PreprocessParams(Section):
     """From a raw head to a volume on the MNI grid."""
 
+    contrast: Contrast | None = None
+    """Contrast of the images, one a study; quality control expects what is usual for it. Default:
+    that of the manifest (column `contrast`), else T1w."""
     grid: GridParams = GridParams()
     """Target grid."""
     brain_mask: Literal["auto", "deepbet", "hd-bet", "bet", "none"] = "auto"
@@ -192,11 +200,13 @@ class PreprocessParams(Section):
         """
         unused = {"percentiles": {"intensity"}, "minmax": {"intensity_percentiles"}}
         left_out = {"qc", "max_bytes"} | unused.get(self.intensity, set())
+        left_out |= {"contrast"} if self.contrast in (None, "T1w") else set()
         return self.model_dump(mode="json", exclude=left_out)
 
     def recorded(self) -> dict[str, Any]:
-        """Return all parameters as stores record them, `intensity` only if not the default."""
+        """Return all parameters as stores record them; intensity and contrast if not default."""
         usual = {"intensity"} if self.intensity == "percentiles" else set()
+        usual |= {"contrast"} if self.contrast in (None, "T1w") else set()
         return self.model_dump(mode="json", exclude=usual)
 
 
@@ -211,6 +221,8 @@ class EncodeParams(Section):
     the latents of fp32 to 2 %, else fp32; an existing store keeps its own."""
     chunk_scans: Positive = 64
     """Scans a Zarr chunk."""
+    any_contrast: bool = False
+    """Encode images of another contrast than the autoencoder was trained on."""
 
 
 class EmbedParams(Section):
@@ -218,6 +230,8 @@ class EmbedParams(Section):
 
     batch_size: Positive = 64
     """Scans a forward pass."""
+    any_contrast: bool = False
+    """Embed latents of another contrast than the LDAE was trained on."""
 
 
 class CrossfitParams(Section):

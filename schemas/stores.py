@@ -32,6 +32,16 @@ class StoreAttributes(BaseModel):
     complete: bool = False
     """Set last; a store without it does not open."""
 
+    @property
+    def contrast(self) -> str:
+        """Contrast of the images; stores of T1w do not record it."""
+        preprocess = self.params.get("preprocess", {})
+        return str(self.params.get("contrast") or preprocess.get("contrast") or "T1w")
+
+    def contrast_record(self) -> dict[str, str]:
+        """Return the entry of `params` of a store that is made of this one."""
+        return {} if self.contrast == "T1w" else {"contrast": self.contrast}
+
 
 class UnitRecord(BaseModel):
     """Record of a store's units, the runs of rows written at once."""

@@ -160,6 +160,7 @@ class StudyCommand(TyperCommand):
         """Gather the common options into `ctx.obj`, and run the function with the others."""
         values = {name: _absolute_if_dots(value) for name, value in ctx.params.items()}
         values |= {name: _fetched(values[name]) for name in MODELS if name in values}
+        _refuse_remote(values)
         settings = Settings(**{field.name: values.pop(field.name) for field in fields(Settings)})
         ctx.obj, ctx.params = settings, values
         settings.start_logging()
@@ -183,6 +184,15 @@ def _fetched(value: Any) -> Any:
     from pipeline.models.hub import hub_folder, is_hub_name
 
     return hub_folder(str(value)) if isinstance(value, Path) and is_hub_name(value) else value
+
+
+def _refuse_remote(values: dict[str, Any]) -> None:
+    """Refuse to write into object storage: stores are built here, then uploaded."""
+    out = values.get("out")
+    if isinstance(out, Path) and ":/" in str(out):
+        from pipeline.stores.location import refuse_remote_target
+
+        refuse_remote_target(out, "--out")
 
 
 def _absolute_if_dots(value: Any) -> Any:

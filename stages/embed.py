@@ -84,13 +84,14 @@ def embed(
             refuse_set(settings, section, f"{latents} is encoded already; leave it out")
     assert latents is not None
     store = open_latents(latents)
-    check_same_autoencoder(store, model)
+    chosen = settings.params().embed
+    check_same_autoencoder(store, model, any_contrast=chosen.any_contrast)
     reads_volumes = model.net.encoder.reads == "volume"
     scans = embed_latents(
         store,
         model,
         out,
-        settings.params().embed,
+        chosen,
         device=device,
         volumes=open_volumes(volumes) if volumes and reads_volumes else None,
     )

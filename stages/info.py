@@ -36,7 +36,7 @@ def info(
             typer.echo(line)
         typer.echo(f"report: {(path / 'report.html').resolve()}")
         return
-    elif path.suffix != ".zarr" and not path.is_file() and not (path / "zarr.json").is_file():
+    elif _is_no_store(path):
         parts = ("reports", "models/ldae", "models/ae", "data/latents.zarr", "data/volumes.zarr")
         existing = [str(path / part) for part in parts if (path / part).exists()]
         remedy = f"give one of {', '.join(existing)}" if existing else "`dvc repro` makes them"
@@ -45,13 +45,22 @@ def info(
         facts = _store_facts(path, manifest)
     for name, value in facts.items():
         typer.echo(f"{name:16} {json.dumps(value) if isinstance(value, dict) else value}")
-    size = sum(f.stat().st_size for f in path.rglob("*") if f.is_file())
-    typer.echo(f"{'size':16} {size / 1e6:.1f} MB")
+    size = sum(f.stat().st_size for f in (path, *path.rglob("*")) if f.is_file())
+    if size:  # object storage cannot always be listed
+        typer.echo(f"{'size':16} {size / 1e6:.1f} MB")
+
+
+def _is_no_store(path: Path) -> bool:
+    from pipeline.stores.location import is_remote
+
+    named_so = path.suffix == ".zarr" or path.is_file() or is_remote(path)
+    return not named_so and not (path / "zarr.json").is_file()
 
 
 def _store_facts(path: Path, manifest: Path | None) -> dict[str, Any]:
     from pipeline.cohort.manifest import read_manifest
     from pipeline.stores.latents import open_latents
+    from pipeline.stores.location import is_folder
     from pipeline.stores.open_store import OpenStore
     from pipeline.stores.summary import find_manifest, latent_statistics, split_counts
 
@@ -61,7 +70,7 @@ def _store_facts(path: Path, manifest: Path | None) -> dict[str, Any]:
         "scans": len(store),
         "arrays": {name: str(array.shape) for name, array in store.group.arrays()},
     }
-    manifest = manifest or find_manifest(path)
+    manifest = manifest or (find_manifest(path) if is_folder(path) else None)
     if manifest is not None:
         counts = split_counts(store, read_manifest(manifest))
         listed = ", ".join(f"{name} {count}" for name, count in counts.items())

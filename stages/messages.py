@@ -1,8 +1,10 @@
-"""Paths in messages, relative to the working folder."""
+"""Paths in messages, relative to the working folder; addresses with both slashes."""
 
 import re
 from pathlib import Path
 
+_ADDRESS = re.compile(r"\b(s3|gs|https?|hf):/(?=[^/\s])")
+"""An address that went through a Path, which drops the second slash."""
 _BACK = re.compile(r"(?P<before>[^\s:'\"(]*?)(?P<name>[^/\s:'\"(]+)/\.\./")
 
 
@@ -15,6 +17,7 @@ def from_here(text: str) -> str:
         here = str(Path.cwd())
     except FileNotFoundError:  # the folder was removed meanwhile
         return text
+    text = _ADDRESS.sub(r"\1://", text)
     before = ""
     while before != text:
         before, text = text, _BACK.sub(_stepped_back, text)

@@ -31,9 +31,16 @@ def verify(
     Example: pipeline verify data/latents.zarr --repair --volumes data/volumes.zarr --ae models/ae
     """
     settings: Settings = context.obj
+    from pipeline.stores.location import is_folder, shown
     from pipeline.stores.open_store import RecordError
     from pipeline.stores.verify import verify_store
+    from schemas.errors import ParamsError
 
+    if repair and not is_folder(store):
+        raise ParamsError(
+            f"--repair {shown(store)}: mends a folder alone; repair the store that was uploaded,"
+            " then upload it under another name"
+        )
     if repair:
         _repair(settings, store, volumes, ae)
     try:
@@ -41,11 +48,11 @@ def verify(
     except RecordError as error:
         for scan_id in error.scan_ids or ("every scan",):
             typer.echo(f"{scan_id}: {error}")
-        typer.echo(f"{store}: all scans damaged")
+        typer.echo(f"{shown(store)}: all scans damaged")
         raise typer.Exit(1) from error
     for scan_id, reason in hurt.items():
         typer.echo(f"{scan_id}: {reason}")
-    typer.echo(f"{store}: {'sound' if not hurt else f'{len(hurt)} scans damaged'}")
+    typer.echo(f"{shown(store)}: {'sound' if not hurt else f'{len(hurt)} scans damaged'}")
     if hurt:
         raise typer.Exit(1)
 

@@ -73,7 +73,7 @@ def _copy(
     """Copy one volume and write its sidecar, if they are not there already."""
     direction = str(document["options"]["direction"]["name"])
     label = label_of(direction, float(output["scale"]))
-    path = out / names.file(f"space-{SPACE}_desc-{label}_T1w.nii.gz")
+    path = out / names.file(f"space-{SPACE}_desc-{label}_{names.suffix}.nii.gz")
     content = (folder / str(output["file"])).read_bytes()
     if not path.is_file() or path.read_bytes() != content:
         write_atomic(path, content)

@@ -6,11 +6,14 @@ from pathlib import Path
 
 from pipeline.labels.scan_records import bids_label, entities, prefixed
 from schemas.errors import ContractError
+from schemas.manifest import CONTRAST_COLUMN
 
 SPACE = "MNI152NLin2009aSym"
 """The template's name in BIDS: left and right of nilearn's ICBM152 2009a are equal."""
 ENTITIES = ("acq", "ce", "rec", "run", "echo", "part")
 """Entities that BIDS allows in names of T1w, in its order."""
+SUFFIXES = ("T1w", "T2w", "FLAIR", "PDw", "T2starw")
+"""Contrasts that have a suffix of their own."""
 INDICES = ("run", "echo")
 PARTS = ("mag", "phase", "real", "imag")
 
@@ -26,6 +29,8 @@ class ScanNames:
     """ses-<label>, or empty."""
     stem: str
     """Start of every file name, sub-<label>[_ses-<label>][_acq-…]."""
+    suffix: str = "T1w"
+    """BIDS suffix of the images: the study's contrast."""
 
     @property
     def folder(self) -> Path:
@@ -39,15 +44,15 @@ class ScanNames:
     @property
     def preprocessed(self) -> Path:
         """Return the path of the preprocessed image."""
-        return self.file(f"space-{SPACE}_desc-preproc_T1w.nii.gz")
+        return self.file(f"space-{SPACE}_desc-preproc_{self.suffix}.nii.gz")
 
     @property
     def sidecar(self) -> Path:
         """Return the path of the JSON that is written last: with it, a scan's files are whole."""
-        return self.file(f"space-{SPACE}_desc-preproc_T1w.json")
+        return self.file(f"space-{SPACE}_desc-preproc_{self.suffix}.json")
 
 
-def names_of(scan_id: str, subject_id: str, session_id: str) -> ScanNames:
+def names_of(scan_id: str, subject_id: str, session_id: str, suffix: str = "T1w") -> ScanNames:
     """Return the names of a scan; what BIDS has no entity for becomes part of `acq`."""
     participant = prefixed("sub", subject_id)
     session = prefixed("ses", session_id) if session_id else ""
@@ -66,7 +71,7 @@ def names_of(scan_id: str, subject_id: str, session_id: str) -> ScanNames:
         kept["acq"] = kept.get("acq", "") + other
     labels = [f"{name}-{kept[name]}" for name in ENTITIES if name in kept]
     stem = "_".join(filter(None, (participant, session, *labels)))
-    return ScanNames(scan_id, participant, session, stem)
+    return ScanNames(scan_id, participant, session, stem, suffix)
 
 
 def _allowed(name: str, value: str) -> bool:
@@ -87,7 +92,9 @@ def all_names(scans: Sequence[Mapping[str, object]]) -> dict[str, ScanNames]:
     owner: dict[str, str] = {}
     for row in scans:
         scan_id, subject = str(row["scan_id"]), str(row["subject_id"])
-        found = names_of(scan_id, subject, str(row["session_id"] or ""))
+        contrast = row.get(CONTRAST_COLUMN)
+        suffix = str(contrast) if contrast in SUFFIXES else "T1w"
+        found = names_of(scan_id, subject, str(row["session_id"] or ""), suffix)
         for label, whose in ((found.stem, scan_id), (found.participant, subject)):
             first = owner.setdefault(label, whose)
             if first != whose:

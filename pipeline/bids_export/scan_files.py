@@ -59,7 +59,8 @@ class ScanTask:
     def files(self) -> list[Path]:
         """Return the files, relative to the dataset, in the order in which they are written."""
         mni, own = f"space-{SPACE}_desc-brain_mask", "desc-brain_mask"
-        native = [f"from-T1w_to-{SPACE}_mode-image_xfm.txt", f"{own}.nii.gz", f"{own}.json"]
+        transform = f"from-{self.names.suffix}_to-{SPACE}_mode-image_xfm.txt"
+        native = [transform, f"{own}.nii.gz", f"{own}.json"]
         endings = [f"{mni}.nii.gz", f"{mni}.json", *(native if self.linear else [])]
         return [*map(self.names.file, endings), self.names.preprocessed, self.names.sidecar]
 
@@ -85,7 +86,7 @@ def write_scan(task: ScanTask) -> dict[str, str]:
                 MNI152_CODE, sources | {"Description": MASK})  # fmt: skip
     native = None
     if task.linear:
-        transform = names.file(f"from-T1w_to-{SPACE}_mode-image_xfm.txt")
+        transform = names.file(f"from-{names.suffix}_to-{SPACE}_mode-image_xfm.txt")
         write_itk_transform(out / transform, row.native_to_mni)
         native = native_mask(row, affine)
         _write_mask(out / names.file("desc-brain_mask.nii.gz"), native, row.native_affine,

@@ -13,6 +13,7 @@ import pandas as pd
 
 from pipeline.cohort.bundled_people import is_seen
 from pipeline.cohort.candidates import Cohort, candidate_table
+from pipeline.cohort.contrast import of_contrast, study_contrast
 from pipeline.cohort.manifest import typed
 from pipeline.cohort.split import missing_classes, split_subjects, split_unseen, splits_given
 from pipeline.labels.columns import ALIASES, DEFAULT_NAMES, IDENTITY, label_table, shown_path
@@ -32,7 +33,13 @@ from pipeline.sources.dicom_files import is_dicom
 from pipeline.sources.file_kinds import READ as IMAGES
 from pipeline.sources.read_source import read_source
 from schemas.errors import ContractError, ParamsError
-from schemas.manifest import MANIFEST_COLUMNS, QUARANTINE_COLUMNS, SELECTION, QuarantineRow
+from schemas.manifest import (
+    CONTRAST_COLUMN,
+    MANIFEST_COLUMNS,
+    QUARANTINE_COLUMNS,
+    SELECTION,
+    QuarantineRow,
+)
 from schemas.params import CohortParams
 
 log = logging.getLogger(__name__)
@@ -143,10 +150,13 @@ def build_cohort(
     if not records:
         first = refused[0] if refused else None
         detail = f"; first refused: {first['path']}: {first['reason']}" if first else _hint(source)
-        raise ContractError(f"{source}: no usable T1w image found{detail}")
+        wanted = " or ".join(params.suffix)
+        raise ContractError(f"{source}: no usable {wanted} image found{detail}")
     table = typed(label_table(records, digests, columns, source), source)
     _warn_of_copies(table, source)
     table["split"] = _splits(table, params, source)
+    if params.source in ("bids", "table") and study_contrast(params) != "T1w":
+        table[CONTRAST_COLUMN] = study_contrast(params)
     for label in ("diagnosis", "sex") if judged else ():
         missing = missing_classes(table, label)
         if missing is not None:
@@ -209,6 +219,9 @@ def _labelled(
     records, refused = read_source(
         params, source, columns, cache, listed=people, dry_run=dry_run, subjects=subjects
     )
+    if params.source == "table":
+        records, left = of_contrast(records, study_contrast(params))
+        refused = refused + left
     if params.source != "table":
         label_records(source, records, people, columns)
     leave_out_personal(records, columns, params.leave_out, str(source))

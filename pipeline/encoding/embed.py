@@ -30,6 +30,8 @@ from schemas.stores import StoreAttributes
 log = logging.getLogger(__name__)
 
 
+ANY_CONTRAST = "embed.any_contrast"
+"""Parameter that lets an LDAE work on latents of another contrast."""
 ROWS_PER_CHUNK = 1024
 
 
@@ -50,12 +52,12 @@ def embed_latents(
         If the model was trained on latents of another autoencoder, the store is damaged, or the
         model's encoder reads volumes and they are absent.
     """
-    check_same_autoencoder(latents, ldae)
+    check_same_autoencoder(latents, ldae, any_contrast=params.any_contrast)
     source = latents.attributes
     attributes = StoreAttributes(
         kind="semantics",
         made_by=f"ldae-pipeline {__version__}",
-        params={},
+        params=source.contrast_record(),
         digests=dict(source.digests) | {"ldae": ldae.digest},
         grid=source.grid,
         scan_ids=source.scan_ids,
@@ -152,9 +154,17 @@ def check_volumes(ldae: FrozenLdae, volumes: VolumeStore) -> None:
             raise ContractError(f"{volumes.path}: {error}; preprocess to its grid") from error
 
 
-def check_same_autoencoder(latents: LatentStore, ldae: FrozenLdae) -> None:
-    """Refuse latents of another autoencoder, or of a grid that the model does not work on."""
-    check_latents_fit(ldae.config, latents, model="the LDAE")
+def check_same_autoencoder(
+    latents: LatentStore, ldae: FrozenLdae, *, any_contrast: bool = False
+) -> None:
+    """Refuse latents of another autoencoder, contrast, or grid that the model does not work on."""
+    check_latents_fit(
+        ldae.config,
+        latents,
+        model="the LDAE",
+        contrast_allowed_by=ANY_CONTRAST,
+        any_contrast=any_contrast,
+    )
 
 
 def warn_of_other_ldae(out: Path, digest: str) -> None:

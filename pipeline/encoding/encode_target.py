@@ -27,6 +27,7 @@ from pipeline.runtime.devices import resolve_device, torch_threads
 from pipeline.runtime.files import write_atomic
 from pipeline.runtime.progress import Progress
 from pipeline.stores.build_units import EncodeSettings
+from pipeline.stores.location import absolute
 from pipeline.stores.volumes import VolumeStore
 from pipeline.workers.dask_client import dask_client
 from schemas.errors import ContractError, PipelineError
@@ -76,7 +77,7 @@ class EncodeTarget:
             _choose_on_worker,
             self.autoencoder.path.absolute(),
             self.device_name,
-            volumes.path.absolute(),
+            absolute(volumes.path),
             params,
         ).result()
         return chosen

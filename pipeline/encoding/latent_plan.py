@@ -90,7 +90,10 @@ def latent_attributes(
     return StoreAttributes(
         kind="latents",
         made_by=f"ldae-pipeline {__version__}",
-        params={"encode": {"precision": precision, "chunk_scans": params.chunk_scans}},
+        params={
+            "encode": {"precision": precision, "chunk_scans": params.chunk_scans},
+            **volumes.attributes.contrast_record(),
+        },
         digests=dict(volumes.attributes.digests) | {"autoencoder": autoencoder.digest},
         grid=volumes.attributes.grid,
         scan_ids=volumes.attributes.scan_ids,

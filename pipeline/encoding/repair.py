@@ -21,7 +21,8 @@ from pipeline.runtime.files import lock_store, write_atomic, writing_to
 from pipeline.stores.build_units import EncodeSettings
 from pipeline.stores.builder import StoreBuilder
 from pipeline.stores.latents import LatentStore, latent_arrays
-from pipeline.stores.open_store import RecordError, damaged_arrays, read_record
+from pipeline.stores.location import absolute
+from pipeline.stores.open_store import RecordError, damaged_arrays, open_files, read_record
 from pipeline.stores.record_copy import copy_differs, restore_record, write_copy
 from pipeline.stores.verify import verify_store
 from pipeline.stores.volumes import VolumeStore
@@ -93,7 +94,7 @@ def _encode_damaged(
         if store.attributes.scan_ids[row] not in damaged
     }
     plan = LatentPlan(
-        volumes=volumes.path.absolute(),
+        volumes=absolute(volumes.path),
         autoencoder=autoencoder.path.absolute(),
         autoencoder_digest=autoencoder.digest,
         latents=store.path,
@@ -145,8 +146,8 @@ def _refuse_other_autoencoder(path: Path, autoencoder: FrozenAutoencoder) -> Non
 
 def _restore_array_metadata(path: Path, autoencoder: FrozenAutoencoder) -> None:
     """Write the zarr.json of arrays again if its digest is not the recorded one."""
-    _, attributes, units = read_record(path)
-    damaged = damaged_arrays(path, units)
+    group, attributes, units = read_record(path)
+    damaged = damaged_arrays(open_files(group), units)
     if not damaged:
         return
     shape = autoencoder.latent_shape(attributes.grid.shape)

@@ -16,10 +16,12 @@ from pipeline.encoding.latent_plan import (
     latent_shape,
 )
 from pipeline.encoding.previous_latents import open_previous
+from pipeline.models.contrast import check_contrast
 from pipeline.models.frozen import FrozenAutoencoder, intensity_rule
 from pipeline.runtime.files import lock_store, real_path
 from pipeline.stores.build_units import EncodeSettings
 from pipeline.stores.builder import check_target
+from pipeline.stores.location import absolute
 from pipeline.stores.verify import missing_chunks
 from pipeline.stores.volumes import VolumeStore
 from schemas.errors import ContractError
@@ -65,6 +67,14 @@ def encode_volumes(
     """
     started = time.monotonic()
     shape = latent_shape(volumes, autoencoder)
+    if not params.any_contrast:
+        check_contrast(
+            autoencoder.config,
+            volumes.attributes,
+            source=volumes.path,
+            model=f"the autoencoder {autoencoder.path}",
+            allowed_by="encode.any_contrast",
+        )
     gap = next(missing_chunks(volumes), None)
     if gap is not None:
         raise ContractError(f"{volumes.path / gap}: missing; run `pipeline preprocess` again")
@@ -95,7 +105,7 @@ def encode_volumes(
         planned = EncodeSettings(**settings._asdict() | builder.settings)
         reusable, recorded = previous.reusable_rows(attributes)
         plan = LatentPlan(
-            volumes=volumes.path.absolute(),
+            volumes=absolute(volumes.path),
             autoencoder=autoencoder.path.absolute(),
             autoencoder_digest=autoencoder.digest,
             latents=latents,

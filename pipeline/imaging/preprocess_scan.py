@@ -34,7 +34,7 @@ from pipeline.imaging.read import read_scan
 from pipeline.imaging.register import Registration, find_poses, register
 from pipeline.imaging.upright_strip import upright_mask
 from schemas.errors import ScanError
-from schemas.params import PreprocessParams, QcParams
+from schemas.params import Contrast, PreprocessParams, QcParams
 
 METHOD_VERSION = 5
 """Raised when the chain's results change; part of every scan's fingerprint."""
@@ -129,7 +129,7 @@ def preprocess_scan(path: Path, params: PreprocessParams) -> PreprocessedScan:
         If the file cannot be used at all. A scan that only looks wrong is returned with
         qc["status"] == "fail".
     """
-    clock = _Clock()
+    clock, contrast = _Clock(), params.contrast or "T1w"
     with clock.step("read"):
         head = _load_head(path, params)
     with clock.step("strip"):
@@ -141,10 +141,10 @@ def preprocess_scan(path: Path, params: PreprocessParams) -> PreprocessedScan:
     if not searched:
         result = _searched(result, head, mask, params, clock)
     for name, find_mask in opinions:
-        if not _doubtful(result.numbers) or _is_other_contrast(result.numbers):
+        if not _doubtful(result.numbers, contrast) or _is_other_contrast(result.numbers, contrast):
             break
         other = _aligned_otherwise(head, find_mask, params, clock)
-        if other is not None and _rank(other) > _rank(result):
+        if other is not None and _rank(other, contrast) > _rank(result, contrast):
             result, method = other, name
     # No other mask was better: the search that was left out for them.
     if method == "deepbet" and searched:
@@ -162,7 +162,7 @@ def preprocess_scan(path: Path, params: PreprocessParams) -> PreprocessedScan:
             notes += () if own is not None else (NO_LANDMARKS,)
         volume = quantise(levels, result.inside)
     rigid = params.registration == "rigid"
-    verdict = assess_qc(result.numbers, notes, params.qc, rigid=rigid)
+    verdict = assess_qc(result.numbers, notes, params.qc, rigid=rigid, contrast=contrast)
     return PreprocessedScan(
         volume=volume,
         native_to_mni=result.transform.native_to_mni,
@@ -235,33 +235,33 @@ def _searched(
     result: _Result, head: _Head, mask: Mask, params: PreprocessParams, clock: _Clock
 ) -> _Result:
     """Return the better of a result and, where that lies wrong, of a search all around."""
-    numbers = result.numbers
-    if not is_poor(numbers, USUAL) or _is_other_contrast(numbers):
+    numbers, contrast = result.numbers, params.contrast or "T1w"
+    if not is_poor(numbers, USUAL, contrast) or _is_other_contrast(numbers, contrast):
         return result
     return _align(head, mask, params, clock, search=True)
 
 
-def _rank(result: _Result) -> tuple[bool, float]:
+def _rank(result: _Result, contrast: Contrast) -> tuple[bool, float]:
     """Order results: tissues where the template has them, then the overlap."""
-    return not is_other_contrast(result.numbers, USUAL), result.numbers["dice"]
+    return not is_other_contrast(result.numbers, USUAL, contrast), result.numbers["dice"]
 
 
-def _doubtful(numbers: dict[str, float]) -> bool:
+def _doubtful(numbers: dict[str, float], contrast: Contrast) -> bool:
     low, high = USUAL_BRAIN_ML
     return (
         numbers["dice"] < SECOND_OPINION_DICE
-        or is_poor(numbers, USUAL)
+        or is_poor(numbers, USUAL, contrast)
         or not low <= numbers["brain_ml"] <= high
     )
 
 
-def _is_other_contrast(numbers: dict[str, float]) -> bool:
-    """Return whether mask and pose are right and the contrast is not that of a T1w.
+def _is_other_contrast(numbers: dict[str, float], contrast: Contrast) -> bool:
+    """Return whether mask and pose are right and the image is of another contrast.
 
     No other mask would help, and looking for one costs minutes.
     """
     lies_well = numbers["dice"] >= SECOND_OPINION_DICE and numbers["turned"] <= USUAL.turned_warn
-    return lies_well and is_other_contrast(numbers, USUAL)
+    return lies_well and is_other_contrast(numbers, USUAL, contrast)
 
 
 def _second_opinions(head: _Head, mask: Mask, method: str) -> list[tuple[str, Opinion]]:

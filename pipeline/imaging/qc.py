@@ -9,11 +9,12 @@ import numpy.typing as npt
 from scipy.linalg import polar
 
 from pipeline.imaging.atlas.mni152 import grid_affine, load_template, load_tissues
+from pipeline.imaging.contrasts import rule_of
 from pipeline.imaging.geometry import bounding_box
 from pipeline.imaging.header import Affine, zooms_of
 from pipeline.imaging.register import correlation, overlap
 from schemas.grid import GridParams
-from schemas.params import QcParams
+from schemas.params import Contrast, QcParams
 
 Status = Literal["pass", "warn", "fail"]
 Mask = npt.NDArray[np.bool_]
@@ -94,9 +95,15 @@ def measure(
 
 
 def assess_qc(
-    numbers: dict[str, float], notes: tuple[str, ...], params: QcParams, *, rigid: bool
+    numbers: dict[str, float],
+    notes: tuple[str, ...],
+    params: QcParams,
+    *,
+    rigid: bool,
+    contrast: Contrast = "T1w",
 ) -> Verdict:
     """Return the verdict: any number beyond its `fail` bound fails, beyond `warn` warns."""
+    rule = rule_of(contrast, params)
     failures: list[str] = []
     warnings = list(notes)
     low, high = params.brain_ml_fail
@@ -106,17 +113,22 @@ def assess_qc(
         failures.append(f"brain of {brain_ml:.0f} ml, expected {low:.0f} to {high:.0f}")
     elif not warn_low <= brain_ml <= warn_high:
         warnings.append(f"brain of {brain_ml:.0f} ml, usual is {warn_low:.0f} to {warn_high:.0f}")
-    ncc_warn = _usual_ncc(numbers, params)
-    for name, fail, warn, text in (
-        ("ncc", params.ncc_fail, ncc_warn, "correlation with the template"),
+    bounds = [
         ("dice", params.dice_fail, params.dice_warn, "overlap with the template brain"),
         ("coverage", params.coverage_fail, params.coverage_warn, "brain in the field of view"),
-    ):
-        if numbers[name] < fail:
-            failures.append(f"{text} {numbers[name]:.2f}, expected at least {fail:.2f}")
-        elif numbers[name] < warn:
-            warnings.append(f"{text} {numbers[name]:.2f}, usual is {warn:.2f} or more")
-    for fault, is_failure in _contrast_faults(numbers, params):
+    ]
+    judged = dict(numbers)
+    if rule.ncc_fail is not None:
+        negative = " (negative)" if rule.ncc_sign < 0 else ""
+        text = f"correlation with the template{negative}"
+        bounds.insert(0, ("ncc", rule.ncc_fail, _usual_ncc(numbers, params, contrast), text))
+        judged["ncc"] *= rule.ncc_sign
+    for name, fail, warn, text in bounds:
+        if judged[name] < fail:
+            failures.append(f"{text} {judged[name]:.2f}, expected at least {fail:.2f}")
+        elif judged[name] < warn:
+            warnings.append(f"{text} {judged[name]:.2f}, usual is {warn:.2f} or more")
+    for fault, is_failure in _contrast_faults(numbers, params, contrast):
         (failures if is_failure else warnings).append(fault)
     low, high = params.scaling_warn
     if not rigid and not low <= numbers["scaling"] <= high:
@@ -131,18 +143,23 @@ def assess_qc(
     return Verdict(status, (*failures, *warnings))
 
 
-def is_poor(numbers: dict[str, float], params: QcParams) -> bool:
+def is_poor(numbers: dict[str, float], params: QcParams, contrast: Contrast = "T1w") -> bool:
     """Return whether the correlation with the template is too low for this scan."""
-    return numbers["ncc"] < _usual_ncc(numbers, params)
+    rule = rule_of(contrast, params)
+    if rule.ncc_fail is None:
+        return False
+    return rule.ncc_sign * numbers["ncc"] < _usual_ncc(numbers, params, contrast)
 
 
-def _usual_ncc(numbers: dict[str, float], params: QcParams) -> float:
+def _usual_ncc(numbers: dict[str, float], params: QcParams, contrast: Contrast) -> float:
     """Return the correlation below which a scan is suspicious.
 
     Large ventricles lower the correlation of elders alone. Brains in a wrong pose correlate by as
     much, and a phantom that lay upside down overlapped by .946: so the contrast of the tissues
     where the template has them, and the pose, must be right too.
     """
+    if contrast != "T1w":
+        return rule_of(contrast, params).ncc_warn
     is_sound = (
         numbers["dice"] >= params.dice_atrophy
         and numbers.get("turned", 0.0) <= params.turned_warn
@@ -152,24 +169,28 @@ def _usual_ncc(numbers: dict[str, float], params: QcParams) -> float:
     return min(params.ncc_warn, params.ncc_warn_atrophy) if is_sound else params.ncc_warn
 
 
-def is_other_contrast(numbers: dict[str, float], params: QcParams) -> bool:
-    """Return whether the tissues are not in the order of a T1w: fluid, grey, white."""
-    return any(is_failure for _, is_failure in _contrast_faults(numbers, params))
+def is_other_contrast(
+    numbers: dict[str, float], params: QcParams, contrast: Contrast = "T1w"
+) -> bool:
+    """Return whether the tissues are not in the order of the contrast (T1w: fluid, grey, white)."""
+    return any(is_failure for _, is_failure in _contrast_faults(numbers, params, contrast))
 
 
-def _contrast_faults(numbers: dict[str, float], params: QcParams) -> Iterator[tuple[str, bool]]:
-    """Yield each sign that an image is no T1w, and whether it fails the scan."""
-    for name, fail, warn, order in (
-        ("white_grey", params.white_grey_fail, params.white_grey_warn, "white matter over grey"),
-        ("grey_fluid", params.grey_fluid_fail, params.grey_fluid_warn, "grey matter over fluid"),
-    ):
+def _contrast_faults(
+    numbers: dict[str, float], params: QcParams, contrast: Contrast
+) -> Iterator[tuple[str, bool]]:
+    """Yield each sign that an image is of another contrast, and whether it fails the scan."""
+    other = "a T2w, FLAIR, T1 map or inversion image?" if contrast == "T1w" else f"no {contrast}?"
+    for order in rule_of(contrast, params).orders:
         # Records of earlier versions and coarse grids have none.
-        value = numbers.get(name)
-        if value is None or not value < warn:
+        value = numbers.get(order.number)
+        if value is None or not order.sign * value < order.warn:
             continue
-        limit = f"expected at least {fail:.2f}" if value < fail else f"usual is {warn:.2f} or more"
-        text = f"contrast of {order} {value:.2f}, {limit}: a T2w, FLAIR, T1 map or inversion image?"
-        yield text, value < fail
+        value, fail = order.sign * value, order.fail
+        limit = f"expected at least {fail:.2f}"
+        if value >= fail:
+            limit = f"usual is {order.warn:.2f} or more"
+        yield f"contrast of {order.words} {value:.2f}, {limit}: {other}", value < fail
 
 
 def _contrasts(volume: npt.NDArray[np.float32], mask: Mask, grid: GridParams) -> dict[str, float]:

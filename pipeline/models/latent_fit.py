@@ -7,6 +7,7 @@ the same size and the same centre: what those lack is air.
 from pathlib import Path
 from typing import Any, Protocol
 
+from pipeline.models.contrast import check_contrast
 from pipeline.models.frozen import trained_grid
 from schemas.errors import ContractError
 from schemas.grid import AFFINE_TOLERANCE, Grid, times
@@ -50,20 +51,34 @@ def check_latents_fit(
     *,
     model: str,
     otherwise: str = "or train on this store",
+    contrast_allowed_by: str | None = None,
+    any_contrast: bool = False,
 ) -> None:
     """Refuse latents that a model of this config does not work on.
+
+    Those of another contrast are refused unless `any_contrast`; `contrast_allowed_by` is the
+    parameter that the message names.
 
     `model` is its name, and `otherwise` a second remedy, where its weights are no one else's.
 
     Raises
     ------
     ContractError
-        If they are of another autoencoder, or on a grid that the model does not work on.
+        If they are of another autoencoder or contrast, or on a grid that the model does not work
+        on.
     """
     if store.attributes.digests["autoencoder"] != config["autoencoder_digest"]:
         raise ContractError(
             f"{store.path}: encoded by another autoencoder than {model} was trained on;"
             f" encode with that one{_or(otherwise, config)}"
+        )
+    if not any_contrast:
+        check_contrast(
+            config,
+            store.attributes,
+            source=store.path,
+            model=model,
+            allowed_by=contrast_allowed_by,
         )
     check_grid_fits(
         config,

@@ -30,7 +30,8 @@ def assess(task: ScanTask, outcome: ScanOutcome, params: PreprocessParams) -> Ve
         return "error", str(outcome["error"])
     rigid = params.registration == "rigid"
     notes = (*filter(None, [task.note]), *outcome["notes"])
-    qc = assess_qc(outcome["qc"], notes, params.qc, rigid=rigid)
+    contrast = params.contrast or "T1w"
+    qc = assess_qc(outcome["qc"], notes, params.qc, rigid=rigid, contrast=contrast)
     return qc.status, "; ".join(qc.reasons)
 
 

@@ -11,6 +11,7 @@ import pandas as pd
 
 from pipeline import __version__
 from pipeline.cohort.candidates import Candidate
+from pipeline.cohort.contrast import with_contrast
 from pipeline.preprocessing.finished_scans import FinishedScans, ScanOutcome
 from pipeline.preprocessing.former_volumes import FormerVolumes
 from pipeline.preprocessing.next_image import Trials, with_notes
@@ -85,6 +86,7 @@ def preprocess_cohort(
     started = time.monotonic()
     # A folder given as relative must mean the same in every worker process.
     out = out.absolute()
+    params = with_contrast(params, manifest)
     by_hand = overrides or {}
     trials = Trials(
         candidates or {},

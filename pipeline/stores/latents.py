@@ -145,7 +145,7 @@ class LatentStore(OpenStore):
                 values = take_rows(self.array(name), rows, chunks_at_once=LOAD_CHUNKS)
             self.check_finite(name, values, rows)
             loaded[name] = torch.from_numpy(values).to(device)
-        chunks = tuple(row // self.chunk_scans for row in rows)
+        chunks = tuple((np.array(rows, dtype=np.int64) // self.chunk_scans).tolist())
         mean, logvar = loaded["posterior_mean"], loaded["posterior_logvar"]
         return Latents(list(scan_ids), mean, logvar, chunks)
 

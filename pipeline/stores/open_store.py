@@ -1,5 +1,6 @@
 """Open a store of any kind, and check it."""
 
+import hashlib
 import json
 import re
 import shutil
@@ -12,8 +13,10 @@ import numpy as np
 import zarr
 from pydantic import ValidationError
 
-from pipeline.runtime.digests import digest_file, digest_of
+from pipeline.runtime.digests import digest_of
 from pipeline.stores.build_units import row_settings
+from pipeline.stores.location import StoreFiles, open_location, shown
+from pipeline.stores.remote import RemoteFiles
 from schemas.errors import ContractError
 from schemas.stores import SCHEMA_VERSION, StoreAttributes, StoreKind, UnitRecord
 
@@ -42,13 +45,8 @@ def read_record(path: Path) -> tuple[zarr.Group, StoreAttributes, UnitRecord]:
     ContractError
         If the path is no store, of another schema version, or not complete.
     """
-    if not (path / "zarr.json").is_file():
-        if _is_being_built(path):
-            hint = "still being built; run the same command again"
-        else:
-            hint = "this folder is none" if path.exists() else "no such folder"
-        raise ContractError(f"{path}: expected a Zarr store, found none ({hint})")
-    raw = _raw_attributes(path)
+    files = open_location(path)
+    raw = _raw_attributes(path, files)
     try:
         unit_record = raw.pop("units", None)
         version = raw.get("schema_version")
@@ -58,7 +56,8 @@ def read_record(path: Path) -> tuple[zarr.Group, StoreAttributes, UnitRecord]:
             )
         attributes = StoreAttributes.model_validate(raw)
         units = None if unit_record is None else UnitRecord.model_validate(unit_record)
-        group = zarr.open_group(path, mode="r")
+        files.arrays = tuple(sorted(units.metadata_sha256)) if units is not None else ()
+        group = zarr.open_group(files, mode="r", zarr_format=3)
     except (ValidationError, ValueError, KeyError, TypeError, FileNotFoundError) as error:
         reason = str(error).splitlines()[0]
         raise RecordError(f"{path}: no store of this project ({reason:.120})") from error
@@ -67,14 +66,21 @@ def read_record(path: Path) -> tuple[zarr.Group, StoreAttributes, UnitRecord]:
     return group, attributes, units
 
 
-def _raw_attributes(path: Path) -> dict[str, Any]:
+def _raw_attributes(path: Path, files: StoreFiles) -> dict[str, Any]:
     """Return the attributes in a store's zarr.json, checked against their own digest."""
     file = path / "zarr.json"
     try:
-        document = json.loads(file.read_bytes())
-        raw: dict[str, Any] = dict(document.pop("attributes"))
+        (content,) = files.read(["zarr.json"])
+    except FileNotFoundError:
+        content = None
     except OSError as error:
         raise ContractError(f"{file}: {error.strerror}") from error
+    if content is None:
+        hint = _what_is_there(path, files)
+        raise ContractError(f"{shown(path)}: expected a Zarr store, found none ({hint})")
+    try:
+        document = json.loads(content)
+        raw: dict[str, Any] = dict(document.pop("attributes"))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise RecordError(f"{file}: damaged, no store's record; {REMEDY}") from error
     if not STORE_ATTRIBUTES & raw.keys():
@@ -89,14 +95,14 @@ def _raw_attributes(path: Path) -> dict[str, Any]:
     return raw
 
 
-def damaged_arrays(path: Path, units: UnitRecord) -> list[str]:
+def damaged_arrays(files: StoreFiles, units: UnitRecord) -> list[str]:
     """Return the names of the arrays whose zarr.json is missing or differs from its digest."""
     recorded = units.metadata_sha256
-    files = {name: path / name / "zarr.json" for name in recorded}
+    contents = files.read([f"{name}/zarr.json" for name in recorded])
     return [
         name
-        for name, file in files.items()
-        if not file.is_file() or digest_file(file) != recorded[name]
+        for name, content in zip(recorded, contents, strict=True)
+        if content is None or hashlib.sha256(content).hexdigest() != recorded[name]
     ]
 
 
@@ -135,13 +141,15 @@ class OpenStore:
         self.group, self.attributes, units = read_record(path)
         if kind is not None and self.attributes.kind != kind:
             raise ContractError(f"{path}: a {self.attributes.kind} store, expected {kind}")
-        damaged = damaged_arrays(path, units)
+        self.files = open_files(self.group)
+        damaged = damaged_arrays(self.files, units)
         if damaged:
             raise ContractError(
                 f"{path / damaged[0] / 'zarr.json'}: damaged or missing; run `pipeline verify"
                 f" {path} --repair`, or restore it"
             )
         self.path = path
+        self._arrays: dict[str, zarr.Array[Any]] = {}
         self.unit_rows = units.rows
         self.unit_digests = units.sha256
         self.encode_settings = row_settings(units.batch_sizes, units.threads)
@@ -162,10 +170,12 @@ class OpenStore:
         return rows_in(self.row_of, scan_ids, path=self.path, remedy=self.remedy)
 
     def array(self, name: str) -> zarr.Array[Any]:
-        """Return one array without reading it."""
-        array = self.group[name]
-        assert isinstance(array, zarr.Array)
-        return array
+        """Return one array without reading it; its zarr.json is fetched the first time alone."""
+        if name not in self._arrays:
+            array = self.group[name]
+            assert isinstance(array, zarr.Array)
+            self._arrays[name] = array
+        return self._arrays[name]
 
     def read(self, name: str, rows: slice | int = slice(None)) -> np.ndarray:
         """Read rows of one array into memory."""
@@ -189,8 +199,21 @@ class OpenStore:
         return {fingerprint: i for i, fingerprint in enumerate(self.attributes.fingerprints)}
 
 
-def _is_being_built(path: Path) -> bool:
-    return path.with_name(path.name + ".building").exists()
+def open_files(group: zarr.Group) -> StoreFiles:
+    """Return the files of a group that `read_record` opened."""
+    files = group.store
+    assert isinstance(files, StoreFiles)
+    return files
+
+
+def _what_is_there(path: Path, files: StoreFiles) -> str:
+    """Return what stands where a store was expected."""
+    if isinstance(files, RemoteFiles):
+        begun = "half uploaded; run `pipeline push-store` again"
+        return begun if files.is_begun() else "nothing is there"
+    if path.with_name(path.name + ".building").exists():
+        return "still being built; run the same command again"
+    return "this folder is none" if path.exists() else "no such folder"
 
 
 def is_current(path: Path, attributes: StoreAttributes) -> bool:

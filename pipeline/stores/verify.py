@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.stores.build_units import chunk_file, content_digest, rows_per_file
-from pipeline.stores.open_store import OpenStore, damaged_arrays, read_record
+from pipeline.stores.open_store import OpenStore, damaged_arrays, open_files, read_record
 from schemas.errors import ContractError
 
 
@@ -22,8 +22,8 @@ def verify_store(path: Path) -> dict[str, str]:
     ContractError
         If the path is no store.
     """
-    _, attributes, units = read_record(path)
-    arrays = damaged_arrays(path, units)
+    group, attributes, units = read_record(path)
+    arrays = damaged_arrays(open_files(group), units)
     if arrays:
         reason = f"{arrays[0]}/zarr.json, which describes its array, is damaged or missing"
         return dict.fromkeys(attributes.scan_ids, reason)
@@ -55,11 +55,13 @@ def refuse_damaged(store: OpenStore) -> None:
 
 def missing_chunks(store: OpenStore) -> Iterator[str]:
     """Yield the chunk files that are missing, without reading any."""
-    for name, array in sorted(store.group.arrays()):
-        for start in range(0, len(store), rows_per_file(array)):
-            file = chunk_file(name, array, start)
-            if not (store.path / file).is_file():
-                yield file
+    yield from store.files.missing(
+        [
+            chunk_file(name, array, start)
+            for name, array in sorted(store.group.arrays())
+            for start in range(0, len(store), rows_per_file(array))
+        ]
+    )
 
 
 def unit_rows(store: OpenStore, unit: int) -> range:
@@ -69,18 +71,18 @@ def unit_rows(store: OpenStore, unit: int) -> range:
 
 def _damaged_in(store: OpenStore, rows: range, expected: str) -> dict[str, str]:
     arrays = dict(sorted(store.group.arrays()))
+    gaps = store.files.missing([chunk_file(n, a, rows.start) for n, a in arrays.items()])
+    if gaps:
+        ids = store.attributes.scan_ids[rows.start : rows.stop]
+        return dict.fromkeys(ids, f"chunk file {gaps[0]} is missing")
     try:
         content = {name: store.read(name, slice(rows.start, rows.stop)) for name in arrays}
     except ContractError as error:
         return _unreadable_rows(store, rows, str(error))
     if content_digest(content) == expected:
         return {}
-    files = {chunk_file(n, a, rows.start): n for n, a in arrays.items()}
-    gaps = [file for file in files if not (store.path / file).is_file()]
     reason = "content differs from its recorded digest"
-    if gaps:
-        reason = f"chunk file {gaps[0]} is missing"
-    elif any(v.dtype.kind == "f" and not np.isfinite(v).all() for v in content.values()):
+    if any(v.dtype.kind == "f" and not np.isfinite(v).all() for v in content.values()):
         reason = "holds NaN or infinity, " + reason
     return dict.fromkeys(store.attributes.scan_ids[rows.start : rows.stop], reason)
 

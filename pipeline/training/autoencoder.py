@@ -221,6 +221,7 @@ def train_autoencoder(
         **plan.record(),
         "architecture": architecture,
         "grid": grid.document(),
+        "contrast": volumes.attributes.contrast,
         "params": shown,
         "perceptual_sha256": perceptual,
         "started_from": start.digest if start is not None else None,

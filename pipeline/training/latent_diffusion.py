@@ -356,6 +356,7 @@ def _config(
         "latents_digest": store.digest,
         "latent_shape": store.latent_shape,
         "grid": store.attributes.grid.document(),
+        "contrast": store.attributes.contrast,
         "train_scans": len(latents["train"]),
         "metrics": {k: v for k, v in metrics.items() if k != "seconds"},
     }

@@ -39,3 +39,11 @@ def test_two_subjects_never_share_a_label():
 def test_labels_of_counterfactuals_are_letters_and_digits():
     assert label_of("diagnosis:AD", -1.5) == "counterfactualdiagnosisADm1d5"
     assert label_of("age_years", 3) == "counterfactualageyearsp3"
+
+
+def test_images_are_named_by_the_contrast_of_the_study():
+    row = {"scan_id": "sub-1", "subject_id": "sub-1", "session_id": ""}
+    for contrast, suffix in (("FLAIR", "FLAIR"), (None, "T1w"), ("yes", "T1w")):
+        names = all_names([row | {"contrast": contrast}])["sub-1"]
+        assert names.preprocessed.name.endswith(f"_desc-preproc_{suffix}.nii.gz")
+        assert names.sidecar.name.endswith(f"_desc-preproc_{suffix}.json")

@@ -157,6 +157,9 @@ def test_few_test_subjects_are_headed_by_cross_validation(tmp_path: Path) -> Non
     age = next(card for card in cards if card["label"].startswith("Age"))
     assert age["note"].endswith("cross-validated")
     assert age["estimate"].subjects == 9, "val and test; test alone has 6"
+    assert "FLAIR" not in cards[0]["note"]
+    context.manifest["contrast"] = "FLAIR"
+    assert " · FLAIR · " in headline_section(context)[0]["note"]
 
 
 @pytest.mark.slow

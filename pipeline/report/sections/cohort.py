@@ -1,7 +1,7 @@
 """Report sections: headline, cohort, quality control."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, get_args
 
 import pandas as pd
 
@@ -17,6 +17,8 @@ from pipeline.report.sections.exclusions import exclusions
 from pipeline.report.sections.probes import FEW_SUBJECTS, PROBE_COLUMNS, doubt_of, target_name
 from pipeline.report.sections.wording import number
 from pipeline.runtime.progress import counted
+from schemas.manifest import CONTRAST_COLUMN
+from schemas.params import Contrast
 from schemas.results import PROTOCOLS, EvaluateMetrics, ProbeMetrics, Protocol, TargetResult
 
 
@@ -29,7 +31,7 @@ def headline_section(context: ReportContext) -> list[dict[str, Any]]:
         {
             "label": "Scans",
             "text": f"{len(manifest):,}",
-            "note": f"{people} · {lost:,} quarantined",
+            "note": " · ".join([people, *_contrast(manifest), f"{lost:,} quarantined"]),
         }
     ]
     evaluate, probe = context.evaluate or EvaluateMetrics(), context.probe or ProbeMetrics()
@@ -55,6 +57,12 @@ def headline_section(context: ReportContext) -> list[dict[str, Any]]:
     for target, about in probe.targets.items():
         cards.extend(_probe_card(target, probe, about))
     return cards
+
+
+def _contrast(manifest: pd.DataFrame) -> list[str]:
+    """Return the contrast of scans that are no T1w, or nothing."""
+    found = manifest[CONTRAST_COLUMN].dropna() if CONTRAST_COLUMN in manifest else ()
+    return sorted({str(name) for name in found} & set(get_args(Contrast)))
 
 
 def _probe_card(target: str, probe: ProbeMetrics, about: TargetResult) -> Iterator[dict[str, Any]]:

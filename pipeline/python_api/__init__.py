@@ -1,0 +1,1 @@
+"""A study from Python, by the names of the commands."""
