@@ -141,7 +141,7 @@ def open_client(address: str) -> Any:
         kept["client_options"]["allow_http"] = True
     if parts.scheme == "s3":
         unsigned = not any(name in os.environ for name in AWS_CREDENTIALS)
-        signing = {"skip_signature": True} if unsigned else {}
+        signing: dict[str, Any] = {"skip_signature": True} if unsigned else {}
         return S3Store(parts.netloc, prefix=key, **signing, **kept)
     if parts.scheme == "gs":
         return GCSStore(parts.netloc, prefix=key, **kept)

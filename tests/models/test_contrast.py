@@ -8,8 +8,8 @@ import pytest
 
 from pipeline.encoding.embed import embed_latents
 from pipeline.encoding.run import encode_volumes
-from pipeline.models.model_folder import read_config
 from pipeline.models.frozen import load_autoencoder, load_ldae
+from pipeline.models.model_folder import read_config
 from pipeline.runtime.digests import digest_of
 from pipeline.stores.latents import open_latents
 from pipeline.stores.open_store import OpenStore
