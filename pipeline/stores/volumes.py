@@ -48,6 +48,18 @@ class VolumeRow:
     """float16, on BIAS_GRID: logarithm of the field that native intensities were divided by."""
 
 
+def _landmarks() -> ArraySpec:
+    return ArraySpec(
+        name=LANDMARKS,
+        row_shape=(2,),
+        dtype="float64",
+        dimension_names=("tissue",),
+        rows_per_chunk=ROWS_PER_SMALL_CHUNK,
+        compressors=(Crc32cCodec(),),
+        fill_value=float("nan"),
+    )
+
+
 def _arrays(shape: tuple[int, ...]) -> list[ArraySpec]:
     small: dict[str, Any] = {
         "rows_per_chunk": ROWS_PER_SMALL_CHUNK,
@@ -88,14 +100,6 @@ def _arrays(shape: tuple[int, ...]) -> list[ArraySpec]:
             **small,
         ),
         ArraySpec(
-            name=LANDMARKS,
-            row_shape=(2,),
-            dtype="float64",
-            dimension_names=("tissue",),
-            fill_value=float("nan"),
-            **small,
-        ),
-        ArraySpec(
             name="log_bias",
             row_shape=BIAS_GRID.shape,
             dtype="float16",
@@ -113,8 +117,8 @@ def write_volumes(out: Path, attributes: StoreAttributes, rows: Iterator[VolumeR
     The store appears under `out` only when it is complete. Hold `lock_store(out)` around it.
     """
     arrays = _arrays(attributes.grid.shape)
-    if attributes.params.get("preprocess", {}).get("intensity") != "landmarks":
-        arrays = [array for array in arrays if array.name != LANDMARKS]
+    if attributes.params.get("preprocess", {}).get("intensity") == "landmarks":
+        arrays.append(_landmarks())
     builder = StoreBuilder(out, attributes, arrays, unit_rows=ROWS_PER_SHARD)
     pending = {unit.start for unit in builder.pending()}
     for start in range(0, builder.num_rows, ROWS_PER_SHARD):
