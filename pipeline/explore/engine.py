@@ -20,6 +20,7 @@ from pipeline.explore.directions import StudyDirections
 from pipeline.explore.inference import PageInference, SupersededError
 from pipeline.explore.study import ExploreStudy
 from schemas.errors import ContractError, PipelineError
+from schemas.grid import Grid
 
 log = logging.getLogger(__name__)
 
@@ -130,6 +131,16 @@ class Engine:
         while len(self._scans) > 2 * MOST_PEOPLE_KEPT:
             self._scans.pop(next(iter(self._scans)))
         return self._scans[name]
+
+    def grid(self) -> Grid:
+        """Return the grid of the brains, once the models are loaded.
+
+        Raises
+        ------
+        ContractError
+            If they cannot be.
+        """
+        return self._wait().models.autoencoder.grid
 
     def _open(self) -> None:
         try:

@@ -11,7 +11,8 @@ from pipeline.diffusion.samplers import Model
 from pipeline.models.inference import LdaeInference
 from pipeline.nets.denoiser import Trunk
 
-PREVIEW_STEPS = 5
+PREVIEW_STEPS = 4
+"""With 3, a preview differs from the brain by as much as a slider moves it (docs/explore.md)."""
 MOST_KEPT = 4
 """Starts of samplers whose features are kept."""
 

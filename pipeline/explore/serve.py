@@ -55,7 +55,7 @@ def serve(engine: Engine, *, host: str, port: int, announce: Callable[[str], Non
     hosts = LOCAL_NAMES if host in LOCAL_NAMES else None
     app = ExploreServer(engine).app(token=token, hosts=hosts)
     engine.start()
-    shown = socket.gethostname() if host in ("0.0.0.0", "") else host  # noqa: S104 (compared)
+    shown = socket.gethostname() if host in ("0.0.0.0", "") else host
     announce(f"http://{shown}:{listening.getsockname()[1]}/?token={token}")
     config = uvicorn.Config(
         app, log_level="warning", access_log=False, server_header=False, lifespan="off"

@@ -117,6 +117,7 @@ class ExploreServer:
             "full_steps": steps,
             "preview_steps": steps and min(PREVIEW_STEPS, steps),
             "prior": prior,
+            "grid": None if self.engine.maker is None else self.engine.grid().document(),
         }
 
     def layout(self, kind: str) -> Documents:

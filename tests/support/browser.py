@@ -107,6 +107,7 @@ class Browser:
     def open(self, url: str) -> None:
         """Go to a page."""
         self.call("Page.navigate", url=url)
+        self.wait("location.href !== 'about:blank' && document.readyState === 'complete'")
 
     def run(self, script: str) -> Any:
         """Return the value of an expression; a promise is waited for."""

@@ -62,7 +62,7 @@ export class Controls {
       element("span", { class: "wide" }, this.slider.range),
       this.slider.field, element("span", { class: "quiet" }, direction.unit),
       this.playButton(kept ? kept.scales : [-3, -2, -1, 0, 1, 2, 3], "scale"),
-      element("button", { type: "button", title: "Back to the scan's own place", onclick: () => this.jump(0) }, "0"),
+      element("button", { type: "button", title: "Back to the scan's own place", onclick: () => this.jump(0) }, "Own place"),
     );
     if (direction.doubt) box.append(element("p", { class: "doubt", id: "doubt" }, `⚠ ${direction.doubt}`));
     else if (direction.figure) box.append(element("p", { class: "quiet" }, `Read by its probe with ${direction.figure}.`));

@@ -200,6 +200,7 @@ class Page {
       if (status.models !== "loading") break;
       await new Promise((done) => setTimeout(done, POLL_MS));
     }
+    this.grid ||= this.study.status.grid;
     this.controls.draw();
     this.takeaway.update();
     return this.want();

@@ -14,7 +14,7 @@ export class Panes {
     this.levels = { before: null, after: null };
     this.grid = null;
     this.isDifferent = false;
-    this.threshold = 6;
+    this.threshold = 13;
     this.work = Promise.resolve();
     byId("swipe").addEventListener("input", (e) => this.box.style.setProperty("--meet", `${e.target.value}%`));
   }

@@ -2,7 +2,7 @@
 
 export const START = {
   mode: "move", scan: null, other: null, direction: null, scale: 0, alpha: 0, seed: 0, prior: false,
-  layout: "pca", colour: null, view: "one", against: "model", difference: false, threshold: 6, voxel: null,
+  layout: "pca", colour: null, view: "one", against: "model", difference: false, threshold: 13, voxel: null,
 };
 const MODES = ["move", "between", "vary", "noise"];
 const VIEWS = ["one", "side", "swipe"];

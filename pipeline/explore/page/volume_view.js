@@ -1,6 +1,7 @@
 // Three planes and a rendering by NiiVue (WebGL2).
 
 import { clamp } from "./base.js";
+import { changeColour } from "./slices.js";
 
 const FLOAT_HEADER = 352;
 const TYPES = { uint8: [2, 8], int16: [4, 16] };
@@ -25,6 +26,13 @@ export function niftiOf(values, grid, type) {
   return buffer;
 }
 
+// The colours of the slices' overlay, as NiiVue takes them.
+function ramp(sign) {
+  const ends = [changeColour(sign * 0.001), changeColour(sign * 60)];
+  const [R, G, B] = [0, 1, 2].map((c) => ends.map((colour) => Math.round(colour[c])));
+  return { R, G, B, A: [200, 255], I: [0, 255] };
+}
+
 export class VolumeView {
   // Rejects where there is no WebGL2.
   static async open(canvas) {
@@ -45,11 +53,12 @@ export class VolumeView {
     });
     await nv.attachToCanvas(canvas);
     nv.setSliceType(nv.sliceTypeMultiplanar);
+    for (const [name, sign] of [["became-darker", -1], ["became-brighter", 1]]) nv.addColormap(name, ramp(sign));
     return new VolumeView(canvas, nv);
   }
 
   constructor(canvas, nv) {
-    Object.assign(this, { canvas, nv, onVoxel: () => {}, grid: null, voxel: null, threshold: 6 });
+    Object.assign(this, { canvas, nv, onVoxel: () => {}, grid: null, voxel: null, quiet: false });
     canvas.tabIndex = 0;
     nv.onLocationChange = (place) => {
       if (!this.grid || this.quiet) return;
@@ -83,7 +92,7 @@ export class VolumeView {
     }
     if (!this.over) {
       this.over = await globalThis.niivue.NVImage.new(niftiOf(change, this.grid, "int16"), "difference.nii");
-      Object.assign(this.over, { colormap: "warm", colormapNegative: "winter", opacity: 0.85 });
+      Object.assign(this.over, { colormap: "became-brighter", colormapNegative: "became-darker", opacity: 0.9 });
       this.limits(threshold);
       this.nv.addVolume(this.over);
       return;
