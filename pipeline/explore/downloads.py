@@ -71,13 +71,14 @@ def file_name(engine: Engine, request: BrainRequest, space: Space) -> str:
     assert engine.maker is not None
     scans = [engine.scan(name) for name in request.scans]
     label = engine.maker.generated(request, scans).labels[0]
-    parts = {
+    of_kind: dict[str, list[str | None]] = {
         "scan": [request.scan],
         "move": [request.scan, "along-" + re.sub("[^A-Za-z0-9]+", "-", request.direction or "")],
         "between": [f"{request.scan}_to_{request.other}"],
         "vary": [request.scan, f"seed-{request.seed}"],
         "noise": [f"seed-{request.seed}", *(["prior"] if request.prior else [])],
-    }[request.kind]
+    }
+    parts = of_kind[request.kind]
     stem = "_".join([*(str(part) for part in parts), label])
     return re.sub(r"[^\w.+-]", "-", f"{stem}_space-{SPACE_NAMES[space]}_T1w.nii.gz", flags=re.ASCII)
 

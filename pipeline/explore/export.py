@@ -151,7 +151,7 @@ def _small(volume: Volume, grid: Grid) -> Volume:
     if not _halved(grid):
         return volume
     smooth = ndimage.uniform_filter(volume.astype(np.float32), HALVED, origin=-1)
-    return np.rint(smooth[::HALVED, ::HALVED, ::HALVED]).astype(np.uint8)
+    return np.asarray(np.rint(smooth[::HALVED, ::HALVED, ::HALVED]), dtype=np.uint8)
 
 
 def _settings(grid: Grid) -> dict[str, Any]:

@@ -28,9 +28,9 @@ export function niftiOf(values, grid, type) {
 
 // The colours of the slices' overlay, as NiiVue takes them.
 function ramp(sign) {
-  const ends = [changeColour(sign * 0.001), changeColour(sign * 60)];
+  const weak = changeColour(sign * 0.001), ends = [weak, weak, changeColour(sign * 60)];
   const [R, G, B] = [0, 1, 2].map((c) => ends.map((colour) => Math.round(colour[c])));
-  return { R, G, B, A: [200, 255], I: [0, 255] };
+  return { R, G, B, A: [0, 210, 255], I: [0, 1, 255] };  // the lowest index is all below the threshold
 }
 
 export class VolumeView {
@@ -60,6 +60,7 @@ export class VolumeView {
   constructor(canvas, nv) {
     Object.assign(this, { canvas, nv, onVoxel: () => {}, grid: null, voxel: null, quiet: false });
     canvas.tabIndex = 0;
+    new ResizeObserver(() => this.fit()).observe(canvas);
     nv.onLocationChange = (place) => {
       if (!this.grid || this.quiet) return;
       const voxel = Array.from(place.vox).slice(0, 3).map(Math.round);
@@ -67,6 +68,13 @@ export class VolumeView {
       this.voxel = voxel;
       this.onVoxel(voxel);
     };
+  }
+
+  // Four pictures in a row, or two by two where the pane is not so wide.
+  fit() {
+    const { GRID, ROW } = globalThis.niivue.MULTIPLANAR_TYPE, { clientWidth: w, clientHeight: h } = this.canvas;
+    const layout = w / Math.max(1, h) < 2.1 ? GRID : ROW;
+    if (layout !== this.nv.opts.multiplanarLayout) this.nv.setMultiplanarLayout(layout);
   }
 
   async show(levels, grid) {
