@@ -2,7 +2,8 @@
 
 A number (age) has the interval that holds 90 % of unseen people's errors. A yes or no has the share
 of yes among the unseen people whom the probe found most alike, with the exact interval of that
-share: the probability itself has none.
+share: the probability itself has none. Both are intervals of real people; how sure the answer to a
+brain that a model moved is, nobody knows.
 """
 
 from dataclasses import dataclass
@@ -76,7 +77,7 @@ def answers(probe: SavedProbe, unseen: Unseen | None) -> dict[str, Any]:
         return document | {
             "low": (score - reach).tolist(),
             "high": (score + reach).tolist(),
-            "interval": f"holds {LEVEL:.0%} of {len(unseen.truth)} people left out",
+            "interval": f"holds {LEVEL:.0%} of {len(unseen.truth)} real people left out",
         }
     shares = [_share_alike(unseen, value) for value in score]
     count = min(ALIKE, len(unseen.truth))
@@ -84,7 +85,7 @@ def answers(probe: SavedProbe, unseen: Unseen | None) -> dict[str, Any]:
         "share": [share.value for share in shares],
         "low": [share.low for share in shares],
         "high": [share.high for share in shares],
-        "interval": f"share among the {count} people left out whom the probe found most alike",
+        "interval": f"share among the {count} real people left out whom the probe found most alike",
     }
 
 

@@ -12,7 +12,7 @@ from pipeline.explore.answers import answers, unseen_people
 from pipeline.explore.study import ExploreStudy
 from pipeline.models.direction import FILE, Direction, read_direction
 from pipeline.probes.applied import SavedProbe, read_probes
-from pipeline.report.context import read_metrics
+from pipeline.report.metrics_files import read_metrics
 from pipeline.report.sections.probes import doubt_of, printed
 from schemas.errors import ContractError, PipelineError
 from schemas.metrics import Estimate

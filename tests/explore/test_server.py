@@ -139,6 +139,7 @@ def test_a_volume_comes_with_x_fastest(client, engine):
     assert np.array_equal(volume, engine.study.volume(SCAN))
 
 
+@pytest.mark.slow
 def test_a_brain_and_its_regions(ready, engine):
     answer = ready.post("/api/brain", json={"brain": MOVE, "client": "c", "number": 3})
     info = json.loads(answer.headers["x-explore"])
