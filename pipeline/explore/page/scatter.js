@@ -39,16 +39,16 @@ export class Scatter {
   }
 
   styleOf(i) {
-    if (!this.label) return { colour: cssColour("--accent"), shape: 0 };
+    if (!this.label) return { colour: this.plain, shape: 0 };
     if (this.label.numbers) {
       const value = this.label.numbers[i];
-      if (value === null) return { colour: cssColour("--bar"), shape: 0 };
+      if (value === null) return { colour: this.unknown, shape: 0 };
       const share = (value - this.ends[0]) / (this.ends[1] - this.ends[0] || 1);
       // The ramp's dark end cannot be seen on a dark page.
       return { colour: rampColour(isDark() ? 0.28 + 0.72 * share : 0.94 * share), shape: 0 };
     }
     const code = this.label.codes[i];
-    return code < 0 ? { colour: cssColour("--bar"), shape: 0 } : { colour: groupColour(code), shape: code };
+    return code < 0 ? { colour: this.unknown, shape: 0 } : { colour: groupColour(code), shape: code };
   }
 
   toScreen([x, y]) {
@@ -74,6 +74,7 @@ export class Scatter {
     ctx.clearRect(0, 0, w, h);
     this.screen = this.places.map((p) => p && this.toScreen(p));
     const size = this.places.length > 2000 ? 2.6 : this.places.length > 400 ? 3.6 : 5;
+    [this.plain, this.unknown] = [cssColour("--accent"), cssColour("--bar")];
     this.paintVisits(ctx);
     const dim = this.group.size > 0, styles = new Map();
     this.screen.forEach((p, i) => {
