@@ -68,9 +68,7 @@ def nifti(engine: Engine, request: BrainRequest, space: Space) -> tuple[str, byt
 
 def file_name(engine: Engine, request: BrainRequest, space: Space) -> str:
     """Return the name that the command of the request gives its file, without odd characters."""
-    assert engine.maker is not None
-    scans = [engine.scan(name) for name in request.scans]
-    label = engine.maker.generated(request, scans).labels[0]
+    label = engine.label(request)
     of_kind: dict[str, list[str | None]] = {
         "scan": [request.scan],
         "move": [request.scan, "along-" + re.sub("[^A-Za-z0-9]+", "-", request.direction or "")],

@@ -56,7 +56,7 @@ class Engine:
     maker: BrainMaker | None = None
     opener: Opener | None = None
     _ready: threading.Event = field(default_factory=threading.Event)
-    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _lock: threading.RLock = field(default_factory=threading.RLock)
     _newest: dict[str, int] = field(default_factory=dict)
     _current: tuple[str, int] = ("", 0)
     _scans: dict[str, InputScan] = field(default_factory=dict)
@@ -119,18 +119,25 @@ class Engine:
         ContractError
             If it is not one of the study's.
         """
-        if name in self._scans:
-            self._scans[name] = self._scans.pop(name)
-            return self._scans[name]
         if name not in self.study.scan_ids:
             raise ContractError(f"{name[:80]}: not a scan of this study")
         self._wait()
         assert self.opener is not None
-        check_names([name], self.opener.latents)
-        self._scans[name] = self.opener.open(name)
-        while len(self._scans) > 2 * MOST_PEOPLE_KEPT:
-            self._scans.pop(next(iter(self._scans)))
-        return self._scans[name]
+        with self._lock:
+            scan = self._scans.pop(name, None)
+            if scan is None:
+                check_names([name], self.opener.latents)
+                scan = self.opener.open(name)
+            self._scans[name] = scan
+            while len(self._scans) > 2 * MOST_PEOPLE_KEPT:
+                self._scans.pop(next(iter(self._scans)))
+        return scan
+
+    def label(self, request: BrainRequest) -> str:
+        """Return how the application calls the volume of a request, in its file's name."""
+        maker = self._wait()
+        with self._lock:
+            return maker.generated(request, [self.scan(name) for name in request.scans]).labels[0]
 
     def grid(self) -> Grid:
         """Return the grid of the brains, once the models are loaded.
