@@ -13,7 +13,7 @@ from pipeline.explore.serve import LOCAL_NAMES, listen
 from pipeline.explore.server import ExploreServer
 from stages.cli import app as command_line
 from tests.support.browser import NO_WEBGL, Browser
-from tests.support.explore_study import HOSTILE, TOWARDS
+from tests.support.explore_study import HOSTILE, TOWARDS, VISITS
 from tests.support.volumes import OTHER, SCAN
 
 QUALITY = "document.getElementById('quality').dataset"
@@ -125,6 +125,26 @@ def test_without_webgl_there_are_slices_and_decimal_commas_are_numbers(engine, t
         wait_for_brain(browser, '"scale":-0.75')
         assert browser.run("document.getElementById('slider').getAttribute('aria-valuetext')")
         assert not browser.run("document.documentElement.scrollWidth > innerWidth")
+        assert browser.errors == []
+
+
+@pytest.mark.slow
+def test_between_two_visits_the_slider_counts_months(engine, tmp_path):
+    first, middle, last = VISITS
+    with served(engine) as (address, _), Browser(tmp_path / "profile", NO_WEBGL) as browser:
+        browser.size(1280, 800)
+        browser.open(f"{address}/?token=t#mode=between&scan={first}&other={last}&alpha=0.5")
+        wait_for_brain(browser, '"alpha":0.5')
+        assert browser.run("document.getElementById('slider-field').value") == "6.0"
+        shown = browser.run("document.getElementById('against').textContent")
+        assert "real visit, month 6" in shown
+        browser.run(f"explorePage.set({{ against: '{middle}', view: 'side' }}, 'view')")
+        title = "document.querySelector('#before figcaption').textContent"
+        browser.wait(f"{title} === '{middle}, the scan itself'")
+        browser.run("document.getElementById('play').click()")
+        browser.wait(f"{QUALITY}.brain.includes('\"alpha\":0.25')")
+        browser.run("document.getElementById('play').click()")
+        wait_for_brain(browser, "full")
         assert browser.errors == []
 
 

@@ -27,6 +27,7 @@ def test_what_is_no_study_is_one_line(tmp_path):
     assert "--scan goes with --export" in error_of(str(tmp_path), "--scan", "a")
 
 
+@pytest.mark.slow
 def test_the_file_is_written_where_it_is_asked_for(study_folder, tmp_path, monkeypatch):
     """Paths are those of the folder where the command is typed, not of the study."""
     monkeypatch.chdir(tmp_path)

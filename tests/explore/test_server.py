@@ -170,6 +170,7 @@ def test_a_wrong_question_is_a_sentence(ready, body, words):
     assert "\n" not in answer.json()["error"]
 
 
+@pytest.mark.slow
 def test_the_command_writes_the_very_file_that_is_downloaded(
     ready, study_folder, tmp_path, monkeypatch
 ):
