@@ -63,6 +63,7 @@ def explore(
         raise ParamsError(f"{study}: no such folder; give that of a study (`pipeline init`)")
     if export is None and scans:
         raise ParamsError("--scan goes with --export; on the page, choose a person by hand")
+    _check_installed()
     settings: Settings = context.obj
     absolute = {name: value and value.absolute() for name, value in (("ae", ae), ("ldae", ldae))}
     if settings.params_file is not None:
@@ -77,7 +78,6 @@ def explore(
             size = export_page(engine, export, scans=scans or [], places=places)
             typer.echo(f"{export}: {size / 1e6:.1f} MB, works without a network")
             return
-        _check_installed()
         from pipeline.explore.serve import serve
 
         serve(engine, host=host, port=port, announce=lambda url: typer.echo(f"explore: {url}"))

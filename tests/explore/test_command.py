@@ -27,6 +27,11 @@ def test_what_is_no_study_is_one_line(tmp_path):
     assert "--scan goes with --export" in error_of(str(tmp_path), "--scan", "a")
 
 
+def test_without_the_extra_the_remedy_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert "pip install 'ldae-pipeline[explore]'" in error_of(str(tmp_path))
+
+
 @pytest.mark.slow
 def test_the_file_is_written_where_it_is_asked_for(study_folder, tmp_path, monkeypatch):
     """Paths are those of the folder where the command is typed, not of the study."""
