@@ -9,7 +9,7 @@ from torch import Tensor
 from pipeline.applications.generated_volumes import GeneratedVolumes, VolumesOfCodes, numbered
 from pipeline.applications.time_points import check_alphas
 from pipeline.metrics.gaussianity import latent_health
-from pipeline.models.inference import LdaeInference
+from pipeline.models.inference import Codes, LdaeInference
 
 SMALL_ANGLE = 1e-4
 """Angle (radians) below which the arc is its chord."""
@@ -33,8 +33,12 @@ def interpolate(
         If an alpha is outside [0, 1]: `forecast` goes beyond the scans, and says how surely.
     """
     check_alphas(alphas)
+    return between(models, models.infer_codes(torch.cat([z_0_a, z_0_b]), volumes), alphas)
+
+
+def between(models: LdaeInference, both: Codes, alphas: Sequence[float]) -> VolumesOfCodes:
+    """Return one volume an alpha between two scans whose codes, inferred together, are known."""
     labels = numbered("alpha", alphas, digits=3)
-    both = models.infer_codes(torch.cat([z_0_a, z_0_b]), volumes)
     alpha = torch.tensor(alphas, dtype=torch.float64)
     y_sem = torch.lerp(
         both.y_sem[:1].double().cpu(), both.y_sem[1:].double().cpu(), alpha[:, None]

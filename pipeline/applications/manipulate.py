@@ -11,7 +11,7 @@ from torch import Tensor
 from pipeline.applications.generated_volumes import GeneratedVolumes, TitledVolume, numbered
 from pipeline.metrics.gaussianity import latent_health
 from pipeline.models.direction import Direction
-from pipeline.models.inference import LdaeInference
+from pipeline.models.inference import Codes, LdaeInference
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +64,20 @@ def manipulate(
         labels = numbered("scale", scales, digits=2, sign="+")
     else:
         labels = numbered("published-scale", named, digits=2, sign="+")
-    codes = models.infer_codes(z_0, volume)
+    return counterfactuals(
+        models, models.infer_codes(z_0, volume), direction, scales, labels=labels
+    )
+
+
+def counterfactuals(
+    models: LdaeInference,
+    codes: Codes,
+    direction: Direction,
+    scales: Sequence[float],
+    *,
+    labels: list[str],
+) -> Counterfactuals:
+    """Return one volume a scale of one scan whose codes are known."""
     start = float(direction.position(codes.y_sem.double().cpu().numpy())[0])
     return Counterfactuals(
         models=models,

@@ -36,10 +36,17 @@ def vary(
     seed: int,
 ) -> GeneratedVolumes:
     """Return `count` volumes of one y_sem; noise k depends on (seed, name, k) alone."""
+    return variations(models, models.embed(z_0, volume), name=name, count=count, seed=seed)
+
+
+def variations(
+    models: LdaeInference, y_sem: Float[Tensor, "1 D"], *, name: str, count: int, seed: int
+) -> Variations:
+    """Return `count` volumes of a y_sem that is known."""
     numbers = range(1, count + 1)
     return Variations(
         models=models,
-        y_sem=models.embed(z_0, volume),
+        y_sem=y_sem,
         name=name,
         seed=seed,
         labels=[f"vary-{k}" for k in numbers],

@@ -125,7 +125,7 @@ class LdaeInference:
         self, y_sem: Float[Tensor, "B D"] | None, z_0: Float[Tensor, "B C X Y Z"]
     ) -> Float[Tensor, "B C X Y Z"]:
         """Return the x_T from which `sample` gives z_0; without y_sem, by the denoiser alone."""
-        with self._counted(self._model(y_sem), "x_T by inversion", batches=1) as model:
+        with self._counted(self.noise_model(y_sem), "x_T by inversion", batches=1) as model:
             return invert(
                 model,
                 z_0,
@@ -135,7 +135,10 @@ class LdaeInference:
                 clip_x0=self.clip_x0,
             )
 
-    def _model(self, y_sem: Float[Tensor, "B D"] | None, *, modes_alone: bool = False) -> Model:
+    def noise_model(
+        self, y_sem: Float[Tensor, "B D"] | None, *, modes_alone: bool = False
+    ) -> Model:
+        """Return the predicted noise of x_t at t, as the samplers call it."""
         net = self.ldae.net
         return net.model(y_sem, stop_percent=self.stop_percent, learned=not modes_alone)
 
@@ -161,7 +164,7 @@ class LdaeInference:
         ) as model:
             for rows in batches:
                 code = None if y_sem is None else y_sem[rows]
-                current.append(self._model(code, modes_alone=modes_alone))
+                current.append(self.noise_model(code, modes_alone=modes_alone))
                 z_0 = sample(
                     model,
                     x_T[rows],

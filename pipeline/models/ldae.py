@@ -146,10 +146,25 @@ class Ldae(nn.Module):
 
         The denoiser and its features, most of the work, are computed once.
         """
-        diffusion = self.diffusion
-        trunk = diffusion.denoiser.trunk(x_t, t)
-        noise = diffusion.noise(trunk, x_t, t)
-        alpha, sigma = alpha_sigma(diffusion.schedule.lambda_at(t))
+        return self.guided(self.denoised(x_t, t), x_t, t, codes)
+
+    def denoised(
+        self, x_t: Float[Tensor, "B C X Y Z"], t: Float[Tensor, " B"]
+    ) -> tuple[Trunk, Float[Tensor, "B C X Y Z"]]:
+        """Return the denoiser's features at x_t and its noise: what no y_sem changes."""
+        trunk = self.diffusion.denoiser.trunk(x_t, t)
+        return trunk, self.diffusion.noise(trunk, x_t, t)
+
+    def guided(
+        self,
+        denoised: tuple[Trunk, Float[Tensor, "B C X Y Z"]],
+        x_t: Float[Tensor, "B C X Y Z"],
+        t: Float[Tensor, " B"],
+        codes: Sequence[Tensor],
+    ) -> list[Float[Tensor, "B C X Y Z"]]:
+        """Return the noises of `noises` from what `denoised` returned for the same x_t and t."""
+        trunk, noise = denoised
+        alpha, sigma = alpha_sigma(self.diffusion.schedule.lambda_at(t))
         return [
             self.estimator.exact_noise(
                 noise - per_sample(sigma, noise) * self.estimator(trunk, y), x_t, y, alpha, sigma

@@ -1,0 +1,146 @@
+"""What is taken away from the page: NIfTI, a film, and the command that makes the same."""
+
+import io
+import re
+import shlex
+import tempfile
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from pipeline.applications.nifti.volume_files import SPACE_NAMES, VolumeWriter
+from pipeline.explore.brains import BrainRequest
+from pipeline.explore.engine import Engine
+from pipeline.explore.study import ExplorePaths
+from schemas.errors import ContractError, ParamsError
+
+Space = Literal["mni", "native"]
+COMMANDS = {
+    "scan": "reconstruct",
+    "move": "manipulate",
+    "between": "interpolate",
+    "vary": "vary",
+    "noise": "generate",
+}
+"""Kind of a request to the command that makes the same."""
+FILM_HEIGHT = 220
+"""Of a film's planes (pixels)."""
+FRAME_MS = 180
+MOST_FRAMES = 41
+SYNTHETIC = "made by a model; not for diagnosis"
+
+
+def nifti(engine: Engine, request: BrainRequest, space: Space) -> tuple[str, bytes]:
+    """Return name and bytes of the NIfTI that the command of the request writes.
+
+    Raises
+    ------
+    ParamsError
+        If the request is a preview.
+    ContractError
+        If the way back to native space is not known.
+    """
+    if request.quality != "full":
+        raise ParamsError("download: a preview is not what the command makes; wait for the brain")
+    made = engine.make(request)
+    assert engine.maker is not None
+    scan = engine.scan(request.scan) if request.scan else None
+    if space == "native" and (scan is None or scan.native is None):
+        raise ContractError(
+            "native space: the way back of this brain is not known; take it in MNI152 space"
+        )
+    grid = engine.maker.models.autoencoder.grid
+    writer = VolumeWriter(
+        space=space,
+        grid_affine=np.asarray(grid.affine, dtype=np.float64),
+        made_by=COMMANDS[request.kind],
+        scan=scan,
+    )
+    name = file_name(engine, request, space)
+    with tempfile.TemporaryDirectory(prefix="explore-") as folder:
+        path = Path(folder) / "volume.nii.gz"
+        writer.write(path, made.volume)
+        return name, path.read_bytes()
+
+
+def file_name(engine: Engine, request: BrainRequest, space: Space) -> str:
+    """Return the name that the command of the request gives its file, without odd characters."""
+    label = engine.label(request)
+    of_kind: dict[str, list[str | None]] = {
+        "scan": [request.scan],
+        "move": [request.scan, "along-" + re.sub("[^A-Za-z0-9]+", "-", request.direction or "")],
+        "between": [f"{request.scan}_to_{request.other}"],
+        "vary": [request.scan, f"seed-{request.seed}"],
+        "noise": [f"seed-{request.seed}", *(["prior"] if request.prior else [])],
+    }
+    parts = of_kind[request.kind]
+    stem = "_".join([*(str(part) for part in parts), label])
+    return re.sub(r"[^\w.+-]", "-", f"{stem}_space-{SPACE_NAMES[space]}_T1w.nii.gz", flags=re.ASCII)
+
+
+def command(request: BrainRequest, paths: ExplorePaths, space: Space, steps: int) -> str:
+    """Return the command that makes the same in the study's folder."""
+    words = ["pipeline", COMMANDS[request.kind]]
+    if request.kind == "move":
+        words += ["--direction", str(request.direction), f"--scale={request.scale!r}"]
+    if request.kind == "between":
+        words += ["--a", str(request.scan), "--b", str(request.other), f"--alpha={request.alpha!r}"]
+    elif request.scan is not None:
+        words += ["--scan", request.scan]
+    if request.kind in ("vary", "noise"):
+        words += ["--count", "1", "--seed", str(request.seed)]
+    if request.kind == "noise":
+        words += ["--method", "prior" if request.prior else "denoiser"]
+        if request.prior:
+            words += ["--semantics", str(paths.semantics), "--manifest", str(paths.manifest)]
+    else:
+        words += ["--latents", str(paths.latents), "--volumes", str(paths.volumes)]
+        words += ["--space", space]
+    return shlex.join([*words, "--steps", str(steps), "--out", "made"])
+
+
+def film(
+    engine: Engine, requests: list[BrainRequest], voxel: tuple[int, int, int], captions: list[str]
+) -> bytes:
+    """Return a GIF that goes through the brains and back: three planes through a voxel.
+
+    Raises
+    ------
+    ParamsError
+        If there are too many or too few frames.
+    """
+    if not 2 <= len(requests) <= MOST_FRAMES or len(captions) != len(requests):
+        raise ParamsError(f"film: {len(requests)} frames, expected 2 to {MOST_FRAMES}")
+    frames = [
+        _frame(engine.make(request).volume, voxel, caption)
+        for request, caption in zip(requests, captions, strict=True)
+    ]
+    frames += frames[-2:0:-1]
+    file = io.BytesIO()
+    frames[0].save(file, "GIF", save_all=True, append_images=frames[1:], duration=FRAME_MS, loop=0)
+    return file.getvalue()
+
+
+def _frame(volume: NDArray[np.float32], voxel: tuple[int, int, int], caption: str) -> Image.Image:
+    x, y, z = (min(max(0, at), n - 1) for at, n in zip(voxel, volume.shape, strict=True))
+    planes = [volume[:, :, z], volume[:, y, :], volume[x, :, :]]
+    pictures = []
+    for plane in planes:
+        grey = np.rint(255 * plane.T[::-1]).clip(0, 255).astype(np.uint8)
+        width = round(FILM_HEIGHT * grey.shape[1] / grey.shape[0])
+        pictures.append(
+            Image.fromarray(grey).resize((width, FILM_HEIGHT), Image.Resampling.BICUBIC)
+        )
+    frame = Image.new("L", (sum(p.width for p in pictures), FILM_HEIGHT + 44), 0)
+    left = 0
+    for picture in pictures:
+        frame.paste(picture, (left, 0))
+        left += picture.width
+    draw = ImageDraw.Draw(frame)
+    font = ImageFont.load_default(15)
+    draw.text((10, FILM_HEIGHT + 4), caption[:90], fill=235, font=font)
+    draw.text((10, FILM_HEIGHT + 24), SYNTHETIC, fill=150, font=ImageFont.load_default(12))
+    return frame

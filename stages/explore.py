@@ -1,0 +1,130 @@
+"""Look at a study in a browser: people as points, brains that move along directions."""
+
+import contextlib
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from stages.application_options import Ae, LdaeFolder, SamplerName, Steps, open_application
+from stages.common_options import Settings
+
+if TYPE_CHECKING:
+    from pipeline.applications.runner import Opener
+    from pipeline.explore.engine import Engine
+
+MISSING = "pip install 'ldae-pipeline[explore]'"
+
+
+def explore(
+    context: typer.Context,
+    study: Annotated[Path, typer.Argument(help="Folder of the study.")] = Path(),
+    *,
+    port: Annotated[
+        int, typer.Option(min=1, max=65_535, help="Port; the next free one if it is taken.")
+    ] = 8765,
+    host: Annotated[
+        str,
+        typer.Option(
+            help="Address to listen on. Any other than 127.0.0.1 lets other computers ask, who"
+            " need the token of the printed address; nothing is encrypted."
+        ),
+    ] = "127.0.0.1",
+    export: Annotated[
+        Path | None,
+        typer.Option(help="Write one HTML file that works offline, instead of serving the page."),
+    ] = None,
+    scans: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--scan",
+            help="With --export: a scan to move along the directions; may be repeated. Default:"
+            " three of the test split.",
+        ),
+    ] = None,
+    places: Annotated[
+        int, typer.Option(min=3, max=21, help="With --export: places along a direction.")
+    ] = 7,
+    ae: Ae = None,
+    ldae: LdaeFolder = None,
+    steps: Steps = None,
+    sampler: SamplerName = None,
+) -> None:
+    """Show a study as a page on this computer: a map of its people, and brains that move.
+
+    Nothing is written but what is downloaded. Ctrl-C ends it.
+
+    Example: pipeline explore my-study
+    """
+    from schemas.errors import ParamsError
+
+    if not study.is_dir():
+        raise ParamsError(f"{study}: no such folder; give that of a study (`pipeline init`)")
+    if export is None and scans:
+        raise ParamsError("--scan goes with --export; on the page, choose a person by hand")
+    _check_installed()
+    settings: Settings = context.obj
+    absolute = {name: value and value.absolute() for name, value in (("ae", ae), ("ldae", ldae))}
+    if settings.params_file is not None:
+        settings = replace(settings, params_file=settings.params_file.absolute())
+    export = export and export.absolute()
+    title = study.resolve().name
+    with contextlib.chdir(study):  # as if every command were run in the study's folder
+        engine = _engine(settings, title, absolute["ae"], absolute["ldae"], steps, sampler)
+        if export is not None:
+            from pipeline.explore.export import export_page
+
+            size = export_page(engine, export, scans=scans or [], places=places)
+            typer.echo(f"{export}: {size / 1e6:.1f} MB, works without a network")
+            return
+        from pipeline.explore.serve import serve
+
+        serve(engine, host=host, port=port, announce=lambda url: typer.echo(f"explore: {url}"))
+
+
+def _engine(
+    settings: Settings,
+    title: str,
+    ae: Path | None,
+    ldae: Path | None,
+    steps: int | None,
+    sampler: str | None,
+) -> "Engine":
+    """Return the study, opened; its models are loaded when the engine starts."""
+    from pipeline.explore.directions import study_directions
+    from pipeline.explore.engine import Engine
+    from pipeline.explore.study import ExplorePaths, open_study
+    from pipeline.models.bundled_ldae import find_ldae
+
+    paths = ExplorePaths.of_folder(Path())
+    opened = open_study(paths, title=title)
+
+    def load() -> "Opener":
+        application = open_application(
+            settings,
+            "explore",
+            [],
+            ae=ae,
+            ldae=ldae,
+            out=Path(),
+            steps=steps,
+            sampler=sampler,
+            latents=paths.latents,
+            volumes=paths.volumes if opened.volumes is not None else None,
+        )
+        models = replace(application.models, watched=False)
+        return replace(application.opener, models=models)
+
+    directions = study_directions(opened, find_ldae(ldae)[0])
+    return Engine(study=opened, directions=directions, load=load)
+
+
+def _check_installed() -> None:
+    from importlib.util import find_spec
+
+    from schemas.errors import ParamsError
+
+    missing = [name for name in ("starlette", "uvicorn") if find_spec(name) is None]
+    if missing:
+        raise ParamsError(f"explore: {' and '.join(missing)} not installed; {MISSING}")
