@@ -18,7 +18,7 @@ from starlette.routing import Route
 from pipeline.explore.brains import BrainRequest
 from pipeline.explore.downloads import MOST_FRAMES, Space, command, film, nifti
 from pipeline.explore.engine import Engine
-from pipeline.explore.guards import Guards
+from pipeline.explore.guards import MOST_BODY, Guards
 from pipeline.explore.inference import PREVIEW_STEPS, SupersededError
 from pipeline.explore.layouts import available_layouts, lay_out
 from pipeline.explore.region_bars import RegionBars
@@ -247,7 +247,12 @@ def _asked(question: type[BaseModel], answer: Callable[[Any], Response]) -> Any:
     """Return a handler of a question in JSON."""
 
     async def handler(request: Request) -> Response:
-        body = await request.body()
+        body = b""
+        async for part in request.stream():  # whatever length it states, or none
+            body += part
+            if len(body) > MOST_BODY:
+                reason = f"a request of more than {MOST_BODY} bytes"
+                return JSONResponse({"error": reason}, status_code=413)
         try:
             asked = question.model_validate_json(body)
         except ValidationError as error:

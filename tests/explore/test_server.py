@@ -154,6 +154,12 @@ def test_a_brain_and_its_regions(ready, engine):
     assert changes == sorted(changes, reverse=True)
 
 
+def test_a_long_request_of_no_stated_length_is_refused(ready):
+    answer = ready.post("/api/brain", content=iter([b"[" * 40_000, b"[" * 40_000]))
+    assert answer.status_code == 413
+    assert "more than" in answer.json()["error"]
+
+
 @pytest.mark.parametrize(
     ("body", "words"),
     [
