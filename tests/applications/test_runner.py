@@ -62,7 +62,7 @@ def test_a_pair_made_already_is_kept(tmp_path, opener, models):
 
     def made(alphas, **options):
         return run_pair(
-            SCAN, OTHER, opener, writer, InterpolationPoints(alphas, None, False, {}), **options
+            SCAN, OTHER, opener, writer, InterpolationPoints(alphas, None, {}), **options
         )[1]
 
     assert made([0.25, 0.5])
