@@ -21,7 +21,7 @@ from pipeline.cohort.subjects import spread
 from pipeline.evaluation.reconstruction_rivals import drawn_means
 from pipeline.imaging.augment import augment
 from pipeline.metrics.identification import cosine_distances, match_rank
-from pipeline.metrics.intervals import exact_share, mean_interval
+from pipeline.metrics.intervals import exact_share, share_interval
 from pipeline.nets.semantic import DeviationEncoder
 from pipeline.rivals.latent_pca import LatentPca
 from pipeline.rivals.nearest_latents import MAX_LATENTS
@@ -271,6 +271,6 @@ def _summary(table: pd.DataFrame) -> dict[str, Any]:
         subjects, rank = rows["subject_id"].to_numpy(), rows["rank"].to_numpy()
         kinds.setdefault(str(kind), {})[str(method)] = {
             "rank_1": exact_share(rank == 1).model_dump(),
-            "mean_reciprocal_rank": mean_interval(1 / rank, subjects).model_dump(),
+            "mean_reciprocal_rank": share_interval(1 / rank, subjects).model_dump(),
         }
     return kinds

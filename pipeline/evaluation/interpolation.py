@@ -15,7 +15,7 @@ from pipeline.cohort.middle_visits import MiddleVisit, middle_visits
 from pipeline.cohort.subjects import many_subjects_first
 from pipeline.imaging.ventricles import intensity_levels
 from pipeline.metrics.intervals import mean_interval, paired_difference
-from pipeline.metrics.reconstruction import reconstruction_metrics
+from pipeline.metrics.reconstruction import lowest, reconstruction_metrics
 from pipeline.models.inference import LdaeInference
 from pipeline.regions.lobes import VENTRICLES, LobeMeter
 from pipeline.runtime.progress import Progress
@@ -160,7 +160,9 @@ def summarise_interpolation(per_scan: pd.DataFrame) -> dict[str, Any]:
             str(target): {
                 str(method): {
                     measure: mean_interval(
-                        group[measure].to_numpy(), group["subject_id"].to_numpy()
+                        group[measure].to_numpy(),
+                        group["subject_id"].to_numpy(),
+                        least=lowest(measure),
                     ).model_dump()
                     for measure in MEASURES
                 }
@@ -204,7 +206,7 @@ def summarise_interpolation(per_scan: pd.DataFrame) -> dict[str, Any]:
         "ldae_detail_minus": {"scan": differences(of_scan, "ldae_detail")},
         "by_region": {
             region: {
-                str(method): mean_interval(rows[column], rows["subject_id"]).model_dump()
+                str(method): mean_interval(rows[column], rows["subject_id"], least=0).model_dump()
                 for method, rows in of_scan.groupby("method", sort=False)
             }
             for region, column in by_region.items()

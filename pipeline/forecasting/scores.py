@@ -134,7 +134,9 @@ def summarise_forecasts(per_scan: pd.DataFrame) -> dict[str, Any]:
 
 def _mean(rows: pd.DataFrame, error: str) -> dict[str, Any] | None:
     known = rows.dropna(subset=[error])
-    return mean_interval(known[error], known["subject_id"]).model_dump() if len(known) else None
+    if known.empty:
+        return None
+    return mean_interval(known[error], known["subject_id"], least=0).model_dump()
 
 
 def _minus(ours: pd.DataFrame, rival: pd.DataFrame) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from pipeline.ground_truth.phantom_pairs import TruePair
 from pipeline.imaging.ventricles import intensity_levels, ventricle_ml
 from pipeline.metrics.intervals import mean_interval, paired_difference, share_interval
-from pipeline.metrics.reconstruction import reconstruction_metrics
+from pipeline.metrics.reconstruction import lowest, reconstruction_metrics
 from pipeline.models.inference import LdaeInference
 from pipeline.regions.meter import RegionMeter
 
@@ -106,7 +106,9 @@ def summarise_pairs(rows: pd.DataFrame) -> dict[str, Any]:
     methods: dict[str, Any] = {}
     for method, own in rows.groupby("method", sort=False):
         figures = {
-            name: mean_interval(own.loc[known, name], own.loc[known, "subject_id"])
+            name: mean_interval(
+                own.loc[known, name], own.loc[known, "subject_id"], least=lowest(name)
+            )
             for name in errors
             if (known := own[name].notna()).any()
         }

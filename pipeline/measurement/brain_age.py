@@ -218,7 +218,7 @@ def _metrics(
         crossfit=False,
         reference_people=len(np.unique(person)),
         folds=folds,
-        error=mean_interval(np.abs(predicted - age), person, inflation=inflation),
+        error=mean_interval(np.abs(predicted - age), person, inflation=inflation, least=0),
         chance=mean_interval(np.abs(chance[of_reference] - age), person).value,
         level=LEVEL,
         before=_bias(predicted - age, age, person),

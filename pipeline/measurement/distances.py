@@ -43,7 +43,7 @@ def distances_within(
         if same_visit and who not in hits and there.any():
             hits[who] = bool(apart[first, second] < apart[first, there].min())
     figures = {
-        str(kind): mean_interval(pairs["ratio"], pairs["person"])
+        str(kind): mean_interval(pairs["ratio"], pairs["person"], least=0)
         for kind, pairs in pd.DataFrame(rows, columns=["kind", "person", "ratio"]).groupby("kind")
     }
     if hits:

@@ -65,11 +65,14 @@ def mean_limits(means: Floats, *, inflation: ArrayLike = 1.0) -> tuple[Floats, F
     return centre - error * turned(reach), centre - error * turned(-reach)
 
 
-def mean_interval(values: ArrayLike, subjects: ArrayLike, *, inflation: float = 1.0) -> Estimate:
+def mean_interval(
+    values: ArrayLike, subjects: ArrayLike, *, inflation: float = 1.0, least: float = -np.inf
+) -> Estimate:
     """Return the mean over subjects of the means of their scans (scan,), with its interval.
 
-    Fewer than FEWEST_SUBJECTS, or subjects who are all alike, have none; with an `inflation`,
-    which cross-validation needs, fewer than 2 FEWEST_REFITTED.
+    No limit is below `least`, the lowest that the quantity can be: 0 for an error. Fewer than
+    FEWEST_SUBJECTS, or subjects who are all alike, have none; with an `inflation`, which
+    cross-validation needs, fewer than 2 FEWEST_REFITTED.
 
     Raises
     ------
@@ -80,7 +83,7 @@ def mean_interval(values: ArrayLike, subjects: ArrayLike, *, inflation: float = 
     if len(means) < fewest(inflation) or np.ptp(means) == 0:
         return without_interval(float(means.mean()), len(means))
     low, high = mean_limits(means, inflation=inflation)
-    return estimate(means.mean(), low, high, len(means), "hall")
+    return estimate(means.mean(), max(low, least), high, len(means), "hall")
 
 
 def paired_difference(

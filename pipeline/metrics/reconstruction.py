@@ -24,6 +24,11 @@ RECONSTRUCTION_METRICS = (
 """Columns of `reconstruction_metrics`; psnr in dB, mse and mae on intensities in [0, 1]."""
 
 
+def lowest(name: str) -> float:
+    """Return the lowest value that a figure of this name can have: 0 for an error."""
+    return 0.0 if name.startswith(("mse", "mae", "lpips")) or "error" in name else -np.inf
+
+
 def reconstruction_metrics(
     reference: Float[Tensor, "B 1 X Y Z"],
     prediction: Float[Tensor, "B 1 X Y Z"],
@@ -96,7 +101,9 @@ def summarise_reconstruction(per_scan: pd.DataFrame) -> dict[str, dict[str, dict
     for method, rows in per_scan.groupby("method", sort=False):
         subjects = rows["subject_id"].to_numpy()
         table[str(method)] = {
-            metric: mean_interval(rows[metric].to_numpy(dtype=float), subjects).model_dump()
+            metric: mean_interval(
+                rows[metric].to_numpy(dtype=float), subjects, least=lowest(metric)
+            ).model_dump()
             for metric in (*RECONSTRUCTION_METRICS, "lpips")
             if metric in rows and rows[metric].notna().all()
         }

@@ -134,8 +134,10 @@ def _known(
     inflation = _inflation(fold)
     if kind == "regression":
         error = repeats - truth
-        mae = mean_interval(np.abs(error).mean(axis=0), subjects, inflation=inflation)
-        squares = mean_interval(np.square(error).mean(axis=0), subjects, inflation=inflation)
+        size = np.abs(error).mean(axis=0)
+        mae = mean_interval(size, subjects, inflation=inflation, least=0)
+        squared = np.square(error).mean(axis=0)
+        squares = mean_interval(squared, subjects, inflation=inflation, least=0)
         lines = calibration_figures(truth, repeats, subjects, kind, refitted=fold is not None)
         return {"mae": mae} | ({} if len(repeats) > 1 else {"rmse": _root(squares)}) | lines
     found = {}
@@ -144,7 +146,7 @@ def _known(
     right = ((repeats >= THRESHOLD) == (truth == 1)).mean(axis=0)
     found["accuracy"] = share_interval(right, subjects, inflation=inflation)
     brier = np.square(repeats - truth).mean(axis=0)
-    found["brier"] = mean_interval(brier, subjects, inflation=inflation)
+    found["brier"] = mean_interval(brier, subjects, inflation=inflation, least=0)
     for name, label in (("sensitivity", 1), ("specificity", 0)):
         own = truth == label
         if own.any():

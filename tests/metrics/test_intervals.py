@@ -7,6 +7,7 @@ from sklearn.metrics import roc_auc_score
 from pipeline.metrics.auc_intervals import auc_difference, auc_interval, auc_limits, rank
 from pipeline.metrics.intervals import mean_interval, median_interval, share_interval, subject_means
 from pipeline.metrics.prediction_scores import classification_scores
+from pipeline.metrics.reconstruction import lowest
 from pipeline.probes.probe_intervals import probe_estimates
 from schemas.metrics import FEWEST_SUBJECTS, Estimate
 
@@ -140,3 +141,22 @@ def test_cross_validated_figures_have_wider_intervals() -> None:
 def test_subject_means_are_means_of_scans() -> None:
     means = subject_means([[1.0, 3, 10]], ["a", "a", "b"])
     np.testing.assert_array_equal(means, [[2, 10]])
+
+
+def test_no_limit_of_an_error_is_below_zero() -> None:
+    errors = [0.0, 0.1, 0.1, 0.2, 9.0, 0.1]
+    people = [f"p{i}" for i in range(len(errors))]
+    free, bound = mean_interval(errors, people), mean_interval(errors, people, least=0)
+    assert free.low is not None
+    assert free.low < 0
+    assert bound.low == 0
+    assert (bound.value, bound.high) == (free.value, free.high)
+    assert [lowest(name) for name in ("mse_brain", "ventricle_error_ml")] == [0, 0]
+    assert lowest("ssim_brain") == -np.inf
+
+
+def test_a_mean_of_shares_stays_between_zero_and_one() -> None:
+    ranks = share_interval([1.0, 1.0, 1.0, 0.02, 1.0, 0.05], list("abcdef"))
+    assert ranks.low is not None
+    assert ranks.high is not None
+    assert 0 <= ranks.low < ranks.value < ranks.high <= 1

@@ -18,7 +18,7 @@ CONFIG = {
 
 
 def store(grid=OWN, shape=(3, 4, 6, 5), autoencoder="ae"):
-    attributes = SimpleNamespace(grid=grid, digests={"autoencoder": autoencoder})
+    attributes = SimpleNamespace(grid=grid, contrast="T1w", digests={"autoencoder": autoencoder})
     return SimpleNamespace(path="l.zarr", attributes=attributes, latent_shape=shape)
 
 

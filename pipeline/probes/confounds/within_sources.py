@@ -128,7 +128,7 @@ def _errors(judged: Judged, source: Rows, first: str) -> tuple[FiguresOfSets, Fi
     }
     figures: FiguresOfSets = {}
     for name, error in errors.items():
-        figures[name] = {"mae": mean_interval(error, subjects, inflation=inflation)}
+        figures[name] = {"mae": mean_interval(error, subjects, inflation=inflation, least=0)}
         if name != "chance" and "chance" in errors:
             gain = paired_difference(errors["chance"], error, subjects, inflation=inflation)
             figures[name]["mae_gain"] = gain
