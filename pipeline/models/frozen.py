@@ -236,6 +236,11 @@ def encoders_copies(tensors: Mapping[str, Tensor]) -> set[str]:
     }
 
 
+def _with_gain(net: Ldae, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors with the gain of G's field, which models of before go without: 1."""
+    return {n: v for n, v in net.state_dict().items() if n == "estimator.gain"} | tensors
+
+
 def _with_encoders_modes(net: Ldae, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return the tensors with those that a model for the package stores once."""
     missing = {
@@ -277,7 +282,8 @@ def load_ldae(path: Path, *, device: torch.device) -> FrozenLdae:
     needed = ("autoencoder_digest", "grid", "latent_shape")
     with _described_by(artefact, *needed), _build_device(artefact):
         net = build_ldae(artefact.config)
-    artefact = replace(artefact, tensors=_with_encoders_modes(net, artefact.tensors))
+    tensors = _with_gain(net, _with_encoders_modes(net, artefact.tensors))
+    artefact = replace(artefact, tensors=tensors)
     _load(net, net.diffusion, artefact)
     net.requires_grad_(False).eval().to(device)
     return FrozenLdae(net, artefact.digest, artefact.config, path)

@@ -164,10 +164,12 @@ class Ldae(nn.Module):
     ) -> list[Float[Tensor, "B C X Y Z"]]:
         """Return the noises of `noises` from what `denoised` returned for the same x_t and t."""
         trunk, noise = denoised
-        alpha, sigma = alpha_sigma(self.diffusion.schedule.lambda_at(t))
+        schedule = self.diffusion.schedule
+        alpha, sigma = alpha_sigma(schedule.lambda_at(t))
+        loud = sigma * self.estimator.gain_at(t / (schedule.num_train_timesteps - 1))
         return [
             self.estimator.exact_noise(
-                noise - per_sample(sigma, noise) * self.estimator(trunk, y), x_t, y, alpha, sigma
+                noise - per_sample(loud, noise) * self.estimator(trunk, y), x_t, y, alpha, sigma
             )
             for y in codes
         ]

@@ -220,6 +220,10 @@ class Denoiser(nn.Module):
         return field
 
 
+GAIN_NODES = 8
+"""Timesteps at which the gain of G's field is fitted, evenly spread; linear between."""
+
+
 class GradientEstimator(nn.Module):
     """G(x_t, t, y_sem): a second decoder on the frozen denoiser's features.
 
@@ -234,6 +238,8 @@ class GradientEstimator(nn.Module):
     """(C, X, Y, Z): z_0 of a deviation of one unit; see `semantic.DeviationEncoder`."""
     centre: Tensor
     """(C, X, Y, Z): mean of z_0 over training scans."""
+    gain: Tensor
+    """(GAIN_NODES,): factor of the decoder's field at evenly spread timesteps, 0 to the last."""
 
     def __init__(
         self,
@@ -252,6 +258,7 @@ class GradientEstimator(nn.Module):
             self.modes = PrincipalModes(count=modes, shape=shape)
             self.register_buffer("spread", torch.ones(shape))
             self.register_buffer("centre", torch.zeros(shape))
+            self.register_buffer("gain", torch.ones(GAIN_NODES))
             self.place = Conv3d(config.in_channels, config.base_channels, 3, padding=1)
 
     def rough_latent(self, y_sem: Float[Tensor, "B D"]) -> Float[Tensor, "B C X Y Z"]:
@@ -272,6 +279,17 @@ class GradientEstimator(nn.Module):
             trunk = replace(trunk, skips=(finest + self.place(rough), *others))
         field: Tensor = self.decoder(trunk, self.embed(y_sem))
         return field
+
+    def gain_at(self, place: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
+        """Return the factor of the field at places from 0 (no noise) to 1 (the last timestep).
+
+        Without modes it is 1: then the field is all that y_sem does.
+        """
+        if self.modes is None:
+            return torch.ones_like(place)
+        at = place * (GAIN_NODES - 1)
+        below = at.floor().clamp(0, GAIN_NODES - 2).long()
+        return torch.lerp(self.gain[below], self.gain[below + 1], at - below)
 
     def exact_noise(
         self,

@@ -212,6 +212,8 @@ def train_ldae(
     if start is not None:
         ldae.encoder.load_state_dict(start.net.encoder.state_dict())
         ldae.estimator.load_state_dict(start.net.estimator.state_dict())
+        if ldae.estimator.modes is not None:
+            ldae.estimator.gain.fill_(1)  # fitted anew to what training makes of the field
     else:
         first = processes().rank == 0
         kept = FitCheckpoint(tissue_checkpoint(out), plan.fingerprint) if first else None
@@ -227,6 +229,7 @@ def train_ldae(
     run_training(module, out, plan=plan, device=device, decode=decode)
     module.to(device)
     module.estimate_code_statistics()
+    module.fit_gain()
     metrics = final_metrics(module) | module.inversion_health()
     module.to("cpu")
     config = plan.record()

@@ -21,8 +21,9 @@ from pipeline.diffusion.samplers import invert, sample
 from pipeline.diffusion.schedule import alpha_sigma, per_sample
 from pipeline.metrics.gaussianity import latent_health
 from pipeline.models.ldae import LatentDiffusion, Ldae
-from pipeline.nets.denoiser import Trunk
+from pipeline.nets.denoiser import GAIN_NODES, Trunk
 from pipeline.training.batches import batch_rows, step_generator
+from pipeline.training.gain_fit import LEAST_PEOPLE, best_gain
 from pipeline.training.latent_batches import LatentBatch, LatentData
 from pipeline.training.standardisation import AnyLatents
 from pipeline.training.step_module import StepModule
@@ -301,6 +302,36 @@ class SemanticModule(LatentModule):
             return values
 
         return self.mean_over_validation(losses)
+
+    @torch.no_grad()
+    def fit_gain(self) -> None:
+        """Scale G's field at each timestep as the noise of validation people asks for.
+
+        See `gain_fit.best_gain`; fewer than LEAST_PEOPLE leave it as it was trained.
+        """
+        scan_ids = self.latents["val"].scan_ids[:MAX_VAL_SCANS]
+        people = subjects_of(scan_ids)
+        estimator = self.averaged["estimator"]
+        if estimator.modes is None or len(set(people)) < LEAST_PEOPLE:
+            return
+        ldae, y_sem = self._averaged_ldae(len(scan_ids))
+        schedule = self.diffusion.schedule
+        steps = torch.linspace(0, schedule.num_train_timesteps - 1, GAIN_NODES).long()
+        steps = steps.to(self.device)
+        t = steps.float()
+        missing, learned = [], []
+        for i, code in enumerate(y_sem):
+            z_0 = self.validation_z_0(i).expand(GAIN_NODES, -1, -1, -1, -1)
+            generator = step_generator(i, seed=-3, device=self.device)
+            eps = torch.randn(z_0.shape, generator=generator, device=self.device)
+            x_t = schedule.add_noise(z_0, eps, steps)
+            given = code.expand(GAIN_NODES, -1)
+            closed = ldae.mode_noise(x_t, t, given)
+            field = (ldae.noises(x_t, t, [given])[0] - closed).flatten(1).double()
+            missing.append((field * (eps - closed).flatten(1)).sum(1))
+            learned.append(field.square().sum(1))
+        gain = best_gain(torch.stack(missing).cpu(), torch.stack(learned).cpu(), people)
+        estimator.gain.copy_(gain.to(estimator.gain))
 
     def _averaged_ldae(self, count: int) -> tuple[Ldae, Tensor]:
         """Return the averaged LDAE and y_sem of the first validation scans."""

@@ -6,15 +6,18 @@ import shutil
 
 import numpy as np
 import pytest
+from safetensors.torch import load_file, save_file
 
 from pipeline.encoding.embed import embed_latents
 from pipeline.models.direction import Direction, read_direction, write_directions
 from pipeline.models.frozen import load_autoencoder, load_ldae
 from pipeline.models.inference import load_models
-from pipeline.models.model_folder import CONFIG, finished_metrics
+from pipeline.models.model_folder import CONFIG, WEIGHTS, finished_metrics
+from pipeline.runtime.digests import digest_file
 from pipeline.stores.latents import open_latents
 from pipeline.stores.open_store import OpenStore
 from pipeline.stores.provenance import check_same_latents
+from pipeline.training.gain_fit import MOST_GAIN
 from schemas.errors import ContractError, ParamsError
 from schemas.evaluation import EvaluateParams
 from schemas.params import EmbedParams
@@ -104,6 +107,22 @@ def test_a_config_that_describes_no_ldae_is_refused(tmp_path, ldae_path, change,
     broken = broken_copy(tmp_path / "broken", ldae_path, change)
     with pytest.raises(ContractError, match=expected):
         load_ldae(broken, device=CPU)
+
+
+@pytest.mark.slow
+def test_an_ldae_of_before_gains_has_the_field_as_it_was_trained(tmp_path, ldae_path):
+    today = load_ldae(ldae_path, device=CPU).net.estimator
+    assert today.gain.ne(1).any(), "fitted to the validation people"
+    assert today.gain.min() >= 0
+    assert today.gain.max() <= MOST_GAIN
+    before = broken_copy(tmp_path / "before", ldae_path, {})
+    tensors = load_file(before / WEIGHTS)
+    del tensors["estimator.gain"]
+    save_file(tensors, before / WEIGHTS)
+    config = json.loads((before / CONFIG).read_text())
+    config["weights_sha256"] = digest_file(before / WEIGHTS)
+    (before / CONFIG).write_text(json.dumps(config))
+    assert load_ldae(before, device=CPU).net.estimator.gain.eq(1).all()
 
 
 def test_a_config_that_describes_no_autoencoder_is_refused(tmp_path, autoencoder_path):
