@@ -37,7 +37,7 @@ READS: dict[str, tuple[str, ...]] = {
     "export_bids": ("cohort.source", "cohort.input", "cohort.leave_out", "preprocess.max_bytes"),
     "verify": ("autoencoder", "encode"),
     "push_store": (),
-    "explore": ("evaluate",),
+    "explore": APPLICATION,
     "reconstruct": APPLICATION,
     "vary": APPLICATION,
     "generate": APPLICATION,
