@@ -36,6 +36,8 @@ READS: dict[str, tuple[str, ...]] = {
     "bids": ("cohort", "preprocess", "encode", "embed", "probe", "report"),
     "export_bids": ("cohort.source", "cohort.input", "cohort.leave_out", "preprocess.max_bytes"),
     "verify": ("autoencoder", "encode"),
+    "push_store": (),
+    "explore": APPLICATION,
     "reconstruct": APPLICATION,
     "vary": APPLICATION,
     "generate": APPLICATION,

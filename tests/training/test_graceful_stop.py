@@ -238,4 +238,4 @@ def test_a_job_manager_s_signal_to_dvc_repro_keeps_the_step(tmp_path, latents_pa
     error = job.communicate(timeout=120)[1]
     assert job.returncode not in (0, -signal.SIGTERM), error
     assert "which is kept" in error
-    assert step_of(tmp_path / "ldm.training") > 4
+    assert step_of(tmp_path / "ldm.training") >= 4  # 4 where the signal fell between two steps
