@@ -60,7 +60,8 @@ def test_weights_are_halved_and_statistics_stay_as_they_were(inside, ldae_path):
     for name in half.tensors:
         tensor = full.tensors[name]
         statistic = any(
-            part in name for part in ("standardise", "centre", "spread", "size", "reliability")
+            part in name
+            for part in ("standardise", "centre", "spread", "size", "reliability", "gain")
         )
         assert half.tensors[name].dtype == (tensor.dtype if statistic else torch.float16), name
         assert torch.equal(half.tensors[name], tensor if statistic else tensor.half()), name
