@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.cohort.subjects import scans_of_others, subjects_of
+from pipeline.diffusion.gain_fit import LEAST_PEOPLE, best_gain
 from pipeline.diffusion.losses import (
     min_snr_weight,
     noise_loss,
@@ -23,7 +24,6 @@ from pipeline.metrics.gaussianity import latent_health
 from pipeline.models.ldae import LatentDiffusion, Ldae
 from pipeline.nets.denoiser import GAIN_NODES, Trunk
 from pipeline.training.batches import batch_rows, step_generator
-from pipeline.training.gain_fit import LEAST_PEOPLE, best_gain
 from pipeline.training.latent_batches import LatentBatch, LatentData
 from pipeline.training.standardisation import AnyLatents
 from pipeline.training.step_module import StepModule

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file, save_file
 
+from pipeline.diffusion.gain_fit import MOST_GAIN
 from pipeline.encoding.embed import embed_latents
 from pipeline.models.direction import Direction, read_direction, write_directions
 from pipeline.models.frozen import load_autoencoder, load_ldae
@@ -17,7 +18,6 @@ from pipeline.runtime.digests import digest_file
 from pipeline.stores.latents import open_latents
 from pipeline.stores.open_store import OpenStore
 from pipeline.stores.provenance import check_same_latents
-from pipeline.training.gain_fit import MOST_GAIN
 from schemas.errors import ContractError, ParamsError
 from schemas.evaluation import EvaluateParams
 from schemas.params import EmbedParams

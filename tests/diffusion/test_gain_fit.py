@@ -2,7 +2,7 @@
 
 import torch
 
-from pipeline.training.gain_fit import MOST_GAIN, best_gain
+from pipeline.diffusion.gain_fit import MOST_GAIN, best_gain
 
 PEOPLE = ["a", "a", "b", "c", "d"]
 
