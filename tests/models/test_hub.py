@@ -45,10 +45,8 @@ def test_names_have_a_revision():
             parse_hub_name(text)
 
 
-@pytest.mark.skipif(
-    importlib.util.find_spec("huggingface_hub") is not None, reason="huggingface_hub is installed"
-)
-def test_without_the_client_the_extra_is_named():
+def test_without_the_client_the_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(ParamsError, match=r"pip install 'ldae-pipeline\[hub\]'"):
         hub_folder("hf://lab/ldae@v1")
 
