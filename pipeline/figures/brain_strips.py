@@ -1,7 +1,7 @@
 """Strips of slices on black: generated brains beside real ones, and their differences."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -135,16 +135,7 @@ def interpolation_strip(
     affine: NDArray[np.float64] | None,
 ) -> Figure:
     """Draw the visits and what each method makes of the middle one, with differences from it."""
-    scan = volumes["scan"]
-    axial, coronal = ventricle_slices(scan, affine)
-    images = {name: cut(volume, axial, scan) for name, volume in volumes.items()}
-    differences = [None if n == "scan" else i - images["scan"] for n, i in images.items()]
-    rows = [
-        Row("axial", list(images.values())),
-        Row("minus real", differences, difference=True),
-        Row("coronal", [cut(volume, coronal, scan) for volume in volumes.values()]),
-    ]
-    return image_strip([names.get(name, name) for name in volumes], rows)
+    return image_strip([names.get(name, name) for name in volumes], _visit_rows(volumes, affine))
 
 
 def forecast_strip(
@@ -155,15 +146,27 @@ def forecast_strip(
 ) -> Figure:
     """Draw the visits and what each method foresees, with differences, and the draws' spread."""
     scan = volumes["scan"]
+    last = (None, cut(spread, ventricle_slices(scan, affine)[0], scan), None)
+    rows = [
+        replace(row, images=[*row.images, image])
+        for row, image in zip(_visit_rows(volumes, affine), last, strict=True)
+    ]
+    return image_strip([names.get(name, name) for name in [*volumes, "spread"]], rows)
+
+
+def _visit_rows(
+    volumes: dict[str, NDArray[np.uint8]], affine: NDArray[np.float64] | None
+) -> list[Row]:
+    """Return an axial row, one of its differences from the real visit `scan`, a coronal row."""
+    scan = volumes["scan"]
     axial, coronal = ventricle_slices(scan, affine)
     images = {name: cut(volume, axial, scan) for name, volume in volumes.items()}
     differences = [None if n == "scan" else i - images["scan"] for n, i in images.items()]
-    rows = [
-        Row("axial", [*images.values(), None]),
-        Row("minus real", [*differences, cut(spread, axial, scan)], difference=True),
-        Row("coronal", [*(cut(v, coronal, scan) for v in volumes.values()), None]),
+    return [
+        Row("axial", list(images.values())),
+        Row("minus real", differences, difference=True),
+        Row("coronal", [cut(volume, coronal, scan) for volume in volumes.values()]),
     ]
-    return image_strip([names.get(name, name) for name in [*volumes, "spread"]], rows)
 
 
 def generation_strip(
