@@ -7,24 +7,32 @@ from stages.common_options import Settings
 from stages.requested_settings import refuse_set
 
 
-def chosen_autoencoder(settings: Settings, ae: Path | None) -> tuple[Path, str]:
+def chosen_autoencoder(
+    settings: Settings, ae: Path | None, *, zooms: float | None = None
+) -> tuple[Path, str]:
     """Return the folder of the autoencoder to use, and its description in words.
 
     --ae, else what --set autoencoder.* names, else that of the study, else what the parameters
-    name: by default the bundled one.
+    name: by default the bundled one for voxels of `zooms` (mm), else of the parameters' grid.
 
     Raises
     ------
     ParamsError
         If two are given, or the one to be trained is not there yet.
     """
-    from pipeline.models.bundled import bundled_autoencoder, find_autoencoder
+    from pipeline.models.bundled import (
+        bundled_autoencoder,
+        bundled_description,
+        find_autoencoder,
+    )
     from pipeline.models.places import STUDY
 
+    params = settings.params()
+    zooms = zooms or params.preprocess.grid.zooms
     if ae is not None:
         refuse_set(settings, "autoencoder", f"--ae {ae} is given too; leave one of the two out")
         return find_autoencoder(ae)
-    chosen = settings.params().autoencoder
+    chosen = params.autoencoder
     by_hand = any(key.startswith("autoencoder.") for key in settings.set_by_hand())
     if (STUDY / "config.json").is_file() and (not by_hand or chosen.source == "train"):
         return find_autoencoder(None)
@@ -35,4 +43,5 @@ def chosen_autoencoder(settings: Settings, ae: Path | None) -> tuple[Path, str]:
             f"autoencoder.source: train, and there is none in {STUDY} yet; run `pipeline train-ae`,"
             " or give --ae FOLDER"
         )
-    return bundled_autoencoder(), "the one bundled with the package"
+    folder = bundled_autoencoder(zooms)
+    return folder, bundled_description(folder)

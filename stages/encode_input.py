@@ -23,6 +23,16 @@ class InputGrid:
     """Whether it may not be replaced: that of a volume store, or asked for with this call."""
 
 
+def input_zooms(input_path: Path) -> float | None:
+    """Return the voxel size (mm) of a volume store; None of images, which are preprocessed."""
+    from pipeline.cohort.ingest import detect_source
+    from pipeline.stores.volumes import open_volumes
+
+    if detect_source(input_path) != "volumes":
+        return None
+    return open_volumes(input_path).attributes.grid.zooms[0]
+
+
 def input_grid(settings: Settings, input_path: Path, autoencoder: "FrozenAutoencoder") -> InputGrid:
     """Return the grid of the volumes in a store, else the one to preprocess onto.
 

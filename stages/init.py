@@ -15,13 +15,20 @@ def init(
     preset: Annotated[
         str,
         typer.Option(
-            help="demo, cpu, small, paper; published: for imported weights; those of the docs:"
-            " phantom, parity."
+            help="demo, cpu, cpu-1.5, small, paper; published: for imported weights; those of the"
+            " docs: phantom, parity."
         ),
     ] = "demo",
     input_path: Annotated[
         Path | None,
         typer.Option("--input", help="Your BIDS root, folder or table; without it, phantoms."),
+    ] = None,
+    resolution: Annotated[
+        float | None,
+        typer.Option(
+            help="Voxel size (mm) of the preprocessed volumes, over the preset's field of view; 3"
+            " and 1.5 have an autoencoder in the package."
+        ),
     ] = None,
     share: Annotated[
         Literal["latents", "volumes"],
@@ -33,7 +40,7 @@ def init(
 
     With the preset `published`, weights are imported next, by `import-ae` and `import-ldae`.
 
-    Example: pipeline init my-study --input bids/ --preset small
+    Example: pipeline init my-study --input bids/ --preset cpu --resolution 1.5
     """
     settings: Settings = context.obj
     from pipeline.runtime.progress import counted
@@ -45,7 +52,7 @@ def init(
     overrides = settings.overrides or []
     if settings.params_file is not None:
         raise ParamsError("init: --params plays no part; choose --preset and change with --set")
-    nothing_new = not force and input_path is None and not overrides
+    nothing_new = not (force or input_path or overrides or resolution)
     if nothing_new and is_study(study) and needs_connecting(study):
         for line in connect(study, load_params(study / "params.yaml", []).cohort.input):
             typer.echo(line)
@@ -58,6 +65,7 @@ def init(
         overrides=overrides,
         force=force,
         share=share,
+        resolution=resolution,
     )
     told, listed, scans = new.told, "", new.scans
     if scans is not None:

@@ -1,5 +1,6 @@
 """Write a study folder from templates: dvc.yaml and presets, of the wheel or the repository."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -21,6 +22,10 @@ CODE = ("stages/", "pipeline/", "schemas/")
 STUDY_FILES = ("params.yaml", "dvc.yaml")
 OVERRIDES = "qc_overrides.csv"
 VOLUMES = "data/volumes.zarr"
+RESOLUTIONS = (0.8, 4.0)
+"""Range of voxel sizes (mm) of a new study."""
+MULTIPLE = 8
+"""Axes of a grid are multiples of it: downsampling factors of autoencoders divide it."""
 Shared = Literal["latents", "volumes"]
 """What colleagues can pull: from the latents on, or the preprocessed volumes too."""
 
@@ -66,20 +71,26 @@ def scaffold(
     overrides: list[str],
     force: bool,
     share: Shared = "latents",
+    resolution: float | None = None,
 ) -> Scaffolded:
     """Write a study folder that `dvc repro` runs in, under git where it lies in a work tree.
 
-    `share` says how far back DVC caches, and so pushes, what the stages make.
+    `share` says how far back DVC caches, and so pushes, what the stages make. `resolution` (mm)
+    replaces the preset's voxel size.
 
     Raises
     ------
     ContractError
         If the folder already holds a study and `force` is off, or the input is none that `cohort`
         could take.
+    ParamsError
+        If the resolution is out of range, or the grid is set beside it.
     """
     for name in STUDY_FILES:
         if (study / name).exists() and not force:
             raise ContractError(f"{study / name}: exists; add --force to overwrite it")
+    if resolution is not None:
+        overrides = [*overrides, *_at_resolution(resolution, preset, overrides)]
     watched = manifest = None
     if input_path is not None:
         from pipeline.cohort.ingest import build_manifest, detect_source
@@ -97,6 +108,25 @@ def scaffold(
     if not (study / OVERRIDES).exists():
         write_atomic(study / OVERRIDES, ",".join(OVERRIDE_COLUMNS) + "\n")
     return Scaffolded(manifest, connect(study, params.cohort.input))
+
+
+def _at_resolution(zooms: float, preset: str, overrides: list[str]) -> list[str]:
+    """Return the overrides that give the field of view of a preset voxels of this size (mm)."""
+    low, high = RESOLUTIONS
+    if not low <= zooms <= high:
+        raise ParamsError(f"--resolution {zooms:g}: expected {low:g} to {high:g} mm")
+    if any(override.startswith("preprocess.grid") for override in overrides):
+        raise ParamsError("--resolution: --set preprocess.grid is given too; leave one of them out")
+    params = load_params(preset_file(preset), overrides)
+    grid = params.preprocess.grid
+    shape = [MULTIPLE * math.ceil(n * grid.zooms / zooms / MULTIPLE - 1e-6) for n in grid.shape]
+    # Generated heads are no coarser than what they are resampled onto.
+    drawn = min(params.cohort.phantom.zooms, max(zooms, 1.0))
+    return [
+        f"preprocess.grid.shape={shape}",
+        f"preprocess.grid.zooms={zooms:g}",
+        f"cohort.phantom.zooms={drawn:g}",
+    ]
 
 
 def is_study(folder: Path) -> bool:

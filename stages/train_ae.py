@@ -35,7 +35,7 @@ def train_ae(
             f"autoencoder.source is {chosen.source}, so nothing is trained; add --set"
             " autoencoder.source=train",
         )
-        source = chosen.path or bundled_autoencoder()
+        source = chosen.path or bundled_autoencoder(store.attributes.grid.zooms[0])
         adopt_autoencoder(source, out, grid=store.attributes.grid)
         typer.echo(f"{out}: the {chosen.source} autoencoder of {source}; nothing was trained")
         return
@@ -52,6 +52,6 @@ def train_ae(
         params.train_ae,
         out,
         device=device,
-        start=load_start(start) if start is not None else None,
+        start=None if start is None else load_start(start, zooms=store.attributes.grid.zooms[0]),
     )
     typer.echo(f"{out}: L1 {metrics['l1']:.4f}, {metrics['seconds']:.0f} s of training")

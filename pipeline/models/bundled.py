@@ -10,43 +10,59 @@ from pipeline.models.artefact import read_artefact
 from pipeline.models.finished_model import copy_model, warn_of_replaced, write_bundled
 from pipeline.models.frozen import FrozenAutoencoder, load_autoencoder, on_grid
 from pipeline.models.model_folder import CONFIG, WEIGHTS, check_model_folder
-from pipeline.models.places import BUNDLED, STUDY
+from pipeline.models.places import BUNDLED, BUNDLED_1_5MM, STUDY
 from pipeline.runtime.digests import digest_of
 from pipeline.runtime.files import lock_store
 from schemas.errors import ContractError
 from schemas.grid import Grid
 
 MAX_BUNDLED_BYTES = 8_000_000
+TRAINED_ZOOMS = (1.5, 3.0)
+"""Voxel sizes (mm) that the bundled autoencoders were trained on."""
 
 
-def bundled_autoencoder() -> Path:
-    """Return the folder of the bundled autoencoder.
+def bundled_autoencoder(zooms: float = 3.0) -> Path:
+    """Return the folder of the bundled autoencoder for voxels of this size (mm).
+
+    There is one of 3 mm and one of 1.5 mm: the one whose own voxel size is nearer, as a ratio.
 
     Raises
     ------
     ContractError
         If this installation carries none.
     """
-    if not (BUNDLED / CONFIG).is_file():
+    folder = BUNDLED_1_5MM if zooms**2 < TRAINED_ZOOMS[0] * TRAINED_ZOOMS[1] else BUNDLED
+    if not (folder / CONFIG).is_file():
         raise ContractError(
-            f"{BUNDLED}: this installation carries no autoencoder; train one with"
+            f"{folder}: this installation carries no autoencoder; train one with"
             " `pipeline train-ae --set autoencoder.source=train`, or give --ae FOLDER"
         )
-    return BUNDLED
+    return folder
 
 
-def find_autoencoder(given: Path | None) -> tuple[Path, str]:
-    """Return the folder of the autoencoder to use, and its description in words."""
+def bundled_description(folder: Path) -> str:
+    """Return what to call a bundled autoencoder."""
+    fine, coarse = TRAINED_ZOOMS
+    zooms = fine if folder == BUNDLED_1_5MM else coarse
+    return f"the one for {zooms:g} mm bundled with the package"
+
+
+def find_autoencoder(given: Path | None, *, zooms: float = 3.0) -> tuple[Path, str]:
+    """Return the folder of the autoencoder to use, and its description in words.
+
+    `zooms` (mm) chooses among the bundled ones.
+    """
     if given is not None:
         return given, f"{given}"
     if (STUDY / CONFIG).is_file():
         return STUDY, f"{STUDY}, of this study"
-    return bundled_autoencoder(), "the one bundled with the package"
+    folder = bundled_autoencoder(zooms)
+    return folder, bundled_description(folder)
 
 
-def load_start(named: Path | Literal["bundled"]) -> FrozenAutoencoder:
-    """Return the autoencoder that fine-tuning starts from."""
-    folder = bundled_autoencoder() if named == "bundled" else Path(named)
+def load_start(named: Path | Literal["bundled"], *, zooms: float = 3.0) -> FrozenAutoencoder:
+    """Return the autoencoder that fine-tuning starts from, on volumes of this voxel size (mm)."""
+    folder = bundled_autoencoder(zooms) if named == "bundled" else Path(named)
     return load_autoencoder(folder, device=torch.device("cpu"))
 
 

@@ -65,20 +65,20 @@ class PlantedAtrophy:
         `affine` is voxel to native world, `native_to_mni` native world to MNI152 world (mm). Linear
         interpolation where something moves; what does not stays to the last bit.
         """
-        shape = data.shape
-        to_mni = native_to_mni @ affine
-        moved = np.stack(
-            [
-                sample(np.ascontiguousarray(self.backwards[..., i]), _brain_affine(), to_mni, shape)
-                for i in range(3)
-            ],
-            axis=-1,
-        )
-        voxels = moved @ np.linalg.inv(to_mni[:3, :3]).T
+        voxels = self.shift(native_to_mni @ affine, data.shape)
         still = np.abs(voxels).max(axis=-1) < 1e-3
-        place = np.indices(shape, dtype=np.float32) + np.moveaxis(voxels, -1, 0)
+        place = np.indices(data.shape, dtype=np.float32) + np.moveaxis(voxels, -1, 0)
         warped = ndimage.map_coordinates(data.astype(np.float32), place, order=1, mode="nearest")
         return np.where(still, data, warped).astype(np.float32)
+
+    def shift(self, to_mni: Affine, shape: tuple[int, ...]) -> Float[np.ndarray, "X Y Z 3"]:
+        """Return how far (voxels) from each voxel of a grid lies what the atrophy brings there.
+
+        `to_mni` is voxel to MNI152 world (mm).
+        """
+        parts = np.moveaxis(self.backwards, -1, 0)
+        moved = [sample(np.ascontiguousarray(p), _brain_affine(), to_mni, shape) for p in parts]
+        return np.stack(moved, axis=-1) @ np.linalg.inv(to_mni[:3, :3]).T
 
     def volume_percent(self, affine: Affine, shape: tuple[int, int, int]) -> Volume:
         """Return the true growth of tissue (%) at each voxel of a grid in MNI152, before."""

@@ -52,14 +52,22 @@ class RegisteredPhantoms:
         Shape and affine (voxel to template mm) of the volumes.
     percentiles
         Of the brain, that become 1 and 255.
+    blur_zooms
+        Voxel size (mm) whose average a voxel is: sharpness, whatever the grid.
     """
 
-    def __init__(self, grid: Grid, percentiles: tuple[float, float] = (0.5, 99.5)) -> None:
+    def __init__(
+        self,
+        grid: Grid,
+        percentiles: tuple[float, float] = (0.5, 99.5),
+        *,
+        blur_zooms: float = BLUR_ZOOMS,
+    ) -> None:
         self.percentiles = percentiles
         self.affine = np.asarray(grid.affine, dtype=np.float64)
         axes = [torch.arange(n, dtype=torch.float32) for n in grid.shape]
         voxels = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1)
-        atlas = build_atlas(zooms=BLUR_ZOOMS)
+        atlas = build_atlas(zooms=blur_zooms)
         mask = ndimage.gaussian_filter(atlas.brain_mask[0].numpy(), RIM_SIGMA)
         self.atlas = replace(atlas, brain_mask=torch.from_numpy(mask)[None])
         world = _apply(self.affine, voxels)

@@ -4,60 +4,45 @@ Phantoms drawn on the grid, and freely licensed real scans, each with its mirror
 copies of both, warped smoothly and of other contrast: heads that nobody has, near those of people.
 Drawn phantoms are kept in a folder, so that a run that was stopped goes on.
 
-Run: python recipes/bundled_ldae/volumes.py STUDY OUT [PHANTOMS] [COPIES]
+Run: python -m recipes.bundled_ldae.volumes STUDY OUT [PHANTOMS] [COPIES]
 STUDY is the preprocessed study on real data (data/volumes.zarr, data/cohort/manifest.csv).
 """
 
 import sys
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
-from functools import cache
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
-from scipy import ndimage
 
-from pipeline.phantom.registered import RegisteredPhantoms
-from pipeline.phantom.subjects import make_subject, make_visits
+from pipeline.phantom.subjects import Subject, make_subject
 from pipeline.runtime.digests import digest_of, seed_from
 from pipeline.runtime.progress import progress
 from pipeline.stores.volumes import VolumeRow, VolumeStore, open_volumes, write_volumes
-from schemas.grid import Grid
+from recipes.drawn_phantoms import draw_phantoms, read_phantom
+from recipes.free_people import UNKNOWN, free_people, volume_row
+from recipes.warped_copies import warped_copy
 from schemas.params import PhantomParams
 from schemas.stores import StoreAttributes
 
-FREE = ("CC0", "PDDL", "PDDL 1.0")
-"""Licences without conditions on derived weights."""
-CARD = Path(__file__).parents[1] / "bundled_ae" / "card.md"
-"""Its test people are never trained on."""
 PHANTOM_SEED = 1702
 VAL_PHANTOMS, VAL_PEOPLE = 24, 6
-UNKNOWN = ("session_id", "age_years", "sex", "diagnosis", "months_from_first")
-"""Columns of a manifest that nothing here needs."""
-WARPS = ((2.0, 24.0), (0.7, 9.0))
-"""Standard deviation along each axis and smoothness (mm) of the warps of copies."""
 ZOOMS = 3.0
 """Voxel size (mm) of the grid."""
-GAMMA = 0.1
-"""Standard deviation of the logarithm of the gamma of copies."""
 
 
 def main(study: Path, out: Path, phantoms: int = 1500, copies: int = 6) -> None:
     """Draw, copy and write."""
     volumes = open_volumes(study / "data" / "volumes.zarr")
     grid = volumes.attributes.grid
-    people = _free_people(pd.read_csv(study / "data" / "cohort" / "manifest.csv", dtype=str))
+    people = free_people(pd.read_csv(study / "data" / "cohort" / "manifest.csv", dtype=str))
     people = people[people["scan_id"].isin(volumes.row_of)]
     table = pd.concat([_phantom_table(phantoms), _real_table(people, copies)], ignore_index=True)
     table["path"] = "data/volumes.zarr"
     table["source_digest"] = [digest_of(["bundled ldae", scan_id]) for scan_id in table["scan_id"]]
     table = table.reindex(columns=[*table.columns, *UNKNOWN])
     drawn = out / "phantoms"
-    drawn.mkdir(parents=True, exist_ok=True)
-    _draw(drawn, grid, phantoms)
+    draw_phantoms(drawn, grid, _subject, phantoms)
     table.to_csv(out / "manifest.csv", index=False)
     attributes = StoreAttributes(
         kind="volumes",
@@ -72,10 +57,8 @@ def main(study: Path, out: Path, phantoms: int = 1500, copies: int = 6) -> None:
     write_volumes(out / "volumes.zarr", attributes, progress(rows, total=len(table), label="rows"))
 
 
-def _free_people(manifest: pd.DataFrame) -> pd.DataFrame:
-    held_out = CARD.read_text().split("test subjects of docs/real-data-run.md:")[1].split("\n")[0]
-    test = {f"sub-{name.strip(' .').split('_')[0]}" for name in held_out.split(",")}
-    return manifest[manifest["licence"].isin(FREE) & ~manifest["subject_id"].isin(test)]
+def _subject(number: int) -> Subject:
+    return make_subject(number, PhantomParams(seed=PHANTOM_SEED, multi_visit_share=0.0))
 
 
 def _phantom_table(count: int) -> pd.DataFrame:
@@ -102,44 +85,13 @@ def _real_table(people: pd.DataFrame, copies: int) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
-@cache
-def _phantoms(grid: Grid) -> RegisteredPhantoms:
-    torch.set_num_threads(1)
-    return RegisteredPhantoms(grid)
-
-
-def _draw_one(folder: Path, document: dict[str, object], number: int) -> None:
-    path = folder / f"{number:04d}.npz"
-    if path.is_file():
-        return
-    subject = make_subject(number, PhantomParams(seed=PHANTOM_SEED, multi_visit_share=0.0))
-    volume = _phantoms(_grid(document["text"])).draw(make_visits(subject)[0])
-    partial = path.with_suffix(".partial.npz")
-    np.savez_compressed(partial, volume=volume)
-    partial.replace(path)
-
-
-@cache
-def _grid(text: str) -> Grid:
-    return Grid.model_validate_json(text)
-
-
-def _draw(folder: Path, grid: Grid, count: int) -> None:
-    document = {"text": grid.model_dump_json()}
-    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
-        jobs = [pool.submit(_draw_one, folder, document, n) for n in range(1, count + 1)]
-        for job in progress(jobs, total=count, label="phantoms"):
-            job.result()
-
-
 def _rows(table: pd.DataFrame, drawn: Path, volumes: VolumeStore) -> Iterator[VolumeRow]:
     for number, row in enumerate(table.itertuples(index=False), start=1):
         if row.kind == "phantom":
-            yield _row(np.load(drawn / f"{number:04d}.npz")["volume"])
+            yield volume_row(read_phantom(drawn, number))
         else:
-            yield _row(
-                _copy(volumes.read_row(volumes.row_of[row.scan]).volume, row.person, row.subject_id)
-            )
+            scan = volumes.read_row(volumes.row_of[row.scan]).volume
+            yield volume_row(_copy(scan, row.person, row.subject_id))
 
 
 def _copy(volume: np.ndarray, person: str, own: str) -> np.ndarray:
@@ -147,30 +99,7 @@ def _copy(volume: np.ndarray, person: str, own: str) -> np.ndarray:
     suffix = own.removeprefix(person)
     if suffix.startswith("m"):
         volume = np.ascontiguousarray(volume[::-1])
-    if "c" not in suffix:
-        return volume
-    rng = np.random.default_rng(seed_from("copy", own))
-    points = np.stack(np.meshgrid(*map(np.arange, volume.shape), indexing="ij")).astype(np.float32)
-    for size, smoothness in WARPS:
-        noise = rng.standard_normal(points.shape, dtype=np.float32)
-        warp = np.stack([ndimage.gaussian_filter(n, smoothness / ZOOMS) for n in noise])
-        points += warp * (size / ZOOMS / warp.std())
-    inside = ndimage.map_coordinates((volume > 0).astype(np.float32), points, order=1) >= 0.5
-    levels = ndimage.map_coordinates(volume.astype(np.float32), points, order=3) / 255
-    levels = np.clip(levels, 0, 1) ** np.exp(GAMMA * rng.standard_normal())
-    return np.where(inside, np.clip(np.rint(255 * levels), 1, 255), 0).astype(np.uint8)
-
-
-def _row(volume: np.ndarray) -> VolumeRow:
-    nothing = np.eye(4)
-    shape = np.array(volume.shape, dtype=np.int32)
-    return VolumeRow(
-        volume=volume,
-        native_to_mni=nothing,
-        native_affine=nothing,
-        native_shape=shape,
-        intensity_range=np.array([0.0, 1.0]),
-    )
+    return warped_copy(volume, own, zooms=ZOOMS) if "c" in suffix else volume
 
 
 if __name__ == "__main__":
