@@ -100,6 +100,9 @@ class SemanticEncoderParams(Section):
     """Principal modes of the training latents whose amounts are the first numbers of y_sem, at most
     half of them, and make G exact in their subspace; 0 is as published. Not used by encoders that
     read volumes."""
+    prior_people: Annotated[float, Field(ge=0)] = 50.0
+    """As how many training people those count whose mean latent and principal modes come with the
+    package (for the bundled autoencoder) or with `start_from`; 0 takes the study's people alone."""
     tissue_modes: Annotated[int, Field(ge=0)] = 64
     """Principal modes of tissue fractions (fluid, grey and white matter a latent voxel) whose
     amounts are the next numbers of y_sem, at most a quarter of them; 0 is as published. What reads
@@ -207,6 +210,9 @@ class VoxelEncoderParams(SemanticEncoderParams):
 
     channels: tuple[Positive, ...] = (8, 16, 32, 64, 128)
     modes: Annotated[int, Field(ge=0)] = 32
+    prior_people: Annotated[float, Field(ge=0)] = 50.0
+    """As how many training people those count whose mean latent and principal modes come with the
+    package (for the bundled autoencoder) or with `start_from`; 0 takes the study's people alone."""
     tissue_modes: Annotated[int, Field(ge=0)] = 0
 
 

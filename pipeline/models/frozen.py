@@ -236,9 +236,13 @@ def encoders_copies(tensors: Mapping[str, Tensor]) -> set[str]:
     }
 
 
-def _with_gain(net: Ldae, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the tensors with the gain of G's field, which models of before go without: 1."""
-    return {n: v for n, v in net.state_dict().items() if n == "estimator.gain"} | tensors
+def _with_weights(net: Ldae, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors with what models of before go without.
+
+    The gain of G's field is 1 then, and the denoiser is trusted alone.
+    """
+    later = ("estimator.gain", "estimator.prior.variance", "estimator.prior.trust")
+    return {n: v for n, v in net.state_dict().items() if n in later} | tensors
 
 
 def _with_encoders_modes(net: Ldae, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -282,7 +286,7 @@ def load_ldae(path: Path, *, device: torch.device) -> FrozenLdae:
     needed = ("autoencoder_digest", "grid", "latent_shape")
     with _described_by(artefact, *needed), _build_device(artefact):
         net = build_ldae(artefact.config)
-    tensors = _with_gain(net, _with_encoders_modes(net, artefact.tensors))
+    tensors = _with_weights(net, _with_encoders_modes(net, artefact.tensors))
     artefact = replace(artefact, tensors=tensors)
     _load(net, net.diffusion, artefact)
     net.requires_grad_(False).eval().to(device)

@@ -166,20 +166,30 @@ class Ldae(nn.Module):
         trunk, noise = denoised
         schedule = self.diffusion.schedule
         alpha, sigma = alpha_sigma(schedule.lambda_at(t))
-        loud = sigma * self.estimator.gain_at(t / (schedule.num_train_timesteps - 1))
-        return [
-            self.estimator.exact_noise(
-                noise - per_sample(loud, noise) * self.estimator(trunk, y), x_t, y, alpha, sigma
-            )
-            for y in codes
-        ]
+        place = t / (schedule.num_train_timesteps - 1)
+        loud = per_sample(sigma * self.estimator.gain_at(place), noise)
+
+        def noise_of(y: Tensor) -> Tensor:
+            mixed = self.estimator.mixed_noise(noise, x_t, y, alpha, sigma, place)
+            field = self.estimator(trunk, y)
+            exact: Tensor = self.estimator.exact_noise(mixed - loud * field, x_t, y, alpha, sigma)
+            return exact
+
+        return [noise_of(y) for y in codes]
 
     def mode_noise(
         self, x_t: Float[Tensor, "B C X Y Z"], t: Float[Tensor, " B"], y_sem: Float[Tensor, "B D"]
     ) -> Float[Tensor, "B C X Y Z"]:
-        """Return the noise with the learned field of G left out: eps_theta, exact in the modes."""
-        alpha, sigma = alpha_sigma(self.diffusion.schedule.lambda_at(t))
-        return self.estimator.exact_noise(self.diffusion.eps(x_t, t), x_t, y_sem, alpha, sigma)
+        """Return the noise with the learned field of G left out: what is known in closed form.
+
+        That of the denoiser mixed with that of Gaussian latents, exact in the modes.
+        """
+        schedule = self.diffusion.schedule
+        alpha, sigma = alpha_sigma(schedule.lambda_at(t))
+        place = t / (schedule.num_train_timesteps - 1)
+        eps = self.diffusion.eps(x_t, t)
+        mixed = self.estimator.mixed_noise(eps, x_t, y_sem, alpha, sigma, place)
+        return self.estimator.exact_noise(mixed, x_t, y_sem, alpha, sigma)
 
     def model(
         self,

@@ -23,6 +23,7 @@ from pipeline.nets.blocks import (
 )
 from pipeline.nets.centred import centred
 from pipeline.nets.cpu_kernels import Stride
+from pipeline.nets.gaussian_prior import NODES, GaussianPrior, between_nodes
 from pipeline.nets.principal_modes import PrincipalModes
 
 
@@ -220,8 +221,14 @@ class Denoiser(nn.Module):
         return field
 
 
-GAIN_NODES = 8
-"""Timesteps at which the gain of G's field is fitted, evenly spread; linear between."""
+@dataclass(frozen=True, slots=True)
+class Measures:
+    """What the amounts of modes in y_sem count: modes, their unit, and deviations from where."""
+
+    modes: Float[Tensor, "K C X Y Z"]
+    size: Float[Tensor, ""]
+    centre: Float[Tensor, "C X Y Z"]
+    spread: Float[Tensor, "C X Y Z"]
 
 
 class GradientEstimator(nn.Module):
@@ -231,7 +238,8 @@ class GradientEstimator(nn.Module):
     amounts of the training latents' principal modes. Their sum, a rough latent, is added to the
     finest features: registered brains share their positions, so y_sem can name places. And since
     those amounts are linear measurements of z_0, they give the noise of x_t in the subspace of
-    the modes exactly (`exact_noise`); what the decoder adds counts outside that subspace.
+    the modes exactly (`exact_noise`); what the decoder adds counts outside that subspace, where the
+    denoiser is mixed with the noise of Gaussian latents (`mixed_noise`).
     """
 
     spread: Tensor
@@ -239,7 +247,7 @@ class GradientEstimator(nn.Module):
     centre: Tensor
     """(C, X, Y, Z): mean of z_0 over training scans."""
     gain: Tensor
-    """(GAIN_NODES,): factor of the decoder's field at evenly spread timesteps, 0 to the last."""
+    """(NODES,): factor of the decoder's field at evenly spread timesteps, 0 to the last."""
 
     def __init__(
         self,
@@ -258,7 +266,8 @@ class GradientEstimator(nn.Module):
             self.modes = PrincipalModes(count=modes, shape=shape)
             self.register_buffer("spread", torch.ones(shape))
             self.register_buffer("centre", torch.zeros(shape))
-            self.register_buffer("gain", torch.ones(GAIN_NODES))
+            self.register_buffer("gain", torch.ones(NODES))
+            self.prior = GaussianPrior(shape)
             self.place = Conv3d(config.in_channels, config.base_channels, 3, padding=1)
 
     def rough_latent(self, y_sem: Float[Tensor, "B D"]) -> Float[Tensor, "B C X Y Z"]:
@@ -280,6 +289,28 @@ class GradientEstimator(nn.Module):
         field: Tensor = self.decoder(trunk, self.embed(y_sem))
         return field
 
+    def measures(self) -> Measures | None:
+        """Return a copy of what y_sem's amounts count, and from where; None without modes."""
+        if self.modes is None:
+            return None
+        own = (self.modes.modes, self.modes.size, self.centre, self.spread)
+        return Measures(*(tensor.clone() for tensor in own))
+
+    @torch.no_grad()
+    def read_as(self, before: Measures) -> None:
+        """Change the first layer so that it reads amounts of the modes as it read those of before.
+
+        What neither set of modes measures is left out.
+        """
+        assert self.modes is not None
+        stretched = self.modes.modes * (self.spread / before.spread) * self.modes.size
+        turned = before.modes.flatten(1) @ stretched.flatten(1).T / before.size
+        offset = (self.centre - before.centre) / before.spread
+        moved = before.modes.flatten(1) @ offset.flatten() / before.size
+        weight = self.embed.weight[:, : len(turned)].clone()
+        self.embed.weight[:, : len(turned)] = weight @ turned
+        self.embed.bias += weight @ moved
+
     def gain_at(self, place: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
         """Return the factor of the field at places from 0 (no noise) to 1 (the last timestep).
 
@@ -287,9 +318,26 @@ class GradientEstimator(nn.Module):
         """
         if self.modes is None:
             return torch.ones_like(place)
-        at = place * (GAIN_NODES - 1)
-        below = at.floor().clamp(0, GAIN_NODES - 2).long()
-        return torch.lerp(self.gain[below], self.gain[below + 1], at - below)
+        return between_nodes(self.gain, place)
+
+    def mixed_noise(
+        self,
+        eps: Float[Tensor, "B C X Y Z"],
+        x_t: Float[Tensor, "B C X Y Z"],
+        y_sem: Float[Tensor, "B D"],
+        alpha: Float[Tensor, " B"],
+        sigma: Float[Tensor, " B"],
+        place: Float[Tensor, " B"],
+    ) -> Float[Tensor, "B C X Y Z"]:
+        """Return the denoiser's noise mixed with that of Gaussian latents around y_sem's modes.
+
+        `place` is the timestep's, from 0 to 1. Without modes it is returned as it is.
+        """
+        if self.modes is None:
+            return eps
+        with torch.autocast(eps.device.type, enabled=False):
+            mean = centred(self.mode_latent(y_sem.float()), eps.shape[2:])
+            return self.prior.mixed(eps, x_t, mean, _column(alpha), _column(sigma), place)
 
     def exact_noise(
         self,

@@ -1,10 +1,27 @@
 """Principal modes of the training latents: where registered brains differ most."""
 
+from dataclasses import dataclass
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from pipeline.nets.centred import centred
+
+
+@dataclass(frozen=True, slots=True)
+class OtherPeople:
+    """Mean and covariance of people who are not at hand, as deviations from the same centre."""
+
+    count: float
+    """As how many people they count."""
+    mean: Float[Tensor, "C X Y Z"]
+    fields: Float[Tensor, "K C X Y Z"]
+    """Their principal modes, each as long as its standard deviation."""
+
+    def rows(self) -> Float[Tensor, "R D"]:
+        """Return rows whose squares add up to the people's scatter about the centre."""
+        return self.count**0.5 * torch.cat([self.fields, self.mean[None]]).flatten(1)
 
 
 class PrincipalModes(nn.Module):
@@ -39,15 +56,21 @@ class PrincipalModes(nn.Module):
         folds: Int[Tensor, " N"],
         *,
         loudness: float = 1.0,
-    ) -> None:
+        others: OtherPeople | None = None,
+    ) -> Float[Tensor, "C X Y Z"]:
         """Set the modes to the leading ones of centred latents; those beyond N - 1 stay zero.
 
+        With `others` they are those of both together, about the centre that deviations count from.
         `size` is such that amounts have a root mean square of `loudness` over scans and modes and
         keep their order: the later, noisier modes are not blown up to the size of the first. The
         reliability is estimated on folds of subjects (0, 1, …), since visits of one are alike.
+
+        Returns
+        -------
+        The variance of what modes of other folds leave over of a scan; with one fold, of the scan.
         """
         flat = deviations.flatten(1)
-        modes, deviation = _leading(flat, len(self.modes))
+        modes, deviation = _leading(flat, len(self.modes), others)
         count = len(modes)
         self.modes.zero_()
         self.modes[:count] = modes.reshape(count, *self.modes.shape[1:])
@@ -55,17 +78,23 @@ class PrincipalModes(nn.Module):
         self.spread.zero_()
         self.spread[:count] = deviation / self.size
         if not folds.any():
-            return
+            return deviations.square().mean(0)
         known, unseen = torch.zeros_like(self.spread), torch.zeros_like(self.spread)
+        left = torch.zeros_like(flat[0])
         for fold in range(int(folds.max()) + 1):
             own = folds == fold
-            others = flat[~own]
-            fitted, deviation = _leading(others, count)
-            amounts = (flat[own] - others.mean(0)) @ fitted.T
+            rest = flat[~own]
+            fitted, deviation = _leading(rest, count, others)
+            centre = rest.mean(0) if others is None else torch.zeros_like(rest[0])
+            amounts = (flat[own] - centre) @ fitted.T
+            if others is not None:
+                deviation = (rest @ fitted.T).square().mean(0).sqrt()
             known[: len(fitted)] += deviation.square()
             unseen[: len(fitted)] += amounts.square().mean(0)
+            left += (flat[own] - centre - amounts @ fitted).square().sum(0)
         ratio = (unseen / known.clamp(min=1e-12)).clamp(max=1)
         self.reliability.copy_(torch.where(known > 0, ratio, 0))
+        return (left / len(flat)).reshape(deviations.shape[1:])
 
     def project(self, deviation: Float[Tensor, "B C X Y Z"]) -> Float[Tensor, "B K"]:
         """Return the amount of each mode in latents."""
@@ -102,8 +131,14 @@ class PrincipalModes(nn.Module):
         return torch.einsum("bk,kcxyz->bcxyz", amounts * self.size, self.modes)
 
 
-def _leading(flat: Float[Tensor, "N D"], count: int) -> tuple[Tensor, Tensor]:
+def _leading(
+    flat: Float[Tensor, "N D"], count: int, others: OtherPeople | None = None
+) -> tuple[Tensor, Tensor]:
     """Return the leading modes of scans and the standard deviation of the amounts of each."""
-    _, values, modes = torch.linalg.svd(flat - flat.mean(0), full_matrices=False)
-    count = min(count, max(len(flat) - 1, 1))
-    return modes[:count], values[:count] / len(flat) ** 0.5
+    if others is None:
+        rows, people = flat - flat.mean(0), float(len(flat))
+    else:
+        rows, people = torch.cat([flat, others.rows()]), len(flat) + others.count
+    _, values, modes = torch.linalg.svd(rows, full_matrices=False)
+    count = min(count, max(len(rows) - 1, 1))
+    return modes[:count], values[:count] / people**0.5

@@ -83,6 +83,13 @@ class TissueModes(nn.Module):
         self.register_buffer("unit", torch.ones(in_channels, 1, 1, 1))
         self.register_buffer("centre", torch.zeros(CLASSES, *grid))
 
+    def count_from(
+        self, mean_latent: Float[Tensor, "C x y z"], unit: Float[Tensor, "C 1 1 1"]
+    ) -> None:
+        """Read deviations that count from another mean latent, in another unit, as before."""
+        self.mean_latent.copy_(mean_latent)
+        self.unit.copy_(unit)
+
     def fractions(self, deviation: Float[Tensor, "B C x y z"]) -> Float[Tensor, "B _ x y z"]:
         """Return the tissue fractions of deviations from the mean latent."""
         mean_latent = centred(self.mean_latent, deviation.shape[2:])

@@ -19,6 +19,7 @@ from pipeline.models.frozen import architecture as architecture_of
 from pipeline.models.model_folder import check_model_folder, finished_metrics
 from pipeline.models.pretrained import load_lpips
 from pipeline.nets.autoencoder import Autoencoder
+from pipeline.nets.resize_latent_channels import add_latent_channels, remove_latent_channels
 from pipeline.runtime.digests import digest_file, digest_of, seed_from
 from pipeline.stores.volumes import VolumeStore
 from pipeline.training.autoencoder_losses import Adversary, PerceptualLoss
@@ -26,7 +27,6 @@ from pipeline.training.batches import batch_rows, step_generator
 from pipeline.training.distributed import processes
 from pipeline.training.lightning_run import discard_checkpoints, run_training
 from pipeline.training.plan import Plan
-from pipeline.training.resize_latent_channels import add_latent_channels, remove_latent_channels
 from pipeline.training.step_module import StepModule
 from pipeline.training.training_volumes import ResidentVolumes
 from schemas.autoencoder import TrainAeParams

@@ -10,7 +10,7 @@ from torch import nn
 from pipeline.cohort.subjects import many_subjects_first, subjects_of
 from pipeline.models.artefact import write_artefact
 from pipeline.models.frozen import FrozenAutoencoder, FrozenDiffusion, FrozenLdae
-from pipeline.models.latent_fit import check_latents_fit, used_on
+from pipeline.models.latent_fit import check_latents_fit, own_latent_shape, used_on
 from pipeline.models.ldae import (
     LatentDiffusion,
     Ldae,
@@ -19,12 +19,13 @@ from pipeline.models.ldae import (
     encoder_config,
     unet_config,
 )
+from pipeline.models.mode_prior import ModePrior, bundled_prior
 from pipeline.models.model_folder import check_model_folder, finished_metrics
 from pipeline.models.pretrained import load_imagenet
 from pipeline.models.starting_point import check_stage_1_start, check_start
 from pipeline.nets.encoders import SemanticEncoder
 from pipeline.nets.published import PublishedEncoder
-from pipeline.nets.semantic import LOUDNESS, DeviationEncoder, VolumeSlicesEncoder
+from pipeline.nets.semantic import DeviationEncoder, VolumeSlicesEncoder
 from pipeline.runtime.devices import available_memory
 from pipeline.runtime.digests import digest_of
 from pipeline.stores.latents import MEMORY_SHARE
@@ -38,19 +39,17 @@ from pipeline.training.distributed import join, processes, wait
 from pipeline.training.latent_batches import LatentData
 from pipeline.training.latent_modules import DenoiserModule, SemanticModule
 from pipeline.training.lightning_run import discard_checkpoints, run_training, tissue_checkpoint
+from pipeline.training.mode_fit import fit_modes
 from pipeline.training.pictures import decoder_of
 from pipeline.training.plan import Plan
 from pipeline.training.standardisation import (
     AnyLatents,
-    estimate_deviations,
     estimate_standardisation,
-    subject_folds,
 )
 from pipeline.training.tissue_fit import (
     FitCheckpoint,
     TissueSource,
     find_tissue_source,
-    fit_tissue_modes,
 )
 from pipeline.training.training_volumes import ScanVolumes
 from pipeline.training.voxel_latents import TrainingStore
@@ -60,8 +59,6 @@ from schemas.section import OptimParams
 
 log = logging.getLogger(__name__)
 
-MAX_MODE_SCANS = 1024
-"""Training scans, evenly spread, whose principal modes are taken."""
 PLACES = {"start_from", "source", "path"}
 """Parameters that say where weights lie; what decides the outcome is their digest."""
 
@@ -167,6 +164,7 @@ def train_ldae(
     _check_autoencoder(store, autoencoder)
     _check_denoiser(store, frozen)
     tissue = TissueSource() if start else find_tissue_source(store, params.encoder, volumes)
+    prior = _mode_prior(store, params, start)
     if not params.encoder.reads_volumes:
         volumes = None
     elif volumes is None:
@@ -180,7 +178,7 @@ def train_ldae(
         check_start(start, params, store, stage_1=frozen, volume_shape=volume_shape)
     volumes_digest = volumes.digest if volumes is not None else None
     known = [store.digest, frozen.digest, scan_ids]
-    known += filter(None, (volumes_digest, tissue.digest))
+    known += filter(None, (volumes_digest, tissue.digest, prior and prior.digest))
     plan = _plan(
         params,
         known,
@@ -190,6 +188,7 @@ def train_ldae(
         denoiser=frozen.digest,
         volumes=volumes_digest,
         tissue=tissue.digest,
+        modes=prior.digest if prior is not None else None,
     )
     check_model_folder(out, kind="ldae")
     finished = finished_metrics(out, kind="ldae", fingerprint=plan.fingerprint)
@@ -218,6 +217,8 @@ def train_ldae(
         first = processes().rank == 0
         kept = FitCheckpoint(tissue_checkpoint(out), plan.fingerprint) if first else None
         _prepare_encoder(ldae, latents["train"], params, tissue, kept)
+    if start is None or prior is not None:
+        fit_modes(ldae, latents["train"], prior, started=start is not None)
     net = nn.ModuleDict({"encoder": ldae.encoder, "estimator": ldae.estimator})
     scan_volumes = None
     if volumes is not None:
@@ -226,6 +227,9 @@ def train_ldae(
     data = LatentData(ldae.diffusion, latents, posterior, scan_volumes)
     module = SemanticModule(net, params, data, started=start is not None)
     decode = decoder_of(autoencoder, ldae.diffusion.standardise)
+    data.to(device)
+    module.to(device)
+    module.fit_trust()
     run_training(module, out, plan=plan, device=device, decode=decode)
     module.to(device)
     module.estimate_code_statistics()
@@ -257,28 +261,24 @@ def _prepare_encoder(
     if isinstance(encoder, VolumeSlicesEncoder | PublishedEncoder):
         load_imagenet(encoder.backbone, params.encoder.weights)
         return
-    centre, spread = estimate_deviations(train)
-    standardise = ldae.diffusion.standardise.cpu()
-    encoder.set_input_statistics(
-        standardise(centre), spread.reshape(-1, 1, 1, 1) * standardise.scale_of(centre)
-    )
-    if not isinstance(encoder, DeviationEncoder):
-        return
-    index = torch.linspace(0, len(train) - 1, min(len(train), MAX_MODE_SCANS)).long()
-    deviations = encoder.deviation(standardise(train.take_mean(index)))
-    scan_ids = [train.scan_ids[i] for i in index.tolist()]
-    if encoder.tissue is not None:
+    if isinstance(encoder, DeviationEncoder) and encoder.tissue is not None:
         steps, seed = params.encoder.tissue_steps, params.seed
         tissue.prepare(encoder.tissue.net, train, steps=steps, seed=seed, checkpoint=kept)
-        unit = spread.reshape(-1, 1, 1, 1)
-        fit_tissue_modes(encoder.tissue, deviations, scan_ids, mean_latent=centre, unit=unit)
-    if encoder.modes is not None:
-        folds = subject_folds(scan_ids)
-        encoder.modes.fit(deviations, folds, loudness=LOUDNESS["modes"])
-        assert ldae.estimator.modes is not None
-        ldae.estimator.modes.load_state_dict(encoder.modes.state_dict())
-        ldae.estimator.spread.copy_(encoder.spread)
-        ldae.estimator.centre.copy_(encoder.centre)
+
+
+def _mode_prior(
+    store: TrainingStore, params: LdaeParams, start: FrozenLdae | None
+) -> ModePrior | None:
+    """Return the people whose modes count beside those of the study; None where there are none."""
+    encoder, shape = params.encoder, store.latent_shape
+    if encoder.reads_volumes or not (encoder.modes and encoder.prior_people):
+        return None
+    if start is None:
+        digest = store.attributes.digests["autoencoder"]
+        return bundled_prior(digest, count=encoder.prior_people, shape=shape)
+    if tuple(own_latent_shape(start.config)) != tuple(shape):
+        return None
+    return ModePrior.of(start, count=encoder.prior_people, shape=shape)
 
 
 def _plan(

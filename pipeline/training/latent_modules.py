@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.cohort.subjects import scans_of_others, subjects_of
-from pipeline.diffusion.gain_fit import LEAST_PEOPLE, best_gain
+from pipeline.diffusion.gain_fit import LEAST_PEOPLE, MOST_GAIN, weights_at_nodes
 from pipeline.diffusion.losses import (
     min_snr_weight,
     noise_loss,
@@ -22,7 +22,8 @@ from pipeline.diffusion.samplers import invert, sample
 from pipeline.diffusion.schedule import alpha_sigma, per_sample
 from pipeline.metrics.gaussianity import latent_health
 from pipeline.models.ldae import LatentDiffusion, Ldae
-from pipeline.nets.denoiser import GAIN_NODES, Trunk
+from pipeline.nets.denoiser import Trunk
+from pipeline.nets.gaussian_prior import NODES
 from pipeline.training.batches import batch_rows, step_generator
 from pipeline.training.latent_batches import LatentBatch, LatentData
 from pipeline.training.standardisation import AnyLatents
@@ -226,7 +227,9 @@ class SemanticModule(LatentModule):
         schedule = self.diffusion.schedule
         alpha, sigma = alpha_sigma(schedule.lambda_at(t.float()))
         c_t = per_sample(shift_coefficient(schedule, t, self.params.shift), noise)
-        guided: Tensor = estimator.exact_noise(noise + c_t * gradient, x_t, y_sem, alpha, sigma)
+        place = t / (schedule.num_train_timesteps - 1)
+        mixed = estimator.mixed_noise(noise, x_t, y_sem, alpha, sigma, place)
+        guided: Tensor = estimator.exact_noise(mixed + c_t * gradient, x_t, y_sem, alpha, sigma)
         return guided
 
     def _loss(self, predicted: Tensor, t: Tensor, eps: Tensor) -> Tensor:
@@ -303,35 +306,68 @@ class SemanticModule(LatentModule):
 
         return self.mean_over_validation(losses)
 
-    @torch.no_grad()
+    def fit_trust(self) -> None:
+        """Mix the denoiser with Gaussian latents as the noise of validation people asks for.
+
+        Before training, which learns what this leaves over; see `gain_fit.best_gain`. With fewer
+        than LEAST_PEOPLE the denoiser is trusted fully.
+        """
+        prior = getattr(self.net["estimator"], "prior", None)
+        if prior is None or not self._enough_people:
+            return
+        ldae = Ldae(self.diffusion, self.net["encoder"], self.net["estimator"]).eval()
+
+        def trusted(weight: float, *given: Tensor) -> Tensor:
+            prior.trust.fill_(weight)
+            return ldae.mode_noise(*given)
+
+        trust = self._weights_at_nodes(
+            ldae, lambda *given: (trusted(0, *given), trusted(1, *given)), most=1
+        )
+        for net in (self.net, self.averaged):
+            net["estimator"].prior.trust.copy_(trust)
+
     def fit_gain(self) -> None:
         """Scale G's field at each timestep as the noise of validation people asks for.
 
         See `gain_fit.best_gain`; fewer than LEAST_PEOPLE leave it as it was trained.
         """
-        scan_ids = self.latents["val"].scan_ids[:MAX_VAL_SCANS]
-        people = subjects_of(scan_ids)
         estimator = self.averaged["estimator"]
-        if estimator.modes is None or len(set(people)) < LEAST_PEOPLE:
+        if estimator.modes is None or not self._enough_people:
             return
-        ldae, y_sem = self._averaged_ldae(len(scan_ids))
+        ldae = Ldae(self.diffusion, self.averaged["encoder"], estimator)
+        gain = self._weights_at_nodes(
+            ldae,
+            lambda x_t, t, y: (ldae.mode_noise(x_t, t, y), ldae.noises(x_t, t, [y])[0]),
+            most=MOST_GAIN,
+        )
+        estimator.gain.copy_(gain)
+
+    @property
+    def _enough_people(self) -> bool:
+        people = subjects_of(self.latents["val"].scan_ids[:MAX_VAL_SCANS])
+        return len(set(people)) >= LEAST_PEOPLE
+
+    @torch.no_grad()
+    def _weights_at_nodes(
+        self, ldae: Ldae, with_and_without: Callable[..., tuple[Tensor, Tensor]], *, most: float
+    ) -> Tensor:
+        scan_ids = self.latents["val"].scan_ids[:MAX_VAL_SCANS]
+        y_sem = ldae.encoder(self.semantic_input("val", torch.arange(len(scan_ids))))
         schedule = self.diffusion.schedule
-        steps = torch.linspace(0, schedule.num_train_timesteps - 1, GAIN_NODES).long()
-        steps = steps.to(self.device)
-        t = steps.float()
-        missing, learned = [], []
-        for i, code in enumerate(y_sem):
-            z_0 = self.validation_z_0(i).expand(GAIN_NODES, -1, -1, -1, -1)
-            generator = step_generator(i, seed=-3, device=self.device)
-            eps = torch.randn(z_0.shape, generator=generator, device=self.device)
-            x_t = schedule.add_noise(z_0, eps, steps)
-            given = code.expand(GAIN_NODES, -1)
-            closed = ldae.mode_noise(x_t, t, given)
-            field = (ldae.noises(x_t, t, [given])[0] - closed).flatten(1).double()
-            missing.append((field * (eps - closed).flatten(1)).sum(1))
-            learned.append(field.square().sum(1))
-        gain = best_gain(torch.stack(missing).cpu(), torch.stack(learned).cpu(), people)
-        estimator.gain.copy_(gain.to(estimator.gain))
+        steps = torch.linspace(0, schedule.num_train_timesteps - 1, NODES).long().to(self.device)
+
+        def scans() -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+            for i, code in enumerate(y_sem):
+                z_0 = self.validation_z_0(i)
+                generator = step_generator(i, seed=-3, device=self.device)
+                shape = (NODES, *z_0.shape[1:])
+                eps = torch.randn(shape, generator=generator, device=self.device)
+                yield z_0, code[None], eps
+
+        people = subjects_of(scan_ids)
+        found = weights_at_nodes(scans(), people, schedule, steps, with_and_without, most=most)
+        return found.float().to(self.device)
 
     def _averaged_ldae(self, count: int) -> tuple[Ldae, Tensor]:
         """Return the averaged LDAE and y_sem of the first validation scans."""

@@ -133,6 +133,11 @@ def _pool(folds: list[Moments]) -> Moments:
     return Moments(torch.stack(weight).sum(), torch.stack(first).sum(0), torch.stack(second).sum(0))
 
 
+def shrunk_variance(variance: Field, subjects: int) -> Field:
+    """Return variances at voxels, those of few subjects shrunk towards their neighbours'."""
+    return _shrink(variance.double(), torch.tensor(float(subjects))).float()
+
+
 def _shrink(variance: Field, subjects: Tensor) -> Field:
     """Return variances of few subjects, as logarithms shrunk towards those of neighbour voxels."""
     level = variance.mean(dim=(1, 2, 3), keepdim=True)

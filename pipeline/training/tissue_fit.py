@@ -189,8 +189,7 @@ def fit_tissue_modes(
 
     `deviations` are their latents' deviations from `mean_latent`, in units of `unit`.
     """
-    tissue.mean_latent.copy_(mean_latent)
-    tissue.unit.copy_(unit)
+    tissue.count_from(mean_latent, unit)
     maps = torch.cat([tissue.fractions(part) for part in torch.split(deviations, MAP_BATCH)])
     tissue.centre.copy_(maps.mean(dim=0))
     folds = subject_folds(scan_ids)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from pipeline.nets.denoiser import Denoiser, GradientEstimator, UnetConfig
-from pipeline.nets.principal_modes import PrincipalModes
+from pipeline.nets.principal_modes import OtherPeople, PrincipalModes
 from pipeline.nets.semantic import LatentEncoder
 from tests.support.tiny_modes import (
     CONFIG,
@@ -126,3 +126,71 @@ def test_modes_of_very_few_scans_are_not_trusted(scans):
     measured = modes.project(deviations())
     assert torch.isfinite(modes.with_noise(measured, torch.ones(SCANS, 4))).all()
     assert (modes.reliability < 0.5).all()
+
+
+def scans_of(count: int, *, seed: int) -> torch.Tensor:
+    """Brains that differ in six fields and in noise."""
+    fields = 3 * torch.randn(6, *SHAPE, generator=torch.Generator().manual_seed(5))
+    generator = torch.Generator().manual_seed(seed)
+    amounts = torch.randn(count, 6, generator=generator)
+    return torch.einsum("nk,kcxyz->ncxyz", amounts, fields) + torch.randn(
+        count, *SHAPE, generator=generator
+    )
+
+
+def test_modes_with_those_of_other_people_are_as_if_all_had_been_scanned():
+    """Both together, from 60 scans, and from 8 of them beside the mean and modes of the others."""
+    scans = scans_of(60, seed=1)
+    centre = scans.mean(0)
+    few, many = scans[:8], scans[8:]
+    theirs = many - many.mean(0)
+    _, long, modes = torch.linalg.svd(theirs.flatten(1), full_matrices=False)
+    fields = (long[:, None] / len(many) ** 0.5 * modes).reshape(-1, *SHAPE)
+    others = OtherPeople(len(many), many.mean(0) - centre, fields)
+    together, merged = (PrincipalModes(count=6, shape=SHAPE) for _ in range(2))
+    together.fit(scans - centre, torch.zeros(60))
+    merged.fit(few - centre, torch.zeros(8), others=others)
+    same = torch.einsum("kcxyz,lcxyz->kl", together.modes, merged.modes).abs()
+    torch.testing.assert_close(same, torch.eye(6), atol=1e-3, rtol=0)
+    torch.testing.assert_close(merged.spread, together.spread, rtol=1e-3, atol=0)
+
+
+def test_modes_of_other_people_hold_more_of_an_unseen_person_than_a_few_scans_alone():
+    few, many, unseen = (scans_of(n, seed=s) for n, s in ((5, 2), (200, 3), (50, 4)))
+    _, long, modes = torch.linalg.svd((many - many.mean(0)).flatten(1), full_matrices=False)
+    fields = (long[:6, None] / len(many) ** 0.5 * modes[:6]).reshape(-1, *SHAPE)
+    others = OtherPeople(50, many.mean(0), fields)
+    alone, merged = (PrincipalModes(count=6, shape=SHAPE) for _ in range(2))
+    left_alone = alone.fit(few - few.mean(0), torch.arange(5))
+    left_merged = merged.fit(few, torch.arange(5), others=others)
+    assert left_merged.mean() < 0.5 * left_alone.mean()
+
+    def left(modes: PrincipalModes) -> float:
+        amounts = modes.project(unseen)
+        return float((unseen - modes.compose(amounts)).square().mean())
+
+    assert left(merged) < 0.5 * left(alone)
+    # What folds leave over is what modes leave over of an unseen person.
+    assert float(left_merged.mean()) == pytest.approx(left(merged), rel=0.25)
+
+
+def test_an_estimator_reads_amounts_of_new_modes_as_it_read_the_old_ones():
+    """Same deviations, other modes of the same subspace, another centre and unit."""
+    encoder, estimator = encoder_and_estimator()
+    z_0 = estimator.centre + estimator.spread * estimator.modes.compose(torch.randn(5, 4))
+    old = estimator.embed(
+        torch.cat([encoder.modes.project(encoder.deviation(z_0)), torch.ones(5, 3)], 1)
+    )
+    before = estimator.measures()
+    turn = torch.linalg.qr(torch.randn(4, 4))[0]
+    for modes in (encoder.modes, estimator.modes):
+        modes.modes.copy_(torch.einsum("kl,lcxyz->kcxyz", turn, before.modes))
+        modes.size.mul_(1.7)
+    moved = estimator.centre + 0.3 * estimator.spread * before.modes[1]
+    encoder.set_input_statistics(moved, 2 * estimator.spread)
+    estimator.centre.copy_(moved)
+    estimator.spread.mul_(2)
+    estimator.read_as(before)
+    amounts = encoder.modes.project(encoder.deviation(z_0))
+    new = estimator.embed(torch.cat([amounts, torch.ones(5, 3)], dim=1))
+    torch.testing.assert_close(new, old, atol=1e-4, rtol=1e-4)

@@ -11,10 +11,10 @@ from pipeline.models.frozen import architecture, load_autoencoder
 from pipeline.models.pretrained import load_lpips
 from pipeline.nets.autoencoder import Autoencoder
 from pipeline.nets.lpips import Lpips
+from pipeline.nets.resize_latent_channels import remove_latent_channels
 from pipeline.training.autoencoder import AutoencoderModule, train_autoencoder
 from pipeline.training.autoencoder_losses import Adversary, PerceptualLoss
 from pipeline.training.batches import step_generator
-from pipeline.training.resize_latent_channels import remove_latent_channels
 from schemas.autoencoder import AdversarialParams, TrainAeParams
 from schemas.errors import ContractError
 from tests.support.tiny_models import TINY_AE
