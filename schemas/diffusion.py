@@ -172,8 +172,8 @@ class TrainLdaeParams(LdaeParams):
 
     start_from: Literal["bundled"] | Path | None = None
     """LDAE whose semantic encoder and gradient estimator training starts from: the bundled one, or
-    a folder. Sizes must be those asked for here, and train_ldm.start_from the same; modes, centre
-    and spread are kept."""
+    a folder. Sizes must be those asked for here, and train_ldm.start_from the same; its modes count
+    as those of `encoder.prior_people`."""
     source: Literal["train", "bundled", "path"] = "train"
     """`train`: both stages are trained. `bundled`: the finished LDAE inside the package is taken,
     and no stage is trained; `path`: that of the folder below."""
@@ -210,9 +210,6 @@ class VoxelEncoderParams(SemanticEncoderParams):
 
     channels: tuple[Positive, ...] = (8, 16, 32, 64, 128)
     modes: Annotated[int, Field(ge=0)] = 32
-    prior_people: Annotated[float, Field(ge=0)] = 50.0
-    """As how many training people those count whose mean latent and principal modes come with the
-    package (for the bundled autoencoder) or with `start_from`; 0 takes the study's people alone."""
     tissue_modes: Annotated[int, Field(ge=0)] = 0
 
 

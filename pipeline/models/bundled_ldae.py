@@ -33,8 +33,8 @@ MAX_BUNDLED_BYTES = 25_000_000
 CPU = torch.device("cpu")
 OF_STAGE_1 = ("unet", "diffusion", "prediction", "statistics", "posterior", "imported")
 """Entries of an LDAE's config that describe its stage 1 or where that came from."""
-FIELDS = (".modes.modes", ".tissue.mean_latent")
-"""Ends of the names of buffers that float16 serves: principal modes, what the tissue net reads."""
+FIELDS = (".modes.modes", ".tissue.mean_latent", ".prior.variance")
+"""Ends of the names of buffers that float16 serves: modes, what the tissue net reads, variances."""
 
 Start = Literal["bundled"] | Path
 
