@@ -73,7 +73,7 @@ def test_too_large_and_overflowing_weights_are_not_bundled(tmp_path, monkeypatch
 def test_encode_without_ae_says_which_it_uses(inside, volumes, autoencoder_path, tmp_path):
     first = run("encode", "--input", volumes.path, "--out", "a.zarr", "--device", "cpu")
     assert first.exit_code == 0, first.output
-    assert "autoencoder: the one bundled with the package" in first.output
+    assert "autoencoder: the one for 3 mm bundled with the package" in first.output
     shutil.copytree(autoencoder_path, tmp_path / "models" / "ae")
     second = run("encode", "--input", volumes.path, "--out", "b.zarr", "--device", "cpu")
     assert "autoencoder: models/ae, of this study" in second.output

@@ -264,7 +264,7 @@ def test_volumes_of_a_smaller_grid_are_encoded_and_embedded(inside, small, tmp_p
     command = ("embed", "--input", tmp_path / "volumes.zarr", "--out", "y.zarr", "--device", "cpu")
     result = run(*command, "--set", "encode.precision=fp32")
     assert result.exit_code == 0, (result.output, result.exception)
-    assert "autoencoder: the one bundled with the package" in result.output
+    assert "autoencoder: the one for 3 mm bundled with the package" in result.output
     kept = open_latents(tmp_path / "y.input" / "latents.zarr")
     means = (store.read("posterior_mean", slice(None)) for store in (kept, small))
     assert np.array_equal(*means)

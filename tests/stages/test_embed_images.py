@@ -84,8 +84,8 @@ def y_sem(path: str):
 def test_new_images_are_embedded_by_one_command_and_kept_for_the_next(images):
     result = embed("nifti", "y.zarr")
     assert result.exit_code == 0, (result.output, result.exception)
-    for which in ("LDAE", "autoencoder"):
-        assert f"{which}: the one bundled with the package" in result.output
+    for which in ("LDAE: the one", "autoencoder: the one for 3 mm"):
+        assert f"{which} bundled with the package" in result.output
     ids, codes = y_sem("y.zarr")
     assert (len(ids), codes.shape, np.isfinite(codes).all()) == (2, (2, 12), True)
     latents = open_latents(images / "y.input" / "latents.zarr")
