@@ -1,5 +1,6 @@
 """The autoencoder inside the package: float16, strict, on other grids, in a study."""
 
+import copy
 import json
 import shutil
 
@@ -228,3 +229,54 @@ def test_a_smaller_volume_goes_through_as_if_amid_air(inside):
         inner = (..., *(slice(n // few // 3, n // few - n // few // 3) for n in SHAPE))
         torch.testing.assert_close(one, other[inner])
     assert net.decode(one).shape == whole[part].shape
+
+
+@pytest.mark.parametrize(
+    ("zooms", "folder"),
+    [(3.0, "ae"), (2.5, "ae"), (2.0, "ae-1.5mm"), (1.5, "ae-1.5mm"), (1.0, "ae-1.5mm")],
+)
+def test_the_bundled_autoencoder_of_the_nearer_voxel_size_is_taken(zooms, folder):
+    chosen = bundled.bundled_autoencoder(zooms)
+    assert chosen.name == folder
+    assert chosen.name == bundled.find_autoencoder(None, zooms=zooms)[0].name
+    own = load_autoencoder(chosen, device=CPU).grid.zooms[0]
+    assert own == (3.0 if folder == "ae" else 1.5)
+
+
+def test_both_bundled_autoencoders_give_latents_of_one_shape():
+    coarse, fine = (
+        load_autoencoder(bundled.bundled_autoencoder(zooms), device=CPU) for zooms in (3.0, 1.5)
+    )
+    assert coarse.net.latent_shape(coarse.grid.shape) == fine.net.latent_shape(fine.grid.shape)
+
+
+@pytest.mark.slow
+def test_the_fine_autoencoder_shows_what_the_coarse_one_cannot(tmp_path):
+    """The template at 1.5 mm, through each; cubic splines bring the coarse one's to 1.5 mm."""
+    from benchmarks.studies.autoencoder_resolutions import reconstructions
+
+    fine, coarse = (
+        load_autoencoder(bundled.bundled_autoencoder(zooms), device=CPU) for zooms in (1.5, 3.0)
+    )
+    data = load_template(GridParams(shape=fine.grid.shape, zooms=1.5))[0]
+    volume = torch.from_numpy(np.clip(data / np.percentile(data[data > 0], 99.5), 0, 1))
+    made = reconstructions(volume.float()[None, None], fine, coarse)
+    inside = torch.from_numpy(data > 0)[None, None]
+    error = {name: float((made[name] - volume)[inside].abs().mean()) for name in made}
+    assert error["fine"] < 0.8 * error["coarse"]
+
+
+@pytest.mark.slow
+def test_a_constant_through_the_fine_autoencoder_in_boxes_has_no_seam():
+    """Volumes larger than memory go through in overlapping boxes; their borders do not show."""
+    fine = load_autoencoder(bundled.bundled_autoencoder(1.5), device=CPU)
+    with torch.inference_mode():
+        latent = fine.net.encode(torch.full((1, 1, 96, 96, 96), 0.5))[0]
+        inner = latent.mean((2, 3, 4), keepdim=True).expand(-1, -1, 12, 12, 12)
+        net = copy.copy(fine.net)
+        net.box = None
+        whole = net.decode(inner)[0, 0]
+        net.boxes = (64, 64, 64)
+        parts = net.decode(inner)[0, 0]
+    inside = (slice(24, -24),) * 3
+    assert (parts - whole)[inside].abs().max() < 0.02

@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from schemas.errors import ContractError
+from schemas.errors import ContractError, ParamsError
 from stages.cli import app
-from stages.scaffold import next_step, scaffold
+from stages.params_file import load_params
+from stages.scaffold import next_step, preset_file, scaffold
 from tests.support.source_folders import table_of, touch
 
 
@@ -54,3 +55,30 @@ def test_a_study_of_published_weights_is_told_to_import_and_not_to_train(tmp_pat
     assert "import-ldae --decoder decoder.pth --encoder encoder.pth --ae models/ae" in last
     assert "no dvc repro" in last
     assert next_step(tmp_path / "own", "demo") == f"cd {tmp_path / 'own'} && dvc repro"
+
+
+def test_a_resolution_keeps_the_field_of_view_and_takes_the_autoencoder_of_its_size(tmp_path):
+    words = ["init", str(tmp_path / "study"), "--preset", "cpu", "--resolution", "1.5"]
+    result = CliRunner().invoke(app, words, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    params = load_params(tmp_path / "study" / "params.yaml", [])
+    assert params.preprocess.grid.shape == (128, 160, 128)
+    assert params.preprocess.grid.zooms == 1.5
+    assert params.cohort.phantom.zooms == 1.5, "heads are no coarser than the grid"
+    assert params == load_params(preset_file("cpu-1.5"), ["cohort.phantom.zooms=1.5"]).model_copy(
+        update={"train_ae": params.train_ae}
+    )
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        (["--resolution", "0.3"], "expected 0.8 to 4 mm"),
+        (["--resolution", "2", "--set", "preprocess.grid.zooms=3"], "leave one of them out"),
+    ],
+)
+def test_a_resolution_out_of_range_or_beside_a_grid_is_refused(tmp_path, more, told):
+    result = CliRunner().invoke(app, ["init", str(tmp_path / "study"), *more])
+    assert isinstance(result.exception, ParamsError)
+    assert told in str(result.exception)
+    assert not (tmp_path / "study").exists()
