@@ -312,10 +312,10 @@ class SemanticModule(LatentModule):
         Before training, which learns what this leaves over; see `gain_fit.best_gain`. With fewer
         than LEAST_PEOPLE the denoiser is trusted fully.
         """
-        prior = getattr(self.net["estimator"], "prior", None)
+        prior = getattr(self.averaged["estimator"], "prior", None)
         if prior is None or not self._enough_people:
             return
-        ldae = Ldae(self.diffusion, self.net["encoder"], self.net["estimator"]).eval()
+        ldae = Ldae(self.diffusion, self.averaged["encoder"], self.averaged["estimator"])
 
         def trusted(weight: float, *given: Tensor) -> Tensor:
             prior.trust.fill_(weight)

@@ -145,8 +145,10 @@ def _shrink(variance: Field, subjects: Tensor) -> Field:
     logs = (variance * subjects / (subjects - 1).clamp(min=0.5) + floor).log()
     varies = (variance > BACKGROUND * level).to(logs.dtype)
 
+    sides = [3 if n >= 3 else 1 for n in variance.shape[1:]]
+
     def pooled(field: Field) -> Field:
-        return F.avg_pool3d(field[None], 3, stride=1, padding=1)[0]
+        return F.avg_pool3d(field[None], sides, stride=1, padding=[n // 2 for n in sides])[0]
 
     weight = pooled(varies)
     around = torch.where(weight > 0, pooled(varies * logs) / weight, logs)

@@ -84,11 +84,43 @@ def test_stage_2_starts_from_encoder_estimator_and_modes(tmp_path, latents_path,
     frozen = load_diffusion(trained / "ldm", device=CPU)
     few = {"train": split["train"][:5], "val": split["val"]}
     out = tmp_path / "ldae"
-    metrics = stages.train_ldae(store, few, frozen, still(LDAE), out, device=CPU, start=start)
+    alone = with_prior(still(LDAE), people=0)
+    metrics = stages.train_ldae(store, few, frozen, alone, out, device=CPU, start=start)
     made = load_ldae(out, device=CPU)
     close(made.net.state_dict(), start.net.state_dict())
     assert made.config["started_from"] == start.digest
     assert metrics["val_loss"] < metrics["val_loss_shuffled"]
+
+
+def with_prior(params, *, people):
+    encoder = params.encoder.model_copy(update={"prior_people": people})
+    return params.model_copy(update={"encoder": encoder})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("people", [50, 1e7])
+def test_modes_of_the_start_count_as_those_of_so_many_people(
+    tmp_path, latents_path, trained, split, people
+):
+    """Of very many nothing is left of the study's own; of fifty its centre moves towards it."""
+    store, start = open_latents(latents_path), load_start(trained / "ldae")
+    frozen = load_diffusion(trained / "ldm", device=CPU)
+    few = {"train": split["train"][:5], "val": split["val"]}
+    params = with_prior(still(LDAE), people=people)
+    stages.train_ldae(store, few, frozen, params, tmp_path / "ldae", device=CPU, start=start)
+    made = load_ldae(tmp_path / "ldae", device=CPU).net
+    own, theirs = made.encoder, start.net.encoder
+    mean = made.diffusion.standardise(store.load(few["train"]).mean.float().mean(0)[None])[0]
+    moved = float((own.centre - theirs.centre).norm() / (mean - theirs.centre).norm())
+    assert moved == pytest.approx(5 / (5 + people), abs=1e-3)
+    for name in ("modes", "spread", "centre"):
+        ours = made.estimator.modes.modes if name == "modes" else getattr(made.estimator, name)
+        assert torch.equal(ours, own.modes.modes if name == "modes" else getattr(own, name))
+    if people > 50:
+        used = int((theirs.modes.spread > 0).sum())
+        fields = (theirs.modes.modes * theirs.spread / own.spread)[:used].flatten(1)
+        held = own.modes.modes.flatten(1) @ torch.nn.functional.normalize(fields, dim=1).T
+        assert held.square().sum(0).min() > 0.99
 
 
 @pytest.mark.slow
