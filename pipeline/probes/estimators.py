@@ -3,7 +3,6 @@
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import product
 from typing import Any, Protocol
 
 import numpy as np
@@ -157,10 +156,11 @@ def knn_head(data: LabelledFeatures, params: ProbeParams) -> Probe:
     for fit_rows, held_out_rows in folds:
         fit, held_out = data.take(fit_rows), data.take(held_out_rows)
         share = subject_shares(held_out.subjects)
-        for scaled, k in product((True, False), K_GRID):
-            if k <= len(fit_rows):
-                scores = _neighbours(fit, k, scaled=scaled).score(held_out.features)
-                squares = np.square(scores - held_out.truth)
+        for scaled in (True, False):
+            probe = _neighbours(fit, 1, scaled=scaled)
+            for k in (k for k in K_GRID if k <= len(fit_rows)):
+                probe.model.set_params(n_neighbors=k)
+                squares = np.square(probe.score(held_out.features) - held_out.truth)
                 losses.setdefault((scaled, k), []).append(float(np.average(squares, weights=share)))
     means = {how: np.mean(values) for how, values in losses.items()}
     scaled, k = min(means, key=lambda how: means[how]) if means else (True, min(3, len(data.truth)))
