@@ -126,7 +126,7 @@ def fit_linear(
     if strength is None:
         strength, _ = pick_strength(x, truth, subjects, kind, folds=folds, seed=seed, scaled=scaled)
     weight = subject_weight(subjects)
-    space = Space.of(x, weight, scaled=scaled)
+    space = Space.of(x, weight, scaled=scaled, principal=False)
     layer = fit_layers(space.reduce(x), truth, _weight_of(weight, truth, kind), kind, strength)
     coef = space.expand(layer.coef[0])
     return LinearProbe(kind, space.mean, space.std, coef, float(layer.intercept[0]), strength)
@@ -147,10 +147,13 @@ class Space:
     """(rank, dim), orthonormal rows."""
 
     @classmethod
-    def of(cls, x: Floats, weight: Floats, *, scaled: bool = True) -> "Space":
+    def of(
+        cls, x: Floats, weight: Floats, *, scaled: bool = True, principal: bool = True
+    ) -> "Space":
         """Return the space of fitting scans (scan, dim) with weights (scan,) of mean 1.
 
         Not `scaled`, all features are divided by one number: the root of their mean variance.
+        Not `principal`, the axes are any of the span, found twice as fast: a layer is the same.
         """
         # Exact for weights of 1: the mean and spread that NumPy gives.
         mean = (x * weight[:, None]).mean(axis=0)
@@ -160,7 +163,8 @@ class Space:
         std = np.where(std > np.finfo(float).eps * np.abs(mean), std, 1.0)
         axes = None
         if x.shape[1] > len(x):
-            axes = np.linalg.svd((x - mean) / std, full_matrices=False)[2]
+            z = (x - mean) / std
+            axes = np.linalg.svd(z, full_matrices=False)[2] if principal else np.linalg.qr(z.T)[0].T
         return cls(mean, std, axes)
 
     def reduce(self, x: Floats) -> Floats:
@@ -217,7 +221,7 @@ def pick_strength(
     gain = np.zeros(len(strengths))
     for fit, held_out in grouped_folds(truth, subjects, kind, folds=folds, seed=seed):
         weight, share = subject_weight(subjects[fit]), subject_weight(subjects[held_out])
-        space = Space.of(x[fit], weight, scaled=scaled)
+        space = Space.of(x[fit], weight, scaled=scaled, principal=False)
         how = _weight_of(weight, truth[fit], kind)
         layers = fit_layers(space.reduce(x[fit]), truth[fit], how, kind, strengths)
         value, known = layers.value(space.reduce(x[held_out])), truth[held_out]

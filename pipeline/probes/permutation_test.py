@@ -154,7 +154,7 @@ def refitted_scores(
 ) -> Floats:
     """Return scores (labelling, scan) of held-out scans by the linear layer of each labelling."""
     x, weight = data.doubles[fit_rows], subject_weight(data.subjects[fit_rows])
-    space = Space.of(x, weight)
+    space = Space.of(x, weight, principal=False)
     truth = labels[:, fit_rows]
     how = balanced(weight, truth) if data.kind == "classification" else weight
     layers = fit_layers(space.reduce(x), truth, how, data.kind, strength)

@@ -20,7 +20,7 @@ AT_A_TIME = 4_000_000
 ROUNDS = 100
 """Of Newton's method, at most; some seven are usual."""
 HALVINGS = 30
-CONVERGED = 1e-9
+CONVERGED = 1e-7
 """Change of the linear predictor in a round below which a fit is done: the next one would change it
 by the square."""
 
