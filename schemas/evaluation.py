@@ -130,8 +130,8 @@ class EvaluateParams(Section):
     """Steps of sampler and inversion."""
     sampler: Literal["ddim", "dpm", "dpm_data", "dpm3"] = "dpm"
     """`dpm`: second-order exponential multistep in epsilon on a uniform log-SNR grid; `dpm_data`:
-    its data form, DPM-Solver++(2M); `dpm3`: third order, with 12 steps nearer to the exact flow
-    each way than `dpm` with 20, and further from it there and back."""
+    its data form, DPM-Solver++(2M); `dpm3`: third order, with 12 steps about as near to the exact
+    flow each way as `dpm` with 20, but there and back its errors do not cancel as those do."""
     precision: Precision | Literal["auto"] = "fp32"
     """Arithmetic of the networks of diffusion in sampling and inversion. bf16 is about twice as
     fast where the device computes it natively (`auto`: there alone); it moves x_T and what is
