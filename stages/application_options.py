@@ -93,7 +93,7 @@ Steps = Annotated[
     ),
 ]
 SamplerName = Annotated[
-    Literal["ddim", "dpm", "dpm_data"] | None,
+    Literal["ddim", "dpm", "dpm_data", "dpm3"] | None,
     typer.Option("--sampler", help="Default: evaluate.sampler.", rich_help_panel=SAMPLER_PANEL),
 ]
 Seed = Annotated[

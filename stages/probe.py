@@ -77,13 +77,13 @@ def probe(
         volumes=open_volumes(volumes) if volumes else None,
     )
     y_sem = codes_store.read("y_sem")[codes_store.rows_of(list(table["scan_id"]))]
-    codes = None
+    own, codes = y_sem, None
     if crossfit is not None:
         codes = read_out_of_fold(crossfit, ldae=digests["ldae"], latents=inputs.latents)
     if codes is not None:
         y_sem = codes.in_place_of(y_sem, table, splits=FIT_SPLITS)
         digests = digests | codes.digests
-    sets = inputs.fit(y_sem, table, ldae, made_by=digests["ldae"])
+    sets = inputs.fit(y_sem, table, ldae, made_by=digests["ldae"], own=own)
     folds = None if codes is None else inputs.cross_fit(codes, encoders=ldae is not None)
     results = fit_probes(sets.features, table, params, heads=sets.heads, crossfit=folds)
     if settings.params().autoencoder.source == "bundled":

@@ -20,7 +20,7 @@ from pipeline.models.frozen import load_diffusion, load_ldae
 from pipeline.models.ldae import LatentDiffusion
 from pipeline.stores.latents import LatentStore, open_latents
 
-WAYS = ["ddim:100", "ddim:20", "dpm_data:20", "dpm:20", "dpm:10"]
+WAYS = ["ddim:100", "ddim:20", "dpm_data:20", "dpm:20", "dpm:10", "dpm3:12"]
 
 
 @torch.inference_mode()

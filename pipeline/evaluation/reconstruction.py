@@ -79,7 +79,7 @@ def evaluate_reconstruction(study: Study) -> Part:
     with Progress("reconstruction", total=len(scans)) as bar:
         for batch in _batches(scans, params.batch_size):
             volumes_of, x_T = reconstruct_all(study, batch)
-            volumes_of |= _rival_volumes(study, pca, batch)
+            volumes_of |= _rival_volumes(study, pca, batch, volumes_of)
             noises.append(x_T.cpu())
             for i, scan in enumerate(batch):
                 reference = _reference(study.volumes, scan.scan_id)
@@ -140,12 +140,20 @@ def reconstruct_all(
     return volumes_of, x_T
 
 
-def _rival_volumes(study: Study, pca: LatentPca | None, batch: list[Scan]) -> VolumesByMethod:
-    """Return what y_sem must beat, and its own means over draws, with one other subject each."""
+def _rival_volumes(
+    study: Study, pca: LatentPca | None, batch: list[Scan], made: VolumesByMethod
+) -> VolumesByMethod:
+    """Return what y_sem must beat, and its own means over draws, with one other subject each.
+
+    Their first draw has the noise of the single draws `made`, so it is those.
+    """
     scan_ids = [scan.scan_id for scan in batch]
     other_ids = [scan.other_ids[0] for scan in batch if scan.other_ids]
     linear = {} if pca is None else linear_volumes(study, pca, scan_ids, other_ids)
-    return linear | drawn_means(study, scan_ids, other_ids)
+    first = made["ldae_y_sem_only"]
+    if other_ids:
+        first = torch.cat([first, made["ldae_other_y_sem"][:, 0]])
+    return linear | drawn_means(study, scan_ids, other_ids, first=first)
 
 
 def _ldae_volumes(

@@ -39,12 +39,19 @@ def linear_volumes(
     return volumes
 
 
-def drawn_means(study: Study, scan_ids: Sequence[str], other_ids: Sequence[str]) -> VolumesByMethod:
+def drawn_means(
+    study: Study,
+    scan_ids: Sequence[str],
+    other_ids: Sequence[str],
+    *,
+    first: Float[Tensor, "B X Y Z"] | None = None,
+) -> VolumesByMethod:
     """Return means of decoded volumes over `evaluate.draws` random x_T, the same for every row.
 
     `ldae_y_sem_mean` has the scan's own y_sem, `ldae_other_y_sem_mean` that of another subject's
     scan, (B, 1, X, Y, Z), where `other_ids` names one of each; `modes_alone` the own y_sem with the
-    learned field of G left out, where y_sem has modes.
+    learned field of G left out, where y_sem has modes. `first`, where it was made before, are the
+    decoded volumes of the first draw: of all own y_sem, then of all others.
     """
     models, draws = study.models, study.params.draws
     own = study.y_sem(scan_ids)
@@ -53,7 +60,9 @@ def drawn_means(study: Study, scan_ids: Sequence[str], other_ids: Sequence[str])
     for draw in range(draws):
         noise = torch.cat([study.noise(scan_id, draw) for scan_id in scan_ids])
         repeated = noise.repeat(len(guided) // len(own), 1, 1, 1, 1)
-        parts = {"guided": models.decode(models.sample(guided, repeated))}
+        known = first if draw == 0 else None
+        made = models.decode(models.sample(guided, repeated)) if known is None else known
+        parts = {"guided": made}
         if models.has_modes:
             latents = models.sample(own, noise, modes_alone=True)
             parts["modes_alone"] = models.decode(latents)

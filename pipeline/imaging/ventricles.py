@@ -74,13 +74,18 @@ def _template() -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.fl
 
 def _occipital_horns() -> NDArray[np.bool_]:
     """Return the voxels of AROUND within 1.5 mm of OCCIPITAL_HORNS or its mirror image."""
-    axes = np.meshgrid(*(np.arange(low, high + 1.0) for low, high in AROUND), indexing="ij")
-    points = np.stack([np.abs(axes[0]), *axes[1:]], axis=-1)
     start, end = np.asarray(OCCIPITAL_HORNS)
+    near = np.zeros([high - low + 1 for low, high in AROUND], dtype=bool)
+    # A capsule is small beside the template: only its own box is measured, on the right.
+    least, most = np.minimum(start, end) - 2, np.maximum(start, end) + 2
+    axes = np.meshgrid(*map(np.arange, least, most + 1), indexing="ij")
+    points = np.stack(axes, axis=-1)
     along = np.clip((points - start) @ (end - start) / ((end - start) @ (end - start)), 0, 1)
-    near: NDArray[np.bool_] = (
-        np.linalg.norm(points - start - along[..., None] * (end - start), axis=-1) < 1.5
-    )
+    within = np.linalg.norm(points - start - along[..., None] * (end - start), axis=-1) < 1.5
+    x, y, z = (axis[within].astype(int) for axis in axes)
+    (left, _), (back, _), (down, _) = AROUND
+    for side in (x, -x):
+        near[side - left, y - back, z - down] = True
     return near
 
 

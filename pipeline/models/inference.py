@@ -24,6 +24,7 @@ from pipeline.models.frozen import (
 )
 from pipeline.models.latent_fit import check_grid_fits
 from pipeline.nets.centred import centred
+from pipeline.runtime.devices import takes_bf16
 from pipeline.runtime.digests import seed_from
 from pipeline.runtime.progress import Progress
 from pipeline.stores.latents import LatentStore
@@ -57,6 +58,8 @@ class LdaeInference:
     """Bound of the predicted z_0 in each step."""
     stop_percent: float = 0.0
     """Share of the timesteps, those next to the data, in which G is left out."""
+    bf16: bool = False
+    """Evaluate the networks of diffusion under bf16 autocast."""
     watched: bool = False
     """Show progress, sampler step by sampler step."""
 
@@ -139,8 +142,15 @@ class LdaeInference:
         self, y_sem: Float[Tensor, "B D"] | None, *, modes_alone: bool = False
     ) -> Model:
         """Return the predicted noise of x_t at t, as the samplers call it."""
-        net = self.ldae.net
-        return net.model(y_sem, stop_percent=self.stop_percent, learned=not modes_alone)
+        model = self.ldae.net.model(y_sem, stop_percent=self.stop_percent, learned=not modes_alone)
+        if not self.bf16:
+            return model
+
+        def rounded(x_t: Tensor, t: Tensor) -> Tensor:
+            with torch.autocast(self.device.type, torch.bfloat16):
+                return model(x_t, t).float()
+
+        return rounded
 
     @torch.inference_mode()
     def sample(
@@ -223,6 +233,7 @@ class LdaeInference:
             "num_inference_steps": self.num_inference_steps,
             "clip_x0": self.clip_x0,
             "stop_percent": self.stop_percent,
+            **({"precision": "bf16"} if self.bf16 else {}),
         }
 
 
@@ -301,4 +312,5 @@ def _models(
         batch_size=params.batch_size,
         clip_x0=params.clip_x0,
         stop_percent=params.stop_percent,
+        bf16=takes_bf16(params.precision, device),
     )

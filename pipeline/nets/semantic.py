@@ -79,9 +79,7 @@ class DeviationEncoder(SemanticEncoder):
     def forward(self, z_0: Float[Tensor, "B C X Y Z"]) -> Float[Tensor, "B D"]:
         """Return y_sem of standardised latents."""
         deviation = self.deviation(z_0)
-        alone = self.modes is None and self.tissue is None
-        loudness = 1.0 if alone else LOUDNESS["summary"]
-        summary: Tensor = loudness * self.standardise(self.summarise(deviation))
+        summary = self._standardised(deviation)
         with torch.autocast(z_0.device.type, enabled=False):
             parts = [summary.float()]
             if self.tissue is not None:
@@ -89,6 +87,16 @@ class DeviationEncoder(SemanticEncoder):
             if self.modes is not None:
                 parts.insert(0, self.modes.project(deviation.float()))
             return torch.cat(parts, dim=1)
+
+    def standardised_summary(self, z_0: Float[Tensor, "B C X Y Z"]) -> Float[Tensor, "B S"]:
+        """Return the network's part of y_sem alone; the amounts of modes are not computed."""
+        return self._standardised(self.deviation(z_0)).float()
+
+    def _standardised(self, deviation: Float[Tensor, "B C X Y Z"]) -> Float[Tensor, "B S"]:
+        alone = self.modes is None and self.tissue is None
+        loudness = 1.0 if alone else LOUDNESS["summary"]
+        summary: Tensor = loudness * self.standardise(self.summarise(deviation))
+        return summary
 
     def parts(self) -> dict[str, slice]:
         """Return where in y_sem each of its parts is."""
@@ -142,7 +150,7 @@ class DeviationEncoder(SemanticEncoder):
         self.standardise.momentum = None  # the plain mean over batches
         self.standardise.train()
         for z_0 in batches:
-            self(z_0)
+            self.standardised_summary(z_0)
         self.standardise.eval()
 
 

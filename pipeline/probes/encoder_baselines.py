@@ -37,6 +37,7 @@ def encoder_baselines(
     *,
     y_sem: NDArray[np.floating],
     made_by: str,
+    own: NDArray[np.floating] | None = None,
 ) -> tuple[Features, dict[str, Head]]:
     """Return what training the semantic encoder is held against, with heads where one is needed.
 
@@ -45,7 +46,8 @@ def encoder_baselines(
     `supervised_encoder`, where params ask for it, is the architecture trained on labels. What is
     not trained, the standardisation of input and output, is fitted on the training split.
 
-    `made_by` is the digest of the LDAE that gave y_sem.
+    `made_by` is the digest of the LDAE that gave y_sem. `own` is y_sem of all scans by that very
+    LDAE, where it is known: its amounts of modes are then not computed again.
 
     Raises
     ------
@@ -65,7 +67,7 @@ def encoder_baselines(
     train = (table["split"] == "train").to_numpy()
     # A training that started from a finished model did not begin with random weights.
     if np.count_nonzero(train) > 1 and not ldae.config.get("started_from"):
-        features["untrained"] = untrained_codes(ldae.config, ldae.net, z_0, train)
+        features["untrained"] = untrained_codes(ldae.config, ldae.net, z_0, train, own=own)
     if not params.supervised_steps:
         return features, {}
     features["supervised_encoder"] = encoder.deviation(z_0).flatten(1).numpy()
@@ -79,12 +81,15 @@ def untrained_codes(
     trained: Ldae,
     z_0: Float[Tensor, "B C X Y Z"],
     fit: NDArray[np.bool_],
+    *,
+    own: NDArray[np.floating] | None = None,
 ) -> NDArray[np.float32]:
     """Return codes (scan, dim) of the encoder that the training of this LDAE began with.
 
     The network is built with the seed of that training. Modes and standardisation of the input
     are those of the trained encoder, which no step changes; the output is standardised over the
-    training scans `fit`, as the trained encoder's is.
+    training scans `fit`, as the trained encoder's is. `own`, the trained encoder's codes
+    (scan, dim), holds the same amounts of modes: with it only the summary is computed.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config["params"]["seed"])
@@ -99,8 +104,13 @@ def untrained_codes(
             buffer.copy_(fitted[name])
     known = z_0[torch.tensor(fit)] * trained.diffusion.standardise.margin
     encoder.estimate_output_statistics(_batches(known))
-    codes = torch.cat([encoder(part) for part in _batches(z_0)])
-    return np.asarray(codes.numpy(), dtype=np.float32)
+    if own is None:
+        codes = torch.cat([encoder(part) for part in _batches(z_0)])
+        return np.asarray(codes.numpy(), dtype=np.float32)
+    summary = torch.cat([encoder.standardised_summary(part) for part in _batches(z_0)])
+    same = np.array(own, dtype=np.float32)
+    same[:, encoder.parts()["summary"]] = summary.numpy()
+    return same
 
 
 def _batches(z_0: Tensor) -> Iterator[Tensor]:

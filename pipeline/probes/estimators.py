@@ -3,7 +3,6 @@
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import product
 from typing import Any, Protocol
 
 import numpy as np
@@ -157,14 +156,27 @@ def knn_head(data: LabelledFeatures, params: ProbeParams) -> Probe:
     for fit_rows, held_out_rows in folds:
         fit, held_out = data.take(fit_rows), data.take(held_out_rows)
         share = subject_shares(held_out.subjects)
-        for scaled, k in product((True, False), K_GRID):
-            if k <= len(fit_rows):
-                scores = _neighbours(fit, k, scaled=scaled).score(held_out.features)
+        grid = [k for k in K_GRID if k <= len(fit_rows)]
+        for scaled in (True, False):
+            probe = _neighbours(fit, grid[-1], scaled=scaled)
+            far, which = probe.model.kneighbors(probe.space.reduce(held_out.doubles))
+            for k in grid:
+                scores = nearer_count_more(far[:, :k], fit.truth[which[:, :k]])
                 squares = np.square(scores - held_out.truth)
                 losses.setdefault((scaled, k), []).append(float(np.average(squares, weights=share)))
     means = {how: np.mean(values) for how, values in losses.items()}
     scaled, k = min(means, key=lambda how: means[how]) if means else (True, min(3, len(data.truth)))
     return _neighbours(data, k, scaled=scaled)
+
+
+def nearer_count_more(distances: Floats, truth: Floats) -> Floats:
+    """Return means of neighbours' truth, both (scan, k), weighted by 1 / distance.
+
+    Those at distance 0, where there are any, count alone.
+    """
+    same = distances == 0
+    weight = np.where(same.any(axis=1, keepdims=True), same, 1 / np.where(same, 1, distances))
+    return np.asarray(np.average(truth, axis=1, weights=weight))
 
 
 def _neighbours(data: LabelledFeatures, k: int, *, scaled: bool) -> _Standardised:

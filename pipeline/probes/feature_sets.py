@@ -76,10 +76,12 @@ class FeatureInputs:
         ldae: Path | None,
         *,
         made_by: str,
+        own: NDArray[np.floating] | None = None,
     ) -> FeatureSets:
         """Return all feature sets, fitted on the scans that are `train` in `table`.
 
-        `ldae`, of digest `made_by`, is the model whose encoder is judged untrained.
+        `ldae`, of digest `made_by`, is the model whose encoder is judged untrained; `own` are its
+        codes of all scans, where `y_sem` may be of other models too.
         """
         train = (table["split"] == "train").to_numpy()
         features: Features = {"y_sem": y_sem}
@@ -99,6 +101,7 @@ class FeatureInputs:
                 self.device,
                 y_sem=y_sem,
                 made_by=made_by,
+                own=own,
             )
             features |= more
             heads |= trained
@@ -127,6 +130,7 @@ class FeatureInputs:
                 table,
                 fold_folder(codes.path.parent, left_out) / "ldae" if encoders else None,
                 made_by=codes.digests[fold_digest_name(left_out)],
+                own=codes.by_fold[rows, left_out],
             ).features
             for left_out, table in enumerate(tables)
         ]

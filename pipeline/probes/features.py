@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 
 from pipeline.imaging.ventricles import native_ml, ventricle_ml
-from pipeline.probes.pca_rivals import MATCHED, fit_full_pca, matched_components
+from pipeline.probes.pca_rivals import MATCHED, matched_components
 from pipeline.probes.size_features import SIZE, log_scales
 from pipeline.stores.latents import LatentStore
 from pipeline.stores.open_store import OpenStore
@@ -25,11 +25,11 @@ MAX_PCA_VOXELS = 60_000
 Features = dict[str, NDArray[np.floating]]
 
 
-def fit_pca(flat: NDArray[np.floating]) -> PCA:
-    """Fit at most MAX_COMPONENTS components to rows of training scans (scan, dim)."""
+def fit_pca(flat: NDArray[np.floating], components: int = MAX_COMPONENTS) -> PCA:
+    """Fit at most so many components to rows of training scans (scan, dim)."""
     if len(flat) > MAX_PCA_SCANS:
         flat = flat[np.linspace(0, len(flat) - 1, MAX_PCA_SCANS).astype(int)]
-    return PCA(min(MAX_COMPONENTS, len(flat) - 1), svd_solver="full").fit(flat)
+    return PCA(min(components, len(flat) - 1), svd_solver="full").fit(flat)
 
 
 def semantic_table(semantics: OpenStore, manifest: pd.DataFrame) -> pd.DataFrame:
@@ -74,12 +74,10 @@ def latent_features(
     features: Features = {}
     if fit.sum() > 1:
         flat = mean.reshape(len(mean), -1)
-        features["pca_latents"] = fit_pca(flat[fit]).transform(flat)
-        some = flat[fit]
-        if len(some) > MAX_PCA_SCANS:
-            some = some[np.linspace(0, len(some) - 1, MAX_PCA_SCANS).astype(int)]
-        full = fit_full_pca(some, y_sem.shape[1]).transform(flat)
-        features[MATCHED] = matched_components(full, y_sem, fit, seed=0)
+        most = max(MAX_COMPONENTS, y_sem.shape[1])
+        scores = fit_pca(flat[fit], most).transform(flat)
+        features["pca_latents"] = scores[:, :MAX_COMPONENTS]
+        features[MATCHED] = matched_components(scores, y_sem, fit, seed=0)
     features["mean_latents"] = mean.mean(axis=(2, 3, 4))
     return features
 
@@ -114,13 +112,15 @@ def measure_volumes(volumes: VolumeStore, table: pd.DataFrame) -> MeasuredVolume
     affine = np.asarray(volumes.attributes.grid.affine, dtype=np.float64)
     voxel_ml = abs(float(np.linalg.det(affine[:3, :3]))) / 1000
     measured, sizes, coarse = [], [], []
+    matrices = volumes.read("native_to_mni")
     for scan in table["scan_id"]:
-        row = volumes.read_row(volumes.row_of[scan])
-        volume = np.asarray(row.volume / np.float32(255), dtype=np.float32)
-        on_grid = ventricle_ml(volume, affine), float((row.volume > 0).sum()) * voxel_ml
-        fluid, brain = (native_ml(ml, row.native_to_mni) for ml in on_grid)
+        row = volumes.row_of[scan]
+        levels, native_to_mni = volumes.read("volume", row), matrices[row]
+        volume = np.asarray(levels / np.float32(255), dtype=np.float32)
+        on_grid = ventricle_ml(volume, affine), float((levels > 0).sum()) * voxel_ml
+        fluid, brain = (native_ml(ml, native_to_mni) for ml in on_grid)
         measured.append((fluid, brain, fluid / brain))
-        sizes.append((*log_scales(row.native_to_mni), np.log(brain)))
+        sizes.append((*log_scales(native_to_mni), np.log(brain)))
         coarse.append(coarsened(volume).ravel())
     return MeasuredVolumes(np.array(measured), np.array(sizes), np.stack(coarse))
 

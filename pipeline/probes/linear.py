@@ -3,7 +3,7 @@
 Every subject weighs the same in a fit, however many visits it has: its scans share one weight.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -12,12 +12,12 @@ import numpy as np
 import sklearn
 from numpy.typing import NDArray
 from scipy.special import expit, logit
-from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.model_selection import GroupKFold
 from threadpoolctl import threadpool_limits
 
 from pipeline.metrics.intervals import subject_shares
 from pipeline.models.direction import Direction
+from pipeline.probes.layers.fits import fit_layers
 from schemas.metrics import Prediction
 
 Floats = NDArray[np.float64]
@@ -126,16 +126,10 @@ def fit_linear(
     if strength is None:
         strength, _ = pick_strength(x, truth, subjects, kind, folds=folds, seed=seed, scaled=scaled)
     weight = subject_weight(subjects)
-    space = Space.of(x, weight, scaled=scaled)
-    layer = next(_fitted(space.reduce(x), truth, weight, kind, [strength]))
-    return LinearProbe(
-        kind,
-        space.mean,
-        space.std,
-        space.expand(np.ravel(layer.coef_)),
-        float(np.ravel(layer.intercept_)[0]),
-        strength,
-    )
+    space = Space.of(x, weight, scaled=scaled, principal=False)
+    layer = fit_layers(space.reduce(x), truth, _weight_of(weight, truth, kind), kind, strength)
+    coef = space.expand(layer.coef[0])
+    return LinearProbe(kind, space.mean, space.std, coef, float(layer.intercept[0]), strength)
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,10 +147,13 @@ class Space:
     """(rank, dim), orthonormal rows."""
 
     @classmethod
-    def of(cls, x: Floats, weight: Floats, *, scaled: bool = True) -> "Space":
+    def of(
+        cls, x: Floats, weight: Floats, *, scaled: bool = True, principal: bool = True
+    ) -> "Space":
         """Return the space of fitting scans (scan, dim) with weights (scan,) of mean 1.
 
         Not `scaled`, all features are divided by one number: the root of their mean variance.
+        Not `principal`, the axes are any of the span, found twice as fast: a layer is the same.
         """
         # Exact for weights of 1: the mean and spread that NumPy gives.
         mean = (x * weight[:, None]).mean(axis=0)
@@ -166,7 +163,8 @@ class Space:
         std = np.where(std > np.finfo(float).eps * np.abs(mean), std, 1.0)
         axes = None
         if x.shape[1] > len(x):
-            axes = np.linalg.svd((x - mean) / std, full_matrices=False)[2]
+            z = (x - mean) / std
+            axes = np.linalg.svd(z, full_matrices=False)[2] if principal else np.linalg.qr(z.T)[0].T
         return cls(mean, std, axes)
 
     def reduce(self, x: Floats) -> Floats:
@@ -187,24 +185,22 @@ def subject_weight(subjects: NDArray[Any]) -> Floats:
 
 
 def balanced(weight: Floats, truth: Floats) -> Floats:
-    """Return the weights with those of each class multiplied so that classes weigh alike."""
-    each = {label: weight[truth == label].sum() for label in np.unique(truth)}
-    total = weight.sum() / len(each)
-    even: Floats = weight * np.array([total / each[label] for label in truth])
+    """Return the weights with those of each class multiplied so that classes weigh alike.
+
+    Of weights (scan,) and truth (..., scan), for each labelling.
+    """
+    positive = truth == 1
+    ones = np.where(positive, weight, 0).sum(axis=-1, keepdims=True)
+    zeros = np.where(positive, 0, weight).sum(axis=-1, keepdims=True)
+    classes = 1.0 * (ones > 0) + (zeros > 0)
+    own = np.where(positive, ones, zeros)
+    even: Floats = weight * weight.sum() / classes / own
     return even
 
 
-def _fitted(
-    x: Floats, truth: Floats, weight: Floats, kind: Prediction, strengths: Iterable[float]
-) -> Iterator[Any]:
-    """Yield the layer fitted at each strength; the next one starts from the last."""
-    if kind == "regression":
-        for strength in strengths:
-            yield Ridge(alpha=strength).fit(x, truth, sample_weight=weight)
-        return
-    layer = LogisticRegression(max_iter=5000, warm_start=True)
-    for strength in strengths:
-        yield layer.set_params(C=strength).fit(x, truth, sample_weight=balanced(weight, truth))
+def _weight_of(weight: Floats, truth: Floats, kind: Prediction) -> Floats:
+    """Return the weights of scans in a fit: classes weigh alike."""
+    return weight if kind == "regression" else balanced(weight, truth)
 
 
 def pick_strength(
@@ -225,15 +221,14 @@ def pick_strength(
     gain = np.zeros(len(strengths))
     for fit, held_out in grouped_folds(truth, subjects, kind, folds=folds, seed=seed):
         weight, share = subject_weight(subjects[fit]), subject_weight(subjects[held_out])
-        space = Space.of(x[fit], weight, scaled=scaled)
-        judged, known = space.reduce(x[held_out]), truth[held_out]
-        for i, layer in enumerate(
-            _fitted(space.reduce(x[fit]), truth[fit], weight, kind, strengths)
-        ):
-            if kind == "classification":
-                gain[i] += _balanced_log_likelihood(layer, judged, known, share)
-            else:
-                gain[i] -= np.average(np.square(layer.predict(judged) - known), weights=share)
+        space = Space.of(x[fit], weight, scaled=scaled, principal=False)
+        how = _weight_of(weight, truth[fit], kind)
+        layers = fit_layers(space.reduce(x[fit]), truth[fit], how, kind, strengths)
+        value, known = layers.value(space.reduce(x[held_out])), truth[held_out]
+        if kind == "classification":
+            gain += _balanced_log_likelihood(value, known, share)
+        else:
+            gain -= np.average(np.square(value - known), axis=1, weights=share)
     best = int(np.argmax(gain)) if gain.any() else len(strengths) // 2
     return float(strengths[best]), float(gain[best])
 
@@ -297,16 +292,16 @@ def repeated_folds(
     return list(by_parting.values())
 
 
-def _balanced_log_likelihood(
-    model: LogisticRegression, x: Floats, truth: Floats, weight: Floats
-) -> float:
-    probability = np.clip(model.predict_proba(x)[:, 1], 1e-12, 1 - 1e-12)
+def _balanced_log_likelihood(value: Floats, truth: Floats, weight: Floats) -> Floats:
+    """Return the log-likelihoods of log odds (fit, scan), classes weighted equally, (fit,)."""
+    probability = np.clip(expit(value), 1e-12, 1 - 1e-12)
     likelihood = np.where(truth == 1, np.log(probability), np.log1p(-probability))
     each = [
-        np.average(likelihood[truth == label], weights=weight[truth == label])
+        np.average(likelihood[:, truth == label], axis=1, weights=weight[truth == label])
         for label in np.unique(truth)
     ]
-    return float(np.mean(each))
+    mean: Floats = np.mean(each, axis=0)
+    return mean
 
 
 def direction_of(

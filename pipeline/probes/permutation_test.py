@@ -8,20 +8,22 @@ labels of one subject's visits are not shuffled among each other, since time ord
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import expit
 
 from pipeline.metrics.auc_intervals import rank
 from pipeline.metrics.bootstrap import Rows
 from pipeline.metrics.intervals import subject_means
 from pipeline.probes.estimators import LabelledFeatures
-from pipeline.probes.linear import fit_linear
+from pipeline.probes.layers.fits import fit_layers
+from pipeline.probes.linear import Space, balanced, subject_weight
 from pipeline.runtime.digests import seed_from
 
 Floats = NDArray[np.float64]
 
+ROUNDING = 1e-9
 FEWEST_ARRANGEMENTS = 20
 """With fewer, no p can be below 0.05."""
 
@@ -45,15 +47,16 @@ def permutation_p(
     groups = _groups(splits)
     if arrangements(truth[groups[-1]], subjects[groups[-1]]) < FEWEST_ARRANGEMENTS:
         return None
-    observed = _goodness(data, splits, strengths)
     generator = np.random.default_rng(seed_from("permutation", seed))
-    better = 0
-    for _ in range(permutations):
-        exchanged = truth.copy()
-        for rows in groups:
-            exchanged[rows] = permuted(truth[rows], subjects[rows], generator)
-        better += _goodness(replace(data, truth=exchanged), splits, strengths) >= observed
-    return (1 + better) / (1 + permutations)
+    labels = np.tile(truth, (1 + permutations, 1))
+    exchanging = [(rows, exchangeable(truth[rows], subjects[rows])) for rows in groups]
+    for exchanged in labels[1:]:
+        for rows, who in exchanging:
+            exchanged[rows] = permuted(truth[rows], who, generator)
+    observed, *others = _goodness(data, labels, splits, strengths)
+    # The same labels again are as good, whatever the last bits say.
+    better = np.count_nonzero(np.array(others) >= observed - ROUNDING * abs(observed))
+    return float((1 + better) / (1 + permutations))
 
 
 def _groups(splits: Sequence[tuple[Rows, Rows]]) -> list[Rows]:
@@ -63,15 +66,17 @@ def _groups(splits: Sequence[tuple[Rows, Rows]]) -> list[Rows]:
     return [np.unique(np.concatenate([rows for split in splits for rows in split]))]
 
 
-def permuted(truth: Floats, subjects: NDArray[np.str_], generator: np.random.Generator) -> Floats:
-    """Return labels (scan,) after subjects have exchanged theirs."""
+def permuted(
+    truth: Floats, exchanging: Sequence[list[Rows]], generator: np.random.Generator
+) -> Floats:
+    """Return labels (scan,) after subjects have exchanged theirs, as `exchangeable` allows."""
     shuffled = truth.copy()
-    for rows_of in exchangeable(truth, subjects):
+    for rows_of in exchanging:
         order = generator.permutation(len(rows_of))
         for receiver, giver in enumerate(order):
-            series = truth[rows_of[giver]]
+            series, receiving = truth[rows_of[giver]], rows_of[receiver]
             # Of another length only where the label never changes: any of it will do.
-            shuffled[rows_of[receiver]] = np.resize(series, len(rows_of[receiver]))
+            shuffled[receiving] = series if len(series) == len(receiving) else series[0]
     return shuffled
 
 
@@ -103,24 +108,55 @@ def arrangements(truth: Floats, subjects: NDArray[np.str_]) -> float:
 
 
 def _goodness(
-    data: LabelledFeatures, splits: Sequence[tuple[Rows, Rows]], strengths: Sequence[float]
-) -> float:
-    """Return ROC-AUC within folds, or the negative MAE, subjects counted once: more is better."""
-    scores, folds, rows = [], [], []
-    for number, ((fit_rows, held_out), strength) in enumerate(zip(splits, strengths, strict=True)):
-        fit = data.take(fit_rows)
-        if data.kind == "classification" and len(np.unique(fit.truth)) < 2:
-            return 0.5
-        probe = fit_linear(
-            fit.features, fit.truth, fit.subjects, fit.kind, folds=2, seed=0, strength=strength
-        )
-        scores.append(probe.score(data.features[held_out]))
-        folds.append(np.full(len(held_out), number))
-        rows.append(held_out)
-    judged, score = data.take(np.concatenate(rows)), np.concatenate(scores)
+    data: LabelledFeatures,
+    labels: Floats,
+    splits: Sequence[tuple[Rows, Rows]],
+    strengths: Sequence[float],
+) -> list[float]:
+    """Return ROC-AUC within folds, or the negative MAE, subjects counted once: more is better.
+
+    One number for each labelling (labelling, scan); 0.5 where one has no two classes to fit on.
+    """
+    whole = np.ones(len(labels), dtype=bool)
+    if data.kind == "classification":
+        for fit_rows, _ in splits:
+            whole &= np.ptp(labels[:, fit_rows], axis=1) > 0
+    score = np.concatenate(
+        [
+            refitted_scores(data, labels[whole], fit_rows, held_out, strength)
+            for (fit_rows, held_out), strength in zip(splits, strengths, strict=True)
+        ],
+        axis=1,
+    )
+    rows = np.concatenate([held_out for _, held_out in splits])
+    folds = np.repeat(np.arange(len(splits)), [len(held_out) for _, held_out in splits])
+    subjects, truth = data.subjects[rows], labels[whole][:, rows]
+    goodness = np.full(len(labels), 0.5)
     if data.kind == "regression":
-        return -float(subject_means(np.abs(judged.truth - score), judged.subjects).mean())
-    if len(np.unique(judged.truth)) < 2:
+        goodness[whole] = -subject_means(np.abs(truth - score), subjects).mean(axis=1)
+    else:
+        goodness[whole] = [
+            _area(of_labelling, own, subjects, folds)
+            for of_labelling, own in zip(truth, score, strict=True)
+        ]
+    return [float(value) for value in goodness]
+
+
+def _area(truth: Floats, score: Floats, subjects: NDArray[np.str_], folds: Rows) -> float:
+    if len(np.unique(truth)) < 2:
         return 0.5
-    ranks = rank(judged.truth == 1, score, judged.subjects, np.concatenate(folds))
-    return float(ranks.auc) if np.isfinite(ranks.auc) else 0.5
+    area = float(rank(truth == 1, score, subjects, folds).auc)
+    return area if np.isfinite(area) else 0.5
+
+
+def refitted_scores(
+    data: LabelledFeatures, labels: Floats, fit_rows: Rows, held_out: Rows, strength: float
+) -> Floats:
+    """Return scores (labelling, scan) of held-out scans by the linear layer of each labelling."""
+    x, weight = data.doubles[fit_rows], subject_weight(data.subjects[fit_rows])
+    space = Space.of(x, weight, principal=False)
+    truth = labels[:, fit_rows]
+    how = balanced(weight, truth) if data.kind == "classification" else weight
+    layers = fit_layers(space.reduce(x), truth, how, data.kind, strength)
+    value = layers.value(space.reduce(data.doubles[held_out]))
+    return np.asarray(expit(value)) if data.kind == "classification" else value

@@ -95,7 +95,7 @@ def test_noise_loss_weights_samples():
     assert float(loss) == pytest.approx((1 * 1 + 0.5 * 4) / 2)
 
 
-@pytest.mark.parametrize("sampler", ["dpm", "dpm_data"])
+@pytest.mark.parametrize("sampler", ["dpm", "dpm_data", "dpm3"])
 @pytest.mark.parametrize("std", [0.5, 1.0, 2.0])
 def test_twenty_steps_invert_gaussian_data_to_standard_noise(sampler, std):
     x_0 = std * noise(2, 3, 16, 17, 18)
@@ -151,7 +151,7 @@ def _exact_gain(std):
     return ends[1] / ends[0]
 
 
-@pytest.mark.parametrize("sampler", ["dpm", "dpm_data"])
+@pytest.mark.parametrize("sampler", ["dpm", "dpm_data", "dpm3"])
 def test_mixture_is_sampled_inverted_and_brought_back(sampler):
     options = {"sampler": sampler, "num_inference_steps": 30}
     modes = torch.where(torch.rand(20_000, generator=torch.Generator().manual_seed(3)) < 0.5, -1, 1)
@@ -201,7 +201,7 @@ def test_too_many_steps_are_refused():
         )
 
 
-ORDERS = {"ddim": 1, "dpm": 2, "dpm_data": 2}
+ORDERS = {"ddim": 1, "dpm": 2, "dpm_data": 2, "dpm3": 3}
 DOUBLE = Schedule().double()
 
 
@@ -214,7 +214,7 @@ def test_each_solver_converges_at_its_order_both_ways(sampler, walk):
     def end(steps, solver=sampler):
         return walk(mixture_model, start, DOUBLE, sampler=solver, num_inference_steps=steps)
 
-    exact = end(960, "dpm")
+    exact = end(960, "dpm3")
     errors = [float((end(steps) - exact).square().mean().sqrt()) for steps in (60, 120, 240)]
     rates = [math.log2(a / b) for a, b in pairwise(errors)]
     assert np.mean(rates) == pytest.approx(ORDERS[sampler], abs=0.35), (rates, errors)

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from pipeline.evaluation.reconstruction import Scan, reconstruct_all
 from pipeline.evaluation.reconstruction_rivals import drawn_means, linear_volumes
 from pipeline.models.ldae import build_ldae
 from pipeline.rivals.latent_pca import LatentPca
@@ -66,3 +67,13 @@ def test_draws_of_noise_come_in_pairs_whose_mean_is_zero(study):
     assert torch.equal(first + second, torch.zeros_like(first))
     assert torch.equal(third + fourth, torch.zeros_like(first))
     assert not torch.equal(first.abs(), third.abs())
+
+
+@pytest.mark.slow
+def test_the_single_draws_of_a_reconstruction_are_the_first_of_the_means(study):
+    scans = [Scan(s, s, (other,)) for s, other in zip(TWO, OTHERS, strict=True)]
+    made, _ = reconstruct_all(study, scans)
+    first = torch.cat([made["ldae_y_sem_only"], made["ldae_other_y_sem"][:, 0]])
+    reused = drawn_means(study, TWO, OTHERS, first=first)
+    for name, volumes in drawn_means(study, TWO, OTHERS).items():
+        torch.testing.assert_close(reused[name], volumes, atol=1e-4, rtol=0)

@@ -46,6 +46,10 @@ def test_the_untrained_encoder_is_the_one_that_training_began_with(
         expected = start.encoder(z_0).numpy()
     made = untrained_codes(ldae.config, ldae.net, z_0, fit)
     np.testing.assert_allclose(made, expected, atol=2e-3)
+    with torch.no_grad():
+        own = ldae.net.encoder(z_0).numpy()
+    quick = untrained_codes(ldae.config, ldae.net, z_0, fit, own=own)
+    np.testing.assert_allclose(quick, made, atol=1e-5)
     other = ldae.config | {"params": ldae.config["params"] | {"seed": LDAE.seed + 1}}
     assert np.abs(made - untrained_codes(other, ldae.net, z_0, fit)).max() > 0.05
 

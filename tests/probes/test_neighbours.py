@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+from sklearn.neighbors import KNeighborsRegressor
 
-from pipeline.probes.estimators import LabelledFeatures, knn_head
+from pipeline.probes.estimators import LabelledFeatures, knn_head, nearer_count_more
 from schemas.evaluation import ProbeParams
 
 
@@ -21,3 +22,14 @@ def test_inner_folds_pick_the_sizes_in_which_neighbours_are_near(loud):
     probe = knn_head(data.take(fit), ProbeParams(inner_folds=3))
     error = np.abs(probe.score(features[new]) - truth[new]).mean()
     assert error < 0.5 * np.abs(truth[new] - np.median(truth[fit])).mean()
+
+
+@pytest.mark.parametrize("k", [1, 3, 15])
+def test_the_first_of_many_neighbours_tell_what_so_few_would(k):
+    generator = np.random.default_rng(1)
+    known, truth = generator.normal(size=(60, 5)), generator.normal(size=60)
+    asked = np.vstack([generator.normal(size=(20, 5)), known[:3]])
+    far, which = KNeighborsRegressor(15).fit(known, truth).kneighbors(asked)
+    few = KNeighborsRegressor(k, weights="distance").fit(known, truth)
+    means = nearer_count_more(far[:, :k], truth[which[:, :k]])
+    np.testing.assert_allclose(means, few.predict(asked), atol=1e-12)

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.probes.permutation_test import arrangements, permuted
+from pipeline.probes.permutation_test import arrangements, exchangeable, permuted
 
 
 def test_permuted_ages_stay_a_series_of_visits() -> None:
@@ -16,7 +16,7 @@ def test_permuted_ages_stay_a_series_of_visits() -> None:
     series = {tuple(age[subjects == name]) for name in np.unique(subjects)}
     moved = False
     for _ in range(20):
-        shuffled = permuted(age, subjects, generator)
+        shuffled = permuted(age, exchangeable(age, subjects), generator)
         found = {tuple(shuffled[subjects == name]) for name in np.unique(subjects)}
         assert found == series, "every series is handed on whole, to as many visits"
         moved |= not np.array_equal(shuffled, age)
@@ -28,7 +28,7 @@ def test_permuted_converters_keep_their_conversion() -> None:
     subjects = np.repeat(list("abcdef"), 2)
     truth = np.array([0.0, 0, 0, 1, 1, 1, 0, 0, 1, 1, 0, 1])
     for _ in range(20):
-        shuffled = permuted(truth, subjects, generator).reshape(6, 2)
+        shuffled = permuted(truth, exchangeable(truth, subjects), generator).reshape(6, 2)
         assert sorted(map(tuple, shuffled)) == sorted(map(tuple, truth.reshape(6, 2)))
 
 
@@ -36,7 +36,7 @@ def test_constant_labels_may_go_to_subjects_with_other_visits() -> None:
     generator = np.random.default_rng(2)
     subjects = np.repeat(["a", "b", "c"], [3, 2, 1])
     truth = (subjects == "a").astype(float)
-    seen = {tuple(permuted(truth, subjects, generator)) for _ in range(60)}
+    seen = {tuple(permuted(truth, exchangeable(truth, subjects), generator)) for _ in range(60)}
     assert seen == {(1, 1, 1, 0, 0, 0), (0, 0, 0, 1, 1, 0), (0, 0, 0, 0, 0, 1)}
 
 

@@ -1,0 +1,1 @@
+"""Penalised layers, many fits to the same scans at a time."""
