@@ -50,10 +50,12 @@ def export_page(engine: Engine, out: Path, *, scans: Sequence[str] = (), places:
         If there is nothing to move along, or the models do not fit.
     """
     study = engine.study
+    if out.is_dir():
+        raise ParamsError(f"--export {out}: a folder, expected the name of an HTML file")
     if not engine.directions.documents:
         reason = study.notes[-1] if study.notes else "the study has no directions"
         raise ContractError(f"--export: {reason.rstrip('.')}")
-    chosen = list(scans) or _default_people(engine)
+    chosen = list(dict.fromkeys(scans)) or _default_people(engine)
     unknown = [scan for scan in chosen if scan not in study.scan_ids]
     if unknown:
         raise ParamsError(f"--scan {few(unknown)}: not in {study.paths.manifest} and its stores")
@@ -140,7 +142,7 @@ def _scales(places: int) -> list[float]:
 
 def _number(value: float) -> str:
     """Return a number as JavaScript prints it."""
-    return f"{value:g}" if value else "0"
+    return json.dumps(value).removesuffix(".0") if value else "0"
 
 
 def _halved(grid: Grid) -> bool:
