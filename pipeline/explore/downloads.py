@@ -110,10 +110,8 @@ def command(engine: Engine, request: BrainRequest, space: Space) -> str:
             options["--volumes"] = paths.volumes
         options["--space"] = space
     words = [word for name, value in options.items() for word in _option(name, f"{value}")]
-    return shlex.join(
-        ["pipeline", COMMANDS[request.kind], *words, *engine.options]
-        + ["--steps", str(steps), "--out", "made"]
-    )
+    words += [*engine.options, "--steps", str(steps), "--out", "made"]
+    return shlex.join(["pipeline", COMMANDS[request.kind], *words])
 
 
 def _option(name: str, value: str) -> list[str]:

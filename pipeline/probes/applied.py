@@ -82,18 +82,17 @@ def read_probes(path: Path, *, ldae_digest: str, dim: int) -> tuple[list[SavedPr
 
 
 def _readout(entry: Any, path: Path, target: str) -> Readout:
+    reason = f"{path}: the probe of {target} is incomplete; run `pipeline probe`"
     try:
         kind, classes = entry["kind"], entry["classes"]
         slope, intercept = float(entry["slope"]), float(entry["intercept"])
-        if kind not in get_args(Prediction) or not np.isfinite([slope, intercept]).all():
-            raise ValueError(kind, slope, intercept)
         if kind == "classification" or classes is not None:
             classes = (str(classes[0]), str(classes[1]))
-        return Readout(kind=kind, slope=slope, intercept=intercept, classes=classes)
     except (KeyError, TypeError, ValueError, IndexError) as error:
-        raise ContractError(
-            f"{path}: the probe of {target} is incomplete; run `pipeline probe`"
-        ) from error
+        raise ContractError(reason) from error
+    if kind not in get_args(Prediction) or not np.isfinite([slope, intercept]).all():
+        raise ContractError(reason)
+    return Readout(kind=kind, slope=slope, intercept=intercept, classes=classes)
 
 
 def apply_probes(

@@ -93,7 +93,7 @@ def test_a_damaged_probe_leaves_its_direction_without_an_answer(copied, damage):
     path.write_text(json.dumps(document))
     study = open_study(ExplorePaths.of_folder(copied), title="t")
     documents = strict(study_directions(study, None).documents)
-    assert [d["name"] for d in documents][0] == TOWARDS
+    assert documents[0]["name"] == TOWARDS
     assert documents[0]["answer"] is None
 
 

@@ -306,7 +306,7 @@ def test_a_busy_port_gives_way_to_the_next(caplog):
         assert f"port {port} is taken" in caplog.text
     with pytest.raises(ContractError, match=r"give another --port or --host"):
         listen("192.0.2.1", 8765)  # an address that is nobody's (RFC 5737)
-    with pytest.raises(ContractError, match="--host no.such.name.invalid: no address"):
+    with pytest.raises(ContractError, match=r"--host no\.such\.name\.invalid: no address"):
         listen("no.such.name.invalid", 8765)
 
 
