@@ -22,8 +22,8 @@ from schemas.errors import ContractError, ParamsError, PipelineError
 from schemas.grid import Grid
 
 MODULES = (
-    *("base", "source", "kept", "slices", "volume_view", "panes", "charts", "state", "maker"),
-    *("scatter", "controls", "takeaway", "main"),
+    *("base", "source", "kept", "slices", "volume_view", "panes", "charts", "state", "words"),
+    *("maker", "scatter", "controls", "takeaway", "main"),
 )
 """The page's scripts, what is imported first."""
 PEOPLE = 3
@@ -102,7 +102,9 @@ def page_text(document: dict[str, Any], packed: dict[str, str]) -> str:
     policy = f'<meta http-equiv="content-security-policy" content="{POLICY}">'
     html = html.replace("<title>", f'{policy}\n<link rel="icon" href="data:,">\n<title>', 1)
     html = html.replace("</head>", f"<style>\n{style}</style>\n</head>", 1)
+    niivue = base64.b64encode(PAGE.joinpath("niivue.umd.js.gz").read_bytes()).decode()
     data = [_script(name, text, "text/plain") for name, text in packed.items()]
+    data.append(_script("kept-niivue", niivue, "text/plain"))
     data.append(_script("kept-document", json.dumps(document), "application/json"))
     scripts = "\n".join(data) + f'\n<script type="module">\n{bundled()}</script>\n'
     # A function, because a replacement's backslashes would be read as escapes.

@@ -54,6 +54,15 @@ export function keptDocument() {
   return script ? JSON.parse(script.textContent) : null;
 }
 
+// The 3D view, where the file has it; without, or in an older browser, slices are shown.
+export async function keptNiivue() {
+  const packed = document.getElementById("kept-niivue");
+  if (!packed || typeof DecompressionStream === "undefined") return;
+  const script = element("script");
+  script.textContent = new TextDecoder().decode(await unpacked(packed.textContent));
+  document.head.append(script);
+}
+
 export function oldBrowser() {
   return typeof DecompressionStream === "undefined"
     ? element("p", {}, "This browser is too old to unpack the brains of this file; one of 2023 or later shows them.") : null;
