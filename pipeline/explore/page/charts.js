@@ -8,6 +8,7 @@ export function drawHistogram(direction, row, place) {
   const box = byId("histogram"), caption = byId("histogram-box").querySelector("figcaption");
   box.replaceChildren();
   byId("histogram-box").hidden = !direction;
+  box.toggleAttribute("hidden", !direction);
   if (!direction) return;
   box.setAttribute("viewBox", `0 0 ${WIDTH} ${HEIGHT}`);
   const known = direction.positions.filter((p) => p !== null), own = direction.positions[row];
@@ -76,7 +77,8 @@ export function drawBars(found, words) {
   const box = byId("bars"), caption = byId("bars-box").querySelector("figcaption"), note = byId("bars-note");
   box.replaceChildren();
   note.textContent = "";
-  if (!found) { caption.textContent = words; box.setAttribute("aria-label", words); return; }
+  box.toggleAttribute("hidden", !found);
+  if (!found) { caption.textContent = words; return; }
   caption.textContent = "Regions that change most";
   const bars = found.bars.slice(0, 7), most = Math.max(...bars.map((b) => Math.abs(b.percent)), 0.5);
   box.setAttribute("viewBox", `0 0 ${WIDTH} ${HEIGHT}`);

@@ -8,7 +8,7 @@ import { Maker } from "./maker.js";
 import { Panes } from "./panes.js";
 import { drawLegend, Scatter } from "./scatter.js";
 import { LiveSource, LOST } from "./source.js";
-import { baseOf, brainOf, linkOf, readLink } from "./state.js";
+import { baseOf, brainOf, isSameSweep, linkOf, readLink } from "./state.js";
 import { Takeaway } from "./takeaway.js";
 import { baseTitleOf, findScan, groupWords, monthsBetween, pointWords, titleOf } from "./words.js";
 
@@ -295,7 +295,9 @@ class Page {
   }
 
   show(found, quality, { isFilm = false } = {}) {
-    const { state } = this;
+    // What was asked for before another person or direction was chosen comes too late.
+    if (!isSameSweep(found.brain, brainOf(this.state))) return undefined;
+    const state = { ...this.state, ...found.brain };
     [this.last, this.lastQuality] = [found, quality];
     this.note("brain", "");
     const title = titleOf(state, this.study, this.direction());

@@ -54,6 +54,11 @@ export function brainOf(state, quality = "full") {
   return direction ? { kind: "move", scan, direction, scale: state.scale, quality } : { kind: "scan", scan, quality };
 }
 
+// Whether two brains differ by nothing but how far they moved.
+export function isSameSweep(one, other) {
+  return Boolean(one && other) && ["kind", "scan", "other", "direction"].every((name) => one[name] === other[name]);
+}
+
 // What a brain is compared with, and its difference is taken from.
 export function baseOf(state, quality = "full") {
   const brain = brainOf(state, quality);
