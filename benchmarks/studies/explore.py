@@ -27,7 +27,6 @@ import psutil
 from benchmarks.framework.harness import machine
 
 SCALES = (0.4, 0.8, 1.2, 1.6, 2.0)
-REGIONS_SCALE = SCALES[-1]
 
 
 @dataclass
@@ -75,7 +74,11 @@ class Served:
         with urllib.request.urlopen(request) as answer:
             return bytes(answer.read())
 
-    def timed(self, path: str, question: dict[str, Any]) -> tuple[float, float]:
+    def scans(self) -> list[str]:
+        """Return the scans of the study."""
+        return list(json.loads(self.ask("study"))["scans"])
+
+    def timed(self, path: str, question: dict[str, Any] | None = None) -> tuple[float, float]:
         """Return the CPU and wall seconds of a question."""
         cpu, wall = self.cpu(), time.perf_counter()
         self.ask(path, question)
@@ -117,9 +120,16 @@ def measure(study: Path, threads: int, scans: list[str], direction: str) -> tupl
                 later += spent[1:]
             costs.note(f"a person's first {name}, with its inversion", first)
             costs.note(f"each further {name}", later)
-        regions = [served.timed("regions", brain(s, REGIONS_SCALE, "full")) for s in scans]
+        for scan in scans:
+            served.ask("brain", brain(scan, 0.0, "full"))  # that all others are compared with
+        regions = [
+            served.timed("regions", brain(scan, scale, "full"))
+            for scan in scans
+            for scale in SCALES
+        ]
         costs.note("regions of a brain, the first time", regions[:1])
-        costs.note("regions of a brain whose own brain is not kept yet", regions[1:])
+        costs.note("regions of each further brain", regions[1:])
+        costs.note(f"t-SNE of {len(served.scans())} scans", [served.timed("layout?kind=tsne")])
         return costs, served.peak_gb()
     finally:
         served.process.terminate()

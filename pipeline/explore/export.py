@@ -14,6 +14,7 @@ from scipy import ndimage
 
 from pipeline.explore.brains import BrainRequest
 from pipeline.explore.engine import Engine
+from pipeline.explore.layouts import available_layouts
 from pipeline.explore.region_bars import RegionBars
 from pipeline.explore.server import PAGE, layout_document, levels, study_document
 from pipeline.runtime.files import write_atomic
@@ -82,7 +83,7 @@ def export_page(engine: Engine, out: Path, *, scans: Sequence[str] = (), places:
             packed[f"real|{scan}"] = _packed(_small(study.volume(scan), grid))
     document = {
         "study": study_document(study, engine) | _settings(grid),
-        "layout": layout_document(study, "pca"),
+        "layouts": {kind: layout_document(study, kind) for kind in available_layouts(study.y_sem)},
         "people": chosen,
         "scales": scales,
         "regions": {key: found for key, found in regions.items() if found},
@@ -168,7 +169,7 @@ def _settings(grid: Grid) -> dict[str, Any]:
         shape = [-(-n // HALVED) for n in grid.shape]
         document |= {"shape": shape, "affine": affine.tolist()}
     status = {"models": "ready", "problem": None, "full_steps": None, "preview_steps": None}
-    return {"grid": document, "layouts": ["pca"], "status": status | {"prior": False}}
+    return {"grid": document, "status": status | {"prior": False}}
 
 
 def _packed(volume: Volume) -> str:

@@ -19,7 +19,7 @@ export class KeptSource {
   next() { return ++this.number; }
   async study() { return this.document.study; }
   async status() { return this.document.study.status; }
-  async layout() { return this.document.layout; }
+  async layout(kind) { return this.document.layouts[kind]; }
 
   async open(name) {
     if (!this.opened.has(name)) {

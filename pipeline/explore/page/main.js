@@ -208,7 +208,6 @@ class Page {
       if (this.panes.levels.after || scan !== this.state.scan) return;
       this.panes.captions("", `${scan}, the scan itself`);
       await this.panes.show(this.grid, { after: levels, before: null });
-      document.documentElement.dataset.first = String(Math.round(performance.now()));
       this.takeaway.update();
     } catch (error) { this.note("brain", error.message); }
   }

@@ -77,7 +77,9 @@ export class Panes {
       await view.overlay(known ? difference(after, this.base) : null, this.threshold);
     }
     if (before && this.box.dataset.view !== "one") await (await this.view("before")).show(before, grid);
-    if (after === this.levels.after) this.box.classList.add("drawn");
+    if (after !== this.levels.after) return;
+    this.box.classList.add("drawn");
+    document.documentElement.dataset.first ||= String(Math.round(performance.now()));
   }
 
   compare(view) {
