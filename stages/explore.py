@@ -82,7 +82,8 @@ def explore(
             return
         from pipeline.explore.serve import serve
 
-        serve(engine, host=host, port=port, announce=lambda url: typer.echo(f"explore: {url}"))
+        with contextlib.suppress(KeyboardInterrupt):  # how it is meant to end
+            serve(engine, host=host, port=port, announce=lambda url: typer.echo(f"explore: {url}"))
 
 
 def _engine(

@@ -64,7 +64,7 @@ def lay_out(y_sem: Floats, kind: str) -> Layout:
         from umap import UMAP  # not a dependency: used where it is installed
 
         neighbours = min(15, len(codes) - 1)
-        places[known] = UMAP(n_neighbors=neighbours, random_state=0).fit_transform(codes)
+        places[known] = UMAP(n_neighbors=neighbours, random_state=0, n_jobs=1).fit_transform(codes)
     return Layout(places, axes)
 
 

@@ -140,8 +140,9 @@ def test_the_exported_file_works_without_a_network(engine, tmp_path, flags, view
 
 
 @pytest.mark.slow
-def test_a_wrong_token_is_a_sentence_on_the_page(engine, tmp_path):
+@pytest.mark.parametrize("token", ["wrong", "%E6%97%A5", "%0A"])
+def test_a_wrong_token_is_a_sentence_on_the_page(engine, tmp_path, token):
     with served(engine) as (address, _), Browser(tmp_path / "profile", NO_WEBGL) as browser:
-        browser.open(f"{address}/?token=wrong")
+        browser.open(f"{address}/?token={token}")
         words = browser.wait("document.getElementById('notes').textContent", 60)
         assert "the token is missing or wrong" in words

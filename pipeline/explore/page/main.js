@@ -80,6 +80,7 @@ class Page {
     byId("colour").append(...study.labels.map((l) => element("option", { value: l.name }, l.name.replace(/_/g, " "))));
     byId("ids").append(...study.scans.map((scan) => element("option", { value: scan })));
     byId("copy-link").hidden = Boolean(this.kept);
+    if (this.kept) byId("group").textContent = "Click a ringed point to see its brain. Drag around points to count them.";
     if (!study.layouts.length) byId("cloud").hidden = byId("axes").hidden = true;
     const old = this.kept && oldBrowser();
     if (old) this.note("old", old.textContent);

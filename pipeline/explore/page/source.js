@@ -14,7 +14,7 @@ export class LiveSource {
   }
 
   async ask(path, question = null) {
-    const options = { headers: { "x-explore-token": this.token } };
+    const options = { headers: { "x-explore-token": encodeURIComponent(this.token) } };
     if (question) Object.assign(options, { method: "POST", body: JSON.stringify(question) });
     const answer = await this.unlessLost(fetch(`/api/${path}`, options));
     this.onLost(false);
