@@ -72,7 +72,7 @@ _NAMES = {"pca": "PC", "tsne": "t-SNE", "umap": "UMAP"}
 
 
 def _complete(y_sem: Floats) -> NDArray[np.bool_]:
-    return np.isfinite(y_sem).all(axis=1)
+    return np.asarray(np.isfinite(y_sem).all(axis=1))
 
 
 def _principal(codes: Floats) -> tuple[Floats, Floats]:
