@@ -63,15 +63,17 @@ def explore(
         raise ParamsError(f"{study}: no such folder; give that of a study (`pipeline init`)")
     if export is None and scans:
         raise ParamsError("--scan goes with --export; on the page, choose a person by hand")
+    if not host:
+        raise ParamsError("--host: expected an address of this computer, such as 127.0.0.1")
     _check_installed()
     settings: Settings = context.obj
-    absolute = {name: value and value.absolute() for name, value in (("ae", ae), ("ldae", ldae))}
+    # Paths are those of the folder where the command is typed.
+    ae, ldae, export = (path and path.absolute() for path in (ae, ldae, export))
     if settings.params_file is not None:
         settings = replace(settings, params_file=settings.params_file.absolute())
-    export = export and export.absolute()
     title = study.resolve().name
     with contextlib.chdir(study):  # as if every command were run in the study's folder
-        engine = _engine(settings, title, absolute["ae"], absolute["ldae"], steps, sampler)
+        engine = _engine(settings, title, ae, ldae, steps, sampler)
         if export is not None:
             from pipeline.explore.export import export_page
 
@@ -80,7 +82,8 @@ def explore(
             return
         from pipeline.explore.serve import serve
 
-        serve(engine, host=host, port=port, announce=lambda url: typer.echo(f"explore: {url}"))
+        with contextlib.suppress(KeyboardInterrupt):  # how it is meant to end
+            serve(engine, host=host, port=port, announce=lambda url: typer.echo(f"explore: {url}"))
 
 
 def _engine(
@@ -117,7 +120,19 @@ def _engine(
         return replace(application.opener, models=models)
 
     directions = study_directions(opened, find_ldae(ldae)[0])
-    return Engine(study=opened, directions=directions, load=load)
+    options = _options(settings, ae, ldae, sampler)
+    return Engine(study=opened, directions=directions, load=load, options=options)
+
+
+def _options(
+    settings: Settings, ae: Path | None, ldae: Path | None, sampler: str | None
+) -> list[str]:
+    """Return what other commands must be given to use the same models and parameters."""
+    named = {"--params": settings.params_file, "--ae": ae, "--ldae": ldae, "--sampler": sampler}
+    words = [word for name, value in named.items() if value for word in (name, str(value))]
+    words += [word for given in settings.overrides or [] for word in ("--set", given)]
+    device = settings.device_name
+    return words if device == "auto" else [*words, "--device", device]
 
 
 def _check_installed() -> None:

@@ -50,7 +50,7 @@ def unseen_people(predictions: pd.DataFrame | None, target: str) -> Unseen | Non
     chosen = predictions["target"].eq(target) & predictions["feature_set"].eq("y_sem")
     rows = predictions[chosen & predictions["repeat"].eq(0)]
     tables = [
-        rows[rows["protocol"] == protocol].groupby("subject_id")[["truth", "score"]].mean()
+        rows[rows["protocol"] == protocol].groupby("subject_id")[["truth", "score"]].mean().dropna()
         for protocol in PROTOCOLS
     ]
     most = max(tables, key=len)

@@ -24,12 +24,28 @@ Quality = Literal["preview", "full"]
 MOST_PEOPLE_KEPT = 8
 FURTHEST = 12.0
 """Scale (SD) beyond which no brain is drawn."""
+NEEDED: dict[Kind, tuple[str, ...]] = {
+    "scan": ("scan",),
+    "move": ("scan", "direction"),
+    "between": ("scan", "other"),
+    "vary": ("scan",),
+    "noise": (),
+}
+"""What a request of a kind must say."""
+POSSIBLE: dict[Kind, tuple[str, ...]] = {
+    "scan": (),
+    "move": ("scale",),
+    "between": ("alpha",),
+    "vary": ("seed",),
+    "noise": ("seed", "prior"),
+}
+"""What it may say besides, and nothing else: else two names of one brain would be kept apart."""
 
 Scan = Annotated[str, Field(max_length=300)]
 
 
 class BrainRequest(BaseModel):
-    """One brain: which kind, of whom, how far; what a kind does not use is left out."""
+    """One brain: which kind, of whom, how far; what a kind does not use is refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -47,16 +63,14 @@ class BrainRequest(BaseModel):
 
     @model_validator(mode="after")
     def _is_complete(self) -> "BrainRequest":
-        needed = {
-            "scan": ("scan",),
-            "move": ("scan", "direction"),
-            "between": ("scan", "other"),
-            "vary": ("scan",),
-            "noise": (),
-        }[self.kind]
+        needed = NEEDED[self.kind]
         missing = [name for name in needed if getattr(self, name) is None]
         if missing:
             raise ValueError(f"{self.kind}: {', '.join(missing)} missing")
+        allowed = {"kind", "quality", *needed, *POSSIBLE[self.kind]}
+        foreign = sorted(self.model_fields_set - allowed)
+        if foreign:
+            raise ValueError(f"{self.kind}: does not use {', '.join(foreign)}")
         if self.kind == "between" and self.scan == self.other:
             raise ValueError("between: the same scan twice, expected two")
         return self

@@ -7,11 +7,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from pandas.api.types import is_numeric_dtype
 
 from pipeline.explore.answers import answers, unseen_people
 from pipeline.explore.study import ExploreStudy
 from pipeline.models.direction import FILE, Direction, read_direction
 from pipeline.probes.applied import SavedProbe, read_probes
+from pipeline.probes.results import PREDICTION_COLUMNS
 from pipeline.report.metrics_files import read_metrics
 from pipeline.report.sections.probes import doubt_of, printed
 from schemas.errors import ContractError, PipelineError
@@ -43,12 +45,12 @@ def study_directions(study: ExploreStudy, ldae: Path | None) -> StudyDirections:
     files = [path for path in candidates if path.is_file()]
     if not files:
         study.notes.append(f"{study.paths.probe / FILE}: {NONE}")
-        return nothing
-    try:
-        return _read(study, files[0])
-    except PipelineError as error:
-        study.notes.append(f"{error}.")
-        return nothing
+    for path in files:
+        try:
+            return _read(study, path)
+        except PipelineError as error:
+            study.notes.append(f"{error}.")
+    return nothing
 
 
 def _read(study: ExploreStudy, path: Path) -> StudyDirections:
@@ -56,7 +58,7 @@ def _read(study: ExploreStudy, path: Path) -> StudyDirections:
     assert study.ldae_digest is not None
     dim = study.y_sem.shape[1]
     metrics = read_metrics(path.with_name("metrics.json"), ProbeMetrics)
-    predictions = _predictions(path.with_name("predictions.parquet"))
+    predictions = _predictions(path.with_name("predictions.parquet"), study.notes)
     try:
         probes, _ = read_probes(path, ldae_digest=study.ldae_digest, dim=dim)
     except ContractError:
@@ -92,11 +94,18 @@ def _targets(path: Path) -> list[str]:
         ) from error
 
 
-def _predictions(path: Path) -> pd.DataFrame | None:
-    try:
-        return pd.read_parquet(path) if path.is_file() else None
-    except (OSError, ValueError):
+def _predictions(path: Path, notes: list[str]) -> pd.DataFrame | None:
+    if not path.is_file():
         return None
+    try:
+        table = pd.read_parquet(path)
+        numbers = table[["repeat", "truth", "score"]]
+        if {*PREDICTION_COLUMNS} <= {*table} and all(map(is_numeric_dtype, numbers.dtypes)):
+            return table
+    except (OSError, ValueError, KeyError):
+        pass
+    notes.append(f"{path}: not the table of `pipeline probe`, so its answers have no intervals.")
+    return None
 
 
 def _figure(target: str, metrics: ProbeMetrics | None) -> str | None:

@@ -14,7 +14,6 @@ from PIL import Image, ImageDraw, ImageFont
 from pipeline.applications.nifti.volume_files import SPACE_NAMES, VolumeWriter
 from pipeline.explore.brains import BrainRequest
 from pipeline.explore.engine import Engine
-from pipeline.explore.study import ExplorePaths
 from schemas.errors import ContractError, ParamsError
 
 Space = Literal["mni", "native"]
@@ -81,25 +80,43 @@ def file_name(engine: Engine, request: BrainRequest, space: Space) -> str:
     return re.sub(r"[^\w.+-]", "-", f"{stem}_space-{SPACE_NAMES[space]}_T1w.nii.gz", flags=re.ASCII)
 
 
-def command(request: BrainRequest, paths: ExplorePaths, space: Space, steps: int) -> str:
-    """Return the command that makes the same in the study's folder."""
-    words = ["pipeline", COMMANDS[request.kind]]
+def command(engine: Engine, request: BrainRequest, space: Space) -> str:
+    """Return the command that makes the same in the study's folder.
+
+    Raises
+    ------
+    ContractError
+        If the models are not loaded yet.
+    """
+    paths, steps = engine.study.paths, engine.full_steps
+    if steps is None:
+        raise ContractError("the models are not loaded yet")
+    options: dict[str, object] = {}
     if request.kind == "move":
-        words += ["--direction", str(request.direction), f"--scale={request.scale!r}"]
+        options |= {"--direction": request.direction, "--scale": request.scale}
     if request.kind == "between":
-        words += ["--a", str(request.scan), "--b", str(request.other), f"--alpha={request.alpha!r}"]
+        options |= {"--a": request.scan, "--b": request.other, "--alpha": request.alpha}
     elif request.scan is not None:
-        words += ["--scan", request.scan]
+        options["--scan"] = request.scan
     if request.kind in ("vary", "noise"):
-        words += ["--count", "1", "--seed", str(request.seed)]
+        options |= {"--count": 1, "--seed": request.seed}
     if request.kind == "noise":
-        words += ["--method", "prior" if request.prior else "denoiser"]
+        options["--method"] = "prior" if request.prior else "denoiser"
         if request.prior:
-            words += ["--semantics", str(paths.semantics), "--manifest", str(paths.manifest)]
+            options |= {"--semantics": paths.semantics, "--manifest": paths.manifest}
     else:
-        words += ["--latents", str(paths.latents), "--volumes", str(paths.volumes)]
-        words += ["--space", space]
-    return shlex.join([*words, "--steps", str(steps), "--out", "made"])
+        options["--latents"] = paths.latents
+        if engine.study.volumes is not None:
+            options["--volumes"] = paths.volumes
+        options["--space"] = space
+    words = [word for name, value in options.items() for word in _option(name, f"{value}")]
+    words += [*engine.options, "--steps", str(steps), "--out", "made"]
+    return shlex.join(["pipeline", COMMANDS[request.kind], *words])
+
+
+def _option(name: str, value: str) -> list[str]:
+    """Return an option's words; a value with a dash in front would be read as another option."""
+    return [f"{name}={value}"] if value.startswith("-") else [name, value]
 
 
 def film(

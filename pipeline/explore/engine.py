@@ -3,7 +3,7 @@
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -40,7 +40,7 @@ class MadeBrain:
     seconds: float
     """That it took; 0 where it was kept."""
     position: float | None
-    """Place along the direction (SD), of a request that names one."""
+    """Place along the direction (SD), of a request that names one; None where y_sem is missing."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -51,6 +51,8 @@ class Engine:
     directions: StudyDirections
     load: Callable[[], Opener]
     """Opens models and stores; takes seconds."""
+    options: Sequence[str] = ()
+    """What the page was started with that a command needs too, to make the same brain."""
     problem: str | None = None
     """Why no brain can be made, in a sentence."""
     maker: BrainMaker | None = None
@@ -58,6 +60,8 @@ class Engine:
     _ready: threading.Event = field(default_factory=threading.Event)
     _lock: threading.RLock = field(default_factory=threading.RLock)
     _newest: dict[str, int] = field(default_factory=dict)
+    _newest_lock: threading.Lock = field(default_factory=threading.Lock)
+    _stopped: bool = False
     _current: tuple[str, int] = ("", 0)
     _scans: dict[str, InputScan] = field(default_factory=dict)
     _made: dict[BrainRequest, Volume] = field(default_factory=dict)
@@ -65,6 +69,10 @@ class Engine:
     def start(self) -> None:
         """Begin to load the models."""
         threading.Thread(target=self._open, name="models", daemon=True).start()
+
+    def stop(self) -> None:
+        """Give up what is under way at its next step, and all that waits."""
+        self._stopped = True
 
     @property
     def state(self) -> str:
@@ -79,7 +87,7 @@ class Engine:
         return None if self.maker is None else self.maker.models.num_inference_steps
 
     def make(self, request: BrainRequest, *, client: str = "", number: int = 0) -> MadeBrain:
-        """Return the brain of a request.
+        """Return the brain of a request; one of no client is never superseded.
 
         Raises
         ------
@@ -104,11 +112,19 @@ class Engine:
         return MadeBrain(volume=volume, seconds=seconds, position=self._position(request))
 
     def reference(self, request: BrainRequest) -> BrainRequest:
-        """Return the request of what a brain is compared with: the person as the model has it."""
+        """Return the request of what a brain is compared with: the person as the model has it.
+
+        Raises
+        ------
+        ContractError
+            If it is nobody's brain.
+        """
         if request.kind == "move":
             return request.model_copy(update={"scale": 0.0})
         if request.kind == "between":
             return request.model_copy(update={"alpha": 0.0})
+        if request.scan is None:
+            raise ContractError("a brain drawn from noise has nothing that it is compared with")
         return BrainRequest(kind="scan", scan=request.scan, quality=request.quality)
 
     def scan(self, name: str) -> InputScan:
@@ -137,6 +153,7 @@ class Engine:
         """Return how the application calls the volume of a request, in its file's name."""
         maker = self._wait()
         with self._lock:
+            self._current = ("", 0)
             return maker.generated(request, [self.scan(name) for name in request.scans]).labels[0]
 
     def grid(self) -> Grid:
@@ -178,13 +195,16 @@ class Engine:
         return self.maker
 
     def _note(self, client: str, number: int) -> None:
-        self._newest[client] = max(number, self._newest.pop(client, number))
-        while len(self._newest) > MOST_CLIENTS:
-            self._newest.pop(next(iter(self._newest)))
+        if not client:
+            return
+        with self._newest_lock:
+            self._newest[client] = max(number, self._newest.pop(client, number))
+            while len(self._newest) > MOST_CLIENTS:
+                self._newest.pop(next(iter(self._newest)))
 
     def _go_on(self) -> None:
         client, number = self._current
-        if number < self._newest.get(client, number):
+        if self._stopped or number < self._newest.get(client, number):
             raise SupersededError
 
     def _keep(self, request: BrainRequest, volume: Volume) -> None:
@@ -198,8 +218,8 @@ class Engine:
         if direction is None or self.study.y_sem is None or request.scan is None:
             return None
         row = self.study.scan_ids.index(request.scan)
-        start = float(direction.position(self.study.y_sem[row][None])[0])
-        return start + (request.scale if request.kind == "move" else 0.0)
+        place = float(direction.position(self.study.y_sem[row][None])[0]) + request.scale
+        return place if np.isfinite(place) else None
 
 
 def _check_same_model(study: ExploreStudy, opener: Opener) -> None:

@@ -14,6 +14,7 @@ from scipy import ndimage
 
 from pipeline.explore.brains import BrainRequest
 from pipeline.explore.engine import Engine
+from pipeline.explore.layouts import available_layouts
 from pipeline.explore.region_bars import RegionBars
 from pipeline.explore.server import PAGE, layout_document, levels, study_document
 from pipeline.runtime.files import write_atomic
@@ -22,8 +23,8 @@ from schemas.errors import ContractError, ParamsError, PipelineError
 from schemas.grid import Grid
 
 MODULES = (
-    *("base", "source", "kept", "slices", "volume_view", "panes", "charts", "state", "maker"),
-    *("scatter", "controls", "takeaway", "main"),
+    *("base", "source", "kept", "slices", "volume_view", "panes", "charts", "state", "words"),
+    *("maker", "scatter", "controls", "takeaway", "main"),
 )
 """The page's scripts, what is imported first."""
 PEOPLE = 3
@@ -50,10 +51,12 @@ def export_page(engine: Engine, out: Path, *, scans: Sequence[str] = (), places:
         If there is nothing to move along, or the models do not fit.
     """
     study = engine.study
+    if out.is_dir():
+        raise ParamsError(f"--export {out}: a folder, expected the name of an HTML file")
     if not engine.directions.documents:
         reason = study.notes[-1] if study.notes else "the study has no directions"
         raise ContractError(f"--export: {reason.rstrip('.')}")
-    chosen = list(scans) or _default_people(engine)
+    chosen = list(dict.fromkeys(scans)) or _default_people(engine)
     unknown = [scan for scan in chosen if scan not in study.scan_ids]
     if unknown:
         raise ParamsError(f"--scan {few(unknown)}: not in {study.paths.manifest} and its stores")
@@ -80,7 +83,7 @@ def export_page(engine: Engine, out: Path, *, scans: Sequence[str] = (), places:
             packed[f"real|{scan}"] = _packed(_small(study.volume(scan), grid))
     document = {
         "study": study_document(study, engine) | _settings(grid),
-        "layout": layout_document(study, "pca"),
+        "layouts": {kind: layout_document(study, kind) for kind in available_layouts(study.y_sem)},
         "people": chosen,
         "scales": scales,
         "regions": {key: found for key, found in regions.items() if found},
@@ -100,7 +103,9 @@ def page_text(document: dict[str, Any], packed: dict[str, str]) -> str:
     policy = f'<meta http-equiv="content-security-policy" content="{POLICY}">'
     html = html.replace("<title>", f'{policy}\n<link rel="icon" href="data:,">\n<title>', 1)
     html = html.replace("</head>", f"<style>\n{style}</style>\n</head>", 1)
+    niivue = base64.b64encode(PAGE.joinpath("niivue.umd.js.gz").read_bytes()).decode()
     data = [_script(name, text, "text/plain") for name, text in packed.items()]
+    data.append(_script("kept-niivue", niivue, "text/plain"))
     data.append(_script("kept-document", json.dumps(document), "application/json"))
     scripts = "\n".join(data) + f'\n<script type="module">\n{bundled()}</script>\n'
     # A function, because a replacement's backslashes would be read as escapes.
@@ -140,7 +145,7 @@ def _scales(places: int) -> list[float]:
 
 def _number(value: float) -> str:
     """Return a number as JavaScript prints it."""
-    return f"{value:g}" if value else "0"
+    return json.dumps(value).removesuffix(".0") if value else "0"
 
 
 def _halved(grid: Grid) -> bool:
@@ -164,7 +169,7 @@ def _settings(grid: Grid) -> dict[str, Any]:
         shape = [-(-n // HALVED) for n in grid.shape]
         document |= {"shape": shape, "affine": affine.tolist()}
     status = {"models": "ready", "problem": None, "full_steps": None, "preview_steps": None}
-    return {"grid": document, "layouts": ["pca"], "status": status | {"prior": False}}
+    return {"grid": document, "status": status | {"prior": False}}
 
 
 def _packed(volume: Volume) -> str:

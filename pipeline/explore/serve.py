@@ -4,6 +4,7 @@ import logging
 import secrets
 import socket
 from collections.abc import Callable
+from types import FrameType
 
 import uvicorn
 
@@ -15,6 +16,10 @@ log = logging.getLogger(__name__)
 
 LOCAL = "127.0.0.1"
 LOCAL_NAMES = frozenset({"127.0.0.1", "localhost", "[::1]"})
+"""Names by which a browser may know a server that only this computer can ask."""
+LOCAL_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
+LAST_WORDS_S = 3
+"""How long Ctrl-C waits for answers that are on their way."""
 PORT = 8765
 PORTS_TRIED = 20
 
@@ -28,8 +33,12 @@ def listen(host: str, port: int) -> socket.socket:
         If none of PORTS_TRIED is free, or the host is not of this computer.
     """
     reason = ""
+    try:
+        family = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][0]
+    except OSError as error:
+        raise ContractError(f"--host {host}: no address ({error.strerror or error})") from error
     for number in range(port, min(port + PORTS_TRIED, 65_536)):
-        listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        listening = socket.socket(family, socket.SOCK_STREAM)
         # A port that a stopped server left waits a minute, unless it may be taken again.
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -52,13 +61,37 @@ def serve(engine: Engine, *, host: str, port: int, announce: Callable[[str], Non
     """Serve the page until Ctrl-C; `announce` gets its address, token and all."""
     token = secrets.token_urlsafe(16)
     listening = listen(host, port)
-    hosts = LOCAL_NAMES if host in LOCAL_NAMES else None
+    hosts = LOCAL_NAMES if host in LOCAL_HOSTS else None
     app = ExploreServer(engine).app(token=token, hosts=hosts)
     engine.start()
-    shown = socket.gethostname() if host in ("0.0.0.0", "") else host
-    announce(f"http://{shown}:{listening.getsockname()[1]}/?token={token}")
+    announce(f"http://{shown_host(host)}:{listening.getsockname()[1]}/?token={token}")
     config = uvicorn.Config(
-        app, log_level="warning", access_log=False, server_header=False, lifespan="off"
+        app,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        lifespan="off",
+        timeout_graceful_shutdown=LAST_WORDS_S,
     )
     with listening:
-        uvicorn.Server(config).run(sockets=[listening])
+        StoppingServer(config, engine).run(sockets=[listening])
+
+
+def shown_host(host: str) -> str:
+    """Return the host as it stands in an address."""
+    if host in ("0.0.0.0", "::"):
+        return socket.gethostname()
+    return f"[{host}]" if ":" in host else host
+
+
+class StoppingServer(uvicorn.Server):
+    """A server whose engine gives up its work when it is told to stop."""
+
+    def __init__(self, config: uvicorn.Config, engine: Engine) -> None:
+        super().__init__(config)
+        self.engine = engine
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Stop, and the engine too."""
+        self.engine.stop()
+        super().handle_exit(sig, frame)

@@ -2,6 +2,8 @@
 
 import gzip
 import json
+import logging
+import threading
 from collections.abc import Callable
 from importlib.resources import files
 from typing import Any
@@ -11,7 +13,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
@@ -32,6 +34,8 @@ TYPES = {
     ".gz": "text/javascript; charset=utf-8",
     ".svg": "image/svg+xml",
 }
+log = logging.getLogger(__name__)
+
 PAGE = files("pipeline.explore").joinpath("page")
 INFO = "x-explore"
 """Header with the numbers that belong to a volume."""
@@ -76,6 +80,7 @@ class ExploreServer:
         self.study = engine.study
         self.bars = None if self.study.grid is None else RegionBars(grid=self.study.grid)
         self.layouts: dict[str, Documents] = {}
+        self.layout_lock = threading.Lock()
 
     def app(self, *, token: str, hosts: frozenset[str] | None) -> Guards:
         """Return the application, guarded."""
@@ -122,9 +127,10 @@ class ExploreServer:
 
     def layout(self, kind: str) -> Documents:
         """Return places of people; computed once."""
-        if kind not in self.layouts:
-            self.layouts[kind] = layout_document(self.study, kind)
-        return self.layouts[kind]
+        with self.layout_lock:
+            if kind not in self.layouts:
+                self.layouts[kind] = layout_document(self.study, kind)
+            return self.layouts[kind]
 
     def volume(self, scan: str) -> Response:
         """Return the preprocessed volume of a scan."""
@@ -150,10 +156,7 @@ class ExploreServer:
 
     def command(self, asked: DownloadQuestion) -> Response:
         """Return the command that makes the same."""
-        steps = self.engine.full_steps
-        if steps is None:
-            raise ContractError("the models are not loaded yet")
-        return JSONResponse({"command": command(asked.brain, self.study.paths, asked.space, steps)})
+        return JSONResponse({"command": command(self.engine, asked.brain, asked.space)})
 
     def nifti(self, asked: DownloadQuestion) -> Response:
         """Return a NIfTI file."""
@@ -178,7 +181,7 @@ def study_document(study: ExploreStudy, engine: Engine) -> Documents:
         "subjects": [str(subject) for subject in people["subject_id"]],
         "months": months,
         "labels": [label.document() for label in study.labels()],
-        "layouts": available_layouts() if study.y_sem is not None else [],
+        "layouts": available_layouts(study.y_sem),
         "directions": engine.directions.documents,
         "grid": None if grid is None else grid.document(),
         "has_volume": [
@@ -239,6 +242,11 @@ def _answering(answer: Callable[[Request], Response]) -> Callable[[Request], Res
             return JSONResponse({"superseded": True}, headers={INFO: '{"superseded": true}'})
         except PipelineError as error:
             return JSONResponse({"error": str(error)}, status_code=422)
+        except Exception:
+            # Memory or disk ran out, or a bug: a sentence on the page, all of it on the terminal.
+            log.exception("explore: %s", request.url.path)
+            reason = "this could not be done; the terminal of `pipeline explore` shows why"
+            return JSONResponse({"error": reason}, status_code=500)
 
     return handler
 
@@ -248,11 +256,14 @@ def _asked(question: type[BaseModel], answer: Callable[[Any], Response]) -> Any:
 
     async def handler(request: Request) -> Response:
         body = b""
-        async for part in request.stream():  # whatever length it states, or none
-            body += part
-            if len(body) > MOST_BODY:
-                reason = f"a request of more than {MOST_BODY} bytes"
-                return JSONResponse({"error": reason}, status_code=413)
+        try:
+            async for part in request.stream():  # whatever length it states, or none
+                body += part
+                if len(body) > MOST_BODY:
+                    reason = f"a request of more than {MOST_BODY} bytes"
+                    return JSONResponse({"error": reason}, status_code=413)
+        except ClientDisconnect:
+            return Response(status_code=400)  # nobody is there to read it
         try:
             asked = question.model_validate_json(body)
         except ValidationError as error:

@@ -137,8 +137,9 @@ def read_direction(path: Path, name: str, *, ldae_digest: str, dim: int | None =
     """
     try:
         content = json.loads(path.read_text())
-        made_with, directions = content["digests"]["ldae"], content["directions"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        made_with, directions = str(content["digests"]["ldae"]), content["directions"]
+        by_name = {str(d["towards"]): d for d in directions.values()} | directions
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ContractError(
             f"{path}: expected directions.json of the probe stage; run `pipeline probe`"
         ) from error
@@ -147,7 +148,6 @@ def read_direction(path: Path, name: str, *, ldae_digest: str, dim: int | None =
             f"{path}: directions of another LDAE ({made_with[:12]}) than --ldae"
             f" ({ldae_digest[:12]}); run embed and probe with this one"
         )
-    by_name = {d["towards"]: d for d in directions.values()} | directions
     entry: dict[str, Any] | None = by_name.get(name)
     if entry is None:
         entry = directions.get(name.rsplit(":", 1)[0])
@@ -166,10 +166,15 @@ def read_direction(path: Path, name: str, *, ldae_digest: str, dim: int | None =
         raise ContractError(
             f"{path}: {name} has {sizes}; expected {expected}; run `pipeline probe`"
         )
+    numbers = np.concatenate([*map(np.ravel, arrays.values()), [spread]])
+    if not np.isfinite(numbers).all() or spread <= 0 or (arrays["std"] <= 0).any():
+        raise ContractError(
+            f"{path}: {name}: expected finite numbers, and spreads above 0; run `pipeline probe`"
+        )
     return Direction(
         **arrays,
         spread=spread,
-        towards=entry["towards"],
+        towards=str(entry["towards"]),
         assumed_spread=bool(entry.get("assumed_spread")),
     )
 

@@ -3,7 +3,7 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
@@ -20,6 +20,7 @@ from pipeline.runtime.files import write_json
 from pipeline.runtime.progress import counted
 from schemas.errors import ContractError
 from schemas.evaluation import ProbeParams
+from schemas.metrics import Prediction
 from schemas.results import ProtocolSizes
 
 Floats = NDArray[np.float64]
@@ -81,18 +82,17 @@ def read_probes(path: Path, *, ldae_digest: str, dim: int) -> tuple[list[SavedPr
 
 
 def _readout(entry: Any, path: Path, target: str) -> Readout:
+    reason = f"{path}: the probe of {target} is incomplete; run `pipeline probe`"
     try:
-        classes = entry["classes"]
-        return Readout(
-            kind=entry["kind"],
-            slope=float(entry["slope"]),
-            intercept=float(entry["intercept"]),
-            classes=None if classes is None else (str(classes[0]), str(classes[1])),
-        )
+        kind, classes = entry["kind"], entry["classes"]
+        slope, intercept = float(entry["slope"]), float(entry["intercept"])
+        if kind == "classification" or classes is not None:
+            classes = (str(classes[0]), str(classes[1]))
     except (KeyError, TypeError, ValueError, IndexError) as error:
-        raise ContractError(
-            f"{path}: the probe of {target} is incomplete; run `pipeline probe`"
-        ) from error
+        raise ContractError(reason) from error
+    if kind not in get_args(Prediction) or not np.isfinite([slope, intercept]).all():
+        raise ContractError(reason)
+    return Readout(kind=kind, slope=slope, intercept=intercept, classes=classes)
 
 
 def apply_probes(

@@ -1,22 +1,17 @@
 """The page in a real browser: choose, drag, download; offline; without WebGL2; server gone."""
 
 import base64
-import threading
-from contextlib import contextmanager
 
 import pytest
-import uvicorn
 from typer.testing import CliRunner
 
 from pipeline.explore.export import export_page
-from pipeline.explore.serve import LOCAL_NAMES, listen
-from pipeline.explore.server import ExploreServer
 from stages.cli import app as command_line
-from tests.support.browser import NO_WEBGL, Browser
+from tests.support.browser import NO_WEBGL, SOFTWARE_WEBGL, Browser
+from tests.support.explore_page import QUALITY, choose, served, wait_for_brain
 from tests.support.explore_study import HOSTILE, TOWARDS, VISITS
 from tests.support.volumes import OTHER, SCAN
 
-QUALITY = "document.getElementById('quality').dataset"
 DRAG = """
 (() => { const slider = document.getElementById("slider");
 for (const value of [0.3, 0.8, 1.2, 1.5]) {
@@ -29,36 +24,6 @@ new Promise((done) => { const reader = new FileReader();
 reader.onload = () => done(reader.result.split(",")[1]);
 reader.readAsDataURL(explorePage.takeaway.last.blob); })
 """
-
-
-@contextmanager
-def served(engine):
-    """Serve the page on a free port; yields its address and a function that stops it."""
-    with listen("127.0.0.1", 8900) as listening:
-        app = ExploreServer(engine).app(token="t", hosts=LOCAL_NAMES)
-        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off"))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
-        thread.start()
-
-        def stop():
-            server.should_exit = True
-            thread.join(20)
-
-        try:
-            yield f"http://127.0.0.1:{listening.getsockname()[1]}", stop
-        finally:
-            stop()
-
-
-def choose(browser, scan):
-    browser.run(
-        f"(() => {{ const find = document.getElementById('find'); find.value = '{scan}';"
-        " find.dispatchEvent(new Event('change')); })()"
-    )
-
-
-def wait_for_brain(browser, words, quality="full"):
-    browser.wait(f"{QUALITY}.quality === '{quality}' && {QUALITY}.brain.includes('{words}')", 180)
 
 
 @pytest.mark.slow
@@ -94,8 +59,7 @@ def test_choose_drag_download_and_lose_the_server(engine, study_folder, tmp_path
         assert result.exit_code == 0, result.output
         assert base64.b64decode(browser.run(DIGITS)) == (made / name).read_bytes()
 
-        link = browser.run("location.hash")
-        assert "scale=1.5" in link
+        link = browser.wait("location.hash.includes('scale=1.5') && location.hash")
         assert f"scan={SCAN}" in link
         assert browser.run("document.querySelectorAll('script').length") == 2
         assert HOSTILE in browser.run("explorePage.study.labels.flatMap((l) => l.groups).join()")
@@ -149,17 +113,25 @@ def test_between_two_visits_the_slider_counts_months(engine, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_exported_file_works_without_a_network(engine, tmp_path):
+@pytest.mark.parametrize(
+    ("flags", "view"), [(NO_WEBGL, "SliceView"), (SOFTWARE_WEBGL, "VolumeView")]
+)
+def test_the_exported_file_works_without_a_network(engine, tmp_path, flags, view):
     out = tmp_path / "page.html"
-    export_page(engine, out, scans=[SCAN], places=3)
-    with Browser(tmp_path / "profile", NO_WEBGL) as browser:
+    export_page(engine, out, scans=[SCAN], places=15)
+    with Browser(tmp_path / "profile", flags) as browser:
         offline = {"offline": True, "latency": 0, "downloadThroughput": 0, "uploadThroughput": 0}
         browser.call("Network.emulateNetworkConditions", **offline)
         browser.size(1280, 800)
-        browser.open(out.as_uri())
+        browser.open(out.as_uri() + "#scale=2.9")
         wait_for_brain(browser, SCAN)
-        browser.run("explorePage.controls.jump(3)")
-        wait_for_brain(browser, '"scale":3')
+        assert browser.wait("explorePage.panes.views.after?.constructor.name") == view
+        assert browser.run("explorePage.state.scale") == 3, "the nearest place that is there"
+        every = "explorePage.kept.scales.map((scale) => explorePage.source.brain({ scale, scan:"
+        every += f" '{SCAN}', direction: explorePage.state.direction }}))"
+        assert browser.run(f"Promise.all({every}).then((all) => all.length)") == 15
+        browser.run("explorePage.controls.jump(-3)")
+        wait_for_brain(browser, '"scale":-3')
         browser.wait("document.querySelectorAll('#bars rect').length > 0")
         browser.run("document.querySelector('[data-mode=vary]').click()")
         assert "needs the models" in browser.run("document.getElementById('controls').textContent")
@@ -168,8 +140,9 @@ def test_the_exported_file_works_without_a_network(engine, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_wrong_token_is_a_sentence_on_the_page(engine, tmp_path):
+@pytest.mark.parametrize("token", ["wrong", "%E6%97%A5", "%0A"])
+def test_a_wrong_token_is_a_sentence_on_the_page(engine, tmp_path, token):
     with served(engine) as (address, _), Browser(tmp_path / "profile", NO_WEBGL) as browser:
-        browser.open(f"{address}/?token=wrong")
+        browser.open(f"{address}/?token={token}")
         words = browser.wait("document.getElementById('notes').textContent", 60)
         assert "the token is missing or wrong" in words

@@ -60,5 +60,5 @@ def test_the_page_is_served_until_it_is_stopped(study_folder, tmp_path):
         with urllib.request.urlopen(request) as answer:
             assert len(answer.read()) == 16 * 24 * 20
         process.send_signal(signal.SIGINT)
-        process.wait(60)
+        assert process.wait(60) == 0
     assert sorted(p for p in study_folder.rglob("*") if ".zarr" not in str(p)) == before

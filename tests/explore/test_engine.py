@@ -139,12 +139,34 @@ def test_the_newest_request_of_a_client_wins(open_engine, study_folder):
         {"kind": "move", "scan": SCAN, "direction": TOWARDS, "scale": float("nan")},
         {"kind": "vary", "scan": SCAN, "seed": -1},
         {"kind": "scan", "scan": SCAN, "more": 1},
+        {"kind": "move", "scan": SCAN, "direction": TOWARDS, "scale": 1e400},
+        {"kind": "move", "scan": SCAN, "direction": TOWARDS, "scale": "1,5"},
+        {"kind": "move", "scan": SCAN, "direction": TOWARDS, "seed": 1},
+        {"kind": "noise", "scan": SCAN},
+        {"kind": "noise", "seed": 10**30},
+        {"kind": "between", "scan": SCAN, "other": OTHER, "alpha": 1.01},
+        {"kind": "scan", "scan": "x" * 301},
         {"kind": "etc"},
     ],
 )
 def test_requests_that_make_no_sense_are_refused(wrong):
     with pytest.raises(ValidationError):
         BrainRequest.model_validate(wrong)
+
+
+def test_a_request_of_no_client_is_never_superseded(engine):
+    """Downloads and films name none; whoever sends numbers without a name stops nobody."""
+    engine.make(move(0.2), number=10**30)
+    assert engine.make(move(0.2), number=0).volume.any()
+
+
+def test_a_stopped_engine_gives_up_at_the_next_step(open_engine, study_folder):
+    engine = open_engine(study_folder)
+    engine.start()
+    engine.make(move(0.0))
+    engine.stop()
+    with pytest.raises(SupersededError):
+        engine.make(move(1.0))
 
 
 def test_only_scans_and_directions_of_the_study_are_known(engine):

@@ -4,7 +4,9 @@ import gzip
 import hashlib
 import io
 import json
+import shlex
 import socket
+from dataclasses import replace
 
 import nibabel as nib
 import numpy as np
@@ -13,7 +15,9 @@ from PIL import Image
 from starlette.testclient import TestClient
 from typer.testing import CliRunner
 
-from pipeline.explore.serve import LOCAL_NAMES, listen
+from pipeline.explore.brains import BrainRequest
+from pipeline.explore.downloads import command
+from pipeline.explore.serve import LOCAL_NAMES, listen, shown_host
 from pipeline.explore.server import PAGE, ExploreServer, page_files
 from schemas.errors import ContractError
 from stages.cli import app as command_line
@@ -167,6 +171,14 @@ def test_a_long_request_of_no_stated_length_is_refused(ready):
         (b'{"brain": {"kind": "move"}}', "missing"),
         (b'{"brain": {"kind": "scan", "scan": "../x"}}', "not a scan of this study"),
         (b"[" * 70_000, "more than"),
+        (b"[" * 60_000, "Invalid JSON"),
+        (b'{"brain": {"kind": "noise", "seed": ' + b"9" * 5_000 + b"}}", "number out of range"),
+        (b'{"brain": {"kind": "scan", "scan": "\\ud800"}}', "Invalid JSON"),
+        (b'{"brain": {"kind": "scan", "scan": "\xff"}}', "Invalid JSON"),
+        (b'{"brain": {"kind": "scan", "scan": "a\\u0000b"}}', "not a scan of this study"),
+        (b'{"brain": {"kind": "move", "scan": "a", "direction": "b", "scale": NaN}}', "scale"),
+        (b"", "Invalid JSON"),
+        (b"null", "should be an object"),
     ],
 )
 def test_a_wrong_question_is_a_sentence(ready, body, words):
@@ -214,8 +226,6 @@ def test_so_do_the_other_commands(ready, study_folder, tmp_path, monkeypatch, br
 
 def run(words, study_folder, out):
     """Run the command of the page, with another folder for what it writes."""
-    import shlex
-
     listed = shlex.split(words)
     assert listed[-2:] == ["--out", "made"]
     # The engine of these tests names its stores by absolute paths, as a page of elsewhere would.
@@ -230,6 +240,41 @@ def test_a_preview_is_not_what_a_command_makes(ready):
     assert "preview" in refused.json()["error"]
     noise = ready.post("/api/nifti", json={"brain": {"kind": "noise"}, "space": "native"})
     assert "not known" in noise.json()["error"]
+
+
+def test_brains_of_nobody_have_no_regions(ready):
+    refused = ready.post("/api/regions", json={"brain": {"kind": "noise"}})
+    assert refused.status_code == 422
+    assert "nothing that it is compared with" in refused.json()["error"]
+
+
+def test_numbers_without_a_client_do_not_stop_downloads(ready):
+    ready.post("/api/brain", json={"brain": MOVE, "number": 10**18})
+    assert ready.post("/api/nifti", json={"brain": MOVE}).headers["content-type"].endswith("gzip")
+
+
+def test_a_bug_is_a_sentence_and_shows_on_the_terminal(ready, engine, monkeypatch, caplog):
+    def broken(*_, **__):
+        raise RuntimeError("boom")
+
+    monkeypatch.setattr(type(engine), "make", broken)
+    answer = ready.post("/api/brain", json={"brain": MOVE})
+    assert answer.status_code == 500
+    assert "the terminal of `pipeline explore` shows why" in answer.json()["error"]
+    assert "boom" not in answer.text
+    assert "boom" in caplog.text
+
+
+def test_the_command_says_all_that_the_page_was_started_with(engine):
+    told = replace(engine, options=["--ldae", "/a b/ldae", "--set", "evaluate.clip_x0=2"])
+    request = BrainRequest(kind="move", scan=SCAN, direction="-x", scale=-1.5)
+    words = shlex.split(command(told, request, "native"))
+    assert words[:2] == ["pipeline", "manipulate"]
+    assert {"--direction=-x", "--scale=-1.5"} <= set(words)
+    assert words[words.index("--ldae") + 1] == "/a b/ldae"
+    assert words[words.index("--set") + 1] == "evaluate.clip_x0=2"
+    told.study = replace(told.study, volumes=None)
+    assert "--volumes" not in command(told, request, "mni")
 
 
 def test_a_film_goes_there_and_back(ready):
@@ -261,3 +306,11 @@ def test_a_busy_port_gives_way_to_the_next(caplog):
         assert f"port {port} is taken" in caplog.text
     with pytest.raises(ContractError, match=r"give another --port or --host"):
         listen("192.0.2.1", 8765)  # an address that is nobody's (RFC 5737)
+    with pytest.raises(ContractError, match=r"--host no\.such\.name\.invalid: no address"):
+        listen("no.such.name.invalid", 8765)
+
+
+def test_addresses_are_written_as_a_browser_reads_them():
+    assert shown_host("127.0.0.1") == "127.0.0.1"
+    assert shown_host("::1") == "[::1]"
+    assert shown_host("0.0.0.0") == shown_host("::") == socket.gethostname()

@@ -8,7 +8,7 @@ import pytest
 
 from pipeline.explore.answers import Unseen, answers, conformal_reach, unseen_people
 from pipeline.explore.directions import study_directions
-from pipeline.explore.layouts import lay_out
+from pipeline.explore.layouts import available_layouts, lay_out
 from pipeline.explore.study import ExplorePaths, label_of, open_study
 from pipeline.models.direction import Direction, Readout
 from pipeline.probes.applied import SavedProbe
@@ -109,6 +109,34 @@ def test_principal_components_are_those_of_the_codes():
     assert f"{values[0] / values.sum():.0%}" in layout.axes[0]
     with pytest.raises(ParamsError, match="expected one of"):
         lay_out(codes, "../etc")
+
+
+@pytest.mark.parametrize("scans", [1, 2, 4])
+def test_few_scans_lie_on_a_map_of_components_alone(scans):
+    codes = np.random.default_rng(0).normal(size=(scans, 6))
+    layout = lay_out(codes, "pca")
+    assert layout.places.shape == (scans, 2)
+    assert np.isfinite(layout.places).all()
+    apart = np.linalg.norm(codes[0] - codes[-1])
+    if scans == 2:
+        assert np.linalg.norm(layout.places[0] - layout.places[-1]) == pytest.approx(apart)
+    assert available_layouts(codes) == ["pca"]
+    with pytest.raises(ParamsError, match=f"of these {scans} scans with y_sem, .* pca"):
+        lay_out(codes, "tsne")
+
+
+def test_scans_that_are_all_alike_have_one_place():
+    codes = np.ones((30, 6))
+    assert available_layouts(codes) == ["pca"]
+    assert np.allclose(lay_out(codes, "pca").places, 0)
+    assert available_layouts(np.full((30, 6), np.nan)) == []
+    assert available_layouts(None) == []
+
+
+def test_a_code_of_one_number_is_a_line():
+    layout = lay_out(np.arange(6.0)[:, None], "pca")
+    assert np.allclose(np.abs(layout.places[:, 0]), np.abs(np.arange(6) - 2.5))
+    assert np.allclose(layout.places[:, 1], 0)
 
 
 def test_neighbours_stay_neighbours_in_tsne():

@@ -7,6 +7,7 @@ import select
 import shutil
 import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,21 @@ FLAGS = (
     *("--disable-default-apps", "--disable-features=Translate,MediaRouter,OptimizationHints"),
 )
 SOFTWARE_WEBGL = ("--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader")
+KEYS = {
+    "Tab": 9,
+    "Enter": 13,
+    "Escape": 27,
+    " ": 32,
+    "PageUp": 33,
+    "PageDown": 34,
+    "End": 35,
+    "Home": 36,
+    "ArrowLeft": 37,
+    "ArrowUp": 38,
+    "ArrowRight": 39,
+    "ArrowDown": 40,
+}
+"""Keys by the numbers that browsers know them by."""
 NO_WEBGL = ("--disable-gpu", "--disable-software-rasterizer")
 
 
@@ -124,6 +140,25 @@ class Browser:
             assert time.monotonic() < end, f"not within {seconds} s: {condition}; {self.errors}"
             time.sleep(0.1)
         return value
+
+    def press(self, key: str, *, shift: bool = False) -> None:
+        """Press a key and let it go."""
+        about: dict[str, Any] = {"key": key, "code": {" ": "Space"}.get(key, key)}
+        about |= {"windowsVirtualKeyCode": KEYS[key], "modifiers": 8 * shift}
+        text = {"Enter": "\r", " ": " "}.get(key)
+        if text:
+            about["text"] = text
+        self.call("Input.dispatchKeyEvent", type="keyDown", **about)
+        self.call("Input.dispatchKeyEvent", type="keyUp", **about)
+
+    def drag(self, points: Sequence[tuple[float, float]]) -> None:
+        """Go along points of the window with the left button down; one point is a click."""
+        held = {"button": "left", "buttons": 1, "clickCount": 1}
+        for i, (x, y) in enumerate(points):
+            kind = "mouseMoved" if i else "mousePressed"
+            self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, **held)
+        x, y = points[-1]
+        self.call("Input.dispatchMouseEvent", type="mouseReleased", x=x, y=y, **held)
 
     def size(self, width: int, height: int, *, dark: bool = False) -> None:
         """Set the window's size and the wish for a light or a dark page."""

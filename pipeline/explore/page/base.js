@@ -50,6 +50,11 @@ export function rampColour(share) {
 
 export const cssColour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
+// Whether the browser let the text be copied; pages of other computers it lets copy nothing.
+export async function copyText(text) {
+  try { await navigator.clipboard.writeText(text); return true; } catch { return false; }
+}
+
 export function saveFile(name, blob) {
   const link = element("a", { href: URL.createObjectURL(blob), download: name });
   document.body.append(link);

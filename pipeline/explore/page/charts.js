@@ -8,10 +8,11 @@ export function drawHistogram(direction, row, place) {
   const box = byId("histogram"), caption = byId("histogram-box").querySelector("figcaption");
   box.replaceChildren();
   byId("histogram-box").hidden = !direction;
+  box.toggleAttribute("hidden", !direction);
   if (!direction) return;
   box.setAttribute("viewBox", `0 0 ${WIDTH} ${HEIGHT}`);
   const known = direction.positions.filter((p) => p !== null), own = direction.positions[row];
-  const low = Math.min(-3, ...known, place ?? 0), high = Math.max(3, ...known, place ?? 0);
+  const [low, high] = [...known, place ?? 0].reduce(([a, b], v) => [Math.min(a, v), Math.max(b, v)], [-3, 3]);
   const x = (value) => 8 + ((value - low) / (high - low)) * (WIDTH - 16);
   const count = Math.max(9, Math.min(36, Math.round(2 * Math.sqrt(known.length)) * 2 + 1));
   const bins = new Array(count).fill(0);
@@ -22,7 +23,8 @@ export function drawHistogram(direction, row, place) {
     if (n) box.append(svg("rect", { x: left + 0.5, y: FLOOR - tall, width: (WIDTH - 16) / count - 1, height: tall, rx: 1.5, fill: "var(--bar)" }));
   });
   box.append(svg("line", { x1: 8, x2: WIDTH - 8, y1: FLOOR, y2: FLOOR, stroke: "var(--line)" }));
-  for (let tick = Math.ceil(low); tick <= high; tick += high - low > 14 ? 4 : 2) {
+  const step = evenStep((high - low) / 4);
+  for (let tick = Math.ceil(low / step) * step; tick <= high; tick += step) {
     box.append(svg("text", { x: x(tick), y: HEIGHT - 10, "text-anchor": "middle" }, plain(tick, 0)));
   }
   const line = (value, colour, dash, text) => {
@@ -34,12 +36,18 @@ export function drawHistogram(direction, row, place) {
   };
   if (own !== null && own !== undefined) line(own, "var(--muted)", "3 3", Math.abs(own - place) < 0.05 ? "" : "scan");
   if (place !== null) line(place, "var(--accent)", "none", signed(place, 1));
-  const below = place === null ? null : known.filter((p) => p < place).length / known.length;
+  const below = place === null || !known.length ? null : known.filter((p) => p < place).length / known.length;
   caption.textContent = `Place along ${direction.name} among ${known.length} scans (${direction.unit})`;
   box.setAttribute("aria-label", below === null ? caption.textContent : `${caption.textContent}: ${plain(place, 1)}, above ${Math.round(100 * below)} % of the scans`);
 }
 
-// The probe's answer at a place: the nearest of those that were computed.
+// 2, 5, 10, 20, 50 ...: the first that is not below `least`.
+function evenStep(least) {
+  const ten = 10 ** Math.floor(Math.log10(Math.max(1, least)));
+  return [1, 2, 5, 10].map((k) => k * ten).find((k) => k >= least) ?? 10 * ten;
+}
+
+// The probe's answer at a place: between the two that were computed about it, shares of the nearest.
 export function drawAnswer(direction, place) {
   const box = byId("answer"), answer = direction?.answer;
   box.replaceChildren();
@@ -47,17 +55,18 @@ export function drawAnswer(direction, place) {
   if (!answer) { box.append("This direction came without its probe, so there is no answer to show."); return; }
   const [first] = answer.places, last = answer.places[answer.places.length - 1];
   if (place < first || place > last) { box.append("So far out, the probe is not asked."); return; }
-  const at = answer.places.reduce((best, p, i) => (Math.abs(p - place) < Math.abs(answer.places[best] - place) ? i : best), 0);
+  const exact = ((place - first) / (last - first)) * (answer.places.length - 1), at = Math.round(exact), left = Math.min(answer.places.length - 2, Math.floor(exact));
+  const between = (values) => values[left] + (exact - left) * (values[left + 1] - values[left]);
   const bold = (text) => Object.assign(document.createElement("b"), { textContent: text });
   const note = (text) => Object.assign(document.createElement("span"), { className: "quiet", textContent: ` ${text}` });
-  const low = answer.low?.[at], high = answer.high?.[at];
   if (answer.kind === "regression") {
-    box.append("Probe: ", bold(plain(answer.value[at], 1)));
-    if (low !== undefined) box.append(` [${plain(low, 1)}, ${plain(high, 1)}]`);
+    box.append("Probe: ", bold(plain(between(answer.value), 1)));
+    if (answer.low) box.append(` [${plain(between(answer.low), 1)}, ${plain(between(answer.high), 1)}]`);
     box.append(note(answer.interval));
   } else {
-    box.append(`Probe: ${answer.classes[1]} with `, bold(`${Math.round(100 * answer.value[at])} %`));
+    box.append(`Probe: ${answer.classes[1]} with `, bold(`${Math.round(100 * between(answer.value))} %`));
     if (answer.share) {
+      const low = answer.low[at], high = answer.high[at];
       const limits = low === null ? "" : ` [${Math.round(100 * low)}, ${Math.round(100 * high)}]`;
       box.append(note(`${answer.interval}: ${Math.round(100 * answer.share[at])} %${limits}`));
     } else box.append(note(answer.interval));
@@ -68,7 +77,8 @@ export function drawBars(found, words) {
   const box = byId("bars"), caption = byId("bars-box").querySelector("figcaption"), note = byId("bars-note");
   box.replaceChildren();
   note.textContent = "";
-  if (!found) { caption.textContent = words; box.setAttribute("aria-label", words); return; }
+  box.toggleAttribute("hidden", !found);
+  if (!found) { caption.textContent = words; return; }
   caption.textContent = "Regions that change most";
   const bars = found.bars.slice(0, 7), most = Math.max(...bars.map((b) => Math.abs(b.percent)), 0.5);
   box.setAttribute("viewBox", `0 0 ${WIDTH} ${HEIGHT}`);

@@ -1,13 +1,14 @@
 // What is set below the brain: a slider along a direction or between two people, seeds.
 
 import { byId, element, parseNumber, plain, signed } from "./base.js";
+import { REACH } from "./state.js";
+import { findScan } from "./words.js";
 
-const REACH = 4;
 const SEEDS = 4;
 
 // A slider with a field beside it that takes 1.5 and 1,5 alike.
-function slider({ label, value, low, high, step, text, ticks, onMove }) {
-  const range = element("input", { type: "range", min: low, max: high, step, value, "aria-label": label, id: "slider", list: ticks ? "ticks" : null });
+function slider({ label, value, low, high, step, text, nearest = (v) => v, onMove, onWrong }) {
+  const range = element("input", { type: "range", min: low, max: high, step, value, "aria-label": label, id: "slider" });
   const field = element("input", { type: "text", inputmode: "decimal", "aria-label": `${label}, as a number`, id: "slider-field", value: text(value), autocomplete: "off" });
   range.setAttribute("aria-valuetext", text(value));
   const set = (next, from) => {
@@ -18,7 +19,8 @@ function slider({ label, value, low, high, step, text, ticks, onMove }) {
   range.addEventListener("input", () => { set(Number(range.value), range); onMove(Number(range.value)); });
   field.addEventListener("change", () => {
     const number = parseNumber(field.value);
-    const next = number === null ? Number(range.value) : Math.min(high, Math.max(low, number));
+    const next = number === null ? Number(range.value) : nearest(Math.min(high, Math.max(low, number)));
+    onWrong(number === null ? `“${field.value.slice(0, 20)}” is no number; write it as 1.5 or 1,5.` : "");
     set(next, null);
     onMove(next);
   });
@@ -43,6 +45,7 @@ export class Controls {
   }
 
   move(box, state, study) {
+    const { source } = this.page;
     if (!study.directions.length) {
       box.append(element("p", { class: "quiet" }, "No direction to move along: the study has no probes yet. `pipeline probe` finds directions; then start this page again."));
       return;
@@ -54,7 +57,9 @@ export class Controls {
       label: `Steps along ${direction.name}, in ${direction.unit}`,
       value: state.scale, low: kept ? kept.scales[0] : -REACH, high: kept ? kept.scales[kept.scales.length - 1] : REACH,
       step: kept ? kept.scales[1] - kept.scales[0] : 0.1,
-      text: (v) => signed(v, kept ? 1 : 2),
+      text: (v) => signed(v, 2),
+      nearest: kept ? (v) => source.nearest({ scale: v }) : undefined,
+      onWrong: (words) => this.page.say(words),
       onMove: (v) => this.page.set({ scale: Math.round(v * 1000) / 1000 }, "slider"),
     });
     box.append(
@@ -70,7 +75,11 @@ export class Controls {
 
   between(box, state, study) {
     const choice = element("input", { type: "search", list: "ids", value: state.other || "", id: "other", placeholder: "second scan", "aria-label": "Second scan, B", autocomplete: "off" });
-    choice.addEventListener("change", () => study.scans.includes(choice.value) && this.page.set({ other: choice.value }, "all"));
+    choice.addEventListener("change", () => {
+      const found = findScan(study, choice.value.trim());
+      if (found.words) this.page.say(found.words);
+      else this.page.set({ other: study.scans[found.row] }, "all");
+    });
     const row = study.scans.indexOf(state.scan), visits = this.page.scatter.visits.get(study.subjects[row]) || [];
     const own = element("select", { "aria-label": "A visit of the same person", onchange: (e) => e.target.value && this.page.set({ other: e.target.value }, "all") });
     own.append(element("option", { value: "" }, "a visit of this person"));
@@ -82,15 +91,14 @@ export class Controls {
       return;
     }
     const months = this.page.monthsBetween();
-    const shown = (alpha) => (months ? plain(months[0] + alpha * (months[1] - months[0]), 1) : plain(alpha, 2));
     this.slider = slider({
       label: months ? "Month between the two visits" : "Between A (0) and B (1)",
       value: months ? months[0] + state.alpha * (months[1] - months[0]) : state.alpha,
-      low: months ? months[0] : 0, high: months ? months[1] : 1, step: months ? (months[1] - months[0]) / 100 : 0.01,
+      low: months ? Math.min(...months) : 0, high: months ? Math.max(...months) : 1, step: months ? Math.abs(months[1] - months[0]) / 100 : 0.01,
       text: (v) => (months ? plain(v, 1) : plain(v, 2)),
-      onMove: (v) => this.page.set({ alpha: months ? (v - months[0]) / (months[1] - months[0]) : v }, "slider"),
+      onMove: (v) => this.page.set({ alpha: Math.min(1, Math.max(0, months ? (v - months[0]) / (months[1] - months[0]) : v)) }, "slider"),
+      onWrong: (words) => this.page.say(words),
     });
-    this.shown = shown;
     box.append(element("span", { class: "wide" }, this.slider.range), this.slider.field, element("span", { class: "quiet" }, months ? "months" : "α"),
       this.playButton([0, 0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1], "alpha"));
   }

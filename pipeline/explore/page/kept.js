@@ -19,7 +19,7 @@ export class KeptSource {
   next() { return ++this.number; }
   async study() { return this.document.study; }
   async status() { return this.document.study.status; }
-  async layout() { return this.document.layout; }
+  async layout(kind) { return this.document.layouts[kind]; }
 
   async open(name) {
     if (!this.opened.has(name)) {
@@ -52,6 +52,15 @@ export class KeptSource {
 export function keptDocument() {
   const script = document.getElementById("kept-document");
   return script ? JSON.parse(script.textContent) : null;
+}
+
+// The 3D view, where the file has it; without, or in an older browser, slices are shown.
+export async function keptNiivue() {
+  const packed = document.getElementById("kept-niivue");
+  if (!packed || typeof DecompressionStream === "undefined") return;
+  const script = element("script");
+  script.textContent = new TextDecoder().decode(await unpacked(packed.textContent));
+  document.head.append(script);
 }
 
 export function oldBrowser() {

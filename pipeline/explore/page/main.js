@@ -1,18 +1,20 @@
 // The page: what is chosen, what is shown, and who is told when it changes.
 
-import { byId, element, isDark, plain, plural, signed } from "./base.js";
+import { byId, copyText, element, isDark, plural } from "./base.js";
 import { drawAnswer, drawBars, drawHistogram } from "./charts.js";
 import { Controls } from "./controls.js";
-import { keptDocument, KeptSource, oldBrowser } from "./kept.js";
+import { keptDocument, keptNiivue, KeptSource, oldBrowser } from "./kept.js";
 import { Maker } from "./maker.js";
 import { Panes } from "./panes.js";
 import { drawLegend, Scatter } from "./scatter.js";
-import { LiveSource } from "./source.js";
-import { baseOf, brainOf, linkOf, readLink } from "./state.js";
+import { LiveSource, LOST } from "./source.js";
+import { baseOf, brainOf, isSameSweep, linkOf, readLink } from "./state.js";
 import { Takeaway } from "./takeaway.js";
+import { baseTitleOf, findScan, groupWords, monthsBetween, pointWords, titleOf } from "./words.js";
 
 const LAYOUTS = { pca: "PCA", tsne: "t-SNE", umap: "UMAP" };
 const POLL_MS = 400;
+const LINK_MS = 250;
 
 class Page {
   async open() {
@@ -28,11 +30,12 @@ class Page {
       return;
     }
     this.study.notes.forEach((text, i) => this.note(`study ${i}`, text));
-    this.state = readLink(location.hash, this.study);
+    this.readLink();
     this.grid = this.study.grid;
     this.begin();
+    if (document) await keptNiivue();
     this.panes = new Panes({
-      flat: Boolean(document),
+      flat: !globalThis.niivue,
       onVoxel: (voxel) => { this.state.voxel = voxel; this.remember(); },
       onNote: (text) => this.note("view", text),
     });
@@ -49,16 +52,23 @@ class Page {
     this.scatter = new Scatter(byId("points"), this.study, {
       onChoose: (i, isSecond) => this.choose(i, isSecond),
       onHover: (i, point) => this.hover(i, point),
-      onGroup: (rows) => this.tellGroup(rows),
+      onGroup: (rows) => { byId("group").textContent = groupWords(this.study, this.scatter.label, rows); },
     });
     this.listen();
     this.scatter.rings = document ? document.people.map((scan) => this.study.scans.indexOf(scan)) : [];
-    this.state.scan ||= document ? document.people[0] : this.study.scans[Math.max(0, this.study.has_volume.indexOf(true))];
-    this.state.direction ||= this.study.directions[0]?.name ?? null;
-    this.state.colour ||= this.study.labels[0]?.name ?? null;
-    byId("colour").value = this.state.colour ?? "";
     this.set({}, "all");
     await Promise.all([this.lay(this.state.layout), this.firstBrain(), this.models()]);
+  }
+
+  // The state that the link holds; what it leaves out is the study's first.
+  readLink() {
+    const { study, kept } = this;
+    this.state = readLink(location.hash, study);
+    if (kept && !kept.people.includes(this.state.scan)) this.state.scan = kept.people[0];
+    if (kept) this.state.scale = this.source.nearest(this.state);
+    this.state.scan ||= study.scans[Math.max(0, study.has_volume.indexOf(true))];
+    this.state.direction ||= study.directions[0]?.name ?? null;
+    this.state.colour ||= study.labels[0]?.name ?? null;
   }
 
   begin() {
@@ -67,10 +77,10 @@ class Page {
     byId("phantom").hidden = !study.phantom;
     byId("count").textContent = `${plural(people, "person")}, ${plural(study.scans.length, "scan")}`;
     byId("layout").append(...study.layouts.map((kind) => element("option", { value: kind }, LAYOUTS[kind])));
-    byId("layout").value = this.state.layout;
     byId("colour").append(...study.labels.map((l) => element("option", { value: l.name }, l.name.replace(/_/g, " "))));
     byId("ids").append(...study.scans.map((scan) => element("option", { value: scan })));
     byId("copy-link").hidden = Boolean(this.kept);
+    if (this.kept) byId("group").textContent = "Click a ringed point to see its brain. Drag around points to count them.";
     if (!study.layouts.length) byId("cloud").hidden = byId("axes").hidden = true;
     const old = this.kept && oldBrowser();
     if (old) this.note("old", old.textContent);
@@ -85,23 +95,29 @@ class Page {
     byId("difference").addEventListener("change", (e) => this.set({ difference: e.target.checked }, "overlay"));
     byId("threshold").addEventListener("input", (e) => this.set({ threshold: Number(e.target.value) }, "overlay"));
     byId("copy-link").addEventListener("click", async () => {
-      await navigator.clipboard?.writeText(location.href).catch(() => {});
-      this.say("The link holds what you see; it works on this computer while the page is served.");
+      this.writeLink();
+      const isCopied = await copyText(location.href);
+      this.say(isCopied ? "Copied: it holds what you see, and works on this computer while the page is served." : "This browser lets no page copy; take the address from its own line.");
     });
     byId("theme").addEventListener("click", () => this.theme(isDark() ? "light" : "dark"));
     const wished = matchMedia("(prefers-color-scheme: dark)");
     wished.addEventListener("change", () => this.theme(wished.matches ? "dark" : "light"));
     addEventListener("hashchange", () => {
       if (location.hash === linkOf(this.state)) return;
-      Object.assign(this.state, readLink(location.hash, this.study));
+      this.readLink();
       this.set({}, "all");
+      this.lay(this.state.layout);
     });
     const tabs = [...document.querySelectorAll("#modes button")];
     tabs.forEach((tab, i) => {
       tab.addEventListener("click", () => this.set({ mode: tab.dataset.mode }, "all"));
       tab.addEventListener("keydown", (e) => {
-        const step = { ArrowRight: 1, ArrowLeft: -1 }[e.key];
-        if (step) { const next = tabs[(i + step + tabs.length) % tabs.length]; next.focus(); next.click(); }
+        const to = { ArrowRight: i + 1, ArrowLeft: i - 1, Home: 0, End: tabs.length - 1 }[e.key];
+        if (to === undefined) return;
+        e.preventDefault();
+        const next = tabs[(to + tabs.length) % tabs.length];
+        next.focus();
+        next.click();
       });
     });
   }
@@ -121,6 +137,7 @@ class Page {
         const isOn = tab.dataset.mode === state.mode;
         tab.setAttribute("aria-selected", String(isOn));
         tab.tabIndex = isOn ? 0 : -1;
+        if (isOn) byId("controls").setAttribute("aria-labelledby", tab.id);
       }
       this.fillAgainst();
     }
@@ -134,6 +151,8 @@ class Page {
     }
     byId("threshold-out").textContent = `${((100 * state.threshold) / 255).toFixed(1)} %`;
     byId("view").value = state.view;
+    byId("layout").value = state.layout;
+    byId("colour").value = state.colour ?? "";
     byId("difference").checked = state.difference;
     byId("threshold").value = state.threshold;
     if (all || what === "view") { this.panes.compare(state.view); this.reference(); }
@@ -151,15 +170,18 @@ class Page {
   direction() { return this.study.directions.find((d) => d.name === this.state.direction) || null; }
   row() { return this.study.scans.indexOf(this.state.scan); }
 
-  monthsBetween() {
-    const { study, state } = this;
-    if (state.mode !== "between" || !state.other) return null;
-    const [a, b] = [state.scan, state.other].map((scan) => study.scans.indexOf(scan));
-    const [first, last] = [study.months[a], study.months[b]];
-    return study.subjects[a] === study.subjects[b] && first !== null && last !== null && first !== last ? [first, last] : null;
+  monthsBetween() { return monthsBetween(this.study, this.state); }
+
+  // Not at every step of a slider: browsers refuse to write many links in a short time.
+  remember() {
+    clearTimeout(this.linkTimer);
+    this.linkTimer = setTimeout(() => this.writeLink(), LINK_MS);
   }
 
-  remember() { history.replaceState(null, "", linkOf(this.state)); }
+  writeLink() {
+    clearTimeout(this.linkTimer);
+    try { history.replaceState(null, "", linkOf(this.state)); } catch { /* the next change writes it */ }
+  }
 
   want() {
     const ready = this.study.status.models === "ready", wish = { ...this.state };
@@ -187,7 +209,6 @@ class Page {
       if (this.panes.levels.after || scan !== this.state.scan) return;
       this.panes.captions("", `${scan}, the scan itself`);
       await this.panes.show(this.grid, { after: levels, before: null });
-      document.documentElement.dataset.first = String(Math.round(performance.now()));
       this.takeaway.update();
     } catch (error) { this.note("brain", error.message); }
   }
@@ -223,16 +244,20 @@ class Page {
     if (isSecond && this.source.live) this.set({ mode: "between", other: scan }, "all");
     else if (this.kept && !this.kept.people.includes(scan)) this.say("This person's brains are not in this file; the ringed ones are.");
     else {
-      this.panes.levels = { before: null, after: null };
+      this.panes.clear();
+      this.last = null;
+      this.note("brain", "");
       this.set({ scan, other: this.state.other === scan ? null : this.state.other }, "all");
       this.firstBrain();
     }
+    this.hear(`${isSecond ? "Second brain: " : ""}${pointWords(this.study, this.scatter.visits, this.scatter.label, i)}`);
   }
 
   find(text) {
-    const { scans, subjects } = this.study, found = scans.includes(text) ? scans.indexOf(text) : subjects.indexOf(text);
-    if (found >= 0) this.choose(found, false);
-    else if (text) this.say(`${text} is not among the scans here.`);
+    if (!text) return;
+    const found = findScan(this.study, text);
+    if (found.words) this.say(found.words);
+    else { this.say(""); this.choose(found.row, false); }
   }
 
   fillAgainst() {
@@ -260,27 +285,33 @@ class Page {
     const { state } = this, scan = { model: null, scan: state.scan, other: state.other }[state.against] ?? (state.against === "model" ? null : state.against);
     this.real = null;
     if (scan && state.mode !== "noise") {
-      const asked = state.against;
+      const asked = state.against, person = state.scan;
       try {
         const { levels } = await this.source.volume(scan);
-        if (asked === this.state.against) this.real = { levels, title: `${scan}, the scan itself` };
+        if (asked === this.state.against && person === this.state.scan) this.real = { levels, title: `${scan}, the scan itself` };
       } catch (error) { this.note("brain", error.message); }
     }
     if (this.last) await this.show(this.last, this.lastQuality, { isFilm: true });
   }
 
   show(found, quality, { isFilm = false } = {}) {
-    const { state } = this;
+    // What was asked for before another person or direction was chosen comes too late.
+    if (!isSameSweep(found.brain, brainOf(this.state))) return undefined;
+    const state = { ...this.state, ...found.brain };
     [this.last, this.lastQuality] = [found, quality];
     this.note("brain", "");
-    this.panes.captions(this.real ? this.real.title : this.baseTitle(), this.title());
+    const title = titleOf(state, this.study, this.direction());
+    this.panes.captions(this.real ? this.real.title : baseTitleOf(state), title);
     const before = this.real ? this.real.levels : found.base?.levels ?? null;
     const shown = this.panes.show(this.grid, { after: found.made.levels, before, base: found.base?.levels ?? null });
     const steps = this.study.status[`${quality}_steps`];
     byId("quality").textContent = this.kept ? "made beforehand" : quality === "preview" ? `preview, ${steps} sampler steps` : `${steps} sampler steps${found.made.seconds ? `, ${found.made.seconds.toFixed(1)} s` : ""}`;
     byId("quality").dataset.quality = quality;
     byId("quality").dataset.brain = JSON.stringify(found.brain);
-    if (quality === "full" && !isFilm) this.afterFull(found, state.mode);
+    if (quality === "full" && !isFilm) {
+      this.hear(`${title}. ${state.mode === "move" ? byId("answer").textContent : ""}`);
+      this.afterFull(found, state.mode);
+    }
     this.takeaway.update();
     return shown;
   }
@@ -297,22 +328,6 @@ class Page {
     }
   }
 
-  title() {
-    const { state } = this;
-    if (state.mode === "noise") return `seed ${state.seed}, nobody's brain`;
-    if (state.mode === "vary") return `${state.scan}, other noise, seed ${state.seed}`;
-    if (state.mode === "between") {
-      const months = this.monthsBetween();
-      return months ? `month ${plain(months[0] + state.alpha * (months[1] - months[0]), 1)}, between two visits` : `${plain(state.alpha)} of the way from A to B`;
-    }
-    if (!state.direction || state.scale === 0) return `${state.scan}, as the model has it`;
-    return `${state.scan}, ${signed(state.scale)} ${this.direction().unit} towards ${state.direction}`;
-  }
-
-  baseTitle() {
-    return this.state.mode === "between" ? `A, ${this.state.scan}, as the model has it` : `${this.state.scan}, as the model has it`;
-  }
-
   chart() {
     const { state } = this, isMove = state.mode === "move", direction = isMove ? this.direction() : null, row = this.row();
     const own = direction && row >= 0 ? direction.positions[row] : null, place = own === null ? null : own + state.scale;
@@ -323,42 +338,28 @@ class Page {
 
   working(quality) {
     byId("brain").setAttribute("aria-busy", String(Boolean(quality)));
-    byId("status").textContent = quality === "preview" ? "drawing a preview …" : quality ? "drawing the brain …" : "";
+    byId("work").textContent = quality === "preview" ? "drawing a preview …" : quality ? "drawing the brain …" : "";
   }
 
   hover(i, point) {
     const tip = byId("tip");
     tip.hidden = i === null || !point;
     if (tip.hidden) return;
-    const { study } = this, label = this.scatter.label;
-    const value = !label ? "" : label.numbers ? label.numbers[i] : label.groups[label.codes[i]];
-    const month = this.scatter.visits.has(study.subjects[i]) && study.months[i] !== null ? `, month ${study.months[i]}` : "";
-    tip.textContent = `${study.scans[i]}${month}` + (value === "" || value === null || value === undefined ? "" : `\n${label.name.replace(/_/g, " ")}: ${value}`);
+    tip.textContent = pointWords(this.study, this.scatter.visits, this.scatter.label, i);
     const box = byId("cloud").getBoundingClientRect();
     tip.style.left = `${Math.min(point[0] + 14, box.width - tip.offsetWidth - 4)}px`;
     tip.style.top = `${Math.max(4, point[1] - tip.offsetHeight - 10)}px`;
   }
 
-  tellGroup(rows) {
-    const { study } = this, label = this.scatter.label, people = new Set(rows.map((i) => study.subjects[i])).size;
-    if (!rows.length) { byId("group").textContent = "No points chosen."; return; }
-    let words = `${plural(rows.length, "scan")} of ${plural(people, "person")}`;
-    if (label?.numbers) {
-      const values = rows.map((i) => label.numbers[i]).filter((v) => v !== null).sort((a, b) => a - b);
-      if (values.length) words += `; median ${label.name.replace(/_/g, " ")} ${plain(values[Math.floor(values.length / 2)], 1)}`;
-    } else if (label) {
-      const counts = label.groups.map((g, code) => [g, rows.filter((i) => label.codes[i] === code).length]).filter(([, n]) => n);
-      words += `; ${counts.map(([g, n]) => `${n} ${g}`).join(", ")}`;
-    }
-    byId("group").textContent = `${words}. Click beside the points to let them go.`;
-  }
-
   lost(isLost) {
-    if (isLost) this.note("lost", "The server does not answer. Is `pipeline explore` still running? Start it again, and open the address that it prints.");
+    if (isLost) this.note("lost", LOST);
     else if (this.notes?.get("lost")) this.note("lost", "");
   }
 
   say(text) { byId("status").textContent = text; }
+
+  // For a screen reader alone: what is to be seen otherwise.
+  hear(text) { byId("heard").textContent = text; }
 
   note(key, text) {
     if (text) this.notes.set(key, text);

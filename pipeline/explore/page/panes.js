@@ -58,11 +58,18 @@ export class Panes {
     return this.work;
   }
 
-  again() { return this.grid ? this.show(this.grid, { base: this.base }) : Promise.resolve(); }
+  // Until the next brain is drawn: nobody's picture under another one's name.
+  clear() {
+    this.turn = (this.turn || 0) + 1;
+    this.levels = { before: null, after: null };
+    this.box.classList.remove("drawn");
+    this.captions("", "");
+  }
+
+  again() { return this.grid && this.levels.after ? this.show(this.grid, { base: this.base }) : Promise.resolve(); }
 
   async paint() {
     const { before, after } = this.levels, grid = this.grid;
-    this.box.classList.add("drawn");
     if (after) {
       const view = await this.view("after");
       await view.show(after, grid);
@@ -70,6 +77,9 @@ export class Panes {
       await view.overlay(known ? difference(after, this.base) : null, this.threshold);
     }
     if (before && this.box.dataset.view !== "one") await (await this.view("before")).show(before, grid);
+    if (after !== this.levels.after) return;
+    this.box.classList.add("drawn");
+    document.documentElement.dataset.first ||= String(Math.round(performance.now()));
   }
 
   compare(view) {
@@ -85,8 +95,10 @@ export class Panes {
   }
 
   captions(before, after) {
-    byId("before").querySelector("figcaption").textContent = before;
-    byId("after").querySelector("figcaption").textContent = after;
+    for (const [name, words] of [["before", before], ["after", after]]) {
+      byId(name).querySelector("figcaption").textContent = words;
+      byId(name).querySelector("canvas").setAttribute("aria-label", words ? `${words}. Arrow and page keys move the crosshair.` : "No brain yet");
+    }
   }
 
   async png() {

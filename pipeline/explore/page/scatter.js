@@ -18,6 +18,7 @@ export class Scatter {
     canvas.addEventListener("pointermove", (e) => this.move(e));
     canvas.addEventListener("pointerup", (e) => this.up(e));
     canvas.addEventListener("pointerleave", () => this.hover(null));
+    canvas.addEventListener("pointercancel", () => { this.path = []; this.draw(); });
     canvas.addEventListener("keydown", (e) => this.key(e));
   }
 
@@ -171,14 +172,18 @@ export class Scatter {
     const path = this.path;
     this.path = [];
     if (path.length > 4) {
-      const inside = this.screen.flatMap((p, i) => (p && within(p, path) ? [i] : []));
-      this.group = new Set(inside);
-      this.onGroup(inside);
+      this.gather(this.screen.flatMap((p, i) => (p && within(p, path) ? [i] : [])));
     } else {
       const found = this.nearest(this.at(event));
       if (found !== null) this.onChoose(found, event.shiftKey);
-      else if (this.group.size) { this.group = new Set(); this.onGroup([]); }
+      else if (this.group.size) this.gather([]);
     }
+    this.draw();
+  }
+
+  gather(rows) {
+    this.group = new Set(rows);
+    this.onGroup(rows);
     this.draw();
   }
 
@@ -188,11 +193,18 @@ export class Scatter {
   }
 
   key(event) {
+    const isShown = this.chosen !== null && this.chosen >= 0, last = this.study.scans.length - 1;
     const turn = { ArrowRight: [1, 0], ArrowLeft: [-1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key];
-    const from = this.screen?.[this.chosen];
-    if (event.key === "Enter" && this.chosen !== null) return this.onChoose(this.chosen, true);
-    if (!turn || !from) return undefined;
+    const next = { PageDown: Math.min(last, this.chosen + 1), PageUp: Math.max(0, this.chosen - 1), Home: 0, End: last }[event.key];
+    if (event.ctrlKey || event.altKey || event.metaKey) return undefined;
+    if (event.key === "Enter" && isShown) return this.onChoose(this.chosen, true);
+    if (event.key === "Escape" && this.group.size) return this.gather([]);
+    if (!turn && next === undefined && event.key !== " ") return undefined;
     event.preventDefault();
+    if (event.key === " ") return isShown ? this.gather([...this.group].includes(this.chosen) ? [...this.group].filter((i) => i !== this.chosen) : [...this.group, this.chosen]) : undefined;
+    if (next !== undefined) return this.onChoose(next, event.shiftKey);
+    const from = this.screen?.[this.chosen];
+    if (!from) return this.screen?.some(Boolean) ? this.onChoose(this.screen.findIndex(Boolean), event.shiftKey) : undefined;
     let best = null, least = Infinity;
     this.screen.forEach((p, i) => {
       if (!p || i === this.chosen) return;

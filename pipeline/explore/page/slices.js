@@ -118,12 +118,8 @@ export class SliceView {
   }
 
   key(event) {
-    const turn = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [1, 1], ArrowDown: [1, -1], PageUp: [2, 1], PageDown: [2, -1] }[event.key];
-    if (!turn || !this.levels) return;
-    event.preventDefault();
-    const voxel = [...this.voxel];
-    voxel[turn[0]] += turn[1];
-    this.moved(voxel);
+    const voxel = this.levels && keyedVoxel(event, this.voxel);
+    if (voxel) this.moved(voxel);
   }
 
   moved(voxel) {
@@ -135,6 +131,17 @@ export class SliceView {
     this.draw();
     return new Promise((done) => this.canvas.toBlob(done, "image/png"));
   }
+}
+
+// Where a key moves the crosshair to; null where it moves nothing.
+export function keyedVoxel(event, from) {
+  const turn = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [1, 1], ArrowDown: [1, -1], PageUp: [2, 1], PageDown: [2, -1] }[event.key];
+  if (!turn || event.ctrlKey || event.altKey || event.metaKey) return null;
+  event.preventDefault();
+  event.stopImmediatePropagation();
+  const voxel = [...from];
+  voxel[turn[0]] += turn[1];
+  return voxel;
 }
 
 // Blue where it became darker, orange where brighter; the stronger, the lighter.

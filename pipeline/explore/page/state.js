@@ -7,6 +7,8 @@ export const START = {
 const MODES = ["move", "between", "vary", "noise"];
 const VIEWS = ["one", "side", "swipe"];
 
+export const REACH = 4;
+
 export function readLink(hash, study) {
   const given = new URLSearchParams(hash.replace(/^#/, "")), state = { ...START };
   const among = (name, values) => { if (values.includes(given.get(name))) state[name] = given.get(name); };
@@ -22,7 +24,7 @@ export function readLink(hash, study) {
   among("layout", study.layouts);
   among("colour", study.labels.map((l) => l.name));
   among("against", ["model", "scan", "other", ...study.scans]);
-  number("scale", -6, 6);
+  number("scale", -REACH, REACH);
   number("alpha", 0, 1);
   number("seed", 0, 2 ** 31 - 1);
   number("threshold", 1, 40);
@@ -50,6 +52,11 @@ export function brainOf(state, quality = "full") {
   if (state.mode === "vary") return { kind: "vary", scan, seed: state.seed, quality };
   if (state.mode === "between") return other && other !== scan ? { kind: "between", scan, other, alpha: state.alpha, quality } : null;
   return direction ? { kind: "move", scan, direction, scale: state.scale, quality } : { kind: "scan", scan, quality };
+}
+
+// Whether two brains differ by nothing but how far they moved.
+export function isSameSweep(one, other) {
+  return Boolean(one && other) && ["kind", "scan", "other", "direction"].every((name) => one[name] === other[name]);
 }
 
 // What a brain is compared with, and its difference is taken from.

@@ -1,6 +1,6 @@
 // What is taken away: NIfTI, PNG, GIF, the command.
 
-import { byId, plural, saveFile, signed } from "./base.js";
+import { byId, copyText, plural, saveFile, signed } from "./base.js";
 import { brainOf } from "./state.js";
 
 const FRAMES = 9;
@@ -52,7 +52,7 @@ export class Takeaway {
     const { state, panes, grid } = this.page, name = state.mode === "move" ? "scale" : "alpha";
     const ends = state.mode === "move" ? [-3, 3] : [0, 1], brain = brainOf(state);
     const places = [...Array(FRAMES).keys()].map((i) => ends[0] + (i * (ends[1] - ends[0])) / (FRAMES - 1));
-    const captions = places.map((p) => (name === "scale" ? `${state.scan}   ${signed(p, 2)} SD towards ${state.direction}` : `${state.scan} to ${state.other}   ${p.toFixed(2)}`));
+    const captions = places.map((p) => (name === "scale" ? `${state.scan}   ${signed(p, 2)} ${this.page.direction().unit} towards ${state.direction}` : `${state.scan} to ${state.other}   ${p.toFixed(2)}`));
     const voxel = panes.voxel || grid.shape.map((n) => Math.floor(n / 2));
     const { blob } = await this.page.source.file("film", { brains: places.map((p) => ({ ...brain, [name]: p })), captions, voxel });
     saveFile(`${this.stem()}.gif`, blob);
@@ -63,8 +63,8 @@ export class Takeaway {
     const box = byId("command");
     box.textContent = await this.page.source.command(brainOf(this.page.state), "mni");
     box.hidden = false;
-    await navigator.clipboard?.writeText(box.textContent).catch(() => {});
-    return "Run this in the folder of the study: it writes the same brain.";
+    const isCopied = await copyText(box.textContent);
+    return `${isCopied ? "Copied. " : ""}Run this in the folder of the study: it writes the same brain.`;
   }
 
   stem() {

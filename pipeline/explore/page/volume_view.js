@@ -1,7 +1,7 @@
 // Three planes and a rendering by NiiVue (WebGL2).
 
 import { clamp } from "./base.js";
-import { changeColour } from "./slices.js";
+import { changeColour, keyedVoxel } from "./slices.js";
 
 const FLOAT_HEADER = 352;
 const TYPES = { uint8: [2, 8], int16: [4, 16] };
@@ -60,6 +60,12 @@ export class VolumeView {
   constructor(canvas, nv) {
     Object.assign(this, { canvas, nv, onVoxel: () => {}, grid: null, voxel: null, quiet: false });
     canvas.tabIndex = 0;
+    canvas.addEventListener("keydown", (e) => {
+      const voxel = this.grid && keyedVoxel(e, this.voxel);
+      if (!voxel) return;
+      this.goTo(voxel);
+      this.onVoxel(this.voxel);
+    });
     new ResizeObserver(() => this.fit()).observe(canvas);
     nv.onLocationChange = (place) => {
       if (!this.grid || this.quiet) return;
