@@ -82,8 +82,8 @@ def best_gain(
         torch.zeros(len(names), sums.shape[1], dtype=sums.dtype).index_add_(0, rows, sums)
         for sums in (missing, learned)
     ]
-    without = [sums.sum(0) - sums for sums in own]
-    apart = _ratio(*without, most)
+    missed, heard = (sums.sum(0) - sums for sums in own)
+    apart = _ratio(missed, heard, most)
     change = (apart.square() * own[1] - 2 * apart * own[0]).sum(0)
     return _ratio(missing.sum(0), learned.sum(0), most) * (change < 0)
 

@@ -309,7 +309,7 @@ class GradientEstimator(nn.Module):
         moved = before.modes.flatten(1) @ offset.flatten() / before.size
         weight = self.embed.weight[:, : len(turned)].clone()
         self.embed.weight[:, : len(turned)] = weight @ turned
-        self.embed.bias += weight @ moved
+        self.embed.bias.add_(weight @ moved)
 
     def gain_at(self, place: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
         """Return the factor of the field at places from 0 (no noise) to 1 (the last timestep).

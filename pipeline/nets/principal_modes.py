@@ -21,7 +21,8 @@ class OtherPeople:
 
     def rows(self) -> Float[Tensor, "R D"]:
         """Return rows whose squares add up to the people's scatter about the centre."""
-        return self.count**0.5 * torch.cat([self.fields, self.mean[None]]).flatten(1)
+        rows: Tensor = self.count**0.5 * torch.cat([self.fields, self.mean[None]]).flatten(1)
+        return rows
 
 
 class PrincipalModes(nn.Module):

@@ -71,7 +71,7 @@ class PlantedAtrophy:
         warped = ndimage.map_coordinates(data.astype(np.float32), place, order=1, mode="nearest")
         return np.where(still, data, warped).astype(np.float32)
 
-    def shift(self, to_mni: Affine, shape: tuple[int, ...]) -> Float[np.ndarray, "X Y Z 3"]:
+    def shift(self, to_mni: Affine, shape: tuple[int, int, int]) -> Float[np.ndarray, "X Y Z 3"]:
         """Return how far (voxels) from each voxel of a grid lies what the atrophy brings there.
 
         `to_mni` is voxel to MNI152 world (mm).

@@ -178,7 +178,7 @@ def train_ldae(
         check_start(start, params, store, stage_1=frozen, volume_shape=volume_shape)
     volumes_digest = volumes.digest if volumes is not None else None
     known = [store.digest, frozen.digest, scan_ids]
-    known += filter(None, (volumes_digest, tissue.digest, prior and prior.digest))
+    known += filter(None, (volumes_digest, tissue.digest, prior.digest if prior else None))
     plan = _plan(
         params,
         known,

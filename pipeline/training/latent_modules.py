@@ -312,9 +312,10 @@ class SemanticModule(LatentModule):
         Before training, which learns what this leaves over; see `gain_fit.best_gain`. With fewer
         than LEAST_PEOPLE the denoiser is trusted fully.
         """
-        prior = getattr(self.averaged["estimator"], "prior", None)
-        if prior is None or not self._enough_people:
+        estimator = self.averaged["estimator"]
+        if estimator.modes is None or not self._enough_people:
             return
+        prior = estimator.prior
         ldae = Ldae(self.diffusion, self.averaged["encoder"], self.averaged["estimator"])
 
         def trusted(weight: float, *given: Tensor) -> Tensor:
@@ -324,7 +325,7 @@ class SemanticModule(LatentModule):
         trust = self._weights_at_nodes(
             ldae, lambda *given: (trusted(0, *given), trusted(1, *given)), most=1
         )
-        for net in (self.net, self.averaged):
+        for net in (self._nets, self.averaged):
             net["estimator"].prior.trust.copy_(trust)
 
     def fit_gain(self) -> None:
