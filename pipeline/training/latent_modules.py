@@ -4,6 +4,7 @@ import logging
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -312,49 +313,40 @@ class SemanticModule(LatentModule):
         Before training, which learns what this leaves over; see `gain_fit.best_gain`. With fewer
         than LEAST_PEOPLE the denoiser is trusted fully.
         """
-        estimator = self.averaged["estimator"]
-        if estimator.modes is None or not self._enough_people:
-            return
-        prior = estimator.prior
-        ldae = Ldae(self.diffusion, self.averaged["encoder"], self.averaged["estimator"])
 
-        def trusted(weight: float, *given: Tensor) -> Tensor:
-            prior.trust.fill_(weight)
+        def trusted(ldae: Ldae, weight: float, *given: Tensor) -> Tensor:
+            ldae.estimator.prior.trust.fill_(weight)
             return ldae.mode_noise(*given)
 
         trust = self._weights_at_nodes(
-            ldae, lambda *given: (trusted(0, *given), trusted(1, *given)), most=1
+            lambda ldae, *x: (trusted(ldae, 0, *x), trusted(ldae, 1, *x)), 1
         )
-        for net in (self._nets, self.averaged):
-            net["estimator"].prior.trust.copy_(trust)
+        if trust is not None:
+            for net in (self._nets, self.averaged):
+                net["estimator"].prior.trust.copy_(trust)
 
     def fit_gain(self) -> None:
         """Scale G's field at each timestep as the noise of validation people asks for.
 
         See `gain_fit.best_gain`; fewer than LEAST_PEOPLE leave it as it was trained.
         """
-        estimator = self.averaged["estimator"]
-        if estimator.modes is None or not self._enough_people:
-            return
-        ldae = Ldae(self.diffusion, self.averaged["encoder"], estimator)
         gain = self._weights_at_nodes(
-            ldae,
-            lambda x_t, t, y: (ldae.mode_noise(x_t, t, y), ldae.noises(x_t, t, [y])[0]),
-            most=MOST_GAIN,
+            lambda ldae, x_t, t, y: (ldae.mode_noise(x_t, t, y), ldae.noises(x_t, t, [y])[0]),
+            MOST_GAIN,
         )
-        estimator.gain.copy_(gain)
-
-    @property
-    def _enough_people(self) -> bool:
-        people = subjects_of(self.latents["val"].scan_ids[:MAX_VAL_SCANS])
-        return len(set(people)) >= LEAST_PEOPLE
+        if gain is not None:
+            self.averaged["estimator"].gain.copy_(gain)
 
     @torch.no_grad()
     def _weights_at_nodes(
-        self, ldae: Ldae, with_and_without: Callable[..., tuple[Tensor, Tensor]], *, most: float
-    ) -> Tensor:
+        self, with_and_without: Callable[..., tuple[Tensor, Tensor]], most: float
+    ) -> Tensor | None:
+        """Return the best weights on validation people; None if they are few, or without modes."""
         scan_ids = self.latents["val"].scan_ids[:MAX_VAL_SCANS]
-        y_sem = ldae.encoder(self.semantic_input("val", torch.arange(len(scan_ids))))
+        people = subjects_of(scan_ids)
+        if self.averaged["estimator"].modes is None or len(set(people)) < LEAST_PEOPLE:
+            return None
+        ldae, y_sem = self._averaged_ldae(len(scan_ids))
         schedule = self.diffusion.schedule
         steps = torch.linspace(0, schedule.num_train_timesteps - 1, NODES).long().to(self.device)
 
@@ -363,11 +355,10 @@ class SemanticModule(LatentModule):
                 z_0 = self.validation_z_0(i)
                 generator = step_generator(i, seed=-3, device=self.device)
                 shape = (NODES, *z_0.shape[1:])
-                eps = torch.randn(shape, generator=generator, device=self.device)
-                yield z_0, code[None], eps
+                yield z_0, code[None], torch.randn(shape, generator=generator, device=self.device)
 
-        people = subjects_of(scan_ids)
-        found = weights_at_nodes(scans(), people, schedule, steps, with_and_without, most=most)
+        pair = partial(with_and_without, ldae)
+        found = weights_at_nodes(scans(), people, schedule, steps, pair, most=most)
         return found.float().to(self.device)
 
     def _averaged_ldae(self, count: int) -> tuple[Ldae, Tensor]:
