@@ -1,19 +1,23 @@
 """Choose the autoencoder of a command: by --ae, by --set, that of the study, or the bundled one."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from schemas.errors import ParamsError
 from stages.common_options import Settings
 from stages.requested_settings import refuse_set
 
+if TYPE_CHECKING:
+    from schemas.grid import GridParams
+
 
 def chosen_autoencoder(
-    settings: Settings, ae: Path | None, *, zooms: float | None = None
+    settings: Settings, ae: Path | None, *, grid: "GridParams | None" = None
 ) -> tuple[Path, str]:
     """Return the folder of the autoencoder to use, and its description in words.
 
     --ae, else what --set autoencoder.* names, else that of the study, else what the parameters
-    name: by default the bundled one for voxels of `zooms` (mm), else of the parameters' grid.
+    name: by default the bundled one for `grid`, else for that of the parameters.
 
     Raises
     ------
@@ -28,7 +32,7 @@ def chosen_autoencoder(
     from pipeline.models.places import STUDY
 
     params = settings.params()
-    zooms = zooms or params.preprocess.grid.zooms
+    grid = grid or params.preprocess.grid
     if ae is not None:
         refuse_set(settings, "autoencoder", f"--ae {ae} is given too; leave one of the two out")
         return find_autoencoder(ae)
@@ -43,5 +47,5 @@ def chosen_autoencoder(
             f"autoencoder.source: train, and there is none in {STUDY} yet; run `pipeline train-ae`,"
             " or give --ae FOLDER"
         )
-    folder = bundled_autoencoder(zooms)
+    folder = bundled_autoencoder(grid.zooms, grid.shape)
     return folder, bundled_description(folder)

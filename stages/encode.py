@@ -36,9 +36,9 @@ def encode(
     from pipeline.encoding.run import check_out
     from pipeline.models.frozen import load_autoencoder
     from stages.chosen_autoencoder import chosen_autoencoder
-    from stages.encode_input import encode_input, input_grid, input_zooms
+    from stages.encode_input import encode_input, input_grid, stored_grid
 
-    folder, which = chosen_autoencoder(settings, ae, zooms=input_zooms(input_path))
+    folder, which = chosen_autoencoder(settings, ae, grid=stored_grid(input_path))
     autoencoder = load_autoencoder(folder, device=settings.devices()[0], at_use=True)
     check_out(out, autoencoder, settings.params().encode, replace=replace)
     typer.echo(f"autoencoder: {which}")

@@ -11,7 +11,7 @@ from stages.common_options import Settings
 if TYPE_CHECKING:
     from pipeline.encoding.input_volumes import InputVolumes
     from pipeline.models.frozen import FrozenAutoencoder
-    from schemas.grid import Grid
+    from schemas.grid import Grid, GridParams
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,14 +23,14 @@ class InputGrid:
     """Whether it may not be replaced: that of a volume store, or asked for with this call."""
 
 
-def input_zooms(input_path: Path) -> float | None:
-    """Return the voxel size (mm) of a volume store; None of images, which are preprocessed."""
+def stored_grid(input_path: Path) -> "GridParams | None":
+    """Return the grid of a volume store; None of images, which are preprocessed."""
     from pipeline.cohort.ingest import detect_source
     from pipeline.stores.volumes import open_volumes
 
     if detect_source(input_path) != "volumes":
         return None
-    return open_volumes(input_path).attributes.grid.zooms[0]
+    return open_volumes(input_path).attributes.grid.as_params()
 
 
 def input_grid(settings: Settings, input_path: Path, autoencoder: "FrozenAutoencoder") -> InputGrid:

@@ -27,6 +27,7 @@ def train_ae(
 
     params = settings.params()
     store = open_volumes(volumes)
+    grid = store.attributes.grid
     chosen = params.autoencoder
     if chosen.source != "train":
         refuse_set(
@@ -35,8 +36,8 @@ def train_ae(
             f"autoencoder.source is {chosen.source}, so nothing is trained; add --set"
             " autoencoder.source=train",
         )
-        source = chosen.path or bundled_autoencoder(store.attributes.grid.zooms[0])
-        adopt_autoencoder(source, out, grid=store.attributes.grid)
+        source = chosen.path or bundled_autoencoder(grid.zooms[0], grid.shape)
+        adopt_autoencoder(source, out, grid=grid)
         typer.echo(f"{out}: the {chosen.source} autoencoder of {source}; nothing was trained")
         return
 
@@ -52,6 +53,6 @@ def train_ae(
         params.train_ae,
         out,
         device=device,
-        start=None if start is None else load_start(start, zooms=store.attributes.grid.zooms[0]),
+        start=None if start is None else load_start(start, zooms=grid.zooms[0]),
     )
     typer.echo(f"{out}: L1 {metrics['l1']:.4f}, {metrics['seconds']:.0f} s of training")

@@ -74,7 +74,8 @@ def _repair(settings: Settings, store: Path, volumes: Path | None, ae: Path | No
 
     devices = settings.devices()
     opened = open_volumes(volumes)
-    autoencoder = load_autoencoder(chosen_autoencoder(settings, ae)[0], device=devices[0])
+    folder = chosen_autoencoder(settings, ae, grid=opened.attributes.grid.as_params())[0]
+    autoencoder = load_autoencoder(folder, device=devices[0])
     count = repair_latents(
         store,
         opened,

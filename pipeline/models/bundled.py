@@ -19,19 +19,24 @@ from schemas.grid import Grid
 MAX_BUNDLED_BYTES = 8_000_000
 TRAINED_ZOOMS = (1.5, 3.0)
 """Voxel sizes (mm) that the bundled autoencoders were trained on."""
+FINE_FACTOR = 8
+"""Downsampling factor of the one of 1.5 mm."""
 
 
-def bundled_autoencoder(zooms: float = 3.0) -> Path:
+def bundled_autoencoder(zooms: float = 3.0, shape: tuple[int, ...] | None = None) -> Path:
     """Return the folder of the bundled autoencoder for voxels of this size (mm).
 
-    There is one of 3 mm and one of 1.5 mm: the one whose own voxel size is nearer, as a ratio.
+    There is one of 3 mm and one of 1.5 mm: the one whose own voxel size is nearer, as a ratio. A
+    grid of a `shape` that the one of 1.5 mm cannot take, as it halves it thrice, gets that of 3 mm.
 
     Raises
     ------
     ContractError
         If this installation carries none.
     """
-    folder = BUNDLED_1_5MM if zooms**2 < TRAINED_ZOOMS[0] * TRAINED_ZOOMS[1] else BUNDLED
+    fits = shape is None or not any(n % FINE_FACTOR for n in shape)
+    is_fine = fits and zooms**2 < TRAINED_ZOOMS[0] * TRAINED_ZOOMS[1]
+    folder = BUNDLED_1_5MM if is_fine else BUNDLED
     if not (folder / CONFIG).is_file():
         raise ContractError(
             f"{folder}: this installation carries no autoencoder; train one with"
@@ -47,16 +52,18 @@ def bundled_description(folder: Path) -> str:
     return f"the one for {zooms:g} mm bundled with the package"
 
 
-def find_autoencoder(given: Path | None, *, zooms: float = 3.0) -> tuple[Path, str]:
+def find_autoencoder(
+    given: Path | None, *, zooms: float = 3.0, shape: tuple[int, ...] | None = None
+) -> tuple[Path, str]:
     """Return the folder of the autoencoder to use, and its description in words.
 
-    `zooms` (mm) chooses among the bundled ones.
+    Voxel size (mm) and shape of the grid choose among the bundled ones.
     """
     if given is not None:
         return given, f"{given}"
     if (STUDY / CONFIG).is_file():
         return STUDY, f"{STUDY}, of this study"
-    folder = bundled_autoencoder(zooms)
+    folder = bundled_autoencoder(zooms, shape)
     return folder, bundled_description(folder)
 
 

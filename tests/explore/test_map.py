@@ -83,7 +83,9 @@ def test_a_brain_that_cannot_be_had_is_not_shown_as_another_ones(page):
         " source[name] = () => Promise.reject(new Error('no such brain')); explorePage.maker.kept"
         ".clear(); })()"
     )
-    choose(page, OTHER)
+    # Nobody asked for this person's brain before, so that none can be on its way.
+    new = page.run(f"explorePage.study.scans.find((s) => !['{SCAN}', '{OTHER}'].includes(s))")
+    choose(page, new)
     page.wait("document.getElementById('notes').textContent.includes('no such brain')")
     assert page.run("getComputedStyle(document.querySelector('#after canvas')).opacity") == "0"
     assert page.run("document.querySelector('#after figcaption').textContent") == ""

@@ -244,6 +244,11 @@ def test_the_bundled_autoencoder_of_the_nearer_voxel_size_is_taken(zooms, folder
     assert own == (3.0 if folder == "ae" else 1.5)
 
 
+def test_a_grid_that_the_fine_one_cannot_halve_thrice_gets_the_coarse_one():
+    assert bundled.bundled_autoencoder(1.5, (128, 160, 128)).name == "ae-1.5mm"
+    assert bundled.bundled_autoencoder(1.5, (128, 156, 128)).name == "ae"
+
+
 def test_both_bundled_autoencoders_give_latents_of_one_shape():
     coarse, fine = (
         load_autoencoder(bundled.bundled_autoencoder(zooms), device=CPU) for zooms in (3.0, 1.5)

@@ -61,7 +61,7 @@ def test_weights_are_halved_and_statistics_stay_as_they_were(inside, ldae_path):
         tensor = full.tensors[name]
         statistic = any(
             part in name
-            for part in ("standardise", "centre", "spread", "size", "reliability", "gain")
+            for part in ("standardise", "centre", "spread", "size", "reliability", "gain", "trust")
         )
         assert half.tensors[name].dtype == (tensor.dtype if statistic else torch.float16), name
         assert torch.equal(half.tensors[name], tensor if statistic else tensor.half()), name

@@ -10,6 +10,7 @@ from pipeline.models.ldae import build_ldae
 from pipeline.probes.encoder_baselines import encoder_baselines, untrained_codes
 from pipeline.stores.latents import open_latents
 from pipeline.training.latent_diffusion import _prepare_encoder
+from pipeline.training.mode_fit import fit_modes
 from pipeline.training.tissue_fit import TissueSource
 from schemas.evaluation import ProbeParams
 from tests.support.tiny_models import CPU, DIM, LDAE
@@ -37,6 +38,7 @@ def test_the_untrained_encoder_is_the_one_that_training_began_with(
     start = build_ldae(ldae.config)
     start.diffusion = frozen.diffusion
     _prepare_encoder(start, train, LDAE, TissueSource())
+    fit_modes(start, train, None, started=False)
     standardise = frozen.diffusion.standardise
     z_0 = standardise(store.load(list(table["scan_id"])).mean.float())
     fit = (table["split"] == "train").to_numpy()

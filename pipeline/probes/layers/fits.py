@@ -54,8 +54,8 @@ def fit_layers(
     weight
         (scan,), or of classes (fit, scan).
     kind
-        Ridge for numbers: weighted squares + alpha · |coef|². Logistic for classes: C · weighted
-        log-loss + |coef|² / 2. No penalty falls on the intercept.
+        Ridge for numbers: weighted squares + alpha · ‖coef‖². Logistic for classes: C · weighted
+        log-loss + ‖coef‖² / 2. No penalty falls on the intercept.
     strengths
         C or alpha, one number or (fit,).
     """
@@ -127,7 +127,7 @@ def _logistic(x: Floats, truth: Floats, weight: Floats, c: Floats) -> Layers:
 
 
 def _loss(value: Floats, truth: Floats, loud: Floats, coef: Floats, penalty: Floats) -> Floats:
-    """Return C · weighted log-loss + |coef|² / 2, (fit,)."""
+    """Return C · weighted log-loss + ‖coef‖² / 2, (fit,)."""
     each = np.logaddexp(0, value) - truth * value
     total: Floats = (loud * each).sum(axis=1) + 0.5 * (penalty * coef**2).sum(axis=1)
     return total
