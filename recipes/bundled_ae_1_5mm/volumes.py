@@ -20,15 +20,14 @@ import pandas as pd
 from pipeline.phantom.atlas import build_atlas
 from pipeline.phantom.planted import PlantedAtrophy
 from pipeline.phantom.subjects import Subject, make_subject
-from pipeline.runtime.digests import digest_of, seed_from
-from pipeline.runtime.progress import progress
-from pipeline.stores.volumes import VolumeRow, VolumeStore, open_volumes, write_volumes
+from pipeline.runtime.digests import seed_from
+from pipeline.stores.volumes import VolumeRow, VolumeStore, open_volumes
 from recipes.drawn_phantoms import draw_phantoms, read_phantom
-from recipes.free_people import UNKNOWN, free_people, volume_row
+from recipes.free_people import free_people, volume_row
+from recipes.shipped_volumes import with_digests, write_shipped
 from recipes.warped_copies import warped_copy
 from schemas.grid import Grid
 from schemas.params import PhantomParams
-from schemas.stores import StoreAttributes
 
 SCANS = Path(__file__).parents[1] / "bundled_ae" / "scans.csv"
 PHANTOM_SEED = 1701
@@ -55,25 +54,10 @@ def main(study: Path, out: Path, phantoms: int = 240, copies: int = 3) -> None:
     table = pd.concat(
         [_phantom_table(phantoms), _real_table(people, split, copies)], ignore_index=True
     )
-    table["path"] = "data/volumes.zarr"
-    digests = [digest_of(["bundled ae 1.5 mm", scan_id]) for scan_id in table["scan_id"]]
-    table = table.assign(source_digest=digests).reindex(
-        columns=[*table.columns, "source_digest", *UNKNOWN]
-    )
+    table = with_digests(table, "bundled ae 1.5 mm")
     drawn = out / "phantoms"
     draw_phantoms(drawn, grid, _subject, phantoms, blurs=BLURS)
-    table.to_csv(out / "manifest.csv", index=False)
-    attributes = StoreAttributes(
-        kind="volumes",
-        made_by="recipes/bundled_ae_1_5mm",
-        params=volumes.attributes.params,
-        digests=volumes.attributes.digests,
-        grid=grid,
-        scan_ids=list(table["scan_id"]),
-        fingerprints=list(table["source_digest"]),
-    )
-    rows = _rows(table, drawn, volumes)
-    write_volumes(out / "volumes.zarr", attributes, progress(rows, total=len(table), label="rows"))
+    write_shipped(out, "bundled_ae_1_5mm", table, volumes, _rows(table, drawn, volumes))
 
 
 def _subject(number: int) -> Subject:

@@ -16,14 +16,13 @@ import numpy as np
 import pandas as pd
 
 from pipeline.phantom.subjects import Subject, make_subject
-from pipeline.runtime.digests import digest_of, seed_from
-from pipeline.runtime.progress import progress
-from pipeline.stores.volumes import VolumeRow, VolumeStore, open_volumes, write_volumes
+from pipeline.runtime.digests import seed_from
+from pipeline.stores.volumes import VolumeRow, VolumeStore, open_volumes
 from recipes.drawn_phantoms import draw_phantoms, read_phantom
-from recipes.free_people import UNKNOWN, free_people, volume_row
+from recipes.free_people import free_people, volume_row
+from recipes.shipped_volumes import with_digests, write_shipped
 from recipes.warped_copies import warped_copy
 from schemas.params import PhantomParams
-from schemas.stores import StoreAttributes
 
 PHANTOM_SEED = 1702
 VAL_PHANTOMS, VAL_PEOPLE = 24, 6
@@ -38,23 +37,10 @@ def main(study: Path, out: Path, phantoms: int = 1500, copies: int = 6) -> None:
     people = free_people(pd.read_csv(study / "data" / "cohort" / "manifest.csv", dtype=str))
     people = people[people["scan_id"].isin(volumes.row_of)]
     table = pd.concat([_phantom_table(phantoms), _real_table(people, copies)], ignore_index=True)
-    table["path"] = "data/volumes.zarr"
-    table["source_digest"] = [digest_of(["bundled ldae", scan_id]) for scan_id in table["scan_id"]]
-    table = table.reindex(columns=[*table.columns, *UNKNOWN])
+    table = with_digests(table, "bundled ldae")
     drawn = out / "phantoms"
     draw_phantoms(drawn, grid, _subject, phantoms)
-    table.to_csv(out / "manifest.csv", index=False)
-    attributes = StoreAttributes(
-        kind="volumes",
-        made_by="recipes/bundled_ldae",
-        params=volumes.attributes.params,
-        digests=volumes.attributes.digests,
-        grid=grid,
-        scan_ids=list(table["scan_id"]),
-        fingerprints=list(table["source_digest"]),
-    )
-    rows = _rows(table, drawn, volumes)
-    write_volumes(out / "volumes.zarr", attributes, progress(rows, total=len(table), label="rows"))
+    write_shipped(out, "bundled_ldae", table, volumes, _rows(table, drawn, volumes))
 
 
 def _subject(number: int) -> Subject:
