@@ -76,10 +76,11 @@ class LdmParams(OptimParams):
 class TrainLdmParams(LdmParams):
     """Stage 1: latent diffusion."""
 
-    start_from: Literal["bundled"] | Path | None = None
-    """Model whose weights training starts from, to fine-tune it: the bundled LDAE, or the folder of
-    an LDAE or of a model of train-ldm. Its sizes must be those asked for here; its latent
-    statistics are kept, so that `scale` is without effect."""
+    start_from: Literal["auto", "bundled"] | Path | None = "auto"
+    """Model whose weights training starts from, to fine-tune it: the bundled LDAE (`auto`: where it
+    fits latents and sizes, else none), or the folder of an LDAE or of a model of train-ldm. Its
+    sizes must be those asked for here; its latent statistics are kept, so that `scale` is without
+    effect."""
 
 
 class SemanticEncoderParams(Section):
@@ -170,10 +171,11 @@ class LdaeParams(OptimParams):
 class TrainLdaeParams(LdaeParams):
     """Stage 2: semantic encoder and gradient estimator on the frozen denoiser."""
 
-    start_from: Literal["bundled"] | Path | None = None
-    """LDAE whose semantic encoder and gradient estimator training starts from: the bundled one, or
-    a folder. Sizes must be those asked for here, and train_ldm.start_from the same; its modes count
-    as those of `encoder.prior_people`."""
+    start_from: Literal["auto", "bundled"] | Path | None = "auto"
+    """LDAE whose semantic encoder and gradient estimator training starts from: the bundled one
+    (`auto`: where it fits latents, sizes and stage 1, else none), or a folder. Sizes must be those
+    asked for here, and train_ldm.start_from the same; its modes count as those of
+    `encoder.prior_people`."""
     source: Literal["train", "bundled", "path"] = "train"
     """`train`: both stages are trained. `bundled`: the finished LDAE inside the package is taken,
     and no stage is trained; `path`: that of the folder below."""
@@ -184,7 +186,7 @@ class TrainLdaeParams(LdaeParams):
     def _path_with_source(self) -> "TrainLdaeParams":
         if (self.source == "path") != (self.path is not None):
             raise ValueError("train_ldae.path goes with train_ldae.source: path")
-        if self.source != "train" and self.start_from is not None:
+        if self.source != "train" and self.start_from not in (None, "auto"):
             raise ValueError("train_ldae.start_from goes with train_ldae.source: train")
         return self
 

@@ -93,8 +93,8 @@ def _params_of(
     bids_filter_file: Path | None,
 ) -> "CohortParams":
     """Return the section `cohort` with the changes of the command line."""
-    from pipeline.cohort.ingest import detect_source
     from pipeline.sources.bids_choice import read_filter_file
+    from pipeline.sources.kind import detect_source
     from schemas.errors import ParamsError
 
     params = settings.params().cohort

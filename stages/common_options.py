@@ -3,6 +3,7 @@
 import logging
 import time
 from dataclasses import dataclass, fields
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -77,10 +78,11 @@ class Settings:
 
     def params(self) -> "Params":
         """Return the validated parameters: of the file given, else of the study in this folder."""
-        from stages.params_file import load_params
-
-        study = STUDY_PARAMS if STUDY_PARAMS.is_file() else None
-        return load_params(self.params_file or study, self.overrides or [])
+        path = self.params_file or (STUDY_PARAMS if STUDY_PARAMS.is_file() else None)
+        state = None
+        if path is not None and path.is_file():
+            state = (path.absolute(), path.stat().st_mtime_ns, path.stat().st_size)
+        return _parsed(path, state, tuple(self.overrides or []))
 
     def set_by_hand(self) -> dict[str, Any]:
         """Return {section.key: value} of all --set, nested values one by one."""
@@ -135,6 +137,18 @@ class _LineFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         text = from_here(super().format(record))
         return f"{record.levelname.lower()}: {text}" if record.levelno >= logging.WARNING else text
+
+
+@cache
+def _parsed(
+    path: Path | None,
+    state: tuple[Path, int, int] | None,  # noqa: ARG001 a changed file is read again
+    overrides: tuple[str, ...],
+) -> "Params":
+    """Read parameters once a command, which asks for them many times."""
+    from stages.params_file import load_params
+
+    return load_params(path, list(overrides))
 
 
 def _ours_or_warning(record: logging.LogRecord) -> bool:

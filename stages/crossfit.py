@@ -39,6 +39,7 @@ def crossfit(
     --ldae models/ldae --out data/crossfit --set crossfit.folds=5
     """
     settings: Settings = context.obj
+    from pipeline.cohort.bundled_people import warning_of_seen_in_folds
     from pipeline.cohort.manifest import read_manifest
     from pipeline.crossfit.alignment_scans import load_alignment
     from pipeline.crossfit.run import cross_fit, leave_out
@@ -54,9 +55,14 @@ def crossfit(
         return
     device = settings.device()
     store, model = open_latents(latents), load_ldae(ldae, device=device)
+    table = read_manifest(manifest)
+    bundled = params.autoencoder.source == "bundled"
+    warning = warning_of_seen_in_folds(table) if bundled else None
+    if warning is not None:
+        typer.echo(f"{manifest}: {warning}", err=True)
     result = cross_fit(
         store,
-        read_manifest(manifest),
+        table,
         model,
         params,
         out,

@@ -30,7 +30,7 @@ def encode(
     Example: pipeline encode --input nifti/ --out latents.zarr
     """
     settings: Settings = context.obj
-    from pipeline.cohort.ingest import detect_source
+    from pipeline.sources.kind import detect_source
 
     detect_source(input_path)  # refuses what is no input before anything heavy is imported
     from pipeline.encoding.run import check_out

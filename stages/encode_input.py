@@ -25,7 +25,7 @@ class InputGrid:
 
 def stored_grid(input_path: Path) -> "GridParams | None":
     """Return the grid of a volume store; None of images, which are preprocessed."""
-    from pipeline.cohort.ingest import detect_source
+    from pipeline.sources.kind import detect_source
     from pipeline.stores.volumes import open_volumes
 
     if detect_source(input_path) != "volumes":
@@ -38,8 +38,8 @@ def input_grid(settings: Settings, input_path: Path, autoencoder: "FrozenAutoenc
 
     Parameters of what was done to the volumes of a store before are refused.
     """
-    from pipeline.cohort.ingest import detect_source
     from pipeline.encoding.input_volumes import grid_asked
+    from pipeline.sources.kind import detect_source
     from pipeline.stores.volumes import open_volumes
     from stages.requested_settings import is_given, refuse_other, refuse_set
 

@@ -93,7 +93,8 @@ def scaffold(
         overrides = [*overrides, *_at_resolution(resolution, preset, overrides)]
     watched = manifest = None
     if input_path is not None:
-        from pipeline.cohort.ingest import build_manifest, detect_source
+        from pipeline.cohort.ingest import build_manifest
+        from pipeline.sources.kind import detect_source
 
         source = detect_source(input_path)
         watched = _relative(input_path.resolve(), study.resolve())

@@ -40,12 +40,7 @@ def train_ldae(
     Example: pipeline train-ldae --latents data/latents.zarr --out models/ldae
     """
     settings: Settings = context.obj
-    from pipeline.models.bundled_ldae import (
-        adopt_ldae,
-        bundled_ldae,
-        load_start,
-        load_start_of_stage_1,
-    )
+    from pipeline.models.bundled_ldae import adopt_ldae, bundled_ldae
     from pipeline.stores.latents import open_latents
     from schemas.errors import ParamsError
     from stages.requested_settings import refuse_set
@@ -63,6 +58,7 @@ def train_ldae(
 
     from pipeline.cohort.scan_splits import split_of_store
     from pipeline.models.frozen import load_autoencoder, load_diffusion
+    from pipeline.models.starting_point import start_of_stage_1, start_of_stage_2
     from pipeline.stores.volumes import open_volumes
     from pipeline.training.latent_diffusion import train_denoiser
     from pipeline.training.latent_diffusion import train_ldae as train
@@ -71,7 +67,7 @@ def train_ldae(
         reason = f"{ldm} is trained already; leave out --ldm to train stage 1 with it"
         refuse_set(settings, "train_ldm", reason)
     start_1, start = params.train_ldm.start_from, chosen.start_from
-    if start is not None and ldm is None and start_1 is None:
+    if start not in (None, "auto") and ldm is None and start_1 is None:
         raise ParamsError(
             "train_ldae.start_from: stage 1 must start from it too; set train_ldm.start_from to the"
             " same, or give --ldm"
@@ -89,17 +85,18 @@ def train_ldae(
             ldm,
             device=device,
             autoencoder=autoencoder,
-            start=load_start_of_stage_1(start_1) if start_1 is not None else None,
+            start=start_of_stage_1(start_1, params.train_ldm, store),
         )
+    stage_1 = load_diffusion(ldm, device=device)
     metrics = train(
         store,
         scan_ids,
-        load_diffusion(ldm, device=device),
+        stage_1,
         chosen,
         out,
         device=device,
         volumes=open_volumes(volumes) if volumes else None,
         autoencoder=autoencoder,
-        start=load_start(start) if start is not None else None,
+        start=start_of_stage_2(start, chosen, store, stage_1=stage_1),
     )
     typer.echo(f"{out}: loss {metrics['loss']:.4f}, {metrics['seconds']:.0f} s of training")

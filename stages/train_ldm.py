@@ -27,7 +27,7 @@ def train_ldm(
     --out models/ldm
     """
     settings: Settings = context.obj
-    from pipeline.models.bundled_ldae import adopt_stage_1, bundled_ldae, load_start_of_stage_1
+    from pipeline.models.bundled_ldae import adopt_stage_1, bundled_ldae
     from pipeline.stores.latents import open_latents
     from stages.requested_settings import refuse_set
 
@@ -43,9 +43,9 @@ def train_ldm(
 
     from pipeline.cohort.scan_splits import split_of_store
 
-    start = params.train_ldm.start_from
     store = open_latents(latents)
     from pipeline.models.frozen import load_autoencoder
+    from pipeline.models.starting_point import start_of_stage_1
     from pipeline.training.latent_diffusion import train_denoiser
 
     scan_ids = split_of_store(store.attributes.scan_ids, manifest, params.cohort.split)
@@ -57,6 +57,6 @@ def train_ldm(
         out,
         device=device,
         autoencoder=load_autoencoder(ae, device=device) if ae else None,
-        start=load_start_of_stage_1(start) if start is not None else None,
+        start=start_of_stage_1(params.train_ldm.start_from, params.train_ldm, store),
     )
     typer.echo(f"{out}: loss {metrics['loss']:.4f}, {metrics['seconds']:.0f} s of training")

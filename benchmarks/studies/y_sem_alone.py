@@ -68,10 +68,10 @@ class Judge:
         """Return standardised latents."""
         return self.models.standardise(self.latents.load(scans).mean)
 
-    def unseen(self, most: int) -> list[str]:
-        """Return a scan each of people of the test split, evenly spread over the manifest."""
+    def unseen(self, most: int, split: str) -> list[str]:
+        """Return a scan each of people of a split, evenly spread over the manifest."""
         seen = set(pd.read_csv(PEOPLE, dtype=str)["subject_id"])
-        rows = self.manifest[self.manifest["split"] == "test"].drop_duplicates("subject_id")
+        rows = self.manifest[self.manifest["split"] == split].drop_duplicates("subject_id")
         scans = rows["scan_id"][~rows["subject_id"].isin(seen)].tolist()
         return [scans[i] for i in np.unique(np.linspace(0, len(scans) - 1, most).astype(int))]
 
@@ -132,11 +132,12 @@ def main() -> None:
     parser.add_argument("--study", type=Path, required=True)
     parser.add_argument("--ldae", type=Path, required=True)
     parser.add_argument("--people", type=int, default=24)
+    parser.add_argument("--split", default="test", help="val, to choose by")
     parser.add_argument("--name", required=True)
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
     judge = Judge(arguments.study, arguments.ldae)
-    scans = judge.unseen(arguments.people)
+    scans = judge.unseen(arguments.people, arguments.split)
     bar = progress(scans, total=len(scans), label="people")
     table = pd.DataFrame([judge.score(scan, seed) for seed, scan in enumerate(bar)])
     path = arguments.out / f"y-sem-alone-{arguments.name}.csv"

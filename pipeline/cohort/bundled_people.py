@@ -51,3 +51,20 @@ def warning_of_seen(manifest: pd.DataFrame, *, remedy: bool = True) -> str | Non
         " show of these flatters"
     )
     return f"{told}; cohort.split.seen: train keeps them out of judgement" if remedy else told
+
+
+def warning_of_seen_in_folds(manifest: pd.DataFrame) -> str | None:
+    """Return a sentence on people of all splits whom the bundled networks saw, or None.
+
+    Models of folds start from the bundled LDAE, or count its modes, so that they saw them too.
+    """
+    people = int(manifest.loc[is_seen(manifest), "subject_id"].nunique())
+    if not people:
+        return None
+    who = counted(people, "subject")
+    return (
+        f"the bundled networks, from which folds start, were trained on {who} of these: their"
+        " out-of-fold codes are of models that saw them, and figures flatter; train_ldm.start_from"
+        " and train_ldae.start_from: null with train_ldae.encoder.prior_people: 0 leave the bundled"
+        " LDAE out"
+    )

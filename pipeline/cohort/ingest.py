@@ -7,7 +7,6 @@ from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Literal
 
 import pandas as pd
 
@@ -25,12 +24,10 @@ from pipeline.labels.people_tables import (
     rows_by_folder,
 )
 from pipeline.labels.personal_columns import leave_out_personal
-from pipeline.labels.scan_records import ScanRecord, tidy_path, walk
+from pipeline.labels.scan_records import ScanRecord, tidy_path
 from pipeline.runtime.devices import available_cpus
 from pipeline.runtime.digests import digest_image
 from pipeline.runtime.progress import progress
-from pipeline.sources.dicom_files import is_dicom
-from pipeline.sources.file_kinds import READ as IMAGES
 from pipeline.sources.read_source import read_source
 from schemas.errors import ContractError, ParamsError
 from schemas.manifest import (
@@ -47,42 +44,6 @@ log = logging.getLogger(__name__)
 SAFE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
 MAX_ID = 128
 """Longest scan id; file systems end names at 255 letters, and suffixes and hashes are added."""
-TABLES = {".csv", ".tsv", ".parquet"}
-
-
-def detect_source(path: Path) -> Literal["bids", "folder", "table", "volumes", "dicom"]:
-    """Return the kind of an input path, by its content.
-
-    Raises
-    ------
-    ContractError
-        If it does not exist or is none of these.
-    """
-    if not path.exists():
-        raise ContractError(f"{path}: no such file or folder")
-    if path.is_file():
-        if path.suffix.lower() in TABLES:
-            return "table"
-        if not path.name.lower().endswith(IMAGES):
-            raise ContractError(
-                f"{path}: neither an image ({', '.join(IMAGES)}) nor a table"
-                f" ({', '.join(sorted(TABLES))}); give one, or a folder"
-            )
-        return "folder"
-    if (path / "zarr.json").is_file():
-        return "volumes"
-    has_subjects = any(p.is_dir() for p in path.glob("sub-*"))
-    marked = (path / "participants.tsv").is_file() or (path / "dataset_description.json").is_file()
-    if has_subjects and (
-        marked
-        or any(
-            next(path.glob(f"sub-*/**/anat/*_{suffix}.nii*"), None) for suffix in ("T1w", "UNIT1")
-        )
-    ):
-        return "bids"
-    files = [folder / name for folder, names in walk(path) for name in names]
-    images = any(p.name.lower().endswith(IMAGES) for p in files)
-    return "dicom" if not images and any(is_dicom(p) for p in files) else "folder"
 
 
 def build_manifest(

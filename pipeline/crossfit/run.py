@@ -15,6 +15,7 @@ from pipeline.crossfit.results import describe, write_out_of_fold
 from pipeline.crossfit.study_folds import Folds, make_folds
 from pipeline.encoding.embed import check_same_autoencoder, check_volumes
 from pipeline.models.frozen import FrozenLdae, load_diffusion
+from pipeline.models.starting_point import start_of_stage_1, start_of_stage_2
 from pipeline.runtime.files import write_json
 from pipeline.stores.latents import LatentStore
 from pipeline.stores.out_of_fold import STORE, SUMMARY, fold_folder
@@ -140,15 +141,19 @@ def _train_folds(
         known = f", about {left} to go" if left else ""
         log.info("fold %d of %d: training without %d scans%s", fold + 1, count, held_out, known)
         started, scan_ids = time.monotonic(), folds.split_without(fold)
-        train_denoiser(store, scan_ids, params.train_ldm, folder / "ldm", device=device)
+        stages = params.train_ldm, params.train_ldae
+        first = start_of_stage_1(stages[0].start_from, stages[0], store)
+        train_denoiser(store, scan_ids, stages[0], folder / "ldm", device=device, start=first)
+        stage_1 = load_diffusion(folder / "ldm", device=device)
         train_ldae(
             store,
             scan_ids,
-            load_diffusion(folder / "ldm", device=device),
-            params.train_ldae,
+            stage_1,
+            stages[1],
             folder / "ldae",
             device=device,
             volumes=volumes,
+            start=start_of_stage_2(stages[1].start_from, stages[1], store, stage_1=stage_1),
         )
         seconds.append(time.monotonic() - started)
         models.append(folder / "ldae")

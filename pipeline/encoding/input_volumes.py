@@ -7,13 +7,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from pipeline.cohort.candidates import candidates_of
-from pipeline.cohort.ingest import build_cohort, detect_source
-from pipeline.cohort.manifest import write_manifest
-from pipeline.imaging.atlas.mni152 import mni_grid
 from pipeline.models.frozen import FrozenAutoencoder, for_volumes
-from pipeline.preprocessing.run import preprocess_cohort
 from pipeline.runtime.files import real_path, writing_to
+from pipeline.sources.kind import detect_source
 from schemas.errors import ContractError
 from schemas.grid import Grid, GridParams, times
 from schemas.params import Params
@@ -59,6 +55,12 @@ def input_volumes(
     source = detect_source(input_path)
     if source == "volumes":
         return InputVolumes(input_path, None, 0)
+    # Heavy, and not needed for a volume store.
+    from pipeline.cohort.candidates import candidates_of
+    from pipeline.cohort.ingest import build_cohort
+    from pipeline.cohort.manifest import write_manifest
+    from pipeline.preprocessing.run import preprocess_cohort
+
     if "cohort.source" in asked and asked["cohort.source"] in ("bids", "folder", "table", "dicom"):
         source = asked["cohort.source"]
     work = work_of(out)
@@ -106,6 +108,8 @@ def grid_asked(asked: GridParams | None, autoencoder: FrozenAutoencoder, *, firm
     """
     if asked is None:
         return autoencoder.grid
+    from pipeline.imaging.atlas.mni152 import mni_grid  # it brings nibabel and scipy
+
     grid = mni_grid(asked)
     if grid.same_voxels(autoencoder.grid):
         return autoencoder.grid

@@ -55,6 +55,15 @@ def bundled_ldae() -> Path:
     return BUNDLED_LDAE
 
 
+def is_bundled_for(autoencoder: str) -> bool:
+    """Return whether there is a bundled LDAE, of the autoencoder with this digest."""
+    try:
+        config = read_config(bundled_ldae() / CONFIG)
+    except ContractError:
+        return False
+    return bool(config["autoencoder_digest"] == autoencoder)
+
+
 def find_ldae(given: Path | None) -> tuple[Path, str]:
     """Return the folder of the LDAE to use, and its description in words."""
     if given is not None:

@@ -7,10 +7,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pipeline.models.bundled_ldae import load_start
+from pipeline.models.bundled_ldae import is_bundled_for, load_start
 from pipeline.models.frozen import FrozenLdae
 from pipeline.models.ldae import Standardise
-from pipeline.models.places import BUNDLED_LDAE
 from pipeline.nets.centred import centred
 from pipeline.nets.principal_modes import OtherPeople
 from pipeline.nets.semantic import DeviationEncoder
@@ -69,9 +68,6 @@ class ModePrior:
 
 def bundled_prior(autoencoder: str, *, count: float, shape: tuple[int, ...]) -> ModePrior | None:
     """Return the prior of the bundled LDAE if the autoencoder of this digest made the latents."""
-    if not count or not BUNDLED_LDAE.is_dir():
+    if not count or not is_bundled_for(autoencoder):
         return None
-    model = load_start("bundled")
-    if model.config["autoencoder_digest"] != autoencoder:
-        return None
-    return ModePrior.of(model, count=count, shape=shape)
+    return ModePrior.of(load_start("bundled"), count=count, shape=shape)

@@ -1,10 +1,13 @@
-"""Whether a training can start from the weights of a finished model."""
+"""The weights that a training starts from, and whether it can."""
 
 import json
-from typing import Any
+import logging
+from pathlib import Path
+from typing import Any, Literal
 
 import torch
 
+from pipeline.models.bundled_ldae import is_bundled_for, load_start, load_start_of_stage_1
 from pipeline.models.frozen import FrozenDiffusion, FrozenLdae
 from pipeline.models.latent_fit import StoredLatents, check_latents_fit, own_latent_shape
 from pipeline.models.ldae import encoder_config
@@ -12,8 +15,59 @@ from schemas.changes import flattened
 from schemas.diffusion import DiffusionParams, LdaeParams, LdmParams
 from schemas.errors import ContractError
 
+log = logging.getLogger(__name__)
+
 NOT_OF_WEIGHTS = {"dropout"}
 """What training may change of the sizes of a network."""
+
+Named = Literal["auto", "bundled"] | Path | None
+"""`start_from` of a stage."""
+
+
+def start_of_stage_1(
+    named: Named, params: LdmParams, store: StoredLatents
+) -> FrozenDiffusion | None:
+    """Return what stage 1 starts from on these latents; None is from nothing.
+
+    `auto` is the bundled LDAE where it fits latents and sizes.
+    """
+    if named == "auto" and not is_bundled_for(store.attributes.digests["autoencoder"]):
+        named = None
+    if named is None:
+        return None
+    if named != "auto":
+        return load_start_of_stage_1(named)
+    start = load_start_of_stage_1("bundled")
+    try:
+        check_stage_1_start(start, params, store)
+    except ContractError as reason:
+        log.info("stage 1 starts from nothing: %s", reason)
+        return None
+    log.info("stage 1 starts from the bundled LDAE")
+    return start
+
+
+def start_of_stage_2(
+    named: Named, params: LdaeParams, store: StoredLatents, *, stage_1: FrozenDiffusion
+) -> FrozenLdae | None:
+    """Return what stage 2 starts from on this stage 1; None is from nothing.
+
+    `auto` is the bundled LDAE where it fits latents, sizes and the statistics of stage 1.
+    """
+    if named == "auto" and not is_bundled_for(store.attributes.digests["autoencoder"]):
+        named = None
+    if named is None:
+        return None
+    if named != "auto":
+        return load_start(named)
+    start = load_start("bundled")
+    try:
+        check_start(start, params, store, stage_1=stage_1, volume_shape=None)
+    except ContractError as reason:
+        log.info("stage 2 starts from nothing: %s", reason)
+        return None
+    log.info("stage 2 starts from the bundled LDAE")
+    return start
 
 
 def check_stage_1_start(start: FrozenDiffusion, params: LdmParams, store: StoredLatents) -> None:

@@ -17,3 +17,16 @@ def centred(field: Float[Tensor, "*B X Y Z"], shape: Sequence[int]) -> Float[Ten
         return field
     assert not any(n % 2 for n in missing), (tuple(field.shape), tuple(shape))
     return F.pad(field, [n // 2 for n in reversed(missing) for _ in range(2)])
+
+
+def placed(
+    field: Float[Tensor, "*B x y z"], around: Float[Tensor, "*B X Y Z"]
+) -> Float[Tensor, "*B X Y Z"]:
+    """Return a field in the middle of another, on the same or a larger grid with its centre."""
+    middle = [
+        slice((whole - own) // 2, (whole + own) // 2)
+        for whole, own in zip(around.shape[-3:], field.shape[-3:], strict=True)
+    ]
+    filled = around.clone()
+    filled[(..., *middle)] = field
+    return filled

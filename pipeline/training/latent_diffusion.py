@@ -276,9 +276,7 @@ def _mode_prior(
     if start is None:
         digest = store.attributes.digests["autoencoder"]
         return bundled_prior(digest, count=encoder.prior_people, shape=shape)
-    if tuple(own_latent_shape(start.config)) != tuple(shape):
-        return None
-    return ModePrior.of(start, count=encoder.prior_people, shape=shape)
+    return ModePrior.of(start, count=encoder.prior_people, shape=own_latent_shape(start.config))
 
 
 def _plan(

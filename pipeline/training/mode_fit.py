@@ -5,6 +5,7 @@ import torch
 from pipeline.cohort.subjects import subjects_of
 from pipeline.models.ldae import Ldae
 from pipeline.models.mode_prior import ModePrior
+from pipeline.nets.centred import placed
 from pipeline.nets.encoders import SemanticEncoder
 from pipeline.nets.semantic import LOUDNESS, DeviationEncoder
 from pipeline.training.standardisation import (
@@ -22,8 +23,10 @@ MAX_MODE_SCANS = 1024
 def fit_modes(ldae: Ldae, train: AnyLatents, prior: ModePrior | None, *, started: bool) -> None:
     """Set centre, unit and modes to those of the training latents and of the prior's people.
 
-    A model that was `started` from another one keeps its tissue modes, and its estimator reads the
-    new amounts as it read the old ones.
+    Latents may be on a smaller grid than the model that was `started`: around them lies what lies
+    around the prior's mean, and nobody deviates from it there. A model that was `started` from
+    another one keeps its tissue modes, and its estimator reads the new amounts as it read the old
+    ones.
     """
     encoder: SemanticEncoder = ldae.encoder
     if not isinstance(encoder, DeviationEncoder):
@@ -31,6 +34,8 @@ def fit_modes(ldae: Ldae, train: AnyLatents, prior: ModePrior | None, *, started
     estimator, standardise = ldae.estimator, ldae.diffusion.standardise.cpu()
     mean, unit = estimate_deviations(train)
     unit = unit.reshape(-1, 1, 1, 1)
+    if prior is not None:
+        mean = placed(mean, prior.mean)
     people = len(set(subjects_of(train.scan_ids)))
     centre = mean if prior is None else prior.centre(mean, people)
     before = estimator.measures() if started else None

@@ -11,7 +11,8 @@ import pytest
 from typer.testing import CliRunner
 
 from pipeline.cohort.candidates import read_candidates, write_candidates
-from pipeline.cohort.ingest import build_cohort, detect_source
+from pipeline.cohort.ingest import build_cohort
+from pipeline.sources.kind import detect_source
 from schemas.errors import ContractError, ParamsError
 from schemas.params import CohortParams
 from stages.cli import app

@@ -6,8 +6,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from pipeline.cohort.ingest import detect_source
 from pipeline.probes.confounds.sites import site_names
+from pipeline.sources.kind import detect_source
 from schemas.errors import ContractError, ParamsError
 from schemas.manifest import MANIFEST_COLUMNS
 from tests.support.real_data import real_t1w

@@ -214,7 +214,7 @@ def test_an_ldae_of_another_autoencoder_is_not_taken(inside, latents_path, tmp_p
 def test_stage_2_alone_does_not_start_on_a_stage_1_from_nothing(inside, latents_path):
     result = run(
         "train-ldae", "--latents", latents_path, "--out", "m",
-        "--set", "train_ldae.start_from=bundled",
+        "--set", "train_ldae.start_from=bundled", "--set", "train_ldm.start_from=null",
     )  # fmt: skip
     assert isinstance(result.exception, ParamsError)
     assert "set train_ldm.start_from to the same" in str(result.exception)
@@ -225,20 +225,42 @@ SIZES = {
     "train_ldae.encoder": "{channels: [8, 16], dim: 12, num_heads: 2, tissue_modes: 0}",
     "train_ldm.steps": 2,
     "train_ldae.steps": 2,
-    "train_ldm.start_from": "bundled",
-    "train_ldae.start_from": "bundled",
 }
 
 
-@pytest.mark.slow
-def test_both_stages_start_from_the_bundled_one_by_one_command(inside, small, tmp_path):
-    asked = [word for key, value in SIZES.items() for word in ("--set", f"{key}={value}")]
+def trained_starts(small, tmp_path, **changes: object) -> list[str | None]:
+    """Train both stages by one command; return the digests of what they started from."""
+    asked = [word for kv in (SIZES | changes).items() for word in ("--set", f"{kv[0]}={kv[1]}")]
     result = run("train-ldae", "--latents", small.path, "--out", "models/ldae", *asked)
     assert result.exit_code == 0, (result.output, result.exception)
+    made = {"ldm": tmp_path / "models" / "ldae-ldm", "ldae": tmp_path / "models" / "ldae"}
+    return [read_artefact(path, kind=kind).config["started_from"] for kind, path in made.items()]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("named", ["bundled", "auto"])
+def test_both_stages_start_from_the_bundled_one_by_one_command(inside, small, tmp_path, named):
+    both = {"train_ldm.start_from": named, "train_ldae.start_from": named}
     digest = read_artefact(inside, kind="ldae").digest
-    for name, kind in (("ldae", "ldae"), ("ldae-ldm", "ldm")):
-        made = read_artefact(tmp_path / "models" / name, kind=kind)
-        assert made.config["started_from"] == digest
+    assert trained_starts(small, tmp_path, **both) == [digest, digest]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("changed", ["latents", "sizes", "no bundled one", "null"])
+def test_where_the_bundled_one_does_not_fit_training_starts_from_nothing(
+    inside, small, tmp_path, changed
+):
+    changes: dict[str, object] = {}
+    if changed == "latents":
+        config = json.loads((inside / "config.json").read_text())
+        (inside / "config.json").write_text(json.dumps(config | {"autoencoder_digest": "another"}))
+    elif changed == "no bundled one":
+        shutil.rmtree(inside)
+    elif changed == "sizes":
+        changes = {"train_ldm.denoiser.base_channels": 16}
+    else:
+        changes = {"train_ldm.start_from": "null"}
+    assert trained_starts(small, tmp_path, **changes) == [None, None]
 
 
 @pytest.mark.slow

@@ -12,12 +12,13 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from pipeline.cohort.ingest import build_cohort, build_manifest, detect_source
+from pipeline.cohort.ingest import build_cohort, build_manifest
 from pipeline.sources import dicom_conversion as conversion
 from pipeline.sources import dicom_source as dicom
 from pipeline.sources.dicom_files import is_dicom
 from pipeline.sources.dicom_headers import slices_of
 from pipeline.sources.dicom_source import dicom_records, dicom_sessions, write_anonymous
+from pipeline.sources.kind import detect_source
 from schemas.errors import ContractError, ParamsError
 from schemas.params import CohortParams
 from stages.cli import app

@@ -7,11 +7,13 @@ import pytest
 import torch
 
 import pipeline.training.latent_diffusion as stages
+from pipeline.cohort.subjects import subjects_of
 from pipeline.encoding.embed import embed_latents
 from pipeline.models.artefact import read_artefact
 from pipeline.models.bundled_ldae import load_start, load_start_of_stage_1
 from pipeline.models.frozen import load_diffusion, load_ldae
 from pipeline.models.inference import load_models
+from pipeline.nets.centred import centred, placed
 from pipeline.stores.latents import open_latents
 from pipeline.training.plan import PLAN
 from schemas.errors import ContractError
@@ -130,8 +132,8 @@ def test_both_stages_start_on_a_smaller_grid_and_the_outcome_works_there(
     first = load_start_of_stage_1(trained / "ldae")
     stages.train_denoiser(small, split, LDM, tmp_path / "ldm", device=CPU, start=first)
     frozen, start = load_diffusion(tmp_path / "ldm", device=CPU), load_start(trained / "ldae")
-    out = tmp_path / "ldae"
-    stages.train_ldae(small, split, frozen, LDAE, out, device=CPU, start=start)
+    out, alone = tmp_path / "ldae", with_prior(LDAE, people=0)
+    stages.train_ldae(small, split, frozen, alone, out, device=CPU, start=start)
     made = load_ldae(out, device=CPU)
     for name in ("encoder.centre", "encoder.spread", "encoder.modes.modes", "estimator.modes.modes",
                  "diffusion.standardise.shift", "diffusion.standardise.margin"):  # fmt: skip
@@ -144,6 +146,31 @@ def test_both_stages_start_on_a_smaller_grid_and_the_outcome_works_there(
     z_0 = models.standardise(small.load(["sub-016"]).mean)
     codes = models.infer_codes(z_0)
     assert models.decode(models.sample(codes.y_sem, codes.x_T)).shape == (1, 8, 16, 12)
+
+
+@pytest.mark.slow
+def test_on_a_smaller_grid_modes_of_the_start_count_too_and_nobody_differs_around_it(
+    tmp_path, trained, split, small
+):
+    first, start = load_start_of_stage_1(trained / "ldae"), load_start(trained / "ldae")
+    stages.train_denoiser(small, split, still(LDM), tmp_path / "ldm", device=CPU, start=first)
+    frozen, params = load_diffusion(tmp_path / "ldm", device=CPU), with_prior(still(LDAE), people=7)
+    stages.train_ldae(small, split, frozen, params, tmp_path / "ldae", device=CPU, start=start)
+    made, theirs = load_ldae(tmp_path / "ldae", device=CPU).net, start.net.encoder
+    own, shape = made.encoder, small.latent_shape[1:]
+    scans = small.load(split["train"])
+    means = torch.stack([scans.mean[i].float() for i in range(len(scans))])
+    mean = made.diffusion.standardise(means).mean(0)
+    people = len(set(subjects_of(scans.scan_ids)))
+    there = centred(theirs.centre, shape)
+    moved = (centred(own.centre, shape) - there).norm() / (mean - there).norm()
+    assert float(moved) == pytest.approx(people / (people + 7), rel=0.01)
+    rim = placed(torch.zeros(small.latent_shape), torch.ones_like(theirs.centre)).bool()
+    assert rim.any()
+    assert torch.equal(own.centre[rim], theirs.centre[rim])
+    # The study's scans are air there; modes of the start may hold something of their own scans.
+    assert not torch.equal(own.modes.modes, theirs.modes.modes)
+    assert own.modes.modes.shape == theirs.modes.modes.shape
 
 
 @pytest.mark.slow
