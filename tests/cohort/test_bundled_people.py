@@ -4,7 +4,13 @@ import pandas as pd
 import pytest
 
 from pipeline.cohort import bundled_people
-from pipeline.cohort.bundled_people import is_seen, seen_by_split, seen_digests, warning_of_seen
+from pipeline.cohort.bundled_people import (
+    is_seen,
+    seen_by_split,
+    seen_digests,
+    warning_of_seen,
+    warning_of_seen_in_folds,
+)
 from pipeline.cohort.ingest import build_manifest
 from pipeline.cohort.split import split_unseen
 from schemas.params import CohortParams, SplitParams
@@ -39,6 +45,8 @@ def test_all_scans_of_a_person_count_where_one_was_seen():
     assert "trained on 1 subject (1 of test)" in told
     assert "cohort.split.seen: train" in told
     assert warning_of_seen(table[table["split"] == "train"]) is None
+    assert "trained on 2 subjects of these" in warning_of_seen_in_folds(table)
+    assert warning_of_seen_in_folds(table[table["subject_id"] == "b"]) is None
 
 
 @pytest.mark.parametrize("known", [0, 10, 30, 40])

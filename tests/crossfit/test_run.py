@@ -50,6 +50,21 @@ def test_every_scan_is_embedded_by_a_model_that_never_saw_its_person(
 
 
 @pytest.mark.slow
+def test_folds_start_where_the_study_does(
+    tmp_path, trained, latents_path, ldae_path, manifest, params
+):
+    named = {
+        stage: getattr(params, stage).model_copy(update={"start_from": trained / "ldae"})
+        for stage in ("train_ldm", "train_ldae")
+    }
+    out = tmp_path / "crossfit"
+    again(out, latents_path, ldae_path, manifest, params.model_copy(update=named))
+    start = load_ldae(trained / "ldae", device=CPU).digest
+    for stage in ("ldm", "ldae"):
+        assert read_config(out / "fold-1" / stage / "config.json")["started_from"] == start
+
+
+@pytest.mark.slow
 def test_codes_are_those_of_the_folds_own_model_turned_into_the_references_space(
     crossfit, latents_path, ldae_path
 ):
