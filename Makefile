@@ -26,8 +26,7 @@ demo: install
 
 # The demo with its own autoencoder, minutes of training instead of the bundled one.
 demo-train: install
-	pipeline init studies/demo-train --force --set autoencoder.source=train \
-	  --set train_ldm.steps=130 --set train_ldae.steps=80
+	pipeline init studies/demo-train --force --set autoencoder.source=train
 	cd studies/demo-train && dvc repro && pipeline info reports
 
 # Side by side: mypy has a core, and tests that wait for other processes leave the rest.

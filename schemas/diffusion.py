@@ -76,8 +76,9 @@ class LdmParams(OptimParams):
 class TrainLdmParams(LdmParams):
     """Stage 1: latent diffusion."""
 
-    steps: Positive = 30
-    """Optimiser steps; from nothing (see `start_from`) the demo needs 130."""
+    fine_tune_steps: Positive | None = 30
+    """Optimiser steps in place of `steps` where training starts from a finished model; none is as
+    many."""
     start_from: Literal["auto", "bundled"] | Path | None = "auto"
     """Model whose weights training starts from, to fine-tune it: the bundled LDAE (`auto`: where it
     fits latents and sizes, else none), or the folder of an LDAE or of a model of train-ldm. Its
@@ -173,8 +174,9 @@ class LdaeParams(OptimParams):
 class TrainLdaeParams(LdaeParams):
     """Stage 2: semantic encoder and gradient estimator on the frozen denoiser."""
 
-    steps: Positive = 20
-    """Optimiser steps; from nothing (see `start_from`) the demo needs 80."""
+    fine_tune_steps: Positive | None = 20
+    """Optimiser steps in place of `steps` where training starts from a finished model; none is as
+    many."""
     start_from: Literal["auto", "bundled"] | Path | None = "auto"
     """LDAE whose semantic encoder and gradient estimator training starts from: the bundled one
     (`auto`: where it fits latents, sizes and stage 1, else none), or a folder. Sizes must be those

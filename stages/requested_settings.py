@@ -23,7 +23,7 @@ READS: dict[str, tuple[str, ...]] = {
     "train_ldm": ("cohort", "train_ldm", "train_ldae.source", "train_ldae.path"),
     "train_ldae": ("cohort", "train_ldm", "train_ldae"),
     "embed": ("autoencoder", "cohort", "preprocess", "encode", "embed"),
-    "crossfit": ("cohort", "train_ldm", "train_ldae", "embed", "crossfit"),
+    "crossfit": ("autoencoder", "cohort", "train_ldm", "train_ldae", "embed", "crossfit"),
     "probe": ("probe", "autoencoder"),
     "evaluate": ("autoencoder", "evaluate", "probe", "cohort.phantom", "cohort.source"),
     "train_voxel_dae": ("cohort", "evaluate"),

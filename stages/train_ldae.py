@@ -58,7 +58,7 @@ def train_ldae(
 
     from pipeline.cohort.scan_splits import split_of_store
     from pipeline.models.frozen import load_autoencoder, load_diffusion
-    from pipeline.models.starting_point import start_of_stage_1, start_of_stage_2
+    from pipeline.models.starting_point import start_of_stage_1, start_of_stage_2, with_its_steps
     from pipeline.stores.volumes import open_volumes
     from pipeline.training.latent_diffusion import train_denoiser
     from pipeline.training.latent_diffusion import train_ldae as train
@@ -78,25 +78,27 @@ def train_ldae(
     autoencoder = load_autoencoder(ae, device=device) if ae else None
     if ldm is None:
         ldm = out.with_name(out.name + "-ldm")
+        first = start_of_stage_1(start_1, params.train_ldm, store)
         train_denoiser(
             store,
             scan_ids,
-            params.train_ldm,
+            with_its_steps(params.train_ldm, first),
             ldm,
             device=device,
             autoencoder=autoencoder,
-            start=start_of_stage_1(start_1, params.train_ldm, store),
+            start=first,
         )
     stage_1 = load_diffusion(ldm, device=device)
+    second = start_of_stage_2(start, chosen, store, stage_1=stage_1)
     metrics = train(
         store,
         scan_ids,
         stage_1,
-        chosen,
+        with_its_steps(chosen, second),
         out,
         device=device,
         volumes=open_volumes(volumes) if volumes else None,
         autoencoder=autoencoder,
-        start=start_of_stage_2(start, chosen, store, stage_1=stage_1),
+        start=second,
     )
     typer.echo(f"{out}: loss {metrics['loss']:.4f}, {metrics['seconds']:.0f} s of training")

@@ -45,18 +45,19 @@ def train_ldm(
 
     store = open_latents(latents)
     from pipeline.models.frozen import load_autoencoder
-    from pipeline.models.starting_point import start_of_stage_1
+    from pipeline.models.starting_point import start_of_stage_1, with_its_steps
     from pipeline.training.latent_diffusion import train_denoiser
 
     scan_ids = split_of_store(store.attributes.scan_ids, manifest, params.cohort.split)
     device = settings.device()
+    start = start_of_stage_1(params.train_ldm.start_from, params.train_ldm, store)
     metrics = train_denoiser(
         store,
         scan_ids,
-        params.train_ldm,
+        with_its_steps(params.train_ldm, start),
         out,
         device=device,
         autoencoder=load_autoencoder(ae, device=device) if ae else None,
-        start=start_of_stage_1(params.train_ldm.start_from, params.train_ldm, store),
+        start=start,
     )
     typer.echo(f"{out}: loss {metrics['loss']:.4f}, {metrics['seconds']:.0f} s of training")

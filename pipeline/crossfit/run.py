@@ -15,7 +15,7 @@ from pipeline.crossfit.results import describe, write_out_of_fold
 from pipeline.crossfit.study_folds import Folds, make_folds
 from pipeline.encoding.embed import check_same_autoencoder, check_volumes
 from pipeline.models.frozen import FrozenLdae, load_diffusion
-from pipeline.models.starting_point import start_of_stage_1, start_of_stage_2
+from pipeline.models.starting_point import start_of_stage_1, start_of_stage_2, with_its_steps
 from pipeline.runtime.files import write_json
 from pipeline.stores.latents import LatentStore
 from pipeline.stores.out_of_fold import STORE, SUMMARY, fold_folder
@@ -141,20 +141,41 @@ def _train_folds(
         known = f", about {left} to go" if left else ""
         log.info("fold %d of %d: training without %d scans%s", fold + 1, count, held_out, known)
         started, scan_ids = time.monotonic(), folds.split_without(fold)
-        stages = params.train_ldm, params.train_ldae
-        first = start_of_stage_1(stages[0].start_from, stages[0], store)
-        train_denoiser(store, scan_ids, stages[0], folder / "ldm", device=device, start=first)
-        stage_1 = load_diffusion(folder / "ldm", device=device)
-        train_ldae(
-            store,
-            scan_ids,
-            stage_1,
-            stages[1],
-            folder / "ldae",
-            device=device,
-            volumes=volumes,
-            start=start_of_stage_2(stages[1].start_from, stages[1], store, stage_1=stage_1),
-        )
+        _train_fold(store, scan_ids, params, folder, device=device, volumes=volumes)
         seconds.append(time.monotonic() - started)
         models.append(folder / "ldae")
     return models
+
+
+def _train_fold(
+    store: LatentStore,
+    scan_ids: dict[str, list[str]],
+    params: Params,
+    folder: Path,
+    *,
+    device: torch.device,
+    volumes: VolumeStore | None,
+) -> None:
+    """Train both stages as the study does, from where it starts."""
+    ldm, ldae = params.train_ldm, params.train_ldae
+    first = start_of_stage_1(ldm.start_from, ldm, store)
+    train_denoiser(
+        store,
+        scan_ids,
+        with_its_steps(ldm, first),
+        folder / "ldm",
+        device=device,
+        start=first,
+    )
+    stage_1 = load_diffusion(folder / "ldm", device=device)
+    second = start_of_stage_2(ldae.start_from, ldae, store, stage_1=stage_1)
+    train_ldae(
+        store,
+        scan_ids,
+        stage_1,
+        with_its_steps(ldae, second),
+        folder / "ldae",
+        device=device,
+        volumes=volumes,
+        start=second,
+    )

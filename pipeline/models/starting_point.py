@@ -3,7 +3,7 @@
 import json
 import logging
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 
@@ -12,7 +12,13 @@ from pipeline.models.frozen import FrozenDiffusion, FrozenLdae
 from pipeline.models.latent_fit import StoredLatents, check_latents_fit, own_latent_shape
 from pipeline.models.ldae import encoder_config
 from schemas.changes import flattened
-from schemas.diffusion import DiffusionParams, LdaeParams, LdmParams
+from schemas.diffusion import (
+    DiffusionParams,
+    LdaeParams,
+    LdmParams,
+    TrainLdaeParams,
+    TrainLdmParams,
+)
 from schemas.errors import ContractError
 
 log = logging.getLogger(__name__)
@@ -22,6 +28,7 @@ NOT_OF_WEIGHTS = {"dropout"}
 
 Named = Literal["auto", "bundled"] | Path | None
 """`start_from` of a stage."""
+Stage = TypeVar("Stage", TrainLdmParams, TrainLdaeParams)
 
 
 def start_of_stage_1(
@@ -68,6 +75,13 @@ def start_of_stage_2(
         return None
     log.info("stage 2 starts from the bundled LDAE")
     return start
+
+
+def with_its_steps(params: Stage, start: object | None) -> Stage:
+    """Return the parameters with as many steps as a training from this start takes."""
+    if start is None or params.fine_tune_steps is None:
+        return params
+    return params.model_copy(update={"steps": params.fine_tune_steps})
 
 
 def check_stage_1_start(start: FrozenDiffusion, params: LdmParams, store: StoredLatents) -> None:

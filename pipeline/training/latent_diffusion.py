@@ -59,8 +59,8 @@ from schemas.section import OptimParams
 
 log = logging.getLogger(__name__)
 
-PLACES = {"start_from", "source", "path"}
-"""Parameters that say where weights lie; what decides the outcome is their digest."""
+PLACES = {"start_from", "source", "path", "fine_tune_steps"}
+"""Parameters that say where weights lie, whose digest decides, and what is in `steps` by now."""
 
 
 def train_denoiser(

@@ -10,7 +10,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-import pipeline.encoding.input_volumes as module
+import pipeline.preprocessing.run as preprocessing
 import pipeline.models.bundled as bundled
 from pipeline.models.frozen import load_autoencoder
 from pipeline.stores.latents import open_latents
@@ -64,7 +64,7 @@ def scans(tmp_path, monkeypatch):
         write_volumes(out, attributes, iter([row]))
         return SimpleNamespace(quarantined=0)
 
-    monkeypatch.setattr(module, "preprocess_cohort", preprocess_cohort)
+    monkeypatch.setattr(preprocessing, "preprocess_cohort", preprocess_cohort)
     return asked
 
 
