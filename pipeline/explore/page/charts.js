@@ -58,7 +58,7 @@ export function drawAnswer(direction, place) {
   const exact = ((place - first) / (last - first)) * (answer.places.length - 1), at = Math.round(exact), left = Math.min(answer.places.length - 2, Math.floor(exact));
   const between = (values) => values[left] + (exact - left) * (values[left + 1] - values[left]);
   const bold = (text) => Object.assign(document.createElement("b"), { textContent: text });
-  const note = (text) => Object.assign(document.createElement("span"), { className: "quiet", textContent: ` ${text}` });
+  const note = (text) => Object.assign(document.createElement("span"), { className: "quiet", textContent: ` (${text})` });
   if (answer.kind === "regression") {
     box.append("Probe: ", bold(plain(between(answer.value), 1)));
     if (answer.low) box.append(` [${plain(between(answer.low), 1)}, ${plain(between(answer.high), 1)}]`);

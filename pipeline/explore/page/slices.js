@@ -127,10 +127,7 @@ export class SliceView {
     this.onVoxel(this.voxel);
   }
 
-  async png() {
-    this.draw();
-    return new Promise((done) => this.canvas.toBlob(done, "image/png"));
-  }
+  redraw() { this.draw(); }
 }
 
 // Where a key moves the crosshair to; null where it moves nothing.
