@@ -23,7 +23,7 @@ export function drawHistogram(direction, row, place) {
     if (n) box.append(svg("rect", { x: left + 0.5, y: FLOOR - tall, width: (WIDTH - 16) / count - 1, height: tall, rx: 1.5, fill: "var(--bar)" }));
   });
   box.append(svg("line", { x1: 8, x2: WIDTH - 8, y1: FLOOR, y2: FLOOR, stroke: "var(--line)" }));
-  const step = evenStep((high - low) / 4);
+  const step = evenStep((high - low) / 3);
   for (let tick = Math.ceil(low / step) * step; tick <= high; tick += step) {
     box.append(svg("text", { x: x(tick), y: HEIGHT - 10, "text-anchor": "middle" }, plain(tick, 0)));
   }
@@ -41,10 +41,10 @@ export function drawHistogram(direction, row, place) {
   box.setAttribute("aria-label", below === null ? caption.textContent : `${caption.textContent}: ${plain(place, 1)}, above ${Math.round(100 * below)} % of the scans`);
 }
 
-// 2, 5, 10, 20, 50 ...: the first that is not below `least`.
-function evenStep(least) {
-  const ten = 10 ** Math.floor(Math.log10(Math.max(1, least)));
-  return [1, 2, 5, 10].map((k) => k * ten).find((k) => k >= least) ?? 10 * ten;
+// 1, 2, 5, 10, 20 ...: the last that is not above `most`.
+function evenStep(most) {
+  const ten = 10 ** Math.floor(Math.log10(Math.max(1, most)));
+  return [5, 2, 1].map((k) => k * ten).find((k) => k <= most) ?? ten;
 }
 
 // The probe's answer at a place: between the two that were computed about it, shares of the nearest.
