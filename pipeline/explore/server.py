@@ -81,7 +81,8 @@ class ExploreServer:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.study = engine.study
-        self.bars = None if self.study.grid is None else RegionBars(grid=self.study.grid)
+        self.bars: RegionBars | None = None
+        self.bars_lock = threading.Lock()
         self.layouts: dict[str, Documents] = {}
         self.layout_lock = threading.Lock()
 
@@ -149,12 +150,12 @@ class ExploreServer:
 
     def regions(self, asked: BrainQuestion) -> Response:
         """Return what changed from a brain's reference to it, by region."""
-        if self.bars is None:
-            raise ContractError("regions: this study has no volumes, so no grid to lay an atlas on")
         before = self.engine.make(
             self.engine.reference(asked.brain), client=asked.client, number=asked.number
         )
         after = self.engine.make(asked.brain, client=asked.client, number=asked.number)
+        with self.bars_lock:  # the grid is that of the models, which are loaded by now
+            self.bars = self.bars or RegionBars(grid=self.engine.grid())
         return JSONResponse(self.bars.change(before.volume, after.volume))
 
     def command(self, asked: DownloadQuestion) -> Response:

@@ -278,6 +278,15 @@ def test_the_command_says_all_that_the_page_was_started_with(engine):
     assert "--volumes" not in command(told, request, "mni")
 
 
+def test_regions_need_no_volumes_of_the_study(open_engine, study_folder):
+    engine = open_engine(study_folder)
+    engine.study = replace(engine.study, volumes=None)
+    engine.start()
+    server = ExploreServer(engine)
+    with TestClient(server.app(token="t", hosts=None), headers={"x-explore-token": "t"}) as asking:
+        assert asking.post("/api/regions", json={"brain": MOVE}).json()["bars"]
+
+
 def test_a_film_goes_there_and_back(ready):
     brains = [MOVE | {"scale": scale} for scale in (-1, 0, 1)]
     answer = ready.post(

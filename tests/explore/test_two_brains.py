@@ -52,9 +52,8 @@ def test_both_are_drawn_with_one_crosshair(page):
     voxel = page.run("explorePage.panes.views.after.voxel")
     assert voxel == [before[0], before[1], before[2] + 1]
     assert page.run("explorePage.panes.views.before.voxel") == voxel
-    places = page.run(
-        "['before', 'after'].map((name) => [...explorePage.panes.views[name].nv.scene.crosshairPos])"
-    )
+    place = "[...explorePage.panes.views[name].nv.scene.crosshairPos]"
+    places = page.run(f"['before', 'after'].map((name) => {place})")
     assert places[0] == places[1]
 
 

@@ -1,6 +1,6 @@
 // The histogram along a direction, the probe's answer, and the bars of regions.
 
-import { byId, plain, signed, svg } from "./base.js";
+import { byId, plain, plural, signed, svg } from "./base.js";
 
 const WIDTH = 360, HEIGHT = 116, FLOOR = 92;
 
@@ -37,7 +37,7 @@ export function drawHistogram(direction, row, place) {
   if (own !== null && own !== undefined) line(own, "var(--muted)", "3 3", Math.abs(own - place) < 0.05 ? "" : "scan");
   if (place !== null) line(place, "var(--accent)", "none", signed(place, 1));
   const below = place === null || !known.length ? null : known.filter((p) => p < place).length / known.length;
-  caption.textContent = `Place along ${direction.name} among ${known.length} scans (${direction.unit})`;
+  caption.textContent = `Place along ${direction.name} among ${plural(known.length, "scan")} (${direction.unit})`;
   box.setAttribute("aria-label", below === null ? caption.textContent : `${caption.textContent}: ${plain(place, 1)}, above ${Math.round(100 * below)} % of the scans`);
 }
 

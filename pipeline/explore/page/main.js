@@ -80,6 +80,7 @@ class Page {
     byId("colour").append(...study.labels.map((l) => element("option", { value: l.name }, l.name.replace(/_/g, " "))));
     byId("ids").append(...study.scans.map((scan) => element("option", { value: scan })));
     byId("copy-link").hidden = Boolean(this.kept);
+    byId("colour-label").hidden = !study.labels.length;
     if (this.kept) byId("group").textContent = "Click a ringed point to see its brain. Drag around points to count them.";
     if (!study.layouts.length) {
       for (const name of ["cloud", "axes", "legend", "layout-label", "colour-label"]) byId(name).hidden = true;
@@ -144,7 +145,10 @@ class Page {
       }
       this.fillAgainst();
     }
-    if (all || what === "controls") this.controls.draw();
+    if (all || what === "controls") {
+      this.controls.draw();
+      drawBars(null, "");  // those of another person or direction
+    }
     if (all || what === "map" || what === "controls") {
       this.scatter.chosen = study.scans.indexOf(state.scan);
       this.scatter.second = state.mode === "between" && state.other ? study.scans.indexOf(state.other) : null;
@@ -328,7 +332,8 @@ class Page {
   async afterFull({ brain }, mode) {
     const number = this.source.number, isMoved = mode === "move" && brain.kind === "move" ? brain.scale !== 0 : mode === "between" && brain.alpha !== 0;
     if (["vary", "noise"].includes(mode)) this.controls.fillThumbs(this.maker, (seed) => ({ ...brain, seed, quality: "preview" }), this.grid);
-    if (!isMoved) { drawBars(null, mode === "noise" || mode === "vary" ? "" : "Move the slider to see which regions change."); return; }
+    if (!isMoved) { drawBars(null, brain.kind === "move" || brain.kind === "between" ? "Move the slider to see which regions change." : ""); return; }
+    if (byId("bars").hasAttribute("hidden")) drawBars(null, "Comparing regions …");
     try {
       const found = await this.source.regions(brain, number);
       if (number === this.source.number) drawBars(found, "");
