@@ -2,9 +2,12 @@
 
 import io
 from fractions import Fraction
+from functools import cache
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Literal
 
+import matplotlib as mpl
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
@@ -91,7 +94,12 @@ def _frame(volume: NDArray[np.float32], voxel: tuple[int, int, int], caption: st
         frame.paste(picture, (left, 0))
         left += picture.width
     draw = ImageDraw.Draw(frame)
-    font = ImageFont.load_default(15)
-    draw.text((10, PLANE_HEIGHT + 4), caption[:90], fill=235, font=font)
-    draw.text((10, PLANE_HEIGHT + 24), SYNTHETIC, fill=150, font=ImageFont.load_default(12))
+    draw.text((10, PLANE_HEIGHT + 4), caption[:90], fill=235, font=_font(14))
+    draw.text((10, PLANE_HEIGHT + 24), SYNTHETIC, fill=150, font=_font(11))
     return frame
+
+
+@cache
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    """Return a font that has the minus sign, which Pillow's own shows as a box."""
+    return ImageFont.truetype(Path(mpl.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"), size)

@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 from pipeline.explore.brains import BrainRequest
 from pipeline.explore.downloads import command
 from pipeline.explore.engine import Engine
+from pipeline.explore.film import _font
 from pipeline.explore.serve import LOCAL_NAMES, listen, shown_host
 from pipeline.explore.server import PAGE, ExploreServer, page_files
 from schemas.errors import ContractError
@@ -297,6 +298,13 @@ def test_a_film_goes_there_and_back(ready):
     assert (film.format, film.n_frames) == ("GIF", 4)
     short = ready.post("/api/film", json={"brains": brains, "captions": ["a"], "voxel": [0, 0, 0]})
     assert short.status_code == 422
+
+
+@pytest.mark.parametrize("sign", ["−", "+", "α", "é"])
+def test_the_captions_of_a_film_keep_the_sign_of_a_place(sign):
+    font = _font(14)
+    missing = bytes(font.getmask("\uffff"))
+    assert bytes(font.getmask(sign)) not in (missing, b"")
 
 
 def test_a_film_as_mp4_plays_the_same_frames(ready):
