@@ -1,6 +1,5 @@
-"""What is taken away from the page: NIfTI, a film, and the command that makes the same."""
+"""What is taken away from the page: NIfTI, and the command that makes the same."""
 
-import io
 import re
 import shlex
 import tempfile
@@ -8,8 +7,6 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
 
 from pipeline.applications.nifti.volume_files import SPACE_NAMES, VolumeWriter
 from pipeline.explore.brains import BrainRequest
@@ -25,11 +22,6 @@ COMMANDS = {
     "noise": "generate",
 }
 """Kind of a request to the command that makes the same."""
-FILM_HEIGHT = 220
-"""Of a film's planes (pixels)."""
-FRAME_MS = 180
-MOST_FRAMES = 41
-SYNTHETIC = "made by a model; not for diagnosis"
 
 
 def nifti(engine: Engine, request: BrainRequest, space: Space) -> tuple[str, bytes]:
@@ -117,47 +109,3 @@ def command(engine: Engine, request: BrainRequest, space: Space) -> str:
 def _option(name: str, value: str) -> list[str]:
     """Return an option's words; a value with a dash in front would be read as another option."""
     return [f"{name}={value}"] if value.startswith("-") else [name, value]
-
-
-def film(
-    engine: Engine, requests: list[BrainRequest], voxel: tuple[int, int, int], captions: list[str]
-) -> bytes:
-    """Return a GIF that goes through the brains and back: three planes through a voxel.
-
-    Raises
-    ------
-    ParamsError
-        If there are too many or too few frames.
-    """
-    if not 2 <= len(requests) <= MOST_FRAMES or len(captions) != len(requests):
-        raise ParamsError(f"film: {len(requests)} frames, expected 2 to {MOST_FRAMES}")
-    frames = [
-        _frame(engine.make(request).volume, voxel, caption)
-        for request, caption in zip(requests, captions, strict=True)
-    ]
-    frames += frames[-2:0:-1]
-    file = io.BytesIO()
-    frames[0].save(file, "GIF", save_all=True, append_images=frames[1:], duration=FRAME_MS, loop=0)
-    return file.getvalue()
-
-
-def _frame(volume: NDArray[np.float32], voxel: tuple[int, int, int], caption: str) -> Image.Image:
-    x, y, z = (min(max(0, at), n - 1) for at, n in zip(voxel, volume.shape, strict=True))
-    planes = [volume[:, :, z], volume[:, y, :], volume[x, :, :]]
-    pictures = []
-    for plane in planes:
-        grey = np.rint(255 * plane.T[::-1]).clip(0, 255).astype(np.uint8)
-        width = round(FILM_HEIGHT * grey.shape[1] / grey.shape[0])
-        pictures.append(
-            Image.fromarray(grey).resize((width, FILM_HEIGHT), Image.Resampling.BICUBIC)
-        )
-    frame = Image.new("L", (sum(p.width for p in pictures), FILM_HEIGHT + 44), 0)
-    left = 0
-    for picture in pictures:
-        frame.paste(picture, (left, 0))
-        left += picture.width
-    draw = ImageDraw.Draw(frame)
-    font = ImageFont.load_default(15)
-    draw.text((10, FILM_HEIGHT + 4), caption[:90], fill=235, font=font)
-    draw.text((10, FILM_HEIGHT + 24), SYNTHETIC, fill=150, font=ImageFont.load_default(12))
-    return frame

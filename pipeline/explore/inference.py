@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pipeline.diffusion.samplers import Model
+from pipeline.diffusion.samplers import Model, invert
 from pipeline.models.inference import LdaeInference
 from pipeline.nets.denoiser import Trunk
 
@@ -48,6 +48,46 @@ class KeptFeatures:
         del self.kept[:-MOST_KEPT]
 
 
+@dataclass(slots=True)
+class Evaluations:
+    """Predicted noise of an inversion, in the order of its steps.
+
+    A drag gives up the inversion that is under way. The next one of the same person takes the same
+    steps, so it begins where that one ended.
+    """
+
+    of: tuple[Tensor, Tensor | None, int] | None = None
+    """z_0, y_sem and steps of the inversion."""
+    made: list[Tensor] = field(default_factory=list)
+    """One (B, C, X, Y, Z) a step."""
+
+    def begin(self, z_0: Tensor, y_sem: Tensor | None, steps: int) -> None:
+        """Keep what was made for the same inversion; of another one, nothing is of use."""
+        if self.of is None or self.of[2] != steps or not _same((z_0, y_sem), self.of[:2]):
+            self.of, self.made = (z_0, y_sem, steps), []
+
+    def replayed(self, model: Model) -> Model:
+        """Return the model, which is not asked for what was made already."""
+        step = 0
+
+        def eps(x_t: Tensor, t: Tensor) -> Tensor:
+            nonlocal step
+            if step == len(self.made):
+                self.made.append(model(x_t, t))
+            step += 1
+            return self.made[step - 1]
+
+        return eps
+
+
+def _same(one: tuple[Tensor | None, ...], other: tuple[Tensor | None, ...]) -> bool:
+    return all(
+        (a is None and b is None)
+        or (a is not None and b is not None and a.shape == b.shape and torch.equal(a, b))
+        for a, b in zip(one, other, strict=True)
+    )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PageInference(LdaeInference):
     """The inference of the applications, with the same numbers, for one page."""
@@ -55,6 +95,7 @@ class PageInference(LdaeInference):
     go_on: Callable[[], None]
     """Called at every step; raises SupersededError where nobody waits any more."""
     features: KeptFeatures = field(default_factory=KeptFeatures)
+    inverted: Evaluations = field(default_factory=Evaluations)
 
     @classmethod
     def of(cls, models: LdaeInference, go_on: Callable[[], None]) -> "PageInference":
@@ -65,6 +106,21 @@ class PageInference(LdaeInference):
     def in_steps(self, steps: int) -> "PageInference":
         """Return the same models with another number of steps; features are shared."""
         return replace(self, num_inference_steps=steps)
+
+    @torch.inference_mode()
+    def invert(
+        self, y_sem: Float[Tensor, "B D"] | None, z_0: Float[Tensor, "B C X Y Z"]
+    ) -> Float[Tensor, "B C X Y Z"]:
+        """Return the x_T from which `sample` gives z_0; one that was given up is gone on with."""
+        self.inverted.begin(z_0, y_sem, self.num_inference_steps)
+        return invert(
+            self.inverted.replayed(self.noise_model(y_sem)),
+            z_0,
+            self.ldae.net.diffusion.schedule,
+            sampler=self.sampler,
+            num_inference_steps=self.num_inference_steps,
+            clip_x0=self.clip_x0,
+        )
 
     def noise_model(
         self, y_sem: Float[Tensor, "B D"] | None, *, modes_alone: bool = False

@@ -18,8 +18,9 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from pipeline.explore.brains import BrainRequest
-from pipeline.explore.downloads import MOST_FRAMES, Space, command, film, nifti
+from pipeline.explore.downloads import Space, command, nifti
 from pipeline.explore.engine import Engine
+from pipeline.explore.film import MOST_FRAMES, FilmKind, film
 from pipeline.explore.guards import MOST_BODY, Guards
 from pipeline.explore.inference import PREVIEW_STEPS, SupersededError
 from pipeline.explore.layouts import available_layouts, lay_out
@@ -34,6 +35,7 @@ TYPES = {
     ".gz": "text/javascript; charset=utf-8",
     ".svg": "image/svg+xml",
 }
+FILM_TYPES: dict[FilmKind, str] = {"gif": "image/gif", "mp4": "video/mp4"}
 log = logging.getLogger(__name__)
 
 PAGE = files("pipeline.explore").joinpath("page")
@@ -70,6 +72,7 @@ class FilmQuestion(BaseModel):
     brains: list[BrainRequest] = Field(min_length=2, max_length=MOST_FRAMES)
     captions: list[str] = Field(min_length=2, max_length=MOST_FRAMES)
     voxel: tuple[int, int, int]
+    kind: FilmKind = "gif"
 
 
 class ExploreServer:
@@ -78,7 +81,8 @@ class ExploreServer:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.study = engine.study
-        self.bars = None if self.study.grid is None else RegionBars(grid=self.study.grid)
+        self.bars: RegionBars | None = None
+        self.bars_lock = threading.Lock()
         self.layouts: dict[str, Documents] = {}
         self.layout_lock = threading.Lock()
 
@@ -146,12 +150,12 @@ class ExploreServer:
 
     def regions(self, asked: BrainQuestion) -> Response:
         """Return what changed from a brain's reference to it, by region."""
-        if self.bars is None:
-            raise ContractError("regions: this study has no volumes, so no grid to lay an atlas on")
         before = self.engine.make(
             self.engine.reference(asked.brain), client=asked.client, number=asked.number
         )
         after = self.engine.make(asked.brain, client=asked.client, number=asked.number)
+        with self.bars_lock:  # the grid is that of the models, which are loaded by now
+            self.bars = self.bars or RegionBars(grid=self.engine.grid())
         return JSONResponse(self.bars.change(before.volume, after.volume))
 
     def command(self, asked: DownloadQuestion) -> Response:
@@ -164,9 +168,9 @@ class ExploreServer:
         return _file_response(name, content, "application/gzip")
 
     def film(self, asked: FilmQuestion) -> Response:
-        """Return a GIF."""
-        content = film(self.engine, asked.brains, asked.voxel, asked.captions)
-        return _file_response("film.gif", content, "image/gif")
+        """Return a GIF or an MP4."""
+        content = film(self.engine, asked.brains, asked.voxel, asked.captions, asked.kind)
+        return _file_response(f"film.{asked.kind}", content, FILM_TYPES[asked.kind])
 
 
 def study_document(study: ExploreStudy, engine: Engine) -> Documents:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -137,8 +138,15 @@ def open_study(paths: ExplorePaths, *, title: str) -> ExploreStudy:
     """
     manifest = read_manifest(paths.manifest)
     notes: list[str] = []
-    volumes = _opened(lambda: open_volumes(paths.volumes), notes)
-    semantics = _opened(lambda: OpenStore(paths.semantics, kind="semantics"), notes)
+    volumes = _opened(
+        paths.volumes, open_volumes, "no scan itself can be shown; run `pipeline preprocess`", notes
+    )
+    semantics = _opened(
+        paths.semantics,
+        partial(OpenStore, kind="semantics"),
+        "there is no map and no direction; run `pipeline embed`, then `pipeline probe`",
+        notes,
+    )
     known = set(volumes.row_of if volumes else ()) | set(semantics.row_of if semantics else ())
     if not known:
         raise ContractError(
@@ -178,9 +186,14 @@ def label_of(column: "pd.Series[Any]") -> Label | None:
     return Label(name=name, numbers=None, groups=groups, codes=[place.get(w, -1) for w in words])
 
 
-def _opened(open_it: Callable[[], Opened], notes: list[str]) -> Opened | None:
+def _opened(
+    path: Path, open_it: Callable[[Path], Opened], without: str, notes: list[str]
+) -> Opened | None:
+    if not path.exists():
+        notes.append(f"{path}: not there, so {without}.")
+        return None
     try:
-        return open_it()
+        return open_it(path)
     except PipelineError as error:
         notes.append(f"{error}.")
         return None

@@ -13,7 +13,12 @@ from pipeline.applications.interpolate import interpolate
 from pipeline.applications.manipulate import manipulate
 from pipeline.applications.vary import vary
 from pipeline.explore.brains import BrainRequest
-from pipeline.explore.inference import PREVIEW_STEPS, PageInference, SupersededError
+from pipeline.explore.inference import (
+    PREVIEW_STEPS,
+    Evaluations,
+    PageInference,
+    SupersededError,
+)
 from schemas.errors import ContractError, ParamsError
 from tests.support.explore_study import TOWARDS
 from tests.support.volumes import OTHER, SCAN
@@ -158,6 +163,34 @@ def test_a_request_of_no_client_is_never_superseded(engine):
     """Downloads and films name none; whoever sends numbers without a name stops nobody."""
     engine.make(move(0.2), number=10**30)
     assert engine.make(move(0.2), number=0).volume.any()
+
+
+def test_an_inversion_that_a_drag_gave_up_is_gone_on_with(engine, models):
+    engine.make(move(0.0))
+    asked, last = 0, 0
+
+    def go_on():
+        nonlocal asked
+        asked += 1
+        if asked == last:
+            raise SupersededError
+
+    def page():
+        return replace(engine.maker.models, go_on=go_on, inverted=Evaluations())
+
+    z_0, other = engine.scan(SCAN).z_0, engine.scan(OTHER).z_0
+    y_sem = models.embed(z_0)
+    whole = page().invert(y_sem, z_0)
+    steps, asked, last = asked, 0, 4
+    given_up = page()
+    with pytest.raises(SupersededError):
+        given_up.invert(y_sem, z_0)
+    assert torch.equal(given_up.invert(y_sem, z_0), whole)
+    assert asked == steps + 1, "three steps were kept, and the fourth asked for twice"
+    assert torch.equal(whole, models.invert(y_sem, z_0))
+    for z_0_of, code, count in ((other, y_sem, 6), (other, y_sem + 1, 6), (other, y_sem, 5)):
+        theirs = replace(models, num_inference_steps=count).invert(code, z_0_of)
+        assert torch.equal(given_up.in_steps(count).invert(code, z_0_of), theirs)
 
 
 def test_a_stopped_engine_gives_up_at_the_next_step(open_engine, study_folder):

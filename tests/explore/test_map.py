@@ -1,9 +1,11 @@
 """The map in a browser: lasso, search, hover; numbers far out; no picture under a wrong name."""
 
 import math
+from dataclasses import replace
 
 import pytest
 
+from pipeline.explore.directions import StudyDirections
 from tests.support.browser import NO_WEBGL, Browser
 from tests.support.explore_page import choose, served, text_of, wait_for_brain
 from tests.support.volumes import OTHER, SCAN
@@ -124,3 +126,20 @@ def test_a_link_that_is_changed_by_hand_shows_what_it_says(page):
     page.wait("explorePage.state.scale === 0")
     assert page.run("explorePage.state.scan === explorePage.study.scans[0]")
     assert page.run("document.getElementById('layout').value") == "pca"
+
+
+@pytest.mark.slow
+def test_without_y_sem_a_sentence_stands_in_place_of_the_map(open_engine, study_folder, tmp_path):
+    bare = open_engine(study_folder)
+    bare.study = replace(bare.study, y_sem=None)
+    bare.directions = StudyDirections(file=None, by_name={}, documents=[])
+    with served(bare) as (address, _), Browser(tmp_path / "profile", NO_WEBGL) as browser:
+        browser.open(f"{address}/?token=t")
+        browser.wait("document.documentElement.dataset.first")
+        assert text_of(browser, "group") == "No map without y_sem. Find a scan or a person by name."
+        names = "['cloud', 'legend', 'axes', 'layout-label', 'colour-label']"
+        assert browser.run(f"{names}.every((name) => document.getElementById(name).hidden)")
+        choose(browser, OTHER)
+        browser.wait(f"document.querySelector('#after figcaption').textContent.includes('{OTHER}')")
+        assert "No direction to move along" in text_of(browser, "controls")
+        assert browser.errors == []

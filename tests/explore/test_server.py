@@ -17,6 +17,8 @@ from typer.testing import CliRunner
 
 from pipeline.explore.brains import BrainRequest
 from pipeline.explore.downloads import command
+from pipeline.explore.engine import Engine
+from pipeline.explore.film import _font
 from pipeline.explore.serve import LOCAL_NAMES, listen, shown_host
 from pipeline.explore.server import PAGE, ExploreServer, page_files
 from schemas.errors import ContractError
@@ -277,6 +279,15 @@ def test_the_command_says_all_that_the_page_was_started_with(engine):
     assert "--volumes" not in command(told, request, "mni")
 
 
+def test_regions_need_no_volumes_of_the_study(open_engine, study_folder):
+    engine = open_engine(study_folder)
+    engine.study = replace(engine.study, volumes=None)
+    engine.start()
+    server = ExploreServer(engine)
+    with TestClient(server.app(token="t", hosts=None), headers={"x-explore-token": "t"}) as asking:
+        assert asking.post("/api/regions", json={"brain": MOVE}).json()["bars"]
+
+
 def test_a_film_goes_there_and_back(ready):
     brains = [MOVE | {"scale": scale} for scale in (-1, 0, 1)]
     answer = ready.post(
@@ -287,6 +298,42 @@ def test_a_film_goes_there_and_back(ready):
     assert (film.format, film.n_frames) == ("GIF", 4)
     short = ready.post("/api/film", json={"brains": brains, "captions": ["a"], "voxel": [0, 0, 0]})
     assert short.status_code == 422
+
+
+@pytest.mark.parametrize("sign", ["−", "+", "α", "é"])
+def test_the_captions_of_a_film_keep_the_sign_of_a_place(sign):
+    font = _font(14)
+    missing = bytes(font.getmask("\uffff"))
+    assert bytes(font.getmask(sign)) not in (missing, b"")
+
+
+def test_a_film_as_mp4_plays_the_same_frames(ready):
+    av = pytest.importorskip("av", reason="an extra: pip install 'ldae-pipeline[film]'")
+    brains = [MOVE | {"scale": scale} for scale in (-1, 0, 1)]
+    asked = {"brains": brains, "captions": ["a", "b", "c"], "voxel": [9, 5, 5]}
+    gif = Image.open(io.BytesIO(ready.post("/api/film", json=asked).content))
+    answer = ready.post("/api/film", json=asked | {"kind": "mp4"})
+    assert answer.headers["content-type"] == "video/mp4"
+    with av.open(io.BytesIO(answer.content)) as film:
+        frames = [frame.to_ndarray(format="gray") for frame in film.decode(video=0)]
+        codec = film.streams.video[0].codec_context
+        assert (codec.name, codec.pix_fmt) == ("h264", "yuv420p")
+    assert len(frames) == gif.n_frames
+    for i, frame in enumerate(frames):
+        gif.seek(i)
+        theirs = np.asarray(gif.convert("L"), float)
+        far = np.abs(frame[: gif.height, : gif.width] - theirs)
+        assert far.mean() < 4
+
+
+def test_without_pyav_an_mp4_is_a_sentence_before_any_brain_is_made(ready, monkeypatch):
+    monkeypatch.setattr("pipeline.explore.film.find_spec", lambda _: None)
+    brains = [MOVE | {"scale": scale} for scale in (-1, 1)]
+    asked = {"brains": brains, "captions": ["a", "b"], "voxel": [0, 0, 0], "kind": "mp4"}
+    monkeypatch.setattr(Engine, "make", None)
+    answer = ready.post("/api/film", json=asked)
+    assert answer.status_code == 422
+    assert "pip install 'ldae-pipeline[film]'" in answer.json()["error"]
 
 
 def test_a_native_file_lies_on_the_grid_of_the_scan(ready, engine, tmp_path):

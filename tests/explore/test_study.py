@@ -69,7 +69,8 @@ def test_without_codes_there_is_no_map_and_a_sentence(copied):
     shutil.rmtree(copied / "data" / "semantics.zarr")
     study = opened(copied)
     assert study.y_sem is None
-    assert "semantics.zarr" in study.notes[0]
+    assert "semantics.zarr: not there" in study.notes[0]
+    assert "run `pipeline embed`" in study.notes[0]
     assert study_directions(study, None).documents == []
 
 

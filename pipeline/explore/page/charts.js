@@ -1,6 +1,6 @@
 // The histogram along a direction, the probe's answer, and the bars of regions.
 
-import { byId, plain, signed, svg } from "./base.js";
+import { byId, plain, plural, signed, svg } from "./base.js";
 
 const WIDTH = 360, HEIGHT = 116, FLOOR = 92;
 
@@ -23,7 +23,7 @@ export function drawHistogram(direction, row, place) {
     if (n) box.append(svg("rect", { x: left + 0.5, y: FLOOR - tall, width: (WIDTH - 16) / count - 1, height: tall, rx: 1.5, fill: "var(--bar)" }));
   });
   box.append(svg("line", { x1: 8, x2: WIDTH - 8, y1: FLOOR, y2: FLOOR, stroke: "var(--line)" }));
-  const step = evenStep((high - low) / 4);
+  const step = evenStep((high - low) / 3);
   for (let tick = Math.ceil(low / step) * step; tick <= high; tick += step) {
     box.append(svg("text", { x: x(tick), y: HEIGHT - 10, "text-anchor": "middle" }, plain(tick, 0)));
   }
@@ -37,14 +37,14 @@ export function drawHistogram(direction, row, place) {
   if (own !== null && own !== undefined) line(own, "var(--muted)", "3 3", Math.abs(own - place) < 0.05 ? "" : "scan");
   if (place !== null) line(place, "var(--accent)", "none", signed(place, 1));
   const below = place === null || !known.length ? null : known.filter((p) => p < place).length / known.length;
-  caption.textContent = `Place along ${direction.name} among ${known.length} scans (${direction.unit})`;
+  caption.textContent = `Place along ${direction.name} among ${plural(known.length, "scan")} (${direction.unit})`;
   box.setAttribute("aria-label", below === null ? caption.textContent : `${caption.textContent}: ${plain(place, 1)}, above ${Math.round(100 * below)} % of the scans`);
 }
 
-// 2, 5, 10, 20, 50 ...: the first that is not below `least`.
-function evenStep(least) {
-  const ten = 10 ** Math.floor(Math.log10(Math.max(1, least)));
-  return [1, 2, 5, 10].map((k) => k * ten).find((k) => k >= least) ?? 10 * ten;
+// 1, 2, 5, 10, 20 ...: the last that is not above `most`.
+function evenStep(most) {
+  const ten = 10 ** Math.floor(Math.log10(Math.max(1, most)));
+  return [5, 2, 1].map((k) => k * ten).find((k) => k <= most) ?? ten;
 }
 
 // The probe's answer at a place: between the two that were computed about it, shares of the nearest.
@@ -58,7 +58,7 @@ export function drawAnswer(direction, place) {
   const exact = ((place - first) / (last - first)) * (answer.places.length - 1), at = Math.round(exact), left = Math.min(answer.places.length - 2, Math.floor(exact));
   const between = (values) => values[left] + (exact - left) * (values[left + 1] - values[left]);
   const bold = (text) => Object.assign(document.createElement("b"), { textContent: text });
-  const note = (text) => Object.assign(document.createElement("span"), { className: "quiet", textContent: ` ${text}` });
+  const note = (text) => Object.assign(document.createElement("span"), { className: "quiet", textContent: ` (${text})` });
   if (answer.kind === "regression") {
     box.append("Probe: ", bold(plain(between(answer.value), 1)));
     if (answer.low) box.append(` [${plain(between(answer.low), 1)}, ${plain(between(answer.high), 1)}]`);

@@ -47,7 +47,7 @@ export class Controls {
   move(box, state, study) {
     const { source } = this.page;
     if (!study.directions.length) {
-      box.append(element("p", { class: "quiet" }, "No direction to move along: the study has no probes yet. `pipeline probe` finds directions; then start this page again."));
+      box.append(element("p", { class: "quiet" }, "No direction to move along, so this is the brain's own place. `pipeline probe` finds directions; then start this page again."));
       return;
     }
     const choice = element("select", { id: "direction", "aria-label": "Direction", onchange: (e) => this.page.set({ direction: e.target.value }, "controls") });
@@ -81,7 +81,7 @@ export class Controls {
       else this.page.set({ other: study.scans[found.row] }, "all");
     });
     const row = study.scans.indexOf(state.scan), visits = this.page.scatter.visits.get(study.subjects[row]) || [];
-    const own = element("select", { "aria-label": "A visit of the same person", onchange: (e) => e.target.value && this.page.set({ other: e.target.value }, "all") });
+    const own = element("select", { id: "visit", "aria-label": "A visit of the same person", onchange: (e) => e.target.value && this.page.set({ other: e.target.value }, "all") });
     own.append(element("option", { value: "" }, "a visit of this person"));
     for (const i of visits) if (i !== row) own.append(element("option", { value: study.scans[i], selected: study.scans[i] === state.other }, `${study.scans[i]} (month ${study.months[i]})`));
     box.append(element("label", {}, "A ", element("b", {}, state.scan || "choose a person")), element("label", {}, "B", choice));

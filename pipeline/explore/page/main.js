@@ -65,7 +65,7 @@ class Page {
     const { study, kept } = this;
     this.state = readLink(location.hash, study);
     if (kept && !kept.people.includes(this.state.scan)) this.state.scan = kept.people[0];
-    if (kept) this.state.scale = this.source.nearest(this.state);
+    if (kept) Object.assign(this.state, { mode: "move", scale: this.source.nearest(this.state) });
     this.state.scan ||= study.scans[Math.max(0, study.has_volume.indexOf(true))];
     this.state.direction ||= study.directions[0]?.name ?? null;
     this.state.colour ||= study.labels[0]?.name ?? null;
@@ -80,8 +80,12 @@ class Page {
     byId("colour").append(...study.labels.map((l) => element("option", { value: l.name }, l.name.replace(/_/g, " "))));
     byId("ids").append(...study.scans.map((scan) => element("option", { value: scan })));
     byId("copy-link").hidden = Boolean(this.kept);
+    byId("colour-label").hidden = !study.labels.length;
     if (this.kept) byId("group").textContent = "Click a ringed point to see its brain. Drag around points to count them.";
-    if (!study.layouts.length) byId("cloud").hidden = byId("axes").hidden = true;
+    if (!study.layouts.length) {
+      for (const name of ["cloud", "axes", "legend", "layout-label", "colour-label"]) byId(name).hidden = true;
+      byId("group").textContent = "No map without y_sem. Find a scan or a person by name.";
+    }
     const old = this.kept && oldBrowser();
     if (old) this.note("old", old.textContent);
   }
@@ -141,7 +145,10 @@ class Page {
       }
       this.fillAgainst();
     }
-    if (all || what === "controls") this.controls.draw();
+    if (all || what === "controls") {
+      this.controls.draw();
+      drawBars(null, "");  // those of another person or direction
+    }
     if (all || what === "map" || what === "controls") {
       this.scatter.chosen = study.scans.indexOf(state.scan);
       this.scatter.second = state.mode === "between" && state.other ? study.scans.indexOf(state.other) : null;
@@ -150,12 +157,16 @@ class Page {
       drawLegend(this.scatter, label);
     }
     byId("threshold-out").textContent = `${((100 * state.threshold) / 255).toFixed(1)} %`;
-    byId("view").value = state.view;
+    // Nobody's brain has none beside it.
+    const isAlone = state.mode === "noise";
+    byId("view").disabled = byId("difference").disabled = isAlone;
+    byId("view").value = isAlone ? "one" : state.view;
+    byId("against-label").hidden = isAlone || state.view === "one";  // a difference is from the model's own brain
     byId("layout").value = state.layout;
     byId("colour").value = state.colour ?? "";
     byId("difference").checked = state.difference;
     byId("threshold").value = state.threshold;
-    if (all || what === "view") { this.panes.compare(state.view); this.reference(); }
+    if (all || what === "view") { this.panes.compare(isAlone ? "one" : state.view); this.reference(); }
     if (what === "overlay" || all) {
       this.panes.isDifferent = state.difference;
       this.panes.threshold = state.threshold;
@@ -185,7 +196,8 @@ class Page {
 
   want() {
     const ready = this.study.status.models === "ready", wish = { ...this.state };
-    if (!ready || !brainOf(wish)) return undefined;
+    const isPossible = this.source.live || wish.mode === "move";  // a file has no models
+    if (!ready || !isPossible || !brainOf(wish)) return undefined;
     return this.maker.want((quality) => ({ brain: brainOf(wish, quality), base: baseOf(wish, quality) }));
   }
 
@@ -246,6 +258,7 @@ class Page {
     else {
       this.panes.clear();
       this.last = null;
+      byId("quality").textContent = "";
       this.note("brain", "");
       this.set({ scan, other: this.state.other === scan ? null : this.state.other }, "all");
       this.firstBrain();
@@ -263,7 +276,7 @@ class Page {
   fillAgainst() {
     const { state, study } = this, box = byId("against"), options = [];
     if (state.mode === "between") {
-      options.push(["model", "A, as the model has it"], ["scan", "A, the scan"], ["other", "B, the scan"]);
+      options.push(["model", "A, as modelled"], ["scan", "A, the scan"], ["other", "B, the scan"]);
       const months = this.monthsBetween();
       if (months) {
         for (const i of this.scatter.visits.get(study.subjects[this.row()]) || []) {
@@ -319,7 +332,8 @@ class Page {
   async afterFull({ brain }, mode) {
     const number = this.source.number, isMoved = mode === "move" && brain.kind === "move" ? brain.scale !== 0 : mode === "between" && brain.alpha !== 0;
     if (["vary", "noise"].includes(mode)) this.controls.fillThumbs(this.maker, (seed) => ({ ...brain, seed, quality: "preview" }), this.grid);
-    if (!isMoved) { drawBars(null, mode === "noise" || mode === "vary" ? "" : "Move the slider to see which regions change."); return; }
+    if (!isMoved) { drawBars(null, brain.kind === "move" || brain.kind === "between" ? "Move the slider to see which regions change." : ""); return; }
+    if (byId("bars").hasAttribute("hidden")) drawBars(null, "Comparing regions …");
     try {
       const found = await this.source.regions(brain, number);
       if (number === this.source.number) drawBars(found, "");

@@ -1,10 +1,12 @@
 // The two brains: what is compared with, and what is looked at; one crosshair for both.
 
-import { byId } from "./base.js";
+import { byId, element } from "./base.js";
 import { difference, SliceView } from "./slices.js";
 import { VolumeView } from "./volume_view.js";
 
+const FOOT = 22;
 export const NO_WEBGL = "This browser has no WebGL2, so the brain is shown as slices, without the 3D rendering.";
+export const LOST_WEBGL = "The graphics of this browser gave up (its memory may be short), so the brain is shown as slices. Loading the page again tries anew.";
 
 export class Panes {
   constructor({ flat, onVoxel, onNote }) {
@@ -26,6 +28,7 @@ export class Panes {
     if (!this.flat) {
       try {
         view = await VolumeView.open(figure.querySelector("canvas"));
+        view.canvas.addEventListener("webglcontextlost", () => this.flatten());
       } catch {
         this.flat = true;
         this.onNote(NO_WEBGL);
@@ -45,6 +48,15 @@ export class Panes {
     if (this.voxel) view.goTo(this.voxel);
     this.views[name] = view;
     return view;
+  }
+
+  // A driver can take a page's graphics away at any time; slices need none.
+  flatten() {
+    if (this.flat) return;
+    this.flat = true;
+    this.views = {};
+    this.onNote(LOST_WEBGL);
+    this.again();
   }
 
   // Drawing goes one after the other; what was overtaken meanwhile is left out.
@@ -101,7 +113,29 @@ export class Panes {
     }
   }
 
+  // What is to be seen, with its words: a picture goes further than the page that explains it.
   async png() {
-    return (await this.view("after")).png();
+    const scale = devicePixelRatio || 1, { left, top, width, height } = this.box.getBoundingClientRect();
+    const picture = element("canvas", { width: Math.round(width * scale), height: Math.round((height + FOOT) * scale) });
+    const ctx = picture.getContext("2d"), meet = (width * byId("swipe").value) / 100, isSwipe = this.box.dataset.view === "swipe";
+    ctx.scale(scale, scale);
+    ctx.fillRect(0, 0, width, height + FOOT);
+    for (const name of ["before", "after"]) {
+      const view = this.views[name], box = view?.canvas.getBoundingClientRect() ?? { width: 0 }, x = box.left - left, y = box.top - top;
+      if (!box.width || !this.levels[name]) continue;
+      ctx.save();
+      ctx.beginPath();
+      ctx.rect(isSwipe && name === "after" ? meet : x, 0, width, height);
+      ctx.clip();
+      view.redraw();
+      ctx.drawImage(view.canvas, x, y, box.width, box.height);
+      const words = byId(name).querySelector("figcaption"), isRight = isSwipe && name === "after";
+      Object.assign(ctx, { fillStyle: "#d7dde5", font: "12px system-ui, sans-serif", textAlign: isRight ? "right" : "left" });
+      ctx.fillText(words.textContent, isRight ? width - 10 : x + 10, y - 7);
+      ctx.restore();
+    }
+    Object.assign(ctx, { fillStyle: "#9aa7b6", font: "12px system-ui, sans-serif" });
+    ctx.fillText(document.querySelector("footer").textContent, 10, height + FOOT - 7);
+    return new Promise((done) => picture.toBlob(done, "image/png"));
   }
 }

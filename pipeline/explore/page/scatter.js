@@ -3,6 +3,10 @@
 import { byId, cssColour, groupColour, isDark, rampColour } from "./base.js";
 
 const NEAR = 14;
+const MOST_EDGED = 2000;
+
+// The ramp's dark end cannot be seen on a dark page, nor its light end on a light one.
+const rampShare = (share) => (isDark() ? 0.4 + 0.6 * share : 0.86 * share);
 
 export class Scatter {
   constructor(canvas, study, { onChoose, onHover, onGroup }) {
@@ -45,8 +49,7 @@ export class Scatter {
       const value = this.label.numbers[i];
       if (value === null) return { colour: this.unknown, shape: 0 };
       const share = (value - this.ends[0]) / (this.ends[1] - this.ends[0] || 1);
-      // The ramp's dark end cannot be seen on a dark page.
-      return { colour: rampColour(isDark() ? 0.28 + 0.72 * share : 0.94 * share), shape: 0 };
+      return { colour: rampColour(rampShare(share)), shape: 0 };
     }
     const code = this.label.codes[i];
     return code < 0 ? { colour: this.unknown, shape: 0 } : { colour: groupColour(code), shape: code };
@@ -75,6 +78,7 @@ export class Scatter {
     ctx.clearRect(0, 0, w, h);
     this.screen = this.places.map((p) => p && this.toScreen(p));
     const size = this.places.length > 2000 ? 2.6 : this.places.length > 400 ? 3.6 : 5;
+    const edge = cssColour("--muted");
     [this.plain, this.unknown] = [cssColour("--accent"), cssColour("--bar")];
     this.paintVisits(ctx);
     const dim = this.group.size > 0, styles = new Map();
@@ -90,9 +94,14 @@ export class Scatter {
       ctx.beginPath();
       for (const [x, y] of points) marker(ctx, shape, x, y, size);
       ctx.fill();
+      if (this.places.length > MOST_EDGED) continue;
+      // Light colours on a light page are seen by their edge.
+      ctx.strokeStyle = edge;
+      ctx.lineWidth = 0.7;
+      ctx.stroke();
     }
     ctx.globalAlpha = 1;
-    for (const i of this.rings || []) this.ring(ctx, i, size + 3, cssColour("--muted"), 1);
+    for (const i of this.rings || []) this.ring(ctx, i, size + 3, cssColour("--accent"), 1.6);
     this.ring(ctx, this.hovered, size + 3, cssColour("--ink"), 1.2);
     this.ring(ctx, this.second, size + 5, cssColour("--high"), 2.4, "B");
     this.ring(ctx, this.chosen, size + 5, cssColour("--ink"), 2.4, this.second === null ? "" : "A");
@@ -261,7 +270,7 @@ export function drawLegend(scatter, label) {
     Object.assign(ramp, { width: 130, height: 10, className: "ramp" });
     const ctx = ramp.getContext("2d");
     for (let x = 0; x < 130; x++) {
-      ctx.fillStyle = rampColour(isDark() ? 0.28 + (0.72 * x) / 130 : (0.94 * x) / 130);
+      ctx.fillStyle = rampColour(rampShare(x / 130));
       ctx.fillRect(x, 0, 1, 10);
     }
     const end = (value) => Number(value.toPrecision(4)).toString();

@@ -43,7 +43,7 @@ export class SliceView {
     const across = [mm[0] + mm[0] + mm[1], Math.max(mm[1], mm[2])];
     const wide = Math.min((w - 2 * GAP) / across[0], h / across[1]);
     const tall = Math.min((w - GAP) / (mm[0] + mm[1]), (h - GAP) / (mm[1] + mm[2]));
-    const boxes = [], row = wide >= tall * 0.8, zoom = row ? wide : tall;
+    const boxes = [], row = wide >= tall, zoom = row ? wide : tall;
     const size = PLANES.map(([, right, up]) => [mm[right] * zoom, mm[up] * zoom]);
     if (row) {
       let x = (w - across[0] * zoom - 2 * GAP) / 2;
@@ -127,10 +127,7 @@ export class SliceView {
     this.onVoxel(this.voxel);
   }
 
-  async png() {
-    this.draw();
-    return new Promise((done) => this.canvas.toBlob(done, "image/png"));
-  }
+  redraw() { this.draw(); }
 }
 
 // Where a key moves the crosshair to; null where it moves nothing.

@@ -1,9 +1,11 @@
-// What is taken away: NIfTI, PNG, GIF, the command.
+// What is taken away: NIfTI, PNG, a film, the command.
 
 import { byId, copyText, plural, saveFile, signed } from "./base.js";
 import { brainOf } from "./state.js";
+import { titleOf } from "./words.js";
 
 const FRAMES = 9;
+const FILMS = ["gif", "mp4"];
 
 export class Takeaway {
   constructor(page) {
@@ -18,7 +20,7 @@ export class Takeaway {
       button.hidden = !source.live && what !== "png";
       const sweeps = ["move", "between"].includes(state.mode) && brain && brain.kind !== "scan";
       button.disabled = what === "png" ? !this.page.panes.levels.after
-        : !ready || !brain || (what === "gif" && !sweeps) || (what === "native" && brain.kind === "noise");
+        : !ready || !brain || (FILMS.includes(what) && !sweeps) || (what === "native" && brain.kind === "noise");
     }
     byId("command").hidden = true;
   }
@@ -26,9 +28,10 @@ export class Takeaway {
   async take(button) {
     const what = button.dataset.take, said = byId("taken");
     button.disabled = true;
-    said.textContent = what === "gif" ? `drawing ${plural(FRAMES, "brain")} …` : "one moment …";
+    said.textContent = FILMS.includes(what) ? `drawing ${plural(FRAMES, "brain")} …` : "one moment …";
+    const maker = { mni: "nifti", native: "nifti", gif: "film", mp4: "film" }[what] ?? what;
     try {
-      said.textContent = await this[what === "native" ? "nifti" : what === "mni" ? "nifti" : what](what);
+      said.textContent = await this[maker](what);
     } catch (error) {
       said.textContent = error.message;
     }
@@ -48,15 +51,16 @@ export class Takeaway {
     return `${name} is among your downloads.`;
   }
 
-  async gif() {
-    const { state, panes, grid } = this.page, name = state.mode === "move" ? "scale" : "alpha";
-    const ends = state.mode === "move" ? [-3, 3] : [0, 1], brain = brainOf(state);
+  async film(kind) {
+    const { state, panes, grid, study } = this.page, name = state.mode === "move" ? "scale" : "alpha";
+    const ends = state.mode === "move" ? [-3, 3] : [0, 1], brain = brainOf(state), file = `${this.stem()}.${kind}`;
     const places = [...Array(FRAMES).keys()].map((i) => ends[0] + (i * (ends[1] - ends[0])) / (FRAMES - 1));
-    const captions = places.map((p) => (name === "scale" ? `${state.scan}   ${signed(p, 2)} ${this.page.direction().unit} towards ${state.direction}` : `${state.scan} to ${state.other}   ${p.toFixed(2)}`));
+    const people = name === "alpha" ? `${state.scan} to ${state.other}: ` : "";
+    const captions = places.map((p) => people + titleOf({ ...state, [name]: p }, study, this.page.direction()));
     const voxel = panes.voxel || grid.shape.map((n) => Math.floor(n / 2));
-    const { blob } = await this.page.source.file("film", { brains: places.map((p) => ({ ...brain, [name]: p })), captions, voxel });
-    saveFile(`${this.stem()}.gif`, blob);
-    return `${this.stem()}.gif is among your downloads.`;
+    const { blob } = await this.page.source.file("film", { brains: places.map((p) => ({ ...brain, [name]: p })), captions, voxel, kind });
+    saveFile(file, blob);
+    return `${file} is among your downloads.`;
   }
 
   async command() {

@@ -129,8 +129,6 @@ export class VolumeView {
     this.quiet = false;
   }
 
-  async png() {
-    this.nv.drawScene();
-    return new Promise((done) => this.canvas.toBlob(done, "image/png"));
-  }
+  // A WebGL canvas is empty once its frame is shown: whoever reads it draws it first.
+  redraw() { this.nv.drawScene(); }
 }
