@@ -23,10 +23,10 @@ def placed(
     field: Float[Tensor, "*B x y z"], around: Float[Tensor, "*B X Y Z"]
 ) -> Float[Tensor, "*B X Y Z"]:
     """Return a field in the middle of another, on the same or a larger grid with its centre."""
-    middle = [
+    i, j, k = (
         slice((whole - own) // 2, (whole + own) // 2)
         for whole, own in zip(around.shape[-3:], field.shape[-3:], strict=True)
-    ]
+    )
     filled = around.clone()
-    filled[(..., *middle)] = field
+    filled[..., i, j, k] = field
     return filled
