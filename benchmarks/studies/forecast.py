@@ -19,6 +19,7 @@ from pipeline.forecasting.learned import Learned
 from pipeline.forecasting.methods import FutureVisit, foresee
 from pipeline.forecasting.scores import score_visit, summarise_forecasts
 from pipeline.measurement.course import fit_course
+from pipeline.measurement.region_intervals import fit_region_intervals
 from pipeline.models.bundled import bundled_autoencoder
 from pipeline.models.bundled_ldae import find_ldae
 from pipeline.models.inference import LdaeInference, load_models
@@ -47,10 +48,13 @@ def learned_of(models: LdaeInference, scans: list[InputScan], visits: list[Visit
     voxels = np.stack([scan.volume.ravel() for scan in scans if scan.volume is not None])
     rate = fit_course(voxels, months, people).rate.astype(np.float32)
     shape = models.autoencoder.grid.shape
+    meter = LobeMeter(models.autoencoder.grid)
+    measures = [meter.measure(scan.volume) for scan in scans if scan.volume is not None]
     return Learned(
         y_sem=fit_course(codes, months, people),
         latent=fit_course(latents, months, people),
         voxel_rate=rate.reshape(shape),
+        intervals=fit_region_intervals(measures, months, people),
     )
 
 
@@ -92,7 +96,7 @@ def main() -> None:
         foreseen = foresee(models, future, learned, draws=asked.draws, seed=0)
         seconds = time.process_time() - began
         truths = {"scan": target.volume, "decoded": models.decode(target.z_0)[0].numpy()}
-        tables.append(score_visit(future, foreseen, truths, meter))
+        tables.append(score_visit(future, foreseen, truths, meter, intervals=learned.intervals))
         pd.concat(tables).to_csv(asked.out, index=False)
         print(f"{number + 1} of {asked.judged}: {seconds:.1f} CPU s", flush=True)
     print(json.dumps(summarise_forecasts(pd.concat(tables, ignore_index=True)), indent=1))
