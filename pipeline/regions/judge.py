@@ -82,7 +82,9 @@ class RegionRun:
             metrics.groups[name] = summarise(rows)
         write_atomic(self.out / "changes.csv", changes.to_csv(index=False))
         write_atomic(self.out / "regions.csv", table_of(metrics.groups).to_csv(index=False))
-        write_atomic(self.out / "regions.tex", latex_of(metrics.groups))
+        # As comments: a table that is copied into a paper takes its doubts along.
+        said = "".join(f"% {line}\n" for line in metrics.remarks)
+        write_atomic(self.out / "regions.tex", said + latex_of(metrics.groups))
         for name, effects in list(metrics.groups.items())[:PICTURED]:
             self._write_pictures(name, effects)
         write_json(self.out / "metrics.json", metrics.model_dump())
