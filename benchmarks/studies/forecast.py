@@ -29,7 +29,7 @@ from pipeline.regions.lobes import LobeMeter
 from schemas.evaluation import EvaluateParams
 from schemas.params import PhantomParams
 
-SEED = 7117
+SEED = 7118
 
 
 def drawn(phantoms: RegisteredPhantoms, models: LdaeInference, visit: Visit) -> InputScan:

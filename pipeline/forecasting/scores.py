@@ -139,7 +139,7 @@ def summarise_forecasts(per_scan: pd.DataFrame) -> dict[str, Any]:
             name: {
                 covered: share_interval(known[covered], known["subject_id"]).model_dump()
                 for covered in COVERED
-                if len(known := by_method[name].dropna(subset=[covered]))
+                if covered in rows and len(known := by_method[name].dropna(subset=[covered]))
             }
             for name in order
             if name in DRAWN
