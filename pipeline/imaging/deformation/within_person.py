@@ -73,25 +73,26 @@ def deformation_between(before: Volume, after: Volume, affine: Affine) -> Field:
 
 def _update(u: Field, first: Volume, last: Volume, zooms: Zooms, conjugate: int) -> Field:
     """Return a Gauss–Newton step, at most a voxel long; displacements along the voxel axes."""
-    here, there = _moved(first, -u / 2, zooms), _moved(last, u / 2, zooms)
+    half: Field = np.asarray(u / 2, np.float32)
+    here, there = _moved(first, -half, zooms), _moved(last, half, zooms)
     slope = np.stack(np.gradient((here + there) / 2, *zooms), axis=-1).astype(np.float32)
     penalty = _penalty(first.shape, zooms)
     left = -_cosines((there - here)[..., None] * slope) - penalty * _cosines(u)
     inverse = 1 / (penalty + float((slope**2).mean()))
     step = np.zeros_like(left)
-    rest = inverse * left
+    rest: Field = np.asarray(inverse * left, np.float32)
     along, size = rest, float(np.vdot(left, rest))
     for _ in range(conjugate):
         if size <= 0:
             break
-        moved = (slope * _values(along)).sum(axis=-1, keepdims=True)
-        image = _cosines(slope * moved) + penalty * along
+        moved = np.asarray(slope * _values(along)).sum(axis=-1, keepdims=True)
+        image = _cosines(np.asarray(slope * moved)) + penalty * along
         length = np.float32(size / float(np.vdot(along, image)))
         step += length * along
         left -= length * image
-        rest = inverse * left
+        rest = np.asarray(inverse * left, np.float32)
         former, size = size, float(np.vdot(left, rest))
-        along = rest + np.float32(size / former) * along
+        along = np.asarray(rest + np.float32(size / former) * along, np.float32)
     found = _values(step)
     longest = float(np.abs(found / zooms).max())
     return np.asarray(found / max(longest, 1.0), np.float32)
@@ -117,17 +118,18 @@ def _values(cosines: Field) -> Field:
 def _moved(volume: Volume, u: Field, zooms: Zooms) -> Volume:
     """Return the volume's values at each voxel's centre plus `u` (mm)."""
     place = np.indices(volume.shape, dtype=np.float32)
-    place += np.moveaxis(u / zooms.astype(np.float32), -1, 0)
+    place += np.moveaxis(np.asarray(u / zooms, np.float32), -1, 0)
     sampled = ndimage.map_coordinates(volume, place, order=1, mode="nearest", output=np.float32)
     return np.asarray(sampled)
 
 
 def _from_before(halfway: Field, zooms: Zooms) -> Field:
     """Return the displacement at the points of `before` of one that is known halfway."""
-    half = halfway / 2
+    half: Field = np.asarray(halfway / 2, np.float32)
     for _ in range(INVERSIONS):
-        half = np.stack([_moved(halfway[..., i], half, zooms) / 2 for i in AXES], axis=-1)
-    return np.asarray(2 * half)
+        parts = [_moved(halfway[..., i], half, zooms) for i in AXES]
+        half = np.asarray(np.stack(parts, axis=-1) / 2, np.float32)
+    return np.asarray(2 * half, np.float32)
 
 
 def _halved(volume: Volume) -> Volume:
