@@ -45,7 +45,9 @@ def learned_of(models: LdaeInference, scans: list[InputScan], visits: list[Visit
     people = [visit.subject.subject_id for visit in visits]
     codes = np.concatenate([models.embed(scan.z_0).double().numpy() for scan in scans])
     latents = np.stack([scan.z_0.flatten().double().numpy() for scan in scans])
-    voxels = np.stack([scan.volume.ravel().astype(np.float64) for scan in scans if scan.volume is not None])
+    voxels = np.stack(
+        [scan.volume.ravel().astype(np.float64) for scan in scans if scan.volume is not None]
+    )
     rate = fit_course(voxels, months, people).rate.astype(np.float32)
     shape = models.autoencoder.grid.shape
     meter = LobeMeter(models.autoencoder.grid)
