@@ -102,7 +102,12 @@ def forecast(
     check_regions(asked=regions, space=space)
     names = _names(scans, image, subject, manifest, latents)
     after = _months_after(months)
-    from pipeline.applications.forecast_visits import beyond_seen, course_of, ordered_visits
+    from pipeline.applications.forecast_visits import (
+        beyond_seen,
+        course_of,
+        intervals_of,
+        ordered_visits,
+    )
 
     visits = ordered_visits(names, manifest, slope)
     if slope == "population":
@@ -138,6 +143,7 @@ def forecast(
         seed=seed,
         keep=keep_draws,
         detail=detail,
+        intervals=intervals_of(application.opener.volumes, manifest),
         remarks=remarks,
         options={
             "slope": slope,

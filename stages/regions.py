@@ -20,6 +20,11 @@ if TYPE_CHECKING:
 
     Source = tuple[Grid, Iterator[Case], int]
 
+SYN = (
+    "volumes made with registration syn: each was bent onto the template, which takes away much of"
+    " the change between visits; preprocess with registration affine to measure it"
+)
+
 
 def regions(
     context: typer.Context,
@@ -190,7 +195,12 @@ def _of_visits(
 ) -> "Source":
     """Return grid, cases and their number of visits."""
     from pipeline.cohort.manifest import read_manifest
-    from pipeline.regions.cases import first_and_last_visits, named_visits, visit_case
+    from pipeline.regions.cases import (
+        first_and_last_visits,
+        named_visits,
+        registered_by_syn,
+        visit_case,
+    )
 
     table, scan_ids = read_manifest(manifest), store.attributes.scan_ids
     if a is not None and b is not None:
@@ -198,6 +208,9 @@ def _of_visits(
     else:
         pairs, metrics.skipped = first_and_last_visits(table, scan_ids)
     metrics.compared = "a later visit with an earlier one, laid on each other halfway"
+    if registered_by_syn(store):
+        metrics.compared = "a later visit with an earlier one, both laid on the template by SyN"
+        metrics.remarks.append(SYN)
     cases = (visit_case(store, first, second, "later visit") for first, second in pairs)
     return store.attributes.grid, cases, len(pairs)
 
@@ -216,12 +229,12 @@ def _parcellation(atlas: Path | None, labels: Path | None) -> "Parcellation":
 def _open(volumes: Path | None, space: str) -> "VolumeStore | None":
     if volumes is None:
         return None
+    from pipeline.regions.cases import registered_by_syn
     from pipeline.stores.volumes import open_volumes
     from schemas.errors import ContractError
 
     store = open_volumes(volumes)
-    syn = store.attributes.params.get("preprocess", {}).get("registration") == "syn"
-    if syn and space == "native":
+    if space == "native" and registered_by_syn(store):
         raise ContractError(
             f"{volumes}: made with registration syn, which keeps no way back to native space; use"
             " --space mni"

@@ -19,6 +19,7 @@ from pipeline.forecasting.learned import Learned
 from pipeline.forecasting.methods import FutureVisit, foresee
 from pipeline.forecasting.scores import score_visit, summarise_forecasts
 from pipeline.measurement.course import fit_course
+from pipeline.measurement.region_intervals import fit_region_intervals
 from pipeline.models.bundled import bundled_autoencoder
 from pipeline.models.bundled_ldae import find_ldae
 from pipeline.models.inference import LdaeInference, load_models
@@ -28,7 +29,7 @@ from pipeline.regions.lobes import LobeMeter
 from schemas.evaluation import EvaluateParams
 from schemas.params import PhantomParams
 
-SEED = 7117
+SEED = 7118
 
 
 def drawn(phantoms: RegisteredPhantoms, models: LdaeInference, visit: Visit) -> InputScan:
@@ -44,13 +45,18 @@ def learned_of(models: LdaeInference, scans: list[InputScan], visits: list[Visit
     people = [visit.subject.subject_id for visit in visits]
     codes = np.concatenate([models.embed(scan.z_0).double().numpy() for scan in scans])
     latents = np.stack([scan.z_0.flatten().double().numpy() for scan in scans])
-    voxels = np.stack([scan.volume.ravel() for scan in scans if scan.volume is not None])
+    voxels = np.stack(
+        [scan.volume.ravel().astype(np.float64) for scan in scans if scan.volume is not None]
+    )
     rate = fit_course(voxels, months, people).rate.astype(np.float32)
     shape = models.autoencoder.grid.shape
+    meter = LobeMeter(models.autoencoder.grid)
+    measures = [meter.measure(scan.volume) for scan in scans if scan.volume is not None]
     return Learned(
         y_sem=fit_course(codes, months, people),
         latent=fit_course(latents, months, people),
         voxel_rate=rate.reshape(shape),
+        intervals=fit_region_intervals(measures, months, people),
     )
 
 
@@ -92,7 +98,7 @@ def main() -> None:
         foreseen = foresee(models, future, learned, draws=asked.draws, seed=0)
         seconds = time.process_time() - began
         truths = {"scan": target.volume, "decoded": models.decode(target.z_0)[0].numpy()}
-        tables.append(score_visit(future, foreseen, truths, meter))
+        tables.append(score_visit(future, foreseen, truths, meter, intervals=learned.intervals))
         pd.concat(tables).to_csv(asked.out, index=False)
         print(f"{number + 1} of {asked.judged}: {seconds:.1f} CPU s", flush=True)
     print(json.dumps(summarise_forecasts(pd.concat(tables, ignore_index=True)), indent=1))

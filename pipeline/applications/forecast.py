@@ -1,6 +1,6 @@
 """The next visit of a person: draws of y_sem as people go on, with the person's own x_T."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -14,6 +14,7 @@ from torch import Tensor
 from pipeline.applications.generated_volumes import GeneratedVolumes, TitledVolume
 from pipeline.imaging.ventricles import intensity_levels
 from pipeline.measurement.course import Course, Expected
+from pipeline.measurement.region_intervals import RegionIntervals
 from pipeline.metrics.ensembles import RunningMoments, prediction_interval, reach
 from pipeline.metrics.gaussianity import latent_health
 from pipeline.models.inference import LdaeInference
@@ -26,6 +27,11 @@ MAPS = ("mean", "std", "low", "high")
 LAST = "last visit"
 """What a forecast begins with: the last visit as the autoencoder shows it, to compare with."""
 LEAST_DRAWS, MOST_DRAWS = 4, 1000
+OF_REGIONS = "90 %, of a new scan: as the same regions went on in people seen twice"
+OF_DRAWS = (
+    "90 % of the draws, which differ in y_sem alone: too narrow for regions; --volumes tells those"
+    " of a new scan"
+)
 Volume = NDArray[np.float32]
 
 
@@ -59,13 +65,16 @@ class DrawnForecast:
         shifted = self.moments.mean + (away * self.moments.std if away else 0)
         return np.clip(shifted, 0, 1).astype(np.float32)
 
-    def volumes_ml(self) -> dict[str, dict[str, float]]:
-        """Return mean and 90 % interval of each measure over the draws."""
+    def volumes_ml(self, halves: Mapping[str, float] | None = None) -> dict[str, dict[str, float]]:
+        """Return mean and 90 % interval of each measure: of `halves` each way, or of the draws."""
         told = {}
         for name in self.measures[0]:
             values = [draw[name] for draw in self.measures]
+            middle = float(np.mean(values))
             low, high = prediction_interval(values)
-            told[name] = {"mean": float(np.mean(values)), "low": low, "high": high}
+            if halves is not None and name in halves:
+                low, high = middle - halves[name], middle + halves[name]
+            told[name] = {"mean": middle, "low": max(low, 0.0), "high": high}
         return told
 
 
@@ -133,6 +142,10 @@ class Forecasts(GeneratedVolumes):
     last: Volume
     """The last visit as the autoencoder shows it, with its detail where that is added."""
     residual: Volume | None
+    visits: Sequence[float] = (0.0,)
+    """Months of the visits that were seen."""
+    intervals: RegionIntervals | None = None
+    """Of ventricles and regions; None takes the spread of the draws."""
     places: list[tuple[int, str, int]] = field(default_factory=list)
     """One a volume: which outlook, which map or `draw`, number of the draw."""
 
@@ -170,10 +183,16 @@ class Forecasts(GeneratedVolumes):
         meter = LobeMeter(self.models.autoencoder.grid)
         before = meter.measure(self.last)
         forecasts = [
-            {"months": outlook.months, "volumes_ml": drawn.volumes_ml()}
+            {"months": outlook.months, "volumes_ml": drawn.volumes_ml(self._halves(outlook))}
             for outlook, drawn in zip(self.outlooks, self.drawn, strict=True)
         ]
-        return {"last_visit_ml": before, "forecasts": forecasts, "interval": "90 %, of a new scan"}
+        known = OF_DRAWS if self.intervals is None else OF_REGIONS
+        return {"last_visit_ml": before, "forecasts": forecasts, "interval": known}
+
+    def _halves(self, outlook: Outlook) -> dict[str, float] | None:
+        if self.intervals is None:
+            return None
+        return self.intervals.half_widths(self.visits, self.visits[-1] + outlook.months)
 
     def comparison(self) -> TitledVolume:
         """Return the last visit: pictures show what is expected to change."""
@@ -194,6 +213,7 @@ def forecast(
     name: str,
     residual: Volume | None = None,
     keep: bool = False,
+    intervals: RegionIntervals | None = None,
 ) -> Forecasts:
     """Return the next visit at each number of months after the last one.
 
@@ -215,6 +235,8 @@ def forecast(
         The last visit's detail, to be added to every draw.
     keep
         Return the draws too, not their maps alone.
+    intervals
+        Of ventricles and coarse regions, about the mean of the draws.
 
     Raises
     ------
@@ -252,6 +274,8 @@ def forecast(
         keep=keep,
         last=last,
         residual=residual,
+        visits=list(visits),
+        intervals=intervals,
         places=places,
         labels=[_label(after[i], kind, k) for i, kind, k in places],
         details=[

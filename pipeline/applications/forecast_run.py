@@ -14,6 +14,7 @@ from pipeline.applications.residual import residual_of
 from pipeline.applications.runner import Opener, warn_of_inversion
 from pipeline.applications.scan_names import check_names, scan_id_of
 from pipeline.measurement.course import Course
+from pipeline.measurement.region_intervals import RegionIntervals
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +29,8 @@ class ForecastOptions:
     seed: int
     keep: bool = False
     detail: bool = False
+    intervals: RegionIntervals | None = None
+    """Of ventricles and coarse regions, where people's volumes were given."""
     remarks: list[str] = field(default_factory=list)
     """What its reader has to know; written into the JSON."""
     options: dict[str, Any] = field(default_factory=dict)
@@ -61,6 +64,7 @@ def run_forecast(
             "seed": asked.seed,
             "keep": asked.keep,
             "detail": asked.detail,
+            "interval": "draws" if asked.intervals is None else "regions",
         },
         "remarks": asked.remarks,
     }
@@ -87,6 +91,7 @@ def run_forecast(
         name=stem,
         residual=residual,
         keep=asked.keep,
+        intervals=asked.intervals,
     )
     warn_of_inversion(stem, generated)
     path = writer.write(

@@ -9,12 +9,18 @@ import pandas as pd
 
 from pipeline.applications.scan_names import is_image
 from pipeline.cohort.manifest import read_manifest
+from pipeline.cohort.subjects import spread
 from pipeline.measurement.course import Course, fit_course
+from pipeline.measurement.region_intervals import RegionIntervals, fit_region_intervals
 from pipeline.models.inference import LdaeInference
 from pipeline.probes.protocols import FIT_SPLITS
+from pipeline.regions.lobes import LobeMeter
 from pipeline.stores.open_store import OpenStore
+from pipeline.stores.volumes import VolumeStore
 from schemas.errors import ContractError, ParamsError
 
+MOST_MEASURED = 120
+"""Scans whose regions are measured for the intervals, spread over people."""
 Slope = Literal["auto", "own", "population"]
 """`auto`: the person's own where there are several visits, drawn towards the population's."""
 
@@ -43,6 +49,32 @@ def course_of(semantics: Path, manifest: Path, models: LdaeInference) -> Course:
         )
     except ContractError as error:
         raise ContractError(f"{manifest}, train and val: {error}") from error
+
+
+def intervals_of(volumes: VolumeStore | None, manifest: Path) -> RegionIntervals | None:
+    """Return how far regions went from what was foreseen, in people of train and val.
+
+    None without their volumes, or where too few of them were seen twice.
+    """
+    if volumes is None:
+        return None
+    table = read_manifest(manifest)
+    table = table[table["split"].isin(FIT_SPLITS) & table["scan_id"].isin(volumes.row_of)]
+    table = table[table["months_from_first"].notna()].sort_values(["subject_id", "scan_id"])
+    twice = table.groupby("subject_id")["months_from_first"].transform("nunique") > 1
+    table = spread(table[twice], MOST_MEASURED)
+    if table.empty:
+        return None
+    meter = LobeMeter(volumes.attributes.grid)
+    measures = [
+        meter.measure(volumes.load_unit_interval([str(scan)])[0, 0].numpy())
+        for scan in table["scan_id"]
+    ]
+    months = table["months_from_first"].to_numpy(float)
+    try:
+        return fit_region_intervals(measures, months, table["subject_id"].astype(str).tolist())
+    except ContractError:
+        return None
 
 
 def ordered_visits(names: Sequence[str], manifest: Path, slope: Slope) -> list[float]:

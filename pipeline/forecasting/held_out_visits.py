@@ -14,6 +14,11 @@ from pipeline.runtime.progress import Progress
 from pipeline.study.study import EXAMPLES, Part, Study, levels
 from schemas.errors import ContractError
 
+INTERVALS = {
+    True: "regions' own course in people seen twice, split-conformal",
+    False: "spread of the draws; fewer than three people seen twice",
+}
+
 
 def evaluate_forecast(study: Study) -> Part:
     """Forecast the last visit of judged people from those before; `skipped` where there is none."""
@@ -43,7 +48,9 @@ def evaluate_forecast(study: Study) -> Part:
             shown = study.models.decode(target.z_0)[0].numpy()
             truths = {"scan": target.volume, "decoded": shown}
             ways = ways_between(study, visit.earlier[-1].scan_id, visit.target_id)
-            tables.append(score_visit(visit, foreseen, truths, meter, ways=ways))
+            tables.append(
+                score_visit(visit, foreseen, truths, meter, ways=ways, intervals=learned.intervals)
+            )
             if len(pictures.get("scan_id", [])) < EXAMPLES:
                 _keep_example(pictures, visit, foreseen, truths["scan"])
             bar.advance()
@@ -93,6 +100,7 @@ def _about(per_scan: pd.DataFrame, learned: Learned, draws: int) -> dict[str, An
         "beyond_seen": beyond,
         "gap_months": [float(visits["gap_months"].min()), float(visits["gap_months"].max())],
         "with_two_earlier": int((visits["visits"] > 1).sum()),
+        "interval": INTERVALS[learned.intervals is not None],
     }
 
 

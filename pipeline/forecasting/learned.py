@@ -1,4 +1,4 @@
-"""What forecasts learn from people who were seen twice: courses of y_sem, latents and voxels."""
+"""What forecasts learn from people seen twice: courses of y_sem, latents, voxels and regions."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,9 @@ from numpy.typing import NDArray
 
 from pipeline.cohort.subjects import spread
 from pipeline.measurement.course import NOBODY, Course, fit_course
+from pipeline.measurement.region_intervals import RegionIntervals, fit_region_intervals
 from pipeline.probes.protocols import FIT_SPLITS
+from pipeline.regions.lobes import LobeMeter
 from pipeline.rivals.nearest_latents import MAX_LATENTS
 from pipeline.study.study import Study
 from schemas.errors import ContractError
@@ -23,6 +25,9 @@ class Learned:
     """Of standardised latents, flattened."""
     voxel_rate: NDArray[np.float32]
     """(X, Y, Z): mean change of a preprocessed volume a month, within people."""
+    intervals: RegionIntervals | None = None
+    """Of ventricles and coarse regions; None where too few people tell them: then those of the
+    draws are taken."""
 
 
 def learn(study: Study) -> Learned:
@@ -51,7 +56,21 @@ def learn(study: Study) -> Learned:
         y_sem=fit_course(codes, months, people),
         latent=fit_course(latents, months, people),
         voxel_rate=_voxel_rate(study, scans),
+        intervals=_intervals(study, scan_ids, months, people),
     )
+
+
+def _intervals(
+    study: Study, scan_ids: list[str], months: NDArray[np.float64], people: list[str]
+) -> RegionIntervals | None:
+    meter = LobeMeter(study.models.autoencoder.grid)
+    measures = [
+        meter.measure(study.volumes.load_unit_interval([scan])[0, 0].numpy()) for scan in scan_ids
+    ]
+    try:
+        return fit_region_intervals(measures, months, people)
+    except ContractError:
+        return None
 
 
 def repeated(scans: pd.DataFrame) -> pd.DataFrame:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from pipeline.forecasting.methods import DRAWN, METHODS, TARGETS, Foreseen, FutureVisit, Volume
 from pipeline.imaging.geometry import sample
 from pipeline.imaging.ventricles import intensity_levels
+from pipeline.measurement.region_intervals import RegionIntervals
 from pipeline.metrics.ensembles import prediction_interval
 from pipeline.metrics.intervals import mean_interval, paired_difference, share_interval
 from pipeline.regions.lobes import VENTRICLES, LobeMeter
@@ -16,8 +17,9 @@ from pipeline.regions.lobes import VENTRICLES, LobeMeter
 ERRORS = ("mse_brain", "ventricle_error_ml", "region_error_percent")
 """Mean squared error where the visit has brain; absolute error of the lateral ventricles; mean
 absolute error of the coarse regions' tissue, in percent of the visit's."""
-COVERED = ("ventricles_covered", "regions_covered")
-"""Whether the 90 % interval holds the visit's ventricles; share of the coarse regions it holds."""
+COVERED = ("ventricles_covered", "regions_covered", "regions_in_draws")
+"""Whether the 90 % interval holds the visit's ventricles; share of the coarse regions it holds, and
+share that the spread of the draws alone would hold."""
 Affine = NDArray[np.float64]
 
 
@@ -28,6 +30,7 @@ def score_visit(
     meter: LobeMeter,
     *,
     ways: tuple[Affine, Affine] | None = None,
+    intervals: RegionIntervals | None = None,
 ) -> pd.DataFrame:
     """Return a row a target and method: ERRORS, COVERED (NaN without an interval), widths.
 
@@ -42,8 +45,11 @@ def score_visit(
     ways
         (4, 4) each: from a frame halfway between the last earlier visit and the target to the two
         visits' own, `halfway`; both sides are then resampled once. None where both lie in one.
+    intervals
+        Of the regions, about the mean of the draws; None takes the spread of the draws.
     """
     rows = []
+    halves = {} if intervals is None else intervals.half_widths(visit.months, visit.target_month)
     for target in TARGETS:
         truth = _laid(truths[target], meter, None if ways is None else ways[1])
         mask = truth > 0
@@ -64,7 +70,7 @@ def score_visit(
                 "method": method, "gap_months": visit.gap_months, "visits": len(visit.earlier),
                 "mse_brain": float(np.square(made - truth)[mask].mean()),
             }  # fmt: skip
-            rows.append(about | _errors(measured, came) | _coverage(draws, came))
+            rows.append(about | _errors(measured, came) | _coverage(draws, came, halves))
     return pd.DataFrame(rows)
 
 
@@ -86,21 +92,33 @@ def _errors(made: dict[str, float], came: dict[str, float]) -> dict[str, float]:
     }
 
 
-def _coverage(draws: list[dict[str, float]], came: dict[str, float]) -> dict[str, float]:
+def _coverage(
+    draws: list[dict[str, float]], came: dict[str, float], halves: dict[str, float]
+) -> dict[str, float]:
     """Return COVERED, and the width of the ventricles' interval (ml)."""
     if not draws:
         return {}
-    held, width = {}, float("nan")
+    held, drawn, width = {}, {}, float("nan")
     for name, ml in came.items():
-        low, high = prediction_interval([draw[name] for draw in draws])
+        values = [draw[name] for draw in draws]
+        low, high = prediction_interval(values)
+        drawn[name] = float(low <= ml <= high)
+        if name in halves:
+            middle = float(np.mean(values))
+            low, high = middle - halves[name], middle + halves[name]
         held[name] = float(low <= ml <= high)
         width = high - low if name == VENTRICLES else width
-    regions = [hit for name, hit in held.items() if name != VENTRICLES]
     return {
         "ventricles_covered": held[VENTRICLES],
-        "regions_covered": float(np.mean(regions)) if regions else float("nan"),
+        "regions_covered": _share_of_regions(held),
+        "regions_in_draws": _share_of_regions(drawn),
         "ventricles_width_ml": width,
     }
+
+
+def _share_of_regions(held: dict[str, float]) -> float:
+    regions = [hit for name, hit in held.items() if name != VENTRICLES]
+    return float(np.mean(regions)) if regions else float("nan")
 
 
 def summarise_forecasts(per_scan: pd.DataFrame) -> dict[str, Any]:
@@ -121,7 +139,7 @@ def summarise_forecasts(per_scan: pd.DataFrame) -> dict[str, Any]:
             name: {
                 covered: share_interval(known[covered], known["subject_id"]).model_dump()
                 for covered in COVERED
-                if len(known := by_method[name].dropna(subset=[covered]))
+                if covered in rows and len(known := by_method[name].dropna(subset=[covered]))
             }
             for name in order
             if name in DRAWN

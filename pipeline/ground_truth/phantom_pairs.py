@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy import ndimage
 
-from pipeline.imaging.deformation import volume_factor
+from pipeline.imaging.deformation.growth import volume_factor
 from pipeline.phantom.registered import RegisteredPhantoms
 from pipeline.phantom.subjects import Subject, Visit, make_visits
 

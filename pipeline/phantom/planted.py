@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from scipy import ndimage
 
-from pipeline.imaging.deformation import volume_factor
+from pipeline.imaging.deformation.growth import volume_factor
 from pipeline.imaging.geometry import sample
 from pipeline.imaging.header import Affine
 from pipeline.phantom.anatomy import CAUSES

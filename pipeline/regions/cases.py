@@ -201,10 +201,14 @@ def first_and_last_visits(
 def visit_case(volumes: VolumeStore, first: pd.Series, second: pd.Series, group: str) -> Case:
     """Return two visits of one person, laid on each other halfway between them.
 
-    The later one is brought to the earlier one's median intensity.
+    The later one is brought to the earlier one's median intensity. After non-linear registration
+    both lie on the template, and the affines are not the whole way there: they stay as they are.
     """
     rows = [volumes.read_row(volumes.row_of[str(visit["scan_id"])]) for visit in (first, second)]
-    to_first, to_second, _ = halfway(rows[0].native_to_mni, rows[1].native_to_mni)
+    if registered_by_syn(volumes):
+        to_first = to_second = np.eye(4)
+    else:
+        to_first, to_second, _ = halfway(rows[0].native_to_mni, rows[1].native_to_mni)
     grid = volumes.attributes.grid
     affine = np.asarray(grid.affine, dtype=np.float64)
     before, after = (
@@ -227,6 +231,11 @@ def visit_case(volumes: VolumeStore, first: pd.Series, second: pd.Series, group:
         native=NativeFrame(to_mni=to_shared, affine=frame.affine, shape=frame.shape),
         details={"to": str(second["scan_id"]), "months": months},
     )
+
+
+def registered_by_syn(volumes: VolumeStore) -> bool:
+    """Return whether the volumes were registered non-linearly, with no way back that is kept."""
+    return bool(volumes.attributes.params.get("preprocess", {}).get("registration") == "syn")
 
 
 def native_frame(volumes: VolumeStore, scan_id: str) -> NativeFrame:

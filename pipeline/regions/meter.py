@@ -12,7 +12,9 @@ from scipy import sparse
 from pipeline.imaging.atlas.mni152 import grid_affine, load_template, load_tissues
 from pipeline.imaging.atlas.parcellation import Parcellation
 from pipeline.imaging.brain import brain_of
-from pipeline.imaging.deformation import deformation_between, volume_factor
+from pipeline.imaging.deformation.growth import volume_factor
+from pipeline.imaging.deformation.syn import syn_deformation
+from pipeline.imaging.deformation.within_person import deformation_between
 from pipeline.imaging.ventricles import intensity_levels, ventricle_ml
 from schemas.grid import Grid
 
@@ -62,7 +64,7 @@ class RegionMeter:
         if self.own_regions:
             template, inside = load_template(self.grid.as_params())
             stripped = (template * inside).astype(np.float32)
-            way = deformation_between(before, stripped, self.affine, metric="mattes")
+            way = syn_deformation(before, stripped, self.affine)
             return self.parcellation.shares_on(self.grid.shape, self.affine, way)
         if "atlas" not in self.shares:
             self.shares["atlas"] = self.parcellation.shares_on(self.grid.shape, self.affine)

@@ -10,6 +10,7 @@ from pipeline.forecasting.held_out_visits import evaluate_forecast
 from pipeline.forecasting.learned import repeated
 from pipeline.forecasting.methods import Foreseen, FutureVisit, _own_line
 from pipeline.forecasting.scores import ERRORS, score_visit, summarise_forecasts
+from pipeline.measurement.region_intervals import fit_region_intervals
 from pipeline.regions.lobes import LobeMeter
 from schemas.grid import Grid
 from tests.support.shrunken_brain import AFFINE, shrunken
@@ -25,7 +26,7 @@ def heads():
     return brain, shrunken(brain, 0.6)
 
 
-def scored(heads, spread, truth):
+def scored(heads, spread, truth, intervals=None):
     """Score one visit whose draws lie about `truth` as far as `spread`, or about the last visit."""
     before, after = heads
     generator = np.random.default_rng(0)
@@ -42,7 +43,22 @@ def scored(heads, spread, truth):
         subject_id="a", earlier=[None], months=[0.0], target_id="a_2", target_month=12.0
     )
     grid = Grid.model_validate({"shape": before.shape, "affine": AFFINE.tolist()})
-    return score_visit(visit, foreseen, dict.fromkeys(kinds, after), LobeMeter(grid))
+    truths = dict.fromkeys(kinds, after)
+    return score_visit(visit, foreseen, truths, LobeMeter(grid), intervals=intervals)
+
+
+def test_intervals_of_regions_hold_what_narrow_draws_do_not(heads):
+    """Draws that know nothing of the change, beside people whose regions vary by litres."""
+    meter = LobeMeter(Grid.model_validate({"shape": heads[0].shape, "affine": AFFINE.tolist()}))
+    names, generator = list(meter.measure(heads[0])), np.random.default_rng(0)
+    measures = [dict.fromkeys(names, 1000 * generator.normal()) for _ in range(12)]
+    months, people = np.tile([0.0, 12.0], 6), [str(i // 2) for i in range(12)]
+    intervals = fit_region_intervals(measures, months, people)
+    rows = scored(heads, 1e-5, heads[0], intervals).set_index(["target", "method"])
+    ours = rows.loc[("scan", "ldae")]
+    assert (ours["regions_covered"], ours["ventricles_covered"]) == (1, 1)
+    assert ours["regions_in_draws"] < 1
+    assert ours["ventricles_width_ml"] > 1000
 
 
 def test_who_foresees_the_change_errs_less_and_is_held(heads):

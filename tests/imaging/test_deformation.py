@@ -2,10 +2,12 @@
 
 import numpy as np
 import pytest
+from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
 from pipeline.imaging.atlas.mni152 import grid_affine
-from pipeline.imaging.deformation import deformation_between, volume_factor
+from pipeline.imaging.deformation.growth import volume_factor
+from pipeline.imaging.deformation.within_person import deformation_between
 from pipeline.imaging.halfway import halfway
 from schemas.errors import ScanError
 from schemas.grid import GridParams
@@ -42,6 +44,31 @@ def test_a_ball_that_grows_is_found_to_grow():
     outwards = 4 * (np.indices(before.shape) - centre) / away
     moved = (field * np.moveaxis(outwards, 0, -1)).sum(-1)[rim].mean()
     assert moved == pytest.approx(2.0, abs=0.4)
+
+
+def test_on_turned_axes_the_same_growth_is_found():
+    """Axes that run the other way, and voxels of other sizes along them."""
+    before, away = ball(16.0)
+    after, _ = ball(18.0)
+    turned = AFFINE @ np.diag([-1, 1, 1, 1])
+    turned[0, 3] = AFFINE[0, 3] + 4.0 * (before.shape[0] - 1)
+    straight = deformation_between(before, after, AFFINE)
+    mirrored = deformation_between(before[::-1].copy(), after[::-1].copy(), turned)
+    np.testing.assert_allclose(mirrored[::-1], straight, atol=0.02)
+    factor = volume_factor(mirrored, turned)[::-1][away < 16].mean()
+    assert factor == pytest.approx(volume_factor(straight, AFFINE)[away < 16].mean(), abs=5e-3)
+
+
+def test_there_and_back_are_inverse():
+    """Neither volume is favoured: the one way undoes the other."""
+    before, away = ball(16.0)
+    after, _ = ball(18.0)
+    there, back = (
+        deformation_between(*pair, AFFINE) for pair in ((before, after), (after, before))
+    )
+    place = np.indices(before.shape, dtype=np.float32) + np.moveaxis(there, -1, 0) / 4
+    again = np.stack([ndimage.map_coordinates(back[..., i], place, order=1) for i in range(3)], -1)
+    assert np.abs(there + again)[away < 36].max() < 0.15 * np.abs(there).max()
 
 
 def test_equal_volumes_do_not_change_and_empty_ones_are_refused():

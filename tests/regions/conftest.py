@@ -1,6 +1,7 @@
 """Small heads of the template's brain, with a change that is known."""
 
 import json
+import sys
 
 import nibabel as nib
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 
 from pipeline.imaging.atlas.mni152 import load_template
 from pipeline.imaging.atlas.parcellation import Parcellation
+from stages.cli import main
 from tests.support.shrunken_brain import AFFINE, CENTRE, PARAMS, shrunken
 
 
@@ -58,3 +60,17 @@ def atlas_files(tmp_path, atlas):
     nib.Nifti1Image(atlas.labels.astype(np.int16), atlas.affine).to_filename(image)
     table.write_text("index\tname\n1\tshrinks\n2\tstays\n")
     return image, table
+
+
+@pytest.fixture
+def run_pipeline(monkeypatch, capsys):
+    """Run the command in this process; return exit code and all that it printed."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["pipeline", *map(str, arguments)])
+        with pytest.raises(SystemExit) as end:
+            main()
+        printed = capsys.readouterr()
+        return end.value.code or 0, printed.out + printed.err
+
+    return run

@@ -66,6 +66,10 @@ def test_a_forecast_tells_its_doubts(tmp_path, invoke, ldae_path, direction):
     assert any("not shown to beat chance" in line for line in record["remarks"])
     assert any("24 months" in line for line in record["remarks"])
     assert [one["months"] for one in record["forecasts"]] == [6, 24]
+    assert record["interval"].startswith("90 %, of a new scan")
+    near, far = (one["volumes_ml"]["lateral ventricles"] for one in record["forecasts"])
+    assert 0 <= near["low"] <= near["mean"] <= near["high"]
+    assert far["high"] - far["mean"] >= near["high"] - near["mean"]
     kinds = {one["kind"] for one in record["outputs"]}
     assert kinds == {"last visit", "mean", "std", "low", "high"}
     assert len(list((tmp_path / "out").glob("*.nii.gz"))) == 9

@@ -330,6 +330,7 @@ def write_forecast(folder: Path, test: pd.DataFrame, volumes: list[np.ndarray]) 
             "region_error_percent": 3 * error,
             "ventricles_covered": float(i % 9 > 0) if method == "ldae" else np.nan,
             "regions_covered": 0.9 if method == "ldae" else np.nan,
+            "regions_in_draws": 0.7 if method == "ldae" else np.nan,
         }
         for i, scan in enumerate(test.itertuples())
         for target in ("scan", "decoded")
@@ -345,6 +346,7 @@ def write_forecast(folder: Path, test: pd.DataFrame, volumes: list[np.ndarray]) 
     )
     about = {"people": len(test), "draws": 8, "fitted_people": 30, "longest_months_seen": 24.0}
     about |= {"beyond_seen": 1, "gap_months": [6.0, 36.0], "with_two_earlier": 3}
+    about |= {"interval": "regions' own course in people seen twice, split-conformal"}
     return about | summarise_forecasts(pd.DataFrame(rows))
 
 
