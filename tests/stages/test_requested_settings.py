@@ -10,8 +10,8 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-import pipeline.preprocessing.run as preprocessing
 import pipeline.models.bundled as bundled
+import pipeline.preprocessing.run as preprocessing
 from pipeline.models.frozen import load_autoencoder
 from pipeline.stores.latents import open_latents
 from pipeline.stores.volumes import open_volumes, write_volumes
