@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from pipeline.runtime.digests import digest_of
 from pipeline.stores.build_units import row_settings
-from pipeline.stores.location import FILES_AT_ONCE, StoreFiles, open_location, shown
+from pipeline.stores.location import SCHEMES, StoreFiles, open_location, shown
 from pipeline.stores.remote import RemoteFiles
 from schemas.errors import ContractError
 from schemas.stores import SCHEMA_VERSION, StoreAttributes, StoreKind, UnitRecord
@@ -184,15 +184,9 @@ class OpenStore:
 
     @contextmanager
     def reading(self, name: str) -> Iterator[None]:
-        """Turn an error of reading an array into a ContractError of one line.
-
-        Chunks of a remote store are asked for many at a time: each answer is waited for.
-        """
-        at_once = FILES_AT_ONCE if isinstance(self.files, RemoteFiles) else None
-        usual = zarr.config.get("async.concurrency")
+        """Turn an error of reading an array into a ContractError of one line."""
         try:
-            with zarr.config.set({"async.concurrency": at_once or usual}):
-                yield
+            yield
         except (ValueError, RuntimeError, OSError) as error:
             reason = re.split(r"[.:] Stored", str(error))[0]  # crc32c adds both sums as bytes
             command = "verify --repair" if self.attributes.kind == "latents" else "verify"
@@ -214,6 +208,8 @@ def open_files(group: zarr.Group) -> StoreFiles:
 
 def _what_is_there(path: Path, files: StoreFiles) -> str:
     """Return what stands where a store was expected."""
+    if re.match(r"\w+:/", str(path)) and not isinstance(files, RemoteFiles):
+        return f"addresses begin with {', '.join(f'{name}://' for name in SCHEMES[:3])}"
     if isinstance(files, RemoteFiles):
         begun = "half uploaded; run `pipeline push-store` again"
         return begun if files.is_begun() else "nothing is there"

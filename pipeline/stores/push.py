@@ -75,6 +75,8 @@ def _put(client: Any, name: str, content: Path | bytes, address: str) -> None:
 
     try:
         obstore.put(client, name, content)
+    except FileNotFoundError as error:
+        raise ContractError(f"{address}: no such bucket; make it, or choose another") from error
     except client_errors() as error:
         raise remote_error(f"{address}/{name}", error) from error
 

@@ -1,13 +1,18 @@
 """Compare a store with its recorded digests and name the damaged scans."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 
 from pipeline.stores.build_units import chunk_file, content_digest, rows_per_file
 from pipeline.stores.open_store import OpenStore, damaged_arrays, open_files, read_record
+from pipeline.stores.remote import RemoteFiles
 from schemas.errors import ContractError
+
+UNITS_AT_ONCE = 8
+"""Units of a remote store that are read at a time, some MB each."""
 
 
 def verify_store(path: Path) -> dict[str, str]:
@@ -29,8 +34,12 @@ def verify_store(path: Path) -> dict[str, str]:
         return dict.fromkeys(attributes.scan_ids, reason)
     store = OpenStore(path)
     damaged: dict[str, str] = {}
-    for unit, expected in enumerate(store.unit_digests):
-        damaged |= _damaged_in(store, unit_rows(store, unit), expected)
+    units = [(unit_rows(store, unit), expected) for unit, expected in enumerate(store.unit_digests)]
+    # From object storage each answer is waited for, so several units are read at a time.
+    at_once = UNITS_AT_ONCE if isinstance(store.files, RemoteFiles) else 1
+    with ThreadPoolExecutor(at_once) as pool:
+        for found in pool.map(lambda unit: _damaged_in(store, *unit), units):
+            damaged |= found
     return damaged
 
 

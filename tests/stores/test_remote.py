@@ -231,6 +231,14 @@ def test_bad_addresses_are_told(store, monkeypatch):
         OpenStore(Path("s3://lab/v.zarr"))
 
 
+def test_a_bucket_or_a_kind_of_address_that_is_not_there_is_one_line(bucket, store):
+    with pytest.raises(ContractError, match=r"s3://nobody/a.zarr: no such bucket; make it") as told:
+        push_store(store, Path("s3://nobody/a.zarr"))
+    assert "\n" not in str(told.value)
+    with pytest.raises(ContractError, match=r"addresses begin with s3://, gs://, https://"):
+        OpenStore(Path("ftp://lab/a.zarr"))
+
+
 def test_repair_of_a_remote_store_is_refused():
     result = CliRunner().invoke(app, ["verify", "s3://lab/v.zarr", "--repair"])
     assert "mends a folder alone" in str(result.exception)
