@@ -84,8 +84,8 @@ class ParticipantWork:
         former = contrast_in(self.manifest)
         if former not in (None, contrast):
             raise ContractError(
-                f"{self.folder}: made of {former} images, this call takes {contrast}"
-                " (cohort.suffix); give another -w and another output folder"
+                f"{self.folder}: made of {former} images, this call takes {contrast};"
+                f" --set cohort.suffix={former}, or give another -w and another output folder"
             )
 
     def write_cohort(
