@@ -12,6 +12,7 @@ from obstore.store import S3Store
 from typer.testing import CliRunner
 
 import pipeline.stores.remote as remote
+from benchmarks.studies.remote_stores import write_latents
 from pipeline.stores.location import MissingChunkError, open_location, shown
 from pipeline.stores.open_store import OpenStore
 from pipeline.stores.push import push_store
@@ -63,6 +64,16 @@ def test_a_pushed_store_is_read_as_from_disk(bucket, store):
     assert push_store(store, place) == 0, "the very same store is there"
     result = CliRunner().invoke(app, ["info", str(place)])
     assert "kind             volumes" in result.output, result.exception
+
+
+def test_small_chunks_of_latents_are_uploaded_together(bucket, tmp_path):
+    write_latents(tmp_path / "latents.zarr", 200, 8)
+    here, place = OpenStore(tmp_path / "latents.zarr"), Path("s3://lab/packed/latents.zarr")
+    assert push_store(here.path, place) == 6, "a chunk an array, three zarr.json, the record's copy"
+    assert push_store(here.path, place) == 0
+    there = OpenStore(place)
+    assert there.digest == here.digest
+    np.testing.assert_array_equal(there.read("posterior_mean"), here.read("posterior_mean"))
 
 
 def test_another_store_is_never_written_over(bucket, store, tmp_path):
