@@ -2,20 +2,27 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from pipeline.applications.inputs import preprocessing_for
 from pipeline.encoding.embed import embed_latents
 from pipeline.encoding.run import encode_volumes
 from pipeline.models.frozen import load_autoencoder, load_ldae
+from pipeline.models.inference import load_models
 from pipeline.models.model_folder import read_config
 from pipeline.runtime.digests import digest_of
 from pipeline.stores.latents import open_latents
 from pipeline.stores.open_store import OpenStore
 from pipeline.stores.volumes import open_volumes
 from schemas.errors import ContractError
-from schemas.params import EmbedParams, EncodeParams
+from schemas.evaluation import EvaluateParams
+from schemas.manifest import MANIFEST_COLUMNS
+from schemas.params import EmbedParams, EncodeParams, PreprocessParams
+from stages.cli import app
 from tests.support.tiny_models import CPU
 
 
@@ -52,3 +59,47 @@ def test_flair_goes_through_models_of_t1w_only_if_asked(
         embed_latents(latents, ldae, codes, EmbedParams(), device=CPU)
     embed_latents(latents, ldae, codes, EmbedParams(any_contrast=True), device=CPU)
     assert OpenStore(codes).attributes.contrast == "FLAIR"
+
+
+@pytest.mark.slow
+def test_evaluation_and_applications_refuse_scans_of_another_contrast_too(
+    volumes, autoencoder_path, ldae_path, tmp_path
+):
+    flair = open_volumes(as_flair(volumes.path, tmp_path / "volumes.zarr"))
+    params = EvaluateParams(num_inference_steps=3)
+    told = r"volumes.zarr: FLAIR images, the LDAE was trained on T1w.*evaluate.any_contrast=true"
+    with pytest.raises(ContractError, match=told):
+        load_models(autoencoder_path, ldae_path, params, device=CPU, store=flair)
+    asked = params.model_copy(update={"any_contrast": True})
+    load_models(autoencoder_path, ldae_path, asked, device=CPU, store=flair)
+    words = ["--manifest", "none.csv", "--volumes", str(flair.path), "--ae", str(autoencoder_path)]
+    (tmp_path / "none.csv").write_text(",".join(MANIFEST_COLUMNS) + "\n")
+    words[1] = str(tmp_path / "none.csv")
+    command = ["evaluate", "--what", "ae", *words, "--out", str(tmp_path / "out")]
+    result = CliRunner().invoke(app, command)
+    assert "--set evaluate.any_contrast=true" in str(result.exception), result.output
+
+
+@pytest.mark.parametrize("command", ["encode", "embed"])
+def test_images_of_another_contrast_are_refused_before_they_are_preprocessed(command, tmp_path):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    (folder / "sub-1_FLAIR.nii").write_bytes(b"never looked into")
+    words = [command, "--input", str(folder), "--out", str(tmp_path / "out.zarr")]
+    result = CliRunner().invoke(app, [*words, "--set", "cohort.suffix=FLAIR"])
+    assert f"--set {command}.any_contrast=true" in str(result.exception) or (
+        command == "embed" and "--set encode.any_contrast=true" in str(result.exception)
+    ), (result.output, result.exception)
+    assert "images: FLAIR images" in str(result.exception)
+    assert [path.name for path in tmp_path.iterdir()] == ["images"]
+
+
+def test_a_new_image_is_preprocessed_as_the_models_contrast(models):
+    ldae = replace(models.ldae, config=models.ldae.config | {"contrast": "FLAIR"})
+    grid = {"grid": models.autoencoder.grid.as_params()}
+    params = preprocessing_for(
+        replace(models, ldae=ldae), PreprocessParams(**grid), volumes=None, latents=None
+    )
+    assert params.contrast == "FLAIR"
+    given = preprocessing_for(models, PreprocessParams(**grid), volumes=None, latents=None)
+    assert given.contrast is None
