@@ -5,12 +5,14 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
 from pipeline.applications.inputs import preprocessing_for
 from pipeline.encoding.embed import embed_latents
 from pipeline.encoding.run import encode_volumes
+from pipeline.imaging.atlas.mni152 import mni_grid
 from pipeline.models.frozen import load_autoencoder, load_ldae
 from pipeline.models.inference import load_models
 from pipeline.models.model_folder import read_config
@@ -20,10 +22,12 @@ from pipeline.stores.open_store import OpenStore
 from pipeline.stores.volumes import open_volumes
 from schemas.errors import ContractError
 from schemas.evaluation import EvaluateParams
+from schemas.grid import GridParams
 from schemas.manifest import MANIFEST_COLUMNS
 from schemas.params import EmbedParams, EncodeParams, PreprocessParams
 from stages.cli import app
 from tests.support.tiny_models import CPU
+from tests.support.volumes import SHAPE
 
 
 def as_flair(source: Path, out: Path) -> Path:
@@ -72,11 +76,13 @@ def test_evaluation_and_applications_refuse_scans_of_another_contrast_too(
         load_models(autoencoder_path, ldae_path, params, device=CPU, store=flair)
     asked = params.model_copy(update={"any_contrast": True})
     load_models(autoencoder_path, ldae_path, asked, device=CPU, store=flair)
-    words = ["--manifest", "none.csv", "--volumes", str(flair.path), "--ae", str(autoencoder_path)]
-    (tmp_path / "none.csv").write_text(",".join(MANIFEST_COLUMNS) + "\n")
-    words[1] = str(tmp_path / "none.csv")
-    command = ["evaluate", "--what", "ae", *words, "--out", str(tmp_path / "out")]
-    result = CliRunner().invoke(app, command)
+    numbers = dict.fromkeys(("age_years", "months_from_first"))
+    cells = dict.fromkeys(MANIFEST_COLUMNS, "x") | numbers | {"split": "test"}
+    table = pd.DataFrame(cells, index=[0])
+    table.to_csv(tmp_path / "manifest.csv", index=False)
+    words = ["--manifest", tmp_path / "manifest.csv", "--volumes", flair.path]
+    words += ["--ae", autoencoder_path, "--out", tmp_path / "out"]
+    result = CliRunner().invoke(app, ["evaluate", "--what", "ae", *map(str, words)])
     assert "--set evaluate.any_contrast=true" in str(result.exception), result.output
 
 
@@ -91,15 +97,13 @@ def test_images_of_another_contrast_are_refused_before_they_are_preprocessed(com
         command == "embed" and "--set encode.any_contrast=true" in str(result.exception)
     ), (result.output, result.exception)
     assert "images: FLAIR images" in str(result.exception)
-    assert [path.name for path in tmp_path.iterdir()] == ["images"]
+    assert not (tmp_path / "out.input").exists()
 
 
 def test_a_new_image_is_preprocessed_as_the_models_contrast(models):
-    ldae = replace(models.ldae, config=models.ldae.config | {"contrast": "FLAIR"})
-    grid = {"grid": models.autoencoder.grid.as_params()}
-    params = preprocessing_for(
-        replace(models, ldae=ldae), PreprocessParams(**grid), volumes=None, latents=None
-    )
-    assert params.contrast == "FLAIR"
-    given = preprocessing_for(models, PreprocessParams(**grid), volumes=None, latents=None)
-    assert given.contrast is None
+    grid = mni_grid(GridParams(shape=SHAPE, zooms=3.0))
+    of_t1w = replace(models, autoencoder=replace(models.autoencoder, grid=grid))
+    flair = replace(models.ldae, config=models.ldae.config | {"contrast": "FLAIR"})
+    for some, contrast in ((of_t1w, None), (replace(of_t1w, ldae=flair), "FLAIR")):
+        params = preprocessing_for(some, PreprocessParams(), volumes=None, latents=None)
+        assert params.contrast == contrast
