@@ -126,11 +126,11 @@ def _encoded(
             " as --ae, or if it is the bundled one, --set autoencoder.source=bundled"
         )
     typer.echo(f"autoencoder: {which}")
-    for config, name, asked in (
+    for config, name, parameter in (
         (autoencoder.config, f"the autoencoder {chosen}", ENCODE_ANY),
         (ldae.config, f"the LDAE {ldae.path}", EMBED_ANY),
     ):
-        refuse_contrast(settings, input_path, config, model=name, allowed_by=asked)
+        refuse_contrast(settings, input_path, config, model=name, allowed_by=parameter)
     own = Grid.model_validate(ldae.config["grid"])
     autoencoder = on_grid(autoencoder, own)
     asked = input_grid(settings, input_path, autoencoder)
