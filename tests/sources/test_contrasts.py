@@ -9,8 +9,7 @@ from pipeline.cohort.contrast import with_contrast
 from pipeline.sources.named_contrast import not_of
 from schemas.errors import ParamsError
 from schemas.params import PreprocessParams
-from tests.sources.test_dicom import look
-from tests.support.dicom_fixtures import series
+from tests.support.dicom_fixtures import look, series
 from tests.support.source_folders import build, touch
 
 NAMES = {
