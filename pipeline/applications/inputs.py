@@ -228,9 +228,9 @@ def preprocessing_for(
             " brought onto it; give a scan of a store with --scan"
         )
     params = default.model_copy(update=intensity_rule(models.autoencoder.config))
-    trained = contrast_of(models.ldae.config)
-    if params.contrast is None and trained != "T1w":
-        params = params.model_copy(update={"contrast": trained})
+    if volumes is None and params.contrast is None:
+        trained = contrast_of(models.ldae.config)
+        params = params.model_copy(update={"contrast": None if trained == "T1w" else trained})
     if volumes is not None and "preprocess" in volumes.attributes.params:
         recorded = PreprocessParams.model_validate(volumes.attributes.params["preprocess"])
         if not _same_grid(recorded.grid, grid):
