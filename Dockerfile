@@ -10,8 +10,7 @@ RUN python -m venv /opt/ldae \
          /opt/ldae/bin/pip install --no-cache-dir --index-url "$TORCH_INDEX" \
            "$(grep '^torch==' requirements.lock)"; \
        fi \
-    && /opt/ldae/bin/pip install --no-cache-dir -c requirements.lock . \
-    && /opt/ldae/bin/python -m compileall -qq -j 0 /opt/ldae/lib
+    && /opt/ldae/bin/pip install --no-cache-dir -c requirements.lock .
 
 FROM python:3.11-slim-bookworm
 COPY --from=build /opt/ldae /opt/ldae

@@ -142,6 +142,8 @@ class EvaluateParams(Section):
     """Share of the timesteps, those next to the data, in which G is left out."""
     batch_size: Positive = 4
     """Scans reconstructed at a time."""
+    any_contrast: bool = False
+    """Use models on scans of another contrast than they were trained on, in applications too."""
     max_scans: Positive = 8
     """At most this many scans (the first of every subject, then second ones) are reconstructed."""
     draws: Annotated[int, Field(ge=0)] = 4

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from stages.common_options import Settings, StudyCommand
+from stages.common_options import Settings, StudyCommand, print_version
 
 if TYPE_CHECKING:
     from pipeline.bids_export.study import StudyFiles
@@ -23,16 +23,26 @@ class BidsCommand(StudyCommand):
 
 
 def repeat_options(args: list[str]) -> list[str]:
-    """Return the arguments with an option before each of its values."""
+    """Return the arguments with an option before each of its values.
+
+    Raises
+    ------
+    ParamsError
+        If an option has no value: `--participant-label $NOBODY` must not mean everybody.
+    """
     spread: list[str] = []
-    option = None
-    for word in args:
-        if word.startswith("-"):
-            option = word if word in SEVERAL else None
-            if option is None:
-                spread.append(word)
+    option, count = None, 0
+    for word in [*args, None]:
+        if word is None or word.startswith("-"):
+            if option is not None and count == 0:
+                from schemas.errors import ParamsError
+
+                raise ParamsError(f"{option}: expected a label or several; leave it out for all")
+            option, count = (word, 0) if word in SEVERAL else (None, 0)
+            spread += [word] if word is not None and option is None else []
         elif option is not None:
             spread += [option, word]
+            count += 1
         else:
             spread.append(word)
     return spread
@@ -89,6 +99,17 @@ def bids(
         typer.Option(
             "--skip-bids-validation", "--skip_bids_validation", help="Accepted; nothing validates."
         ),
+    ] = False,
+    threads: Annotated[  # noqa: ARG001
+        int | None,
+        typer.Option("--omp-nthreads", "--omp_nthreads", min=1, help="Accepted; --n-cpus decides."),
+    ] = None,
+    no_tracking: Annotated[  # noqa: ARG001
+        bool, typer.Option("--notrack", help="Accepted; nothing is tracked.")
+    ] = False,
+    version: Annotated[  # noqa: ARG001
+        bool,
+        typer.Option("--version", help="Print the version.", is_eager=True, callback=print_version),
     ] = False,
 ) -> None:
     """Run as a BIDS-App: preprocess and embed participants; judge them as a group.

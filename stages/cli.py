@@ -50,7 +50,7 @@ from stages import (
     vary,
     verify,
 )
-from stages.common_options import StudyCommand
+from stages.common_options import StudyCommand, print_version
 from stages.messages import from_here
 
 app = typer.Typer(
@@ -107,22 +107,12 @@ TOOLS: dict[str, Callable[..., None]] = {
 }
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
-        from pipeline import __version__
-
-        typer.echo(f"ldae-pipeline {__version__}")
-        raise typer.Exit
-
-
 @app.callback()
 def _root(
     *,
     version: Annotated[
         bool,
-        typer.Option(
-            "--version", help="Print the version.", is_eager=True, callback=_print_version
-        ),
+        typer.Option("--version", help="Print the version.", is_eager=True, callback=print_version),
     ] = False,
 ) -> None:
     """Learn from 3D brain MRI: precompute latents once, train from them for ever after.

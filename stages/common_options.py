@@ -156,6 +156,15 @@ def _ours_or_warning(record: logging.LogRecord) -> bool:
     return record.name.split(".")[0] in {"pipeline", "stages"} or record.levelno >= logging.WARNING
 
 
+def print_version(wanted: bool) -> None:
+    """Print the package's version and end, where that is asked for."""
+    if wanted:
+        from pipeline import __version__
+
+        typer.echo(f"ldae-pipeline {__version__}")
+        raise typer.Exit
+
+
 class StudyCommand(TyperCommand):
     """A command that takes the common options after its own.
 

@@ -110,12 +110,13 @@ def _encoded(
     """Return latents and volumes of an input, made beside `out` for the LDAE."""
     from pipeline.encoding.input_volumes import work_of
     from pipeline.encoding.run import check_out
+    from pipeline.models.contrast import EMBED_ANY, ENCODE_ANY
     from pipeline.models.frozen import load_autoencoder, on_grid
     from pipeline.models.latent_fit import check_grid_fits
     from schemas.errors import ContractError
     from schemas.grid import Grid
     from stages.chosen_autoencoder import chosen_autoencoder
-    from stages.encode_input import encode_input, input_grid
+    from stages.encode_input import encode_input, input_grid, refuse_contrast
 
     chosen, which = chosen_autoencoder(settings, ae)
     autoencoder = load_autoencoder(chosen, device=settings.devices()[0])
@@ -125,6 +126,11 @@ def _encoded(
             " as --ae, or if it is the bundled one, --set autoencoder.source=bundled"
         )
     typer.echo(f"autoencoder: {which}")
+    for config, name, parameter in (
+        (autoencoder.config, f"the autoencoder {chosen}", ENCODE_ANY),
+        (ldae.config, f"the LDAE {ldae.path}", EMBED_ANY),
+    ):
+        refuse_contrast(settings, input_path, config, model=name, allowed_by=parameter)
     own = Grid.model_validate(ldae.config["grid"])
     autoencoder = on_grid(autoencoder, own)
     asked = input_grid(settings, input_path, autoencoder)

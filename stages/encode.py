@@ -34,14 +34,22 @@ def encode(
 
     detect_source(input_path)  # refuses what is no input before anything heavy is imported
     from pipeline.encoding.run import check_out
+    from pipeline.models.contrast import ENCODE_ANY
     from pipeline.models.frozen import load_autoencoder
     from stages.chosen_autoencoder import chosen_autoencoder
-    from stages.encode_input import encode_input, input_grid, stored_grid
+    from stages.encode_input import encode_input, input_grid, refuse_contrast, stored_grid
 
     folder, which = chosen_autoencoder(settings, ae, grid=stored_grid(input_path))
     autoencoder = load_autoencoder(folder, device=settings.devices()[0], at_use=True)
     check_out(out, autoencoder, settings.params().encode, replace=replace)
     typer.echo(f"autoencoder: {which}")
+    refuse_contrast(
+        settings,
+        input_path,
+        autoencoder.config,
+        model=f"the autoencoder {folder}",
+        allowed_by=ENCODE_ANY,
+    )
     made = encode_input(
         settings,
         input_path,

@@ -1,8 +1,9 @@
 """Preprocess and encode what --input names, for `pipeline encode` and `pipeline embed`."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -55,6 +56,29 @@ def input_grid(settings: Settings, input_path: Path, autoencoder: "FrozenAutoenc
     by_hand = any(key.startswith("preprocess.grid") for key in settings.set_by_hand())
     firm = by_hand or settings.params_file is not None
     return InputGrid(grid_asked(asked, autoencoder, firm=firm), firm=firm)
+
+
+def refuse_contrast(
+    settings: Settings, input_path: Path, config: Mapping[str, Any], *, model: str, allowed_by: str
+) -> None:
+    """Refuse images of another contrast than a model's before they are preprocessed.
+
+    `allowed_by` is the parameter that allows it.
+    """
+    from pipeline.cohort.contrast import study_contrast
+    from pipeline.cohort.ingest import detect_source
+    from pipeline.models.contrast import check_contrast
+    from pipeline.stores.volumes import open_volumes
+
+    params = settings.params()
+    section, name = allowed_by.split(".")
+    if getattr(getattr(params, section), name):
+        return
+    if detect_source(input_path) == "volumes":
+        found = open_volumes(input_path).attributes.contrast
+    else:
+        found = params.preprocess.contrast or study_contrast(params.cohort)
+    check_contrast(dict(config), found, source=input_path, model=model, allowed_by=[allowed_by])
 
 
 def encode_input(

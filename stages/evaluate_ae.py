@@ -13,6 +13,7 @@ def judge_autoencoder(
     """Write metrics.json, per_scan.parquet and the error map; print the headline figures."""
     from pipeline.cohort.manifest import read_manifest
     from pipeline.evaluation.autoencoder import AutoencoderScorer, evaluate_autoencoder
+    from pipeline.models.contrast import EVALUATE_ANY, check_contrast
     from pipeline.models.frozen import load_autoencoder, on_grid
     from pipeline.models.pretrained import load_lpips
     from pipeline.stores.volumes import open_volumes
@@ -21,8 +22,17 @@ def judge_autoencoder(
     params, device = settings.params().evaluate, settings.device()
     store, weights = open_volumes(volumes), params.lpips_weights
     table = read_manifest(manifest)
+    frozen = load_autoencoder(ae, device=device)
+    if not params.any_contrast:
+        check_contrast(
+            frozen.config,
+            store.attributes.contrast,
+            source=store.path,
+            model=f"the autoencoder {ae}",
+            allowed_by=[EVALUATE_ANY],
+        )
     judge = AutoencoderScorer(
-        autoencoder=on_grid(load_autoencoder(ae, device=device), store.attributes.grid),
+        autoencoder=on_grid(frozen, store.attributes.grid),
         volumes=store,
         device=device,
         lpips=load_lpips(weights, device=device) if weights else None,

@@ -2,9 +2,11 @@
 
 python -m benchmarks.studies.remote_stores --out remote-stores.md
 
-S3 is moto's server, in a process of its own. Each place is loaded by a fresh `open_latents`, so
-many times, in turns; the best time of each counts. The row of plain requests fetches the same
-objects, 16 at a time, and does nothing with them: what this server needs, whoever asks.
+S3 is moto's server, in a process of its own, written in Python; `--address` names another one,
+with an empty bucket `lab`, for credentials in the environment. Each place is loaded by a fresh
+`open_latents`, so many times, in turns; the best time of each counts. The row of plain requests
+fetches the same objects, 16 at a time, and does nothing with them: what this server needs, whoever
+asks.
 """
 
 import argparse
@@ -82,6 +84,20 @@ def served(*words: str) -> Iterator[str]:
         process.wait()
 
 
+@contextlib.contextmanager
+def server(address: str | None) -> Iterator[str]:
+    """Yield the address of an S3 server with a bucket `lab`: the one given, or moto's."""
+    if address is not None:
+        yield address
+        return
+    credentials = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret"}
+    os.environ |= credentials | {"AWS_DEFAULT_REGION": "us-east-1"}
+    with served("moto.server", "-H", "127.0.0.1", "-p") as moto:
+        request = urllib.request.Request(f"{moto}/lab", method="PUT")
+        urllib.request.urlopen(request).close()
+        yield moto
+
+
 def seconds_to_load(path: Path) -> float:
     """Return the time (s) to open a store and load all its latents."""
     start = time.perf_counter()
@@ -91,10 +107,10 @@ def seconds_to_load(path: Path) -> float:
     return time.perf_counter() - start
 
 
-def seconds_of_requests(address: str, disk: Path) -> float:
+def seconds_of_requests(address: str) -> float:
     """Return the time (s) to fetch every object of a store."""
     client = open_client(address)
-    names = [path.relative_to(disk).as_posix() for path in disk.rglob("*") if path.is_file()]
+    names = [entry["path"] for entries in obstore.list(client) for entry in entries]
     start = time.perf_counter()
     with ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool:
         assert all(pool.map(lambda name: len(obstore.get(client, name).bytes()), names))
@@ -107,19 +123,13 @@ def main() -> None:
     parser.add_argument("--scans", type=int, default=10_000)
     parser.add_argument("--chunks", type=int, nargs="+", default=[64, 512])
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--address", help="http://127.0.0.1:PORT of a server that is there")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     lines = [f"{args.scans} latents of {SHAPE}; best of {args.repeats}", ""]
     lines += ["| scans a chunk | place | seconds | times disk |", "|---|---|---|---|"]
-    with served("moto.server", "-H", "127.0.0.1", "-p") as address:
-        os.environ |= {
-            "AWS_ENDPOINT_URL": address,
-            "AWS_ACCESS_KEY_ID": "key",
-            "AWS_SECRET_ACCESS_KEY": "secret",
-            "AWS_DEFAULT_REGION": "us-east-1",
-        }
-        request = urllib.request.Request(f"{address}/lab", method="PUT")
-        urllib.request.urlopen(request).close()
+    with server(args.address) as address:
+        os.environ["AWS_ENDPOINT_URL"] = address
         for chunk in args.chunks:
             times = {name: min(found) for name, found in measured(chunk, args).items()}
             lines += [
@@ -144,7 +154,7 @@ def measured(chunk: int, args: argparse.Namespace) -> dict[str, list[float]]:
         for _ in range(args.repeats):
             for name, path in zip(times, (disk, zipped, Path(remote)), strict=False):
                 times[name].append(seconds_to_load(path))
-            times["S3, requests"].append(seconds_of_requests(remote, disk))
+            times["S3, requests"].append(seconds_of_requests(remote))
     return times
 
 

@@ -15,6 +15,7 @@ from pipeline.imaging.atlas.mni152 import grid_affine, mni_grid
 from pipeline.imaging.bias import BiasField
 from pipeline.imaging.geometry import straight_grid
 from pipeline.imaging.landmarks import TissueLevels
+from pipeline.models.contrast import contrast_of
 from pipeline.models.frozen import intensity_rule
 from pipeline.models.inference import LdaeInference
 from pipeline.runtime.digests import digest_image, digest_of
@@ -175,8 +176,8 @@ def scan_from_file(path: Path, models: LdaeInference, params: PreprocessParams) 
         raise ScanError(f"{path}: preprocessing failed: {type(error).__name__}: {first}") from error
     if scan.qc["status"] == "fail":
         raise ScanError(
-            f"{path}: fails quality control ({scan.qc['reasons']}); expected a T1w head, see"
-            " `pipeline preprocess` for its thresholds"
+            f"{path}: fails quality control ({scan.qc['reasons']}); expected a"
+            f" {params.contrast or 'T1w'} head, see `pipeline preprocess` for its thresholds"
         )
     volume = unit_interval(scan.volume)
     return InputScan(
@@ -227,6 +228,9 @@ def preprocessing_for(
             " brought onto it; give a scan of a store with --scan"
         )
     params = default.model_copy(update=intensity_rule(models.autoencoder.config))
+    if volumes is None and params.contrast is None:
+        trained = contrast_of(models.ldae.config)
+        params = params.model_copy(update={"contrast": None if trained == "T1w" else trained})
     if volumes is not None and "preprocess" in volumes.attributes.params:
         recorded = PreprocessParams.model_validate(volumes.attributes.params["preprocess"])
         if not _same_grid(recorded.grid, grid):

@@ -8,6 +8,7 @@ import pandas as pd
 from pipeline.bids_app.selection import participants_of
 from pipeline.bids_app.work import ParticipantWork, collect
 from pipeline.bids_export.study import StudyFiles
+from pipeline.cohort.contrast import study_contrast
 from pipeline.cohort.manifest import read_manifest, write_manifest
 from pipeline.runtime.progress import few
 from pipeline.stores.merge import merge_stores
@@ -39,6 +40,9 @@ def gather(bids_dir: Path, work: Path, params: CohortParams) -> StudyFiles:
     absent = [one.participant for one in everyone if one not in finished]
     if absent:
         log.warning("not finished at participant level, left out: %s", few(absent))
+    contrast = study_contrast(params)
+    for one in finished:
+        one.check_contrast(contrast)
     files = StudyFiles.of_folder(work / GROUP, source=bids_dir, leave_out=tuple(params.leave_out))
     data = files.volumes.parent
     merge_stores([one.volumes for one in finished], files.volumes)

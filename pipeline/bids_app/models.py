@@ -58,7 +58,7 @@ class Models:
         latents = open_latents(work.latents)
         # `auto` is judged on the first participant, and is the same for all that follow.
         self.precision = latents.attributes.params["encode"]["precision"]
-        check_same_autoencoder(latents, self.ldae)
+        check_same_autoencoder(latents, self.ldae, any_contrast=params.embed.any_contrast)
         reads_volumes = self.ldae.net.encoder.reads == "volume"
         embed_latents(
             latents,

@@ -9,13 +9,16 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from pipeline import __version__
-from pipeline.bids_app.work import ParticipantWork, collect
+from pipeline.bids_app.work import ParticipantWork, check_folder, collect
 from pipeline.bids_export.dataset import check_place
 from pipeline.bids_export.export import export_bids
 from pipeline.cohort.candidates import FILE as CANDIDATES
 from pipeline.cohort.candidates import read_candidates
+from pipeline.cohort.contrast import study_contrast
 from pipeline.cohort.manifest import read_manifest
 from pipeline.imaging.preprocess_scan import METHOD_VERSION
+from pipeline.models.contrast import EMBED_ANY, ENCODE_ANY, check_contrast
+from pipeline.models.model_folder import read_config
 from pipeline.preprocessing.run import preprocess_cohort
 from pipeline.runtime.digests import digest_file, digest_of
 from pipeline.runtime.progress import progress
@@ -61,6 +64,28 @@ class Request:
                 raise ContractError(f"{file}: missing; expected a model folder of this project")
         return [digest_file(file) for file in files]
 
+    def check_contrast(self, contrast: str) -> None:
+        """Refuse images of another contrast than the models', before hours of preprocessing.
+
+        Raises
+        ------
+        ContractError
+            Unless the parameters allow it.
+        """
+        models = (
+            (self.autoencoder, "the autoencoder", self.params.encode.any_contrast),
+            (self.ldae, "the LDAE", self.params.embed.any_contrast),
+        )
+        for folder, name, asked in models:
+            if not asked:
+                check_contrast(
+                    read_config(folder / "config.json"),
+                    contrast,
+                    source=self.bids_dir,
+                    model=f"{name} {folder}",
+                    allowed_by=[ENCODE_ANY, EMBED_ANY],
+                )
+
 
 @dataclass(frozen=True, slots=True)
 class ParticipantSummary:
@@ -86,7 +111,10 @@ def run_participants(request: Request, device: "torch.device | str" = "auto") ->
         If no participant has a usable image, or the folders are none to work in.
     """
     check_place(request.out_dir, request.bids_dir)
+    check_folder(request.work, request.bids_dir, request.out_dir)
     digests = request.model_digests()
+    contrast = study_contrast(request.params.cohort)
+    request.check_contrast(contrast)
     cohort = collect(
         request.bids_dir, request.params.cohort, request.participants, request.sessions
     )
@@ -97,6 +125,7 @@ def run_participants(request: Request, device: "torch.device | str" = "auto") ->
         if participant in failed:
             continue
         work = ParticipantWork(participant, request.work / participant)
+        work.check_contrast(contrast)
         mine = manifest[manifest["subject_id"] == participant]
         table = work.write_cohort(mine, refused[_rows_of(refused, participant)], cohort.candidates)
         keys[work] = _key(table, request.params, digests)
@@ -155,6 +184,8 @@ def _make_stores(
 
     # Loaded before hours of preprocessing: what is wrong with a model is said at once.
     models = Models(request.autoencoder, request.ldae, device)
+    for work in todo:
+        work.forget_done()
     params = request.params.preprocess.model_copy(
         update={"grid": models.grid.as_params(), **models.intensity}
     )

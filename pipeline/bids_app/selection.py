@@ -67,13 +67,18 @@ def chosen_sessions(root: Path, labels: Sequence[str], participants: Sequence[st
 OPTIONS = {"sub": "--participant-label", "ses": "--session-label"}
 
 
+def _label(kind: str, name: str) -> str:
+    """Return the label of a name as one types it; quotes where no letter or digit is left."""
+    return name.removeprefix(f"{kind}-") or "''"
+
+
 def _chosen(kind: str, labels: Iterable[str], present: Sequence[str], where: str) -> list[str]:
     wanted = list(dict.fromkeys(prefixed(kind, label) for label in labels))
     missing = [name for name in wanted if name not in present]
     if missing:
         has = few([name.removeprefix(f"{kind}-") for name in present], 8) or "none"
         raise ParamsError(
-            f"{OPTIONS[kind]} {' '.join(n.removeprefix(f'{kind}-') for n in missing)}: not in"
+            f"{OPTIONS[kind]} {' '.join(_label(kind, n) for n in missing)}: not in"
             f" {where}, which has {has}"
         )
     return wanted

@@ -9,10 +9,12 @@ import pandas as pd
 from pipeline.bids_export.study import StudyFiles
 from pipeline.cohort.candidates import FILE as CANDIDATES
 from pipeline.cohort.candidates import Cohort, write_candidates
+from pipeline.cohort.contrast import with_contrast
 from pipeline.cohort.ingest import build_cohort
 from pipeline.cohort.manifest import read_manifest, write_manifest
 from pipeline.runtime.files import write_json
-from schemas.params import CohortParams
+from schemas.errors import ContractError
+from schemas.params import CohortParams, PreprocessParams
 
 SPLIT = "train"
 """Split of every scan at participant level, where none is judged; the group level splits anew."""
@@ -67,6 +69,25 @@ class ParticipantWork:
         """Remember that all stores are made."""
         write_json(self.folder / "done.json", {"key": key})
 
+    def forget_done(self) -> None:
+        """Forget that all stores are made, before any is made otherwise."""
+        (self.folder / "done.json").unlink(missing_ok=True)
+
+    def check_contrast(self, contrast: str) -> None:
+        """Refuse a folder that a former call made of images of another contrast.
+
+        Raises
+        ------
+        ContractError
+            Naming both contrasts.
+        """
+        former = contrast_in(self.manifest)
+        if former not in (None, contrast):
+            raise ContractError(
+                f"{self.folder}: made of {former} images, this call takes {contrast};"
+                f" --set cohort.suffix={former}, or give another -w and another output folder"
+            )
+
     def write_cohort(
         self, scans: pd.DataFrame, refused: pd.DataFrame, candidates: pd.DataFrame
     ) -> pd.DataFrame:
@@ -84,6 +105,32 @@ class ParticipantWork:
         write_candidates(mine, self.manifest.with_name(CANDIDATES))
         refused.to_csv(self.manifest.with_name("quarantine.csv"), index=False)
         return table
+
+
+def contrast_in(manifest: Path) -> str | None:
+    """Return the contrast of the scans of a manifest; None where there is none to be read."""
+    if not manifest.is_file():
+        return None
+    return with_contrast(PreprocessParams(), read_manifest(manifest)).contrast or "T1w"
+
+
+def check_folder(work: Path, bids_dir: Path, out_dir: Path) -> None:
+    """Refuse a work folder among the raw data or among the derivatives: it fills with stores.
+
+    Raises
+    ------
+    ContractError
+        With a folder that would do.
+    """
+    whole, raw, out = work.resolve(), bids_dir.resolve(), out_dir.resolve()
+    below = whole.relative_to(raw).parts if whole.is_relative_to(raw) else None
+    if below is not None and below[:1] != ("derivatives",):
+        where = f"in the dataset {bids_dir}"
+    elif whole.is_relative_to(out):
+        where = f"in the output folder {out_dir}"
+    else:
+        return
+    raise ContractError(f"-w {work}: lies {where}, where stores do not belong; give another -w")
 
 
 def collect(

@@ -30,7 +30,7 @@ def describe(out: Path, source: Path | None) -> None:
     """
     check_place(out, source)
     content: dict[str, Any] = {
-        "Name": "Latent diffusion autoencoder: preprocessed T1w and semantic codes",
+        "Name": "Latent diffusion autoencoder: preprocessed images and semantic codes",
         "BIDSVersion": BIDS_VERSION,
         "DatasetType": "derivative",
         "GeneratedBy": [{"Name": GENERATOR, "Version": __version__}],

@@ -71,6 +71,7 @@ def export_bids(
     study = Study(files)
     describe(out, files.source)
     semantics = _tool_of_semantics(study)
+    tables.check_same_tool(out, QC, _tool_of_quality(study))
     if semantics is not None:
         tables.check_same_tool(out, YSEM, semantics)
     out = out.absolute()
@@ -146,8 +147,8 @@ def _write_tables(study: Study, out: Path, semantics: dict[str, str] | None) -> 
     described = tables.describe_participants(columns, source)
     write_json_once(out / "participants.json", described)
     judged = [(study.names[s], study.qc_of(s)) for s in study.qc.index if s in study.names]
-    tool = {"Description": "Quality control of ldae-pipeline's preprocessing"}
     if judged:
+        tool = _tool_of_quality(study)
         tables.write_phenotype(out, QC, judged, tool=tool, columns=QC_COLUMNS, keep=has_folder)
     if semantics is not None:
         rows, names = _codes(study)
@@ -158,12 +159,24 @@ def _write_tables(study: Study, out: Path, semantics: dict[str, str] | None) -> 
     pages.write_group(out, _group_rows(out), study_report=(out / "report.html").is_file())
 
 
+def _tool_of_quality(study: Study) -> dict[str, str]:
+    tool = "Quality control of ldae-pipeline's preprocessing"
+    return {"Description": tool + _of_contrast(study)}
+
+
+def _of_contrast(study: Study) -> str:
+    """Return words for images that are no T1w, so that tables of two contrasts never mix."""
+    contrast = study.volumes.attributes.contrast
+    return "" if contrast == "T1w" else f", {contrast} images"
+
+
 def _tool_of_semantics(study: Study) -> dict[str, str] | None:
     if study.semantics is None:
         return None
     digest = study.semantics.attributes.digests.get("ldae", "")
     return {
-        "Description": f"Semantic code of a latent diffusion autoencoder, sha256 {digest[:16]}",
+        "Description": f"Semantic code of a latent diffusion autoencoder, sha256 {digest[:16]}"
+        + _of_contrast(study),
     }
 
 

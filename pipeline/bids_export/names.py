@@ -14,6 +14,8 @@ ENTITIES = ("acq", "ce", "rec", "run", "echo", "part")
 """Entities that BIDS allows in names of T1w, in its order."""
 SUFFIXES = ("T1w", "T2w", "FLAIR", "PDw", "T2starw")
 """Contrasts that have a suffix of their own."""
+OTHER = "other"
+"""Contrast of a manifest whose images have another suffix: which, it does not say."""
 INDICES = ("run", "echo")
 PARTS = ("mag", "phase", "real", "imag")
 
@@ -86,13 +88,17 @@ def all_names(scans: Sequence[Mapping[str, object]]) -> dict[str, ScanNames]:
     Raises
     ------
     ContractError
-        If two scans, or two subjects, would have the same name.
+        If two scans, or two subjects, would have the same name, or the contrast has no suffix.
     """
     names: dict[str, ScanNames] = {}
     owner: dict[str, str] = {}
     for row in scans:
         scan_id, subject = str(row["scan_id"]), str(row["subject_id"])
         contrast = row.get(CONTRAST_COLUMN)
+        if contrast == OTHER:
+            raise ContractError(
+                f"{scan_id}: its contrast has no suffix here; {', '.join(SUFFIXES)} can be exported"
+            )
         suffix = str(contrast) if contrast in SUFFIXES else "T1w"
         found = names_of(scan_id, subject, str(row["session_id"] or ""), suffix)
         for label, whose in ((found.stem, scan_id), (found.participant, subject)):

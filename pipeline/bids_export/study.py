@@ -29,7 +29,7 @@ QC_COLUMNS = {
     "coverage": "share of the template brain inside the field of view",
     "turned": "rotation from the template's pose (degrees)",
     "snr": "signal-to-noise ratio",
-    "foreground": "share of the file's voxels that are not air",
+    "foreground": "share of the grid's voxels that are brain",
     "strip_method": "method of skull stripping",
 }
 """Columns of the table of quality control → what they hold."""

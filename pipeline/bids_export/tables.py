@@ -145,12 +145,12 @@ def write_phenotype(
 
 
 def check_same_tool(out: Path, kind: str, tool: Mapping[str, Any]) -> None:
-    """Refuse to mix numbers of two models in one table.
+    """Refuse to mix numbers of two models, or of two contrasts, in one table.
 
     Raises
     ------
     ContractError
-        If a table of this kind was made by another model.
+        If a table of this kind was made by another model or of another contrast.
     """
     for path in sorted((out / "phenotype").glob(f"{kind}*.json")):
         try:
@@ -159,5 +159,6 @@ def check_same_tool(out: Path, kind: str, tool: Mapping[str, Any]) -> None:
             continue
         if before is not None and before != dict(tool):
             raise ContractError(
-                f"{path}: of another model; remove the {kind}* there, or choose another folder"
+                f"{path}: of another model or contrast; remove the {kind}* there, or choose another"
+                " folder"
             )

@@ -71,8 +71,7 @@ def with_contrast(params: PreprocessParams, manifest: pd.DataFrame) -> Preproces
     ContractError
         If its scans are of several contrasts, or of another one than the parameters name.
     """
-    cells = manifest[CONTRAST_COLUMN].dropna() if CONTRAST_COLUMN in manifest else pd.Series()
-    found = sorted({contrast_named(str(cell)) or "other" for cell in cells})
+    found = _contrasts_in(manifest)
     if len(found) > 1:
         raise ContractError(
             f"manifest: contrasts {', '.join(found)}; one a study: make a study of each"
@@ -85,6 +84,21 @@ def with_contrast(params: PreprocessParams, manifest: pd.DataFrame) -> Preproces
     if params.contrast is not None or not found:
         return params
     return params.model_copy(update={"contrast": found[0]})
+
+
+def _contrasts_in(manifest: pd.DataFrame) -> list[str]:
+    """Return the contrasts that a manifest names; none where its column holds other words.
+
+    Beside scans of a named contrast, one without a name is a T1w.
+    """
+    if CONTRAST_COLUMN not in manifest:
+        return []
+    cells = manifest[CONTRAST_COLUMN]
+    named = [contrast_named(str(cell)) for cell in cells.dropna()]
+    found = {name for name in named if name is not None}
+    if None in named:
+        return []
+    return sorted(found | {"T1w"} if found and cells.isna().any() else found)
 
 
 def _is_contrast(records: Sequence[ScanRecord], column: str) -> bool:

@@ -116,7 +116,7 @@ def build_cohort(
     table = typed(label_table(records, digests, columns, source), source)
     _warn_of_copies(table, source)
     table["split"] = _splits(table, params, source)
-    if params.source in ("bids", "table") and study_contrast(params) != "T1w":
+    if study_contrast(params) != "T1w":
         table[CONTRAST_COLUMN] = study_contrast(params)
     for label in ("diagnosis", "sex") if judged else ():
         missing = missing_classes(table, label)
@@ -177,11 +177,19 @@ def _labelled(
     if subjects is not None:
         people = rows_by_folder(people, folder_names(source))[0]
         people = {name: rows for name, rows in people.items() if name in subjects}
+    contrast = study_contrast(params)
     records, refused = read_source(
-        params, source, columns, cache, listed=people, dry_run=dry_run, subjects=subjects
+        params,
+        source,
+        columns,
+        cache,
+        contrast=contrast,
+        listed=people,
+        dry_run=dry_run,
+        subjects=subjects,
     )
     if params.source == "table":
-        records, left = of_contrast(records, study_contrast(params))
+        records, left = of_contrast(records, contrast)
         refused = refused + left
     if params.source != "table":
         label_records(source, records, people, columns)

@@ -12,6 +12,7 @@ from torch import Tensor
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from pipeline import __version__
+from pipeline.models.contrast import EMBED_ANY
 from pipeline.models.frozen import FrozenLdae
 from pipeline.models.latent_fit import check_latents_fit
 from pipeline.nets.published import PublishedEncoder
@@ -30,8 +31,6 @@ from schemas.stores import StoreAttributes
 log = logging.getLogger(__name__)
 
 
-ANY_CONTRAST = "embed.any_contrast"
-"""Parameter that lets an LDAE work on latents of another contrast."""
 ROWS_PER_CHUNK = 1024
 
 
@@ -162,7 +161,7 @@ def check_same_autoencoder(
         ldae.config,
         latents,
         model="the LDAE",
-        contrast_allowed_by=ANY_CONTRAST,
+        contrast_allowed_by=EMBED_ANY,
         any_contrast=any_contrast,
     )
 

@@ -16,7 +16,7 @@ from pipeline.encoding.latent_plan import (
     latent_shape,
 )
 from pipeline.encoding.previous_latents import open_previous
-from pipeline.models.contrast import check_contrast
+from pipeline.models.contrast import ENCODE_ANY, check_contrast
 from pipeline.models.frozen import FrozenAutoencoder, intensity_rule
 from pipeline.runtime.files import lock_store, real_path
 from pipeline.stores.build_units import EncodeSettings
@@ -70,10 +70,10 @@ def encode_volumes(
     if not params.any_contrast:
         check_contrast(
             autoencoder.config,
-            volumes.attributes,
+            volumes.attributes.contrast,
             source=volumes.path,
             model=f"the autoencoder {autoencoder.path}",
-            allowed_by="encode.any_contrast",
+            allowed_by=[ENCODE_ANY],
         )
     gap = next(missing_chunks(volumes), None)
     if gap is not None:

@@ -12,6 +12,7 @@ from pipeline.runtime.files import write_atomic
 
 SHEET_SLICES = (0.25, 0.35, 0.45, 0.55, 0.65, 0.75)
 """Where the planes of a sheet cut, as shares of each axis."""
+SHEET_INCHES = (1.7 * len(SHEET_SLICES), 5.6)
 
 
 def draw_sheet(
@@ -52,28 +53,46 @@ def sheet_png(
 
     content = volume[volume > 0]
     high = float(np.percentile(content, 99.5)) if content.size else 1.0
-    figure = Figure(figsize=(1.7 * len(SHEET_SLICES), 5.6), facecolor="black")
+    below = 0.005 if outline is None else 0.035
+    figure = Figure(figsize=SHEET_INCHES, facecolor="black")
     FigureCanvasAgg(figure)
-    axes: Any = figure.subplots(3, len(SHEET_SLICES), squeeze=False)
+    # One panel for all slices: making eighteen takes half of the time.
+    panel = figure.add_axes((0.005, below, 0.99, 0.905 - below), frameon=False)
+    cell = (SHEET_INCHES[0] * 0.99 / len(SHEET_SLICES), SHEET_INCHES[1] * (0.905 - below) / 3)
     for axis in range(3):
         across, up = (i for i in range(3) if i != axis)
+        size = (volume.shape[across] * zooms[across], volume.shape[up] * zooms[up])
         for column, share in enumerate(SHEET_SLICES):
-            panel, index = axes[axis, column], int(share * volume.shape[axis])
-            panel.axis("off")
-            aspect = zooms[up] / zooms[across]
+            index, extent = int(share * volume.shape[axis]), _place(size, cell, column, axis)
             picture = np.rot90(volume.take(index, axis))
-            panel.imshow(picture, cmap="gray", vmin=0, vmax=high, aspect=aspect)
+            panel.imshow(picture, cmap="gray", vmin=0, vmax=high, extent=extent)
             # A contour of a plane without an edge would warn.
             if outline is not None and outline.take(index, axis).any():
                 plane = np.rot90(outline.take(index, axis)).astype(float)
-                panel.contour(plane, levels=[0.5], colors="tab:orange", linewidths=0.7)
+                panel.contour(
+                    plane,
+                    levels=[0.5],
+                    colors="tab:orange",
+                    linewidths=0.7,
+                    origin="upper",
+                    extent=extent,
+                )
+    panel.set(xlim=(0, cell[0] * len(SHEET_SLICES)), ylim=(0, 3 * cell[1]), aspect="auto")
+    panel.set_axis_off()
     figure.suptitle(title, fontsize=8, color="white", wrap=True)
-    below = 0.005
     if outline is not None:
-        below = 0.035
         key = f"orange: outline of {outlined}"
         figure.text(0.5, 0.008, key, fontsize=7, color="tab:orange", ha="center")
-    figure.subplots_adjust(0.005, below, 0.995, 0.91, wspace=0.02, hspace=0.02)
     png = io.BytesIO()
     figure.savefig(png, format="png", dpi=110, facecolor="black")
     return png.getvalue()
+
+
+def _place(
+    size: tuple[float, float], cell: tuple[float, float], column: int, row: int
+) -> tuple[float, float, float, float]:
+    """Return (left, right, bottom, top) of a slice in its cell, to scale; the first row is up."""
+    scale = 0.98 * min(cell[0] / size[0], cell[1] / size[1])
+    x, y = cell[0] * (column + 0.5), cell[1] * (2.5 - row)
+    half = (scale * size[0] / 2, scale * size[1] / 2)
+    return (x - half[0], x + half[0], y - half[1], y + half[1])

@@ -1,10 +1,17 @@
 """Whether a trained model works on images of a store's contrast: on that of its training alone."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from schemas.errors import ContractError
-from schemas.stores import StoreAttributes
+
+ENCODE_ANY = "encode.any_contrast"
+"""Parameter that lets an autoencoder work on images of another contrast."""
+EMBED_ANY = "embed.any_contrast"
+"""Parameter that lets an LDAE embed latents of another contrast."""
+EVALUATE_ANY = "evaluate.any_contrast"
+"""Parameter that lets evaluation and applications work on scans of another contrast."""
 
 
 def contrast_of(config: dict[str, Any]) -> str:
@@ -14,24 +21,25 @@ def contrast_of(config: dict[str, Any]) -> str:
 
 def check_contrast(
     config: dict[str, Any],
-    attributes: StoreAttributes,
+    found: str,
     *,
-    source: Path,
+    source: Path | str,
     model: str,
-    allowed_by: str | None = None,
+    allowed_by: Sequence[str] = (),
 ) -> None:
-    """Refuse a store of another contrast than a model was trained on.
+    """Refuse images of another contrast (`found`) than a model was trained on.
 
-    `allowed_by` names the parameter that would allow it, where there is one.
+    `allowed_by` names the parameters that would allow it, where there are any.
 
     Raises
     ------
     ContractError
         Naming both contrasts and the remedy.
     """
-    trained, found = contrast_of(config), attributes.contrast
+    trained = contrast_of(config)
     if trained != found:
-        anyway = f", or to use it all the same --set {allowed_by}=true" if allowed_by else ""
+        asked = " ".join(f"--set {name}=true" for name in allowed_by)
+        anyway = f", or to use it all the same {asked}" if asked else ""
         raise ContractError(
             f"{source}: {found} images, {model} was trained on {trained}; train one on this"
             f" contrast{anyway}"

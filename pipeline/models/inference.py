@@ -13,6 +13,7 @@ from torch import Tensor
 
 from pipeline import __version__
 from pipeline.diffusion.samplers import Model, Sampler, invert, sample
+from pipeline.models.contrast import EVALUATE_ANY, check_contrast
 from pipeline.models.frozen import (
     VOXELS,
     FrozenAutoencoder,
@@ -253,7 +254,7 @@ def load_models(
     ------
     ContractError
         If a folder holds no such model, the two do not belong together, or the LDAE does not work
-        on the grid of the store.
+        on the grid of the store, or was trained on another contrast.
     ParamsError
         If the number of steps is out of range.
     """
@@ -266,6 +267,14 @@ def load_models(
     grid = Grid.model_validate(frozen.config["grid"])
     if store is not None:
         grid = store.attributes.grid
+        if not params.any_contrast:
+            check_contrast(
+                frozen.config,
+                store.attributes.contrast,
+                source=store.path,
+                model="the LDAE",
+                allowed_by=[EVALUATE_ANY],
+            )
     autoencoder = on_grid(autoencoder, grid)
     if store is not None:
         shape = autoencoder.latent_shape(grid.shape)

@@ -75,10 +75,10 @@ def check_latents_fit(
     if not any_contrast:
         check_contrast(
             config,
-            store.attributes,
+            store.attributes.contrast,
             source=store.path,
             model=model,
-            allowed_by=contrast_allowed_by,
+            allowed_by=[contrast_allowed_by] if contrast_allowed_by else (),
         )
     check_grid_fits(
         config,

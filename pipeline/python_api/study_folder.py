@@ -84,7 +84,7 @@ class StudyFolder:
         return pd.DataFrame(store.read("y_sem"), index=index)
 
     def volumes(self, scan_ids: Sequence[str]) -> Floats:
-        """Return preprocessed volumes (scan, X, Y, Z), in [0, 1].
+        """Return preprocessed volumes (scan, X, Y, Z), in [0, 1], of scans or of a single one.
 
         Raises
         ------
@@ -92,18 +92,21 @@ class StudyFolder:
             If a scan is not in the store.
         """
         store = self.volume_store
-        rows = store.rows_of(scan_ids)
-        return np.stack([store.read_unit_interval(slice(row, row + 1))[0, 0] for row in rows])
+        rows = store.rows_of(_listed(scan_ids))
+        volumes = np.empty((len(rows), *store.attributes.grid.shape), np.float32)
+        for number, row in enumerate(rows):
+            volumes[number] = store.read_unit_interval(slice(row, row + 1))[0, 0]
+        return volumes
 
     def latents(self, scan_ids: Sequence[str]) -> Floats:
-        """Return posterior means (scan, channel, x, y, z).
+        """Return posterior means (scan, channel, x, y, z), of scans or of a single one.
 
         Raises
         ------
         ContractError
             If a scan is not in the store.
         """
-        mean = self.latent_store.load(list(scan_ids)).mean
+        mean = self.latent_store.load(_listed(scan_ids)).mean
         return np.asarray(mean.float().numpy())
 
     def embed(self, scan: str | Path) -> Floats:
@@ -146,12 +149,13 @@ class StudyFolder:
         As `embed`; ContractError too where there is no such direction.
         """
         from pipeline.applications.manipulate import manipulate
-        from pipeline.models.direction import OF_STUDY, find_direction
+        from pipeline.models.direction import FILE, OF_STUDY, find_direction
 
         ldae, file = self.models.ldae, self.folder / OF_STUDY
-        towards = find_direction(
-            file if file.is_file() else None, ldae.path, direction, config=ldae.config
-        )
+        of_model = ldae.path / FILE
+        # Never that of the working folder, which may be another study.
+        given = of_model if of_model.is_file() and not file.is_file() else file
+        towards = find_direction(given, ldae.path, direction, config=ldae.config)
         opened = self._open(scan)
         made = manipulate(
             self.models, opened.z_0, towards, list(scales), volume=opened.encoder_volume
@@ -196,6 +200,11 @@ class StudyFolder:
             preprocess=self.params.preprocess,
         )
         return opener.open(str(scan))
+
+
+def _listed(scan_ids: Sequence[str]) -> list[str]:
+    """Return scan ids as a list; a text alone is one id, not its letters."""
+    return [scan_ids] if isinstance(scan_ids, str) else list(scan_ids)
 
 
 def open_study(folder: str | Path = ".", *, device: str = "auto") -> StudyFolder:

@@ -7,6 +7,7 @@ from typing import Any
 
 from pipeline.labels.preferred_words import preference
 from pipeline.labels.scan_records import natural_key
+from pipeline.sources.dicom_contrasts import told_contrast
 from pipeline.sources.dicom_headers import Headers, Series
 
 MIN_SLICES = 8
@@ -67,6 +68,12 @@ NO_T1_KIND: dict[str, frozenset[str]] = {
     "the fat of a Dixon image": frozenset({"FAT", "F"}),
 }  # fmt: skip
 """Kinds of series by ImageType (or the contrast of a multi-frame image) that are no T1w."""
+DERIVED_KINDS = (
+    "a T1 map", "a phase image", "a real or imaginary part", "a localizer", "a projection",
+    "diffusion", "functional or perfusion", "angiography", "a picture or report",
+    "the fat of a Dixon image",
+)  # fmt: skip
+"""Of these, what is no image of a contrast at all, whatever its name."""
 REFORMATTED = frozenset({"MPR", "MPR_CURVED", "REFORMATTED", "CSA MPR", "CSA RESAMPLED"})
 REFORMATTED_NAME = re.compile(r"reformat|mpr[ _-]?(?:range|tra|cor|sag|ax)")
 NO_AGENT = frozenset({"", "NO", "NONE", "N", "0", "OHNE", "SENZA", "NATIV", "NAN", "N/A", "SANS"})
@@ -88,24 +95,28 @@ class Selection:
     """Series and the reason."""
 
 
-def select(headers: Headers, prefer: Sequence[str] = ()) -> Selection:
-    """Return the T1w series of a session in the order in which they are to be tried.
+def select(headers: Headers, prefer: Sequence[str] = (), contrast: str = "T1w") -> Selection:
+    """Return the series of a contrast, of a session, in the order in which they are to be tried.
 
-    Series that are no T1w (by ImageType, name or modality), hold no whole volume, or lack too many
-    slices are left out with the reason. The others are ordered: words of `prefer`;
+    Series of another contrast (by ImageType, name or modality), that hold no whole volume, or lack
+    too many slices are left out with the reason. The others are ordered: words of `prefer`;
     images as scanned before reformats; without contrast agent before with; combined echoes before
     single ones; MP2RAGE's UNI-DEN, and other T1w, before its plain UNI; whole ones before those
     that lack slices; the smallest largest voxel edge; original before derived; more slices; the
-    lower number. Where no series has a T1w's name or timing, the only one left is taken.
+    lower number. Where no series has a T1w's name or timing, the only one left is taken; of
+    another contrast (`dicom_contrasts`) none.
     """
     left: list[tuple[Series, str]] = []
     sound: list[Series] = []
     for series in headers.series:
-        fault = _fault(series)
+        fault = _other_modality(series) or other_kind(series, contrast) or _no_volume(series)
         if fault:
             left.append((series, fault))
         else:
             sound.append(series)
+    if contrast != "T1w":
+        ranked = sorted(sound, key=lambda s: list(_rank(s, prefer).values()))
+        return Selection(ranked, left)
     named = [series for series in sound if is_t1w(series)]
     others = [series for series in sound if series not in named] if named else []
     if not named and len(sound) > 1:
@@ -116,11 +127,13 @@ def select(headers: Headers, prefer: Sequence[str] = ()) -> Selection:
     return Selection(ranked, left)
 
 
-def why_later(series: Series, taken: Series, prefer: Sequence[str] = ()) -> str:
-    """Return the reason for which a T1w series ranks behind the one that is taken."""
+def why_later(
+    series: Series, taken: Series, prefer: Sequence[str] = (), contrast: str = "T1w"
+) -> str:
+    """Return the reason for which a series ranks behind the one that is taken."""
     rank, first = _rank(series, prefer), _rank(taken, prefer)
     why = next((name for name in rank if rank[name] > first[name]), "it could not be converted")
-    return f"T1w too, but {why} ({series.edge:.1f} mm)"
+    return f"{contrast} too, but {why} ({series.edge:.1f} mm)"
 
 
 def is_t1w(series: Series) -> bool:
@@ -162,13 +175,32 @@ def notes_of(series: Series) -> list[str]:
     return notes
 
 
-def _fault(series: Series) -> str | None:
-    """Return why a series cannot be the T1w, or None."""
-    return _other_modality(series) or no_t1w(series) or _no_volume(series)
-
-
 def _other_modality(series: Series) -> str | None:
     return f"modality {series.modality}" if series.modality not in {"MR", ""} else None
+
+
+def other_kind(series: Series, contrast: str) -> str | None:
+    """Return why a series is not of this contrast, or None."""
+    if contrast == "T1w":
+        return no_t1w(series)
+    found = contrast_of(series)
+    if found == contrast:
+        return None
+    # In a session of T1w the words for the user are those of `no_t1w`.
+    return f"{found} by its name or timing" if found else no_t1w(series) or f"no {contrast}"
+
+
+def contrast_of(series: Series) -> str | None:
+    """Return T1w, or a contrast that is told by name, ImageType or timing; None for neither.
+
+    What is derived from several images (maps, projections, diffusion) is none.
+    """
+    told = told_contrast(series)
+    if told is None:
+        return "T1w" if no_t1w(series) is None and is_t1w(series) else None
+    derived = any(pattern.search(series.words) for pattern in NO_T1.values())
+    kinds = frozenset().union(*(NO_T1_KIND[name] for name in DERIVED_KINDS))
+    return None if derived or series.kind & kinds else told
 
 
 def no_t1w(series: Series) -> str | None:

@@ -1,4 +1,4 @@
-"""DICOM series folders: one T1w a session, converted by dcm2niix without personal data."""
+"""DICOM series folders: one image a session, converted by dcm2niix without personal data."""
 
 import gzip
 import json
@@ -85,9 +85,9 @@ class SessionOutcome:
 
 
 def dicom_records(
-    root: Path, cache: Path | None, prefer: Sequence[str] = ()
+    root: Path, cache: Path | None, prefer: Sequence[str] = (), contrast: str = "T1w"
 ) -> tuple[list[ScanRecord], list[QuarantineRow]]:
-    """Return one converted T1w a session, and quarantine rows of the other series.
+    """Return one converted image of a contrast a session, and quarantine rows of the other series.
 
     The series is chosen by its headers (`dicom_series.select`, with the words of `prefer` first);
     if it cannot be converted, the next one is. Images go to `<cache>/<scan_id>.nii.gz`; a session
@@ -116,12 +116,12 @@ def dicom_records(
 
     def work(session: Session) -> SessionOutcome:
         if cache is None or converter is None:
-            read = _read_session(session, prefer)
+            read = _read_session(session, prefer, contrast)
             first = next(iter(read.selection.candidates), None)
             return (
                 read.outcome(first, first.files[0], []) if first else SessionOutcome(rows=read.rows)
             )
-        return _convert(session, root, cache, converter, prefer)
+        return _convert(session, root, cache, converter, prefer, contrast)
 
     with ThreadPoolExecutor(available_cpus()) as pool:
         outcomes = progress(pool.map(work, sessions), total=len(sessions), label="DICOM")
@@ -156,6 +156,7 @@ class _SessionSeries:
 
     session: Session
     prefer: Sequence[str]
+    contrast: str
     order: list[Series]
     selection: Selection
     rows: list[QuarantineRow]
@@ -167,7 +168,7 @@ class _SessionSeries:
         left = {id(series): reason for series, reason in self.selection.left}
         for series in self.selection.candidates:
             if series is not taken and str(series.files[0]) not in lost:
-                left[id(series)] = why_later(series, taken, self.prefer)
+                left[id(series)] = why_later(series, taken, self.prefer, self.contrast)
         rows = [
             _row(self.session, s.files[0], f"series {s.name}: {left[id(s)]}", SELECTION)
             for s in self.order
@@ -178,7 +179,7 @@ class _SessionSeries:
         )
 
 
-def _read_session(session: Session, prefer: Sequence[str]) -> _SessionSeries:
+def _read_session(session: Session, prefer: Sequence[str], contrast: str) -> _SessionSeries:
     files = [path for folder in session.folders for path in _files(folder) if is_dicom(path)]
     headers = read_headers(files)
     rows = []
@@ -186,16 +187,17 @@ def _read_session(session: Session, prefer: Sequence[str]) -> _SessionSeries:
         rows.append(_row(session, headers.unreadable[0], _unreadable(headers, files)))
     if fault := _mixed(headers):
         rows.append(_row(session, session.folders[0], fault))
-        return _SessionSeries(session, prefer, headers.series, Selection([], []), rows)
-    selection = select(headers, prefer)
+        nothing = Selection([], [])
+        return _SessionSeries(session, prefer, contrast, headers.series, nothing, rows)
+    selection = select(headers, prefer, contrast)
     if not selection.candidates:
         why = [f"{series.name}: {reason}" for series, reason in selection.left]
         # T1w that are not whole come first: these can be mended.
         why.sort(key=lambda text: "slices" not in text and "volumes" not in text)
         more = f"; and {len(why) - MAX_NAMED} more" if len(why) > MAX_NAMED else ""
         listed = "; ".join(why[:MAX_NAMED]) + more or "no image"
-        rows.append(_row(session, session.folders[0], f"no usable T1w series ({listed})"))
-    return _SessionSeries(session, prefer, headers.series, selection, rows)
+        rows.append(_row(session, session.folders[0], f"no usable {contrast} series ({listed})"))
+    return _SessionSeries(session, prefer, contrast, headers.series, selection, rows)
 
 
 def _name_and_edge(series: Series) -> str:
@@ -203,16 +205,23 @@ def _name_and_edge(series: Series) -> str:
 
 
 def _convert(
-    session: Session, root: Path, cache: Path, converter: str, prefer: Sequence[str]
+    session: Session,
+    root: Path,
+    cache: Path,
+    converter: str,
+    prefer: Sequence[str],
+    contrast: str,
 ) -> SessionOutcome:
-    """Convert the T1w of one session into the cache, or the next series if that fails."""
+    """Convert the image of one session into the cache, or the next series if that fails."""
     target, mark = cache / f"{session.scan_id}.nii.gz", cache / f"{session.scan_id}.source"
     folders = [_state(folder) for folder in session.folders]
-    state = digest_of([root.name, folders, list(prefer), RULE_VERSION])
+    # Sessions that were converted before there was a choice of contrast are not read again.
+    other = [] if contrast == "T1w" else [contrast]
+    state = digest_of([root.name, folders, list(prefer), RULE_VERSION, *other])
     before = _read_mark(mark)
     if target.is_file() and before.get("state") == state:
         return SessionOutcome(before["taken"], target, before["notes"], before["rows"])
-    read = _read_session(session, prefer)
+    read = _read_session(session, prefer, contrast)
     failed: list[QuarantineRow] = []
     for series in read.selection.candidates:
         try:

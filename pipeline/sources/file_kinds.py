@@ -89,9 +89,9 @@ def not_t1w(path: Path, stems: Collection[str], below: Path) -> str | None:
         r"(?<![a-z0-9])(?:inv[-_]?[12]|part-(?:phase|real|imag))(?![a-z0-9])", plain
     ):
         return f"{part[0]} in its name"
-    return _of_other_kind([word for word in re.split(r"[^a-z0-9]+", plain) if word]) or _prefix(
-        stem, stems
-    )
+    return _of_other_kind(
+        [word for word in re.split(r"[^a-z0-9]+", plain) if word]
+    ) or result_by_prefix(stem, stems)
 
 
 def _of_other_kind(words: list[str]) -> str | None:
@@ -108,7 +108,7 @@ def _of_other_kind(words: list[str]) -> str | None:
     return None
 
 
-def _prefix(stem: str, stems: Collection[str]) -> str | None:
+def result_by_prefix(stem: str, stems: Collection[str]) -> str | None:
     """Return in words which prefix of SPM or CAT12 a name has, or None."""
     if match := SURE_PREFIX.match(stem) or LIKELY_PREFIX.match(stem):
         return f"a result of SPM or CAT12 by its name ({match[0]}…)"

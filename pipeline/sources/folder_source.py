@@ -11,9 +11,10 @@ from pipeline.labels.scan_records import ScanRecord, bids_label, entities, walk
 from pipeline.runtime.digests import other_half
 from pipeline.runtime.progress import counted
 from pipeline.sources.dicom_files import is_dicom
-from pipeline.sources.file_kinds import FOREIGN, READ, image_format, not_t1w, stem_of
+from pipeline.sources.file_kinds import FOREIGN, READ, image_format, stem_of
 from pipeline.sources.folder_owners import Owner, owners_of
 from pipeline.sources.image_copies import drop_copies
+from pipeline.sources.named_contrast import not_of
 from schemas.manifest import SELECTION, QuarantineRow
 
 log = logging.getLogger(__name__)
@@ -25,11 +26,13 @@ HIDDEN = "."
 """First letter of hidden files, and of those that a Mac adds (`._x.nii`)."""
 
 
-def folder_records(root: Path) -> tuple[list[ScanRecord], list[QuarantineRow]]:
-    """Return every T1w below a folder (or the one image file given), and rows of other images.
+def folder_records(
+    root: Path, contrast: str = "T1w"
+) -> tuple[list[ScanRecord], list[QuarantineRow]]:
+    """Return every image of a contrast below a folder (or the one file given), and rows of others.
 
     `sub-` and `ses-` in a file name are kept; else `owners_of` finds the subject. In a FreeSurfer
-    `mri` folder only the T1 is taken. Images that are no T1w by name, results (masks,
+    `mri` folder only the T1 is taken. Images of another contrast by name, results (masks,
     segmentations, SPM's and CAT12's), copies of another image and files of formats that are not
     read have a quarantine row each; other files of a FreeSurfer folder, and DICOM files of one
     folder, have one together. A folder that cannot be opened has one.
@@ -50,15 +53,16 @@ def folder_records(root: Path) -> tuple[list[ScanRecord], list[QuarantineRow]]:
     for folder, names in tree:
         mri = _freesurfer_t1(folder)
         if mri is not None:
-            left += _freesurfer_row(folder, names, mri)
-            names = [name for name in names if folder / name == mri]
+            taken_here = mri if contrast == "T1w" else None
+            left += _freesurfer_row(folder, names, taken_here)
+            names = [name for name in names if folder / name == taken_here]
         left += _dicom_row(folder, names)
         near = frozenset().union(*(stems.get(f, ()) for f in (folder, *folder.parents[:2])))
         for name in names:
             path = folder / name
             if not _is_image(path):
                 continue
-            stage, why = _why_left(path, near, root)
+            stage, why = _why_left(path, near, root, contrast)
             if why:
                 left.append((path, stage, why))
             else:
@@ -90,7 +94,9 @@ def _is_image(path: Path) -> bool:
     return image_format(path.name) is not None and not paired and not second
 
 
-def _why_left(path: Path, stems: frozenset[str], root: Path) -> tuple[str, str | None]:
+def _why_left(
+    path: Path, stems: frozenset[str], root: Path, contrast: str
+) -> tuple[str, str | None]:
     """Return the quarantine stage and the reason for which an image is not taken, or None."""
     suffix = image_format(path.name)
     if suffix in FOREIGN:
@@ -98,9 +104,9 @@ def _why_left(path: Path, stems: frozenset[str], root: Path) -> tuple[str, str |
     header = other_half(path)
     if path.suffix.lower() == ".img" and header is not None and not header.exists():
         return "cohort", f"its header {header.name} is missing"
-    why = not_t1w(path, stems, root)
-    remedy = "; if it is a T1w, rename it or list it in a table"
-    return SELECTION, f"no T1w: {why}{remedy}" if why else None
+    why = not_of(contrast, path, stems, root)
+    remedy = f"; if it is a {contrast}, rename it or list it in a table"
+    return SELECTION, f"no {contrast}: {why}{remedy}" if why else None
 
 
 def _freesurfer_t1(folder: Path) -> Path | None:
@@ -111,12 +117,15 @@ def _freesurfer_t1(folder: Path) -> Path | None:
     return None
 
 
-def _freesurfer_row(folder: Path, names: list[str], taken: Path) -> Iterator[tuple[Path, str, str]]:
+def _freesurfer_row(
+    folder: Path, names: list[str], taken: Path | None
+) -> Iterator[tuple[Path, str, str]]:
     """Yield one row for all other images of a FreeSurfer folder."""
     others = [name for name in names if image_format(name) and folder / name != taken]
     if others:
         count = counted(len(others), "further image")
-        yield folder / others[0], SELECTION, f"{count} of FreeSurfer here; {taken.name} is taken"
+        which = f"{taken.name} is taken" if taken else "none is taken"
+        yield folder / others[0], SELECTION, f"{count} of FreeSurfer here; {which}"
 
 
 def _dicom_row(folder: Path, names: list[str]) -> Iterator[tuple[Path, str, str]]:

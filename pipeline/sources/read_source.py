@@ -24,6 +24,7 @@ def read_source(
     columns: dict[str, str],
     cache: Path | None,
     *,
+    contrast: str,
     listed: Collection[str],
     dry_run: bool,
     subjects: Collection[str] | None = None,
@@ -34,6 +35,8 @@ def read_source(
     ----------
     cache
         Folder for converted DICOM series.
+    contrast
+        That of the cohort; a BIDS dataset is chosen from by suffix, a table by its own column.
     listed
         Subjects of participants.tsv.
     subjects
@@ -50,13 +53,18 @@ def read_source(
         choice = read_choice(params.suffix, params.prefer, params.bids_filter)
         records, rows = bids_records(source, listed, choice, subjects)
     elif params.source == "folder":
-        records, rows = _one_format_each(*folder_records(source))
+        records, rows = _one_format_each(*folder_records(source, contrast))
     elif params.source == "table":
         records, rows = table_records(source, columns), []
     elif params.source == "dicom":
+        if contrast == "other":
+            raise ParamsError(
+                f"cohort.suffix {', '.join(params.suffix)}: of DICOM series T1w, T2w, FLAIR, PDw"
+                " and T2starw can be told; convert them, and give a table"
+            )
         if cache is None and not dry_run:
             raise ParamsError("cohort.source dicom: expected a folder for converted images")
-        records, rows = dicom_records(source, None if dry_run else cache, params.prefer)
+        records, rows = dicom_records(source, None if dry_run else cache, params.prefer, contrast)
     else:
         raise ParamsError(f"cohort.source {params.source}: expected bids, folder, table or dicom")
     for record in records:

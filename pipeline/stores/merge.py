@@ -53,7 +53,7 @@ def merge_stores(paths: Sequence[Path], out: Path) -> int:
         check_target(out, first.kind)
         if is_current(out, attributes):
             return len(ids)
-        specs = [_spec(name, array) for name, array in sorted(stores[0].group.arrays())]
+        specs = [spec_of(name, array) for name, array in sorted(stores[0].group.arrays())]
         builder = StoreBuilder(out, attributes, specs, unit_rows=stores[0].unit_rows)
         for unit in builder.pending():
             chosen = [(stores[n], row) for _, n, row in places[unit.start : unit.stop]]
@@ -76,7 +76,7 @@ def _rows(name: str, chosen: Sequence[tuple[OpenStore, int]]) -> Iterator[np.nda
         yield store.read(name, row)
 
 
-def _spec(name: str, array: "zarr.Array[Any]") -> ArraySpec:
+def spec_of(name: str, array: "zarr.Array[Any]") -> ArraySpec:
     """Return the layout of an array, to be made anew for other scans."""
     names = [str(n) for n in array.metadata.dimension_names or ()]  # type: ignore[union-attr]
     return ArraySpec(

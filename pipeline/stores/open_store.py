@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from pipeline.runtime.digests import digest_of
 from pipeline.stores.build_units import row_settings
-from pipeline.stores.location import StoreFiles, open_location, shown
+from pipeline.stores.location import SCHEMES, StoreFiles, open_location, shown
 from pipeline.stores.remote import RemoteFiles
 from schemas.errors import ContractError
 from schemas.stores import SCHEMA_VERSION, StoreAttributes, StoreKind, UnitRecord
@@ -208,6 +208,8 @@ def open_files(group: zarr.Group) -> StoreFiles:
 
 def _what_is_there(path: Path, files: StoreFiles) -> str:
     """Return what stands where a store was expected."""
+    if re.match(r"\w+:/", str(path)) and not isinstance(files, RemoteFiles):
+        return f"addresses begin with {', '.join(f'{name}://' for name in SCHEMES[:3])}"
     if isinstance(files, RemoteFiles):
         begun = "half uploaded; run `pipeline push-store` again"
         return begun if files.is_begun() else "nothing is there"

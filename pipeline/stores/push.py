@@ -1,8 +1,8 @@
 """Upload of a finished store: its record goes last, so that half an upload is no store."""
 
 import os
+import tempfile
 import zipfile
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from pipeline.runtime.files import writing_to
 from pipeline.runtime.progress import Progress
 from pipeline.stores.location import METADATA, is_folder, is_remote, is_zip, shown
 from pipeline.stores.open_store import OpenStore
+from pipeline.stores.pack import pack_store
 from pipeline.stores.remote import (
     client_errors,
     open_client,
@@ -42,22 +43,24 @@ def push_store(source: Path, target: Path) -> int:
         raise ParamsError(f"{shown(target)}: expected s3://BUCKET/PATH, gs://BUCKET/PATH or a .zip")
     store = OpenStore(source)
     refuse_damaged(store)
-    files = [path.relative_to(source).as_posix() for path in _files_of(source)]
-    record = (source / METADATA).read_bytes()
-    if is_remote(target):
-        return _upload(source, files, record, shown(target))
-    return _write_zip(source, files, record, target)
+    if not is_remote(target):
+        return _write_zip(source, target)
+    with tempfile.TemporaryDirectory() as folder:
+        packed = pack_store(store, Path(folder) / "packed.zarr")
+        return _upload(packed, shown(target), as_it_is=(source / METADATA).read_bytes())
 
 
-def _files_of(source: Path) -> Iterator[Path]:
-    """Yield the files of a store but for its record, in order of their names."""
+def _files_of(source: Path) -> list[str]:
+    """Return the files of a store, below it, but for its record, in order of their names."""
     found = (path for path in sorted(source.rglob("*")) if path.is_file())
-    yield from (path for path in found if path != source / METADATA)
+    return [path.relative_to(source).as_posix() for path in found if path != source / METADATA]
 
 
-def _upload(source: Path, files: list[str], record: bytes, address: str) -> int:
+def _upload(source: Path, address: str, *, as_it_is: bytes) -> int:
+    """Upload a store; `as_it_is` is the record of the same store in the chunks that it had."""
+    files, record = _files_of(source), (source / METADATA).read_bytes()
     there = open_remote(address).read([METADATA])[0]
-    if _is_there(there, record, address):
+    if there == as_it_is or _is_there(there, record, address):
         return 0
     client = open_client(address)
     with (
@@ -75,6 +78,8 @@ def _put(client: Any, name: str, content: Path | bytes, address: str) -> None:
 
     try:
         obstore.put(client, name, content)
+    except FileNotFoundError as error:
+        raise ContractError(f"{address}: no such bucket; make it, or choose another") from error
     except client_errors() as error:
         raise remote_error(f"{address}/{name}", error) from error
 
@@ -94,7 +99,8 @@ def _is_there(there: bytes | None, record: bytes, target: str) -> bool:
     return there is not None
 
 
-def _write_zip(source: Path, files: list[str], record: bytes, target: Path) -> int:
+def _write_zip(source: Path, target: Path) -> int:
+    files, record = _files_of(source), (source / METADATA).read_bytes()
     if target.exists():
         try:
             with zipfile.ZipFile(target) as opened:

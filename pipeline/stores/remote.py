@@ -6,11 +6,12 @@ from datetime import timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
+import zarr
 from zarr.abc.store import ByteRequest, Store
 from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import ObjectStore
 
-from pipeline.stores.location import StoreFiles
+from pipeline.stores.location import FILES_AT_ONCE, StoreFiles
 from schemas.errors import ParamsError, PipelineError
 
 RETRIES = 4
@@ -109,6 +110,8 @@ def open_remote(address: str) -> RemoteFiles:
     ParamsError
         If the address has another form, or obstore is not installed.
     """
+    # Zarr asks for ten chunks at a time; each answer is waited for, so as many as of other files.
+    zarr.config.set({"async.concurrency": FILES_AT_ONCE})
     return RemoteFiles(ObjectStore(open_client(address), read_only=True), address=address)
 
 

@@ -1,13 +1,18 @@
 """Compare a store with its recorded digests and name the damaged scans."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 
 from pipeline.stores.build_units import chunk_file, content_digest, rows_per_file
 from pipeline.stores.open_store import OpenStore, damaged_arrays, open_files, read_record
+from pipeline.stores.remote import RemoteFiles
 from schemas.errors import ContractError
+
+FILES_AT_ONCE = 8
+"""Files of a remote store that are read at a time, some MB each."""
 
 
 def verify_store(path: Path) -> dict[str, str]:
@@ -29,9 +34,47 @@ def verify_store(path: Path) -> dict[str, str]:
         return dict.fromkeys(attributes.scan_ids, reason)
     store = OpenStore(path)
     damaged: dict[str, str] = {}
-    for unit, expected in enumerate(store.unit_digests):
-        damaged |= _damaged_in(store, unit_rows(store, unit), expected)
+    per_file = _units_per_file(store)
+    files = [
+        range(unit, min(unit + per_file, len(store.unit_digests)))
+        for unit in range(0, len(store.unit_digests), per_file)
+    ]
+    # From object storage each answer is waited for, so several files are read at a time.
+    at_once = FILES_AT_ONCE if isinstance(store.files, RemoteFiles) else 1
+    with ThreadPoolExecutor(at_once) as pool:
+        for found in pool.map(lambda units: _damaged_in_file(store, units), files):
+            damaged |= found
     return damaged
+
+
+def _units_per_file(store: OpenStore) -> int:
+    """Return how many units lie in one file of every array: a shard is fetched once."""
+    rows = min((rows_per_file(array) for _, array in store.group.arrays()), default=0)
+    return max(1, rows // store.unit_rows) if rows % store.unit_rows == 0 else 1
+
+
+def _damaged_in_file(store: OpenStore, units: range) -> dict[str, str]:
+    """Return the damaged scans of units that lie in the same files."""
+    if len(units) > 1 and _are_sound(store, units):
+        return {}
+    damaged: dict[str, str] = {}
+    for unit in units:
+        damaged |= _damaged_in(store, unit_rows(store, unit), store.unit_digests[unit])
+    return damaged
+
+
+def _are_sound(store: OpenStore, units: range) -> bool:
+    first, last = unit_rows(store, units[0]).start, unit_rows(store, units[-1]).stop
+    try:
+        content = {name: store.read(name, slice(first, last)) for name in store.group.array_keys()}
+    except ContractError:
+        return False
+    rows = [unit_rows(store, unit) for unit in units]
+    return all(
+        content_digest({n: v[r.start - first : r.stop - first] for n, v in content.items()})
+        == store.unit_digests[unit]
+        for unit, r in zip(units, rows, strict=True)
+    )
 
 
 def refuse_damaged(store: OpenStore) -> None:

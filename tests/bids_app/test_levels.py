@@ -144,6 +144,10 @@ def test_the_command_takes_what_users_of_other_apps_type(request_of, fake, tmp_p
         ({"out_dir": "bids/sub-01"}, "lies among the subjects"),
         ({"bids_dir": "nowhere"}, "no such folder"),
         ({"autoencoder": "nowhere"}, "expected a model folder"),
+        ({"work": "bids"}, "lies in the dataset"),
+        ({"work": "bids/work"}, "lies in the dataset"),
+        ({"work": "out"}, "lies in the output folder"),
+        ({"work": "out/work"}, "lies in the output folder"),
     ],
 )
 def test_wrong_folders_are_one_line(request_of, tmp_path, change, told):

@@ -43,3 +43,14 @@ def test_one_option_takes_several_labels_as_in_other_apps():
         *("-w", "work"),
     ]
     assert repeat_options(["--participant_label=01", "in"]) == ["--participant_label=01", "in"]
+
+
+@pytest.mark.parametrize("words", [["--participant-label"], ["--session-label", "-w", "work"]])
+def test_an_option_without_a_label_never_means_everybody(words):
+    with pytest.raises(ParamsError, match="label: expected a label or several; leave it out"):
+        repeat_options(["in", "out", "participant", *words])
+
+
+def test_an_empty_label_is_nobody(bids):
+    with pytest.raises(ParamsError, match=r"--participant-label '' '': not in|label '': not in"):
+        chosen_participants(bids, ["", "*"])

@@ -176,7 +176,7 @@ def test_codes_of_two_models_are_not_mixed(study, tmp_path):
         content = json.loads(path.read_text())
         content["MeasurementToolMetadata"]["Description"] = "of another"
         path.write_text(json.dumps(content))
-    assert "of another model; remove the ldae_ysem* there" in refusal(study, out)
+    assert "of another model or contrast; remove the ldae_ysem* there" in refusal(study, out)
 
 
 def test_folders_without_counterfactuals_are_refused(study, tmp_path):

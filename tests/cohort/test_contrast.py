@@ -62,6 +62,13 @@ def test_a_column_of_other_words_is_a_label(dataset, tmp_path):
     pd.DataFrame(rows).to_csv(tmp_path / "scans.csv", index=False)
     cohort = build_cohort(CohortParams(source="table"), input_path=tmp_path / "scans.csv")
     assert list(cohort.manifest["contrast"]) == ["yes"] * 3
+    assert with_contrast(PreprocessParams(), cohort.manifest).contrast is None
+
+
+def test_a_scan_without_a_contrast_beside_others_is_a_t1w():
+    mixed = pd.DataFrame({"contrast": ["FLAIR", None]})
+    with pytest.raises(ContractError, match="contrasts FLAIR, T1w; one a study"):
+        with_contrast(PreprocessParams(), mixed)
 
 
 def test_one_contrast_a_study():

@@ -55,6 +55,8 @@ def test_arrays_and_codes_are_those_of_stores_and_models(folder, models, latents
     np.testing.assert_array_equal(study.latents(ids), mean)
     loaded = open_volumes(volumes.path).load_unit_interval(ids)[:, 0].numpy()
     np.testing.assert_array_equal(study.volumes(ids), loaded)
+    np.testing.assert_array_equal(study.volumes(SCAN), loaded[:1])
+    assert study.volumes([]).shape == (0, *loaded.shape[1:])
     y_sem = models.embed(models.standardise(open_latents(latents_path).load(ids).mean))
     np.testing.assert_allclose(study.embed(SCAN), y_sem[0].numpy(), atol=1e-5)
     made = study.reconstruct(SCAN)
@@ -62,6 +64,18 @@ def test_arrays_and_codes_are_those_of_stores_and_models(folder, models, latents
     assert made.shape == volumes.attributes.grid.shape
     np.testing.assert_allclose(moved[1], made, atol=1e-5)
     assert not np.allclose(moved[0], moved[2])
+
+
+@pytest.mark.slow
+def test_a_study_without_directions_takes_none_of_the_working_folder(
+    folder, tmp_path_factory, monkeypatch
+):
+    here = tmp_path_factory.mktemp("another-study")
+    (here / "reports").mkdir()
+    (folder / "reports" / "probe").rename(here / "reports" / "probe")
+    monkeypatch.chdir(here)
+    with pytest.raises(ContractError, match=f"{folder}/reports/probe/directions.json"):
+        open_study(folder, device="cpu").manipulate(SCAN, "diagnosis:AD", [0])
 
 
 def test_what_is_not_there_is_told(tmp_path):

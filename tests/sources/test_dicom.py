@@ -22,7 +22,7 @@ from pipeline.sources.kind import detect_source
 from schemas.errors import ContractError, ParamsError
 from schemas.params import CohortParams
 from stages.cli import app
-from tests.support.dicom_fixtures import multiframe, series
+from tests.support.dicom_fixtures import look, multiframe, series
 
 
 def mark(folder: Path, count: int = 1) -> Path:
@@ -31,22 +31,6 @@ def mark(folder: Path, count: int = 1) -> Path:
     for i in range(count):
         (folder / f"IM{i}").write_bytes(bytes(128) + b"DICM")
     return folder
-
-
-def look(root: Path, **params: object) -> tuple[str | None, dict[str, str], str]:
-    """Return which series is taken of sub-1, why others are not, and its notes."""
-    found = dicom_records(root, None, **params)[0]
-    rows = dicom_records(root, None, **params)[1]
-    reasons = {}
-    for row in rows:
-        name, _, why = row["reason"].removeprefix("series ").partition(": ")
-        reasons[name.partition(" ")[2]] = why
-    if not found:
-        return None, {"": " / ".join(row["reason"] for row in rows)}, ""
-    import pydicom
-
-    taken = str(pydicom.dcmread(found[0].path, stop_before_pixels=True).SeriesDescription)
-    return taken, reasons, "; ".join(found[0].notes)
 
 
 @pytest.fixture

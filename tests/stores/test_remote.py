@@ -12,6 +12,7 @@ from obstore.store import S3Store
 from typer.testing import CliRunner
 
 import pipeline.stores.remote as remote
+from benchmarks.studies.remote_stores import write_latents
 from pipeline.stores.location import MissingChunkError, open_location, shown
 from pipeline.stores.open_store import OpenStore
 from pipeline.stores.push import push_store
@@ -63,6 +64,16 @@ def test_a_pushed_store_is_read_as_from_disk(bucket, store):
     assert push_store(store, place) == 0, "the very same store is there"
     result = CliRunner().invoke(app, ["info", str(place)])
     assert "kind             volumes" in result.output, result.exception
+
+
+def test_small_chunks_of_latents_are_uploaded_together(bucket, tmp_path):
+    write_latents(tmp_path / "latents.zarr", 200, 8)
+    here, place = OpenStore(tmp_path / "latents.zarr"), Path("s3://lab/packed/latents.zarr")
+    assert push_store(here.path, place) == 6, "a chunk an array, three zarr.json, the record's copy"
+    assert push_store(here.path, place) == 0
+    there = OpenStore(place)
+    assert there.digest == here.digest
+    np.testing.assert_array_equal(there.read("posterior_mean"), here.read("posterior_mean"))
 
 
 def test_another_store_is_never_written_over(bucket, store, tmp_path):
@@ -229,6 +240,14 @@ def test_bad_addresses_are_told(store, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "obstore.store", None)
     with pytest.raises(ParamsError, match=r"pip install 'ldae-pipeline\[remote\]'"):
         OpenStore(Path("s3://lab/v.zarr"))
+
+
+def test_a_bucket_or_a_kind_of_address_that_is_not_there_is_one_line(bucket, store):
+    with pytest.raises(ContractError, match=r"s3://nobody/a.zarr: no such bucket; make it") as told:
+        push_store(store, Path("s3://nobody/a.zarr"))
+    assert "\n" not in str(told.value)
+    with pytest.raises(ContractError, match=r"addresses begin with s3://, gs://, https://"):
+        OpenStore(Path("ftp://lab/a.zarr"))
 
 
 def test_repair_of_a_remote_store_is_refused():

@@ -41,6 +41,8 @@ class Chain:
 
     def __init__(self) -> None:
         self.calls: list[str] = []
+        self.numbers: dict[str, float] = {}
+        """Numbers of quality control that differ from those of a sound T1w."""
 
     def __call__(self, path: Path, params: object) -> PreprocessedScan:
         self.calls.append(path.name)
@@ -56,7 +58,8 @@ class Chain:
             intensity_range=(0.0, 1.0),
             qc=dict.fromkeys(NUMBERS, 1.0)
             | {"brain_ml": 1400.0, "ncc": 0.7, "dice": 0.97, "scaling": 1.3, "turned": 2.0}
-            | {"strip_method": "deepbet", "wide_search": "false"},
+            | {"strip_method": "deepbet", "wide_search": "false"}
+            | self.numbers,
             notes=(),
             timings={"read": 0.1},
         )

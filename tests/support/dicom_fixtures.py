@@ -14,6 +14,8 @@ from pydicom.uid import (
     generate_uid,
 )
 
+from pipeline.sources.dicom_source import dicom_records
+
 FRAME = (12, 10)
 """Rows and columns."""
 STUDY = "1.2.3"
@@ -105,3 +107,19 @@ def multiframe(
     dataset.PixelData = np.stack([_pixels(position) for position in slices]).tobytes()
     dataset.save_as(path, enforce_file_format=True)
     return path
+
+
+def look(root: Path, **params: object) -> tuple[str | None, dict[str, str], str]:
+    """Return which series is taken of sub-1, why others are not, and its notes."""
+    found = dicom_records(root, None, **params)[0]
+    rows = dicom_records(root, None, **params)[1]
+    reasons = {}
+    for row in rows:
+        name, _, why = row["reason"].removeprefix("series ").partition(": ")
+        reasons[name.partition(" ")[2]] = why
+    if not found:
+        return None, {"": " / ".join(row["reason"] for row in rows)}, ""
+    import pydicom
+
+    taken = str(pydicom.dcmread(found[0].path, stop_before_pixels=True).SeriesDescription)
+    return taken, reasons, "; ".join(found[0].notes)
