@@ -66,7 +66,7 @@ def refuse_contrast(
     `allowed_by` is the parameter that allows it.
     """
     from pipeline.cohort.contrast import study_contrast
-    from pipeline.cohort.ingest import detect_source
+    from pipeline.sources.kind import detect_source
     from pipeline.models.contrast import check_contrast
     from pipeline.stores.volumes import open_volumes
 
