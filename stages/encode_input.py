@@ -65,9 +65,8 @@ def refuse_contrast(
 
     `allowed_by` is the parameter that allows it.
     """
-    from pipeline.cohort.contrast import study_contrast
-    from pipeline.sources.kind import detect_source
     from pipeline.models.contrast import check_contrast
+    from pipeline.sources.kind import detect_source
     from pipeline.stores.volumes import open_volumes
 
     params = settings.params()
@@ -77,6 +76,8 @@ def refuse_contrast(
     if detect_source(input_path) == "volumes":
         found = open_volumes(input_path).attributes.contrast
     else:
+        from pipeline.cohort.contrast import study_contrast  # it brings pandas
+
         found = params.preprocess.contrast or study_contrast(params.cohort)
     check_contrast(dict(config), found, source=input_path, model=model, allowed_by=[allowed_by])
 
