@@ -12,7 +12,7 @@ import pandas as pd
 
 from pipeline.figures.brain_slices import Tile
 from pipeline.report.metrics_files import AnyResult, read_json, read_metrics
-from pipeline.report.provenance import whose_weights
+from pipeline.report.provenance import started_elsewhere, whose_weights
 from schemas.errors import ContractError
 from schemas.grid import Grid
 from schemas.manifest import NUMERIC_COLUMNS, SELECTION, VOLUMES
@@ -68,6 +68,8 @@ class ReportContext:
     """Shape and affine of the volumes."""
     logs: Mapping[str, pd.DataFrame] = field(default_factory=dict)
     """`ae`, `ldm`, `ldae` to their training log."""
+    started: bool = False
+    """A stage of the LDAE went on from a finished model."""
     evaluate: EvaluateMetrics | None = None
     per_scan: Mapping[str, pd.DataFrame] = field(default_factory=dict)
     """Part of the evaluation to its table, one row a scan and whatever else was varied."""
@@ -149,6 +151,7 @@ def load_context(
         },
         evaluate=metrics,
         whose=whose_weights(models, metrics),
+        started=started_elsewhere(models),
         per_scan=_read_parts(evaluate, "per_scan", ".parquet", _read_parquet),
         pictures=_read_parts(evaluate, "pictures", ".npz", _read_arrays),
         ae_quality=_read_ae_quality(evaluate and evaluate.parent / "ae" / "metrics.json"),

@@ -27,16 +27,27 @@ def imported_words(kind: str, imported: Mapping[str, Any]) -> str:
     )
 
 
+def started_elsewhere(models: Path | None) -> bool:
+    """Return whether a stage of the study's LDAE went on from a finished model."""
+    return any(_config(models, kind).get("started_from") for kind in ("ldm", "ldae"))
+
+
+def _config(models: Path | None, kind: str) -> Mapping[str, Any]:
+    """Return the config of a model of the study; empty where there is none to be read."""
+    if models is None or not (models / kind / CONFIG).is_file():
+        return {}
+    try:
+        config = json.loads((models / kind / CONFIG).read_text())
+    except (OSError, ValueError):
+        return {}
+    return config if isinstance(config, dict) else {}
+
+
 def whose_weights(models: Path | None, evaluate: EvaluateMetrics | None) -> tuple[str, ...]:
     """Return a sentence for each imported model of a study's folder or of its evaluation."""
     imports: dict[str, Mapping[str, Any]] = dict((evaluate and evaluate.imported) or {})
     for kind in TITLES:
-        if models is None or not (models / kind / CONFIG).is_file():
-            continue
-        try:
-            config = json.loads((models / kind / CONFIG).read_text())
-        except (OSError, ValueError):
-            continue
-        if isinstance(config, dict) and isinstance(config.get("imported"), dict):
-            imports[kind] = config["imported"]
+        imported = _config(models, kind).get("imported")
+        if isinstance(imported, dict):
+            imports[kind] = imported
     return tuple(imported_words(kind, imports[kind]) for kind in TITLES if kind in imports)

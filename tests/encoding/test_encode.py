@@ -97,7 +97,7 @@ def test_wrong_kind_of_store_is_refused(latents_path):
 
 
 def test_columns_of_the_studys_table_play_no_part_for_a_folder(tmp_path, monkeypatch):
-    import pipeline.encoding.input_volumes as module
+    import pipeline.preprocessing.run as preprocessing
 
     (tmp_path / "scans").mkdir()
     (tmp_path / "scans" / "a.nii.gz").write_bytes(b"scan")
@@ -108,7 +108,7 @@ def test_columns_of_the_studys_table_play_no_part_for_a_folder(tmp_path, monkeyp
         taken.extend(manifest["scan_id"])
         return SimpleNamespace(quarantined=0)
 
-    monkeypatch.setattr(module, "preprocess_cohort", preprocess_cohort)
+    monkeypatch.setattr(preprocessing, "preprocess_cohort", preprocess_cohort)
     grid = mni_grid(GridParams(shape=(8, 8, 8)))
     out = tmp_path / "l.zarr"
     input_volumes(tmp_path / "scans", out, params, grid=grid, workers=1, scheduler=None)

@@ -3,7 +3,7 @@
 The displacement u (mm) makes the volumes alike at points halfway between them, so that neither is
 favoured, and is as smooth as that allows:
 
-    sum of (after(y + u/2) − before(y − u/2))² + MEMBRANE |∇u|² + BENDING |Δu|²
+    sum of (after(y + u/2) − before(y − u/2))² + MEMBRANE ‖∇u‖² + BENDING ‖Δu‖²
 
 over the voxels y, intensities in [0, 1]. Gauss–Newton, coarse to fine; each round's linear system
 is solved by conjugate gradients in the space of cosines, where the penalty is diagonal (Ashburner
