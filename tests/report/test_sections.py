@@ -98,6 +98,21 @@ def test_an_ldae_that_came_trained_is_not_said_to_be_missing(tmp_path: Path) -> 
     assert "trained elsewhere: its card" not in render(tmp_path, Params())
 
 
+def test_an_ldae_that_went_on_from_a_finished_one_is_told_by_what_its_stages_say(
+    tmp_path: Path,
+) -> None:
+    pd.DataFrame({"scan_id": ["sub-1"], "subject_id": ["sub-1"], "split": ["train"]}).to_csv(
+        tmp_path / "manifest.csv", index=False
+    )
+    config = tmp_path / "models" / "ldm" / "config.json"
+    config.parent.mkdir(parents=True)
+    told = "The LDAE started from weights trained elsewhere: its card says on whom."
+    for started_from, expected in ((None, False), ("0" * 64, True)):
+        config.write_text(json.dumps({"started_from": started_from}))
+        text = render(tmp_path, Params(), models=tmp_path / "models")
+        assert (told in text) == expected
+
+
 @pytest.mark.slow
 def test_the_report_says_who_wins_where(study: tuple[Path, str]) -> None:
     text = re.sub(r"\s+", " ", "".join(Page(study[1]).text))
