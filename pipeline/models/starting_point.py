@@ -81,6 +81,7 @@ def with_its_steps(params: Stage, start: object | None) -> Stage:
     """Return the parameters with as many steps as a training from this start takes."""
     if start is None or params.fine_tune_steps is None:
         return params
+    log.info("%d steps from there (fine_tune_steps)", params.fine_tune_steps)
     return params.model_copy(update={"steps": params.fine_tune_steps})
 
 
