@@ -108,6 +108,7 @@ def encode_input(
         intensity=intensity_rule(autoencoder.config),
         workers=settings.num_workers(),
         scheduler=settings.scheduler,
+        device=settings.device_name.split(",")[0],
     )
     if made.quarantined:
         typer.echo(f"{made.quarantined} scans quarantined, reasons in {made.quarantine}", err=True)

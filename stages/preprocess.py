@@ -31,6 +31,8 @@ def preprocess(
     settings: Settings = context.obj
     from pipeline.workers.fork_server import start_fork_server
 
+    if settings.device_name != "auto":
+        settings.device()
     if settings.workers != 1 and settings.scheduler is None:
         start_fork_server()
 
@@ -55,6 +57,7 @@ def preprocess(
         prior_quarantine=pd.read_csv(refused, dtype=str) if refused.is_file() else pd.DataFrame(),
         workers=settings.num_workers(),
         scheduler=settings.scheduler,
+        device=settings.device_name,
         overrides=overrides,
         candidates=read_candidates(manifest.with_name(FILE)),
     )

@@ -167,7 +167,7 @@ def scan_from_file(path: Path, models: LdaeInference, params: PreprocessParams) 
     from pipeline.imaging.preprocess_scan import preprocess_scan
 
     try:
-        scan = preprocess_scan(path, params)
+        scan = preprocess_scan(path, params, device=str(models.device))
     except ScanError as error:
         raise ScanError(f"{path}: {error}") from error
     except Exception as error:

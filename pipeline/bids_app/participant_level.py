@@ -191,7 +191,7 @@ def _make_stores(
     )
     failed: dict[str, str] = {}
     ready = []
-    for work, fault in _preprocess_all(todo, params, request.workers):
+    for work, fault in _preprocess_all(todo, params, request.workers, str(device)):
         if fault is None:
             ready.append(work)
         else:
@@ -207,7 +207,7 @@ def _make_stores(
 
 
 def _preprocess_all(
-    todo: Sequence[ParticipantWork], params: PreprocessParams, workers: int
+    todo: Sequence[ParticipantWork], params: PreprocessParams, workers: int, device: str
 ) -> Iterator[tuple[ParticipantWork, str | None]]:
     """Yield every participant as it is preprocessed, with what went wrong.
 
@@ -216,13 +216,14 @@ def _preprocess_all(
     dumped = params.model_dump(mode="json")
     if len(todo) == 1 or workers == 1:
         for work in todo:
-            yield work, preprocess_one(work, dumped, workers)
+            yield work, preprocess_one(work, dumped, workers, device)
         return
     from distributed import as_completed
 
     with dask_client(min(workers, len(todo)), None) as client:
         futures = {
-            client.submit(preprocess_one, work, dumped, 1, pure=False): work for work in todo
+            client.submit(preprocess_one, work, dumped, 1, device, pure=False): work
+            for work in todo
         }
         for future in as_completed(list(futures)):
             work = futures[future]
@@ -232,7 +233,9 @@ def _preprocess_all(
                 yield work, f"worker died ({type(error).__name__}); is memory short?"
 
 
-def preprocess_one(work: ParticipantWork, params: dict[str, Any], workers: int) -> str | None:
+def preprocess_one(
+    work: ParticipantWork, params: dict[str, Any], workers: int, device: str
+) -> str | None:
     """Preprocess the scans of one participant; return what went wrong, or None."""
     refused = work.manifest.with_name("quarantine.csv")
     try:
@@ -245,6 +248,7 @@ def preprocess_one(work: ParticipantWork, params: dict[str, Any], workers: int) 
             quarantine_csv=work.data / "quarantine.csv",
             prior_quarantine=pd.read_csv(refused, dtype=str),
             workers=workers,
+            device=device,
             candidates=read_candidates(work.manifest.with_name(CANDIDATES)),
         )
     except PipelineError as error:

@@ -37,6 +37,7 @@ def input_volumes(
     intensity: dict[str, Any] | None = None,
     workers: int,
     scheduler: str | None,
+    device: str = "cpu",
     asked: Mapping[str, Any] = MappingProxyType({}),
 ) -> InputVolumes:
     """Return the volume store of an input, after preprocessing if the input is images.
@@ -92,6 +93,7 @@ def input_volumes(
             prior_quarantine=scans.refused,
             workers=workers,
             scheduler=scheduler,
+            device=device,
             candidates=candidates_of(scans.candidates, work),
         )
     return InputVolumes(work / "volumes.zarr", quarantine, summary.quarantined)

@@ -3,7 +3,6 @@
 import contextlib
 import io
 import re
-from functools import lru_cache
 from importlib.util import find_spec
 from typing import Any
 
@@ -59,22 +58,21 @@ def stripped_mask(data: npt.NDArray[np.float32], voxel_ml: float) -> Mask | None
     return largest_piece(ndimage.binary_fill_holes(solid))
 
 
-def deepbet_mask(data: npt.NDArray[np.float32]) -> Mask:
-    """Return deepbet's brain mask of a RAS head (Fisch et al. 2024; weights in its wheel).
+def deepbet_mask(data: npt.NDArray[np.float32], device: str = "cpu") -> Mask:
+    """Return deepbet's brain mask of a RAS head, computed on a device (Fisch et al. 2024).
 
     Raises
     ------
     ScanError
         If it finds no brain.
     """
-    bet = _deepbet()
+    from pipeline.imaging.deepbet_network import find_brain
+
     try:
-        with torch_threads(1):
-            mask = bet.postprocess(bet.run_model(data) > 0.5)
+        return find_brain(data, device)
     except (AssertionError, ValueError, IndexError, RuntimeError) as error:
         detail = re.sub(r"\s+", " ", str(error)).strip()[:80]
         raise ScanError(f"skull stripping found no brain ({detail or 'empty mask'})") from error
-    return np.asarray(mask, dtype=bool)
 
 
 def hdbet_mask(data: npt.NDArray[np.float32], zooms: npt.NDArray[np.float64]) -> Mask:
@@ -135,13 +133,6 @@ def _found(mask: npt.NDArray[Any]) -> Mask:
     if not mask.any():
         raise ScanError("skull stripping found no brain (empty mask)")
     return largest_piece(ndimage.binary_fill_holes(mask))
-
-
-@lru_cache(maxsize=1)
-def _deepbet() -> Any:
-    from deepbet.bet import BrainExtraction
-
-    return BrainExtraction(no_gpu=True)
 
 
 def largest_piece(mask: Mask) -> Mask:

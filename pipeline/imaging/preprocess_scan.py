@@ -36,7 +36,7 @@ from pipeline.imaging.upright_strip import upright_mask
 from schemas.errors import ScanError
 from schemas.params import Contrast, PreprocessParams, QcParams
 
-METHOD_VERSION = 5
+METHOD_VERSION = 6
 """Raised when the chain's results change; part of every scan's fingerprint."""
 SECOND_OPINION_DICE = 0.94
 """Overlap with the template below which a brain mask is doubted."""
@@ -115,13 +115,16 @@ class _Result:
     numbers: dict[str, float]
 
 
-def preprocess_scan(path: Path, params: PreprocessParams) -> PreprocessedScan:
+def preprocess_scan(
+    path: Path, params: PreprocessParams, *, device: str = "cpu"
+) -> PreprocessedScan:
     """Read, orient, strip, correct, register, resample once, scale and judge one scan.
 
     Where the outcome is doubtful, a second opinion on the brain mask is taken and the better one
     kept: deepbet for a scan that came stripped (remains of the neck); otherwise deepbet on the head
     turned upright by quarter turns, then by any rotation, then HD-BET where it is installed.
-    Deterministic: equal file and params give equal bytes on one machine.
+    Deterministic: equal file and params give equal bytes on one machine and device; the skull is
+    stripped on `device`, the rest runs on the processor.
 
     Raises
     ------
@@ -133,8 +136,8 @@ def preprocess_scan(path: Path, params: PreprocessParams) -> PreprocessedScan:
     with clock.step("read"):
         head = _load_head(path, params)
     with clock.step("strip"):
-        mask, method = _brain_mask(head, params)
-    opinions = _second_opinions(head, mask, method) if params.brain_mask == "auto" else []
+        mask, method = _brain_mask(head, params, device)
+    opinions = _second_opinions(head, mask, method, device) if params.brain_mask == "auto" else []
     # The head turned upright is found by a search of its own; one such search is enough.
     searched = any(name == UPRIGHT for name, _ in opinions)
     result = _align(head, mask, params, clock)
@@ -212,6 +215,7 @@ def _align(
             zooms=params.registration_zooms,
             search=search,
             start=start,
+            metric="GC" if params.contrast in (None, "T1w") else "mattes",
         )
     with clock.step("resample"):
         values, on_grid = _onto_grid(brain, inside, affine, transform, params)
@@ -264,17 +268,19 @@ def _is_other_contrast(numbers: dict[str, float], contrast: Contrast) -> bool:
     return lies_well and is_other_contrast(numbers, USUAL, contrast)
 
 
-def _second_opinions(head: _Head, mask: Mask, method: str) -> list[tuple[str, Opinion]]:
+def _second_opinions(
+    head: _Head, mask: Mask, method: str, device: str
+) -> list[tuple[str, Opinion]]:
     """Return other ways to a brain mask and their names, the cheapest first."""
     if method != "deepbet":
-        return [(f"{method}, then deepbet", lambda: (deepbet_mask(head.data) & mask, None))]
+        return [(f"{method}, then deepbet", lambda: (deepbet_mask(head.data, device) & mask, None))]
     poses = find_poses(head.data, mask, head.affine)
 
     def upright() -> tuple[Mask, Affine | None]:
         pose = next(poses, None)
         if pose is None:
             raise ScanError("no further pose")
-        return upright_mask(head.data, mask, head.affine, pose)
+        return upright_mask(head.data, mask, head.affine, pose, device)
 
     opinions: list[tuple[str, Opinion]] = [(UPRIGHT, upright), (UPRIGHT, upright)]
     if hdbet_is_installed():
@@ -351,7 +357,7 @@ def _load_head(path: Path, params: PreprocessParams) -> _Head:
     return _Head(data, affine, shape, scan.affine, scan.notes)
 
 
-def _brain_mask(head: _Head, params: PreprocessParams) -> tuple[Mask, str]:
+def _brain_mask(head: _Head, params: PreprocessParams, device: str) -> tuple[Mask, str]:
     """Return the brain mask and the method that gave it."""
     voxel_ml = float(np.prod(zooms_of(head.affine))) / 1000
     if params.brain_mask == "none":
@@ -364,7 +370,7 @@ def _brain_mask(head: _Head, params: PreprocessParams) -> tuple[Mask, str]:
         return hdbet_mask(head.data, zooms_of(head.affine)), "hd-bet"
     if params.brain_mask == "bet":
         return bet_mask(head.data, head.affine), "bet"
-    return deepbet_mask(head.data), "deepbet"
+    return deepbet_mask(head.data, device), "deepbet"
 
 
 def _onto_grid(

@@ -18,6 +18,8 @@ from pipeline.imaging.turns import ranked_turns
 from schemas.grid import GridParams
 
 Kind = Literal["rigid", "affine", "syn"]
+Metric = Literal["GC", "mattes"]
+"""What a linear registration maximises: correlation, or mutual information."""
 MARGIN = 12.0
 """Empty border around the brain during registration (mm)."""
 SEARCH_ZOOMS = 4.0
@@ -28,6 +30,8 @@ REFINED_TURNS = 3
 """Quarter turns that are registered, the likeliest first."""
 SURE_NCC = 0.5
 """Correlation of a rigid registration from which on no further pose is tried."""
+SAMPLED = 0.1
+"""Share of the voxels that the metric is computed on."""
 STAGE = {"rigid": "Rigid", "affine": "Affine"}
 
 
@@ -79,19 +83,22 @@ def register(
     zooms: float,
     search: bool,
     start: Affine | None = None,
+    metric: Metric = "mattes",
 ) -> Registration:
     """Estimate the transform of a brain to the template on copies of `zooms` (mm).
 
     It starts from `start` (native world to MNI152 world), else from the centres of mass. With
-    `search`, rotations all around are tried too, and what correlates best is kept.
+    `search`, rotations all around are tried too, and what correlates best is kept. Of the metrics,
+    correlation ("GC") places two scans of a person more alike, but the contrast must be that of the
+    template.
     """
     grid = template_grid(zooms)
     brain, brain_affine = _coarse_brain(data, mask, affine, zooms)
     linear: Literal["rigid", "affine"] = "rigid" if kind == "rigid" else "affine"
-    best, ncc = _attempt(brain, brain_affine, grid, linear, initial=start)
+    best, ncc = _attempt(brain, brain_affine, grid, linear, start, metric)
     wide = False
     for pose in find_poses(data, mask, affine) if search else ():
-        other, other_ncc = _attempt(brain, brain_affine, grid, linear, initial=pose)
+        other, other_ncc = _attempt(brain, brain_affine, grid, linear, pose, metric)
         if other_ncc > ncc:
             best, ncc, wide = other, other_ncc, True
     field = field_affine = None
@@ -115,7 +122,7 @@ def find_poses(
     turns = ranked_turns(brain, brain_affine, template_grid(TURN_ZOOMS))
     best, ncc = np.eye(4), -1.0
     for _, start in turns[:REFINED_TURNS]:
-        pose, found_ncc = _attempt(brain, brain_affine, grid, "rigid", initial=start)
+        pose, found_ncc = _attempt(brain, brain_affine, grid, "rigid", start)
         if found_ncc > ncc:
             best, ncc = pose, found_ncc
         if ncc >= SURE_NCC:
@@ -123,7 +130,7 @@ def find_poses(
     yield best
     if ncc < SURE_NCC:
         around = _all_around(brain, brain_affine, grid)
-        tries = [_attempt(brain, brain_affine, grid, "rigid", initial=i) for i in (around, None)]
+        tries = [_attempt(brain, brain_affine, grid, "rigid", i) for i in (around, None)]
         yield max(tries, key=lambda pose: pose[1])[0]
 
 
@@ -141,11 +148,11 @@ def _attempt(
     affine: Affine,
     grid: GridParams,
     kind: Literal["rigid", "affine"],
-    *,
     initial: Affine | None,
+    metric: Metric = "mattes",
 ) -> tuple[Affine, float]:
     """Run one linear registration and score it."""
-    native_to_mni = _linear(brain, affine, grid, kind, initial)
+    native_to_mni = _linear(brain, affine, grid, kind, initial, metric)
     template, inside = load_template(grid)
     target = np.linalg.inv(native_to_mni) @ grid_affine(grid)
     return native_to_mni, correlation(sample(brain, affine, target, grid.shape), template, inside)
@@ -157,6 +164,7 @@ def _linear(
     grid: GridParams,
     kind: Literal["rigid", "affine"],
     initial: Affine | None,
+    metric: Metric,
 ) -> Affine:
     template, _ = load_template(grid)
     folder = Path(tempfile.mkdtemp(prefix="register-"))
@@ -170,11 +178,11 @@ def _linear(
                 type_of_transform=STAGE[kind],
                 initial_transform=start,
                 outprefix=f"{folder}/linear_",
-                aff_metric="mattes",
+                aff_metric=metric,
                 aff_iterations=(500, 200, 100),
                 aff_shrink_factors=(4, 2, 1),
                 aff_smoothing_sigmas=(2, 1, 0),
-                aff_random_sampling_rate=0.25,
+                aff_random_sampling_rate=SAMPLED,
             )
         return _read_transforms(result["fwdtransforms"])
     finally:

@@ -18,7 +18,11 @@ UPRIGHT_ZOOMS = (1.0, 2.0)
 
 
 def upright_mask(
-    data: npt.NDArray[np.float32], mask: npt.NDArray[np.bool_], affine: Affine, pose: Affine
+    data: npt.NDArray[np.float32],
+    mask: npt.NDArray[np.bool_],
+    affine: Affine,
+    pose: Affine,
+    device: str = "cpu",
 ) -> tuple[npt.NDArray[np.bool_], Affine]:
     """Return deepbet's mask of a head after turning it as the template lies, and that turn.
 
@@ -39,7 +43,7 @@ def upright_mask(
     grid[:3, 3] = centre - zooms * (size - 1) / 2
     shape = (int(size[0]), int(size[1]), int(size[2]))
     upright = sample(data, affine, np.asarray(np.linalg.inv(turn) @ grid), shape)
-    brain = deepbet_mask(upright).astype(np.float32)
+    brain = deepbet_mask(upright, device).astype(np.float32)
     native = sample(brain, grid, np.asarray(turn @ affine), _shape(data))
     return np.asarray(native >= 0.5), turn
 

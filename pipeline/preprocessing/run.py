@@ -67,6 +67,7 @@ def preprocess_cohort(
     scheduler: str | None = None,
     overrides: Mapping[str, Override] | None = None,
     candidates: Mapping[str, list[Candidate]] | None = None,
+    device: str = "cpu",
 ) -> PreprocessSummary:
     """Preprocess every scan of a manifest; one bad scan never stops the others.
 
@@ -76,7 +77,8 @@ def preprocess_cohort(
     preprocessed again if they are damaged; a store that is up to date is not written again.
     `overrides` (scan_id → verdict by hand) go before the thresholds; a scan without a volume stays
     out. If an image is refused, the next of `candidates` (scan_id → images) is tried under the same
-    scan id, unless the scan is set to `fail`; the QC table has the path and the reason.
+    scan id, unless the scan is set to `fail`; the QC table has the path and the reason. Skulls are
+    stripped on `device`: `auto`, `cpu`, `cuda` or `cuda:N`.
 
     Raises
     ------
@@ -109,7 +111,7 @@ def preprocess_cohort(
                 log.info("%d of %d scans were done before", reused, len(following))
             if todo and not trials.tried:
                 former.warn_of_other_preprocessing(params)
-            runs = run_all(todo, params, out, workers=workers, scheduler=scheduler)
+            runs = run_all(todo, params, out, workers=workers, scheduler=scheduler, device=device)
             for outcome in progress(runs, total=len(todo), label="Preprocess"):
                 outcomes[outcome["scan_id"]] = outcome
                 if "error" in outcome:

@@ -69,7 +69,7 @@ def tasks_of(
     ]
 
 
-def run_task(task: ScanTask, params: dict[str, Any], out: str) -> ScanOutcome:
+def run_task(task: ScanTask, params: dict[str, Any], out: str, device: str = "cpu") -> ScanOutcome:
     """Preprocess one scan into the work folder; return its outcome, never raise for bad data.
 
     An outcome with `transient` set (out of memory, disk) is not kept: the scan is tried again in
@@ -78,7 +78,7 @@ def run_task(task: ScanTask, params: dict[str, Any], out: str) -> ScanOutcome:
     finished = FinishedScans(Path(out))
     outcome: ScanOutcome = _provenance(task)
     try:
-        row, measured = _preprocess(task, PreprocessParams.model_validate(params))
+        row, measured = _preprocess(task, PreprocessParams.model_validate(params), device)
         finished.write_scan(row, outcome | measured)
         return outcome | measured
     except ScanError as error:
@@ -120,7 +120,9 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _preprocess(task: ScanTask, params: PreprocessParams) -> tuple[VolumeRow, ScanOutcome]:
+def _preprocess(
+    task: ScanTask, params: PreprocessParams, device: str
+) -> tuple[VolumeRow, ScanOutcome]:
     from pipeline.imaging.atlas.mni152 import grid_affine
     from pipeline.imaging.preprocess_scan import preprocess_scan
 
@@ -129,7 +131,7 @@ def _preprocess(task: ScanTask, params: PreprocessParams) -> tuple[VolumeRow, Sc
         raise ScanError("file not found")
     if digest_image(path) != task.source_digest:
         raise ScanError("file changed since the manifest was made; run `pipeline cohort` again")
-    scan = preprocess_scan(path, params)
+    scan = preprocess_scan(path, params, device=device)
     log_bias = np.zeros(BIAS_GRID.shape, np.float16)
     if scan.bias is not None:
         samples = np.linalg.inv(scan.native_to_mni) @ grid_affine(BIAS_GRID)
@@ -154,27 +156,29 @@ def run_all(
     *,
     workers: int,
     scheduler: str | None,
+    device: str = "cpu",
 ) -> Iterator[ScanOutcome]:
     """Yield the outcome of every task as it ends, in any order.
 
     One worker runs in this process. More are dask worker processes of one thread each, or those of
     the `scheduler`: an address, or a slurm.yaml whose jobs are submitted and ended here. All must
     see the same files. The scan of a worker that dies, even by SIGKILL, is given to another.
+    Skulls are stripped on `device`, where worker processes take turns.
     """
     os.environ.update(dict.fromkeys(ONE_THREAD, "1"))
     dumped = params.model_dump(mode="json")
     if scheduler is None and (workers <= 1 or len(tasks) <= 1):
         for task in tasks:
-            yield run_task(task, dumped, str(out))
+            yield run_task(task, dumped, str(out), device)
         return
     if scheduler is None:
         start_fork_server()
     with dask_client(workers, scheduler) as client:
-        yield from _dispatch(client, tasks, dumped, str(out.absolute()))
+        yield from _dispatch(client, tasks, dumped, str(out.absolute()), device)
 
 
 def _dispatch(
-    client: Any, tasks: list[ScanTask], params: dict[str, Any], out: str
+    client: Any, tasks: list[ScanTask], params: dict[str, Any], out: str, device: str
 ) -> Iterator[ScanOutcome]:
     from distributed import as_completed
 
@@ -182,7 +186,7 @@ def _dispatch(
     names: dict[str, ScanTask] = {}
 
     def submit(task: ScanTask) -> Any:
-        future = client.submit(run_task, task, params, out, pure=False, retries=1)
+        future = client.submit(run_task, task, params, out, device, pure=False, retries=1)
         names[future.key] = task
         return future
 
