@@ -3,10 +3,12 @@
 python -m benchmarks.studies.preprocess --heads HEAD… --out benchmarks/results/preprocess-cpu.md
 
 Heads are raw T1w with their skull; the first is used where one will do. `--parts` runs some parts
-alone. CPU seconds are of one thread, so they suffer less from other jobs than wall time does.
+alone; `repeats`, which takes the heads in pairs of one person, only when named. CPU seconds are of
+one thread, so they suffer less from other jobs than wall time does.
 """
 
 import argparse
+import itertools
 import multiprocessing
 import os
 import resource
@@ -34,7 +36,7 @@ from pipeline.imaging.geometry import bounding_box, crop_affine, resample_masked
 from pipeline.imaging.header import zooms_of
 from pipeline.imaging.preprocess_scan import preprocess_scan
 from pipeline.imaging.read import read_scan
-from pipeline.imaging.register import correlation, register, template_grid
+from pipeline.imaging.register import correlation, overlap, register, template_grid
 from pipeline.preprocessing.qc_table import STEPS
 from schemas.grid import GridParams
 from schemas.params import PreprocessParams
@@ -161,7 +163,7 @@ def bias(heads: list[Path]) -> str:
 
 
 def registration(heads: list[Path]) -> str:
-    """Estimate the transform at several voxel sizes and judge all at 1 mm."""
+    """Estimate the transform by two metrics at several voxel sizes and judge all at 1 mm."""
     fine = template_grid(1.0)
     template, inside = load_template(fine)
     lines = [
@@ -169,24 +171,43 @@ def registration(heads: list[Path]) -> str:
         "",
         "NCC: correlation with the template inside its mask, at 1 mm.",
         "",
-        "| voxels mm | rigid CPU-s | NCC | affine CPU-s | NCC |",
-        "|---|---|---|---|---|",
+        "| voxels mm | metric | rigid CPU-s | NCC | affine CPU-s | NCC |",
+        "|---|---|---|---|---|---|",
     ]
     brains = [load_brain(head) for head in heads]
     brains = [(correct_bias(d, m, a, step=6.0)[0], m, a) for d, m, a in brains]
-    for zooms in ZOOMS:
+    for zooms, metric in itertools.product(ZOOMS, ("mattes", "GC")):
         cells = []
         for kind in ("rigid", "affine"):
             seconds, scores = [], []
             for data, mask, affine in brains:
                 started = time.process_time()
-                found = register(data, mask, affine, kind=kind, zooms=zooms, poor_ncc=0.0)
+                found = register(
+                    data, mask, affine, kind=kind, zooms=zooms, search=False, metric=metric
+                )
                 seconds.append(time.process_time() - started)
                 target = np.linalg.inv(found.native_to_mni) @ grid_affine(fine)
                 values, _ = resample_masked(data, mask, affine, target, fine.shape)
                 scores.append(correlation(values, template, inside))
             cells += [f"{median(seconds):.1f}", f"{median(scores):.3f}"]
-        lines.append(f"| {zooms:g} | {' | '.join(cells)} |")
+        lines.append(f"| {zooms:g} | {metric} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def repeats(heads: list[Path]) -> str:
+    """Give how alike the volumes of two scans of one person are; heads are taken in pairs."""
+    lines = [
+        f"### Two scans of a person, {len(heads) // 2} people",
+        "",
+        "| scans | r of the volumes inside the brain | Dice of the masks |",
+        "|---|---|---|",
+    ]
+    for first, second in zip(heads[::2], heads[1::2], strict=True):
+        scans = [preprocess_scan(head, PreprocessParams()).volume for head in (first, second)]
+        one, other = (scan > 0 for scan in scans)
+        alike = correlation(scans[0], scans[1], one | other)
+        dice = overlap(one, other, rigid=False)
+        lines.append(f"| {first.name}, {second.name} | {alike:.3f} | {dice:.3f} |")
     return "\n".join(lines) + "\n"
 
 
@@ -278,6 +299,7 @@ PARTS: dict[str, Callable[[list[Path]], str]] = {
     "steps": steps,
     "bias": bias,
     "registration": registration,
+    "repeats": repeats,
     "memory": memory,
     "workers": workers,
 }
@@ -288,7 +310,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--heads", type=Path, nargs="+", required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument(
+        "--parts", nargs="+", choices=PARTS, default=[part for part in PARTS if part != "repeats"]
+    )
     parser.add_argument("--qc", type=Path, help="QC table of a run, for its time by step")
     parser.add_argument("--note", default="", help="what else the reader should know")
     arguments = parser.parse_args()

@@ -31,7 +31,7 @@ from pipeline.imaging.header import Affine, check_field_of_view, zooms_of
 from pipeline.imaging.landmarks import TissueLevels, standardise, tissue_levels
 from pipeline.imaging.qc import assess_qc, is_other_contrast, is_poor, measure
 from pipeline.imaging.read import read_scan
-from pipeline.imaging.register import Registration, find_poses, register
+from pipeline.imaging.register import SURE_NCC, Metric, Registration, find_poses, register
 from pipeline.imaging.upright_strip import upright_mask
 from schemas.errors import ScanError
 from schemas.params import Contrast, PreprocessParams, QcParams
@@ -137,7 +137,11 @@ def preprocess_scan(
         head = _load_head(path, params)
     with clock.step("strip"):
         mask, method = _brain_mask(head, params, device)
-    opinions = _second_opinions(head, mask, method, device) if params.brain_mask == "auto" else []
+    opinions = (
+        _second_opinions(head, mask, method, contrast, device)
+        if params.brain_mask == "auto"
+        else []
+    )
     # The head turned upright is found by a search of its own; one such search is enough.
     searched = any(name == UPRIGHT for name, _ in opinions)
     result = _align(head, mask, params, clock)
@@ -215,7 +219,7 @@ def _align(
             zooms=params.registration_zooms,
             search=search,
             start=start,
-            metric="GC" if params.contrast in (None, "T1w") else "mattes",
+            metric=_metric(params.contrast or "T1w"),
         )
     with clock.step("resample"):
         values, on_grid = _onto_grid(brain, inside, affine, transform, params)
@@ -235,6 +239,10 @@ def _align(
     return _Result(values, on_grid, transform, bias, numbers)
 
 
+def _metric(contrast: Contrast) -> Metric:
+    return "GC" if contrast == "T1w" else "mattes"
+
+
 def _searched(
     result: _Result, head: _Head, mask: Mask, params: PreprocessParams, clock: _Clock
 ) -> _Result:
@@ -252,8 +260,11 @@ def _rank(result: _Result, contrast: Contrast) -> tuple[bool, float]:
 
 def _doubtful(numbers: dict[str, float], contrast: Contrast) -> bool:
     low, high = USUAL_BRAIN_ML
+    # The wrong one of the poses that a search found, such as upside down, overlaps well too.
+    askew = numbers["turned"] > USUAL.turned_warn and numbers["ncc"] < SURE_NCC
     return (
-        numbers["dice"] < SECOND_OPINION_DICE
+        askew
+        or numbers["dice"] < SECOND_OPINION_DICE
         or is_poor(numbers, USUAL, contrast)
         or not low <= numbers["brain_ml"] <= high
     )
@@ -269,12 +280,12 @@ def _is_other_contrast(numbers: dict[str, float], contrast: Contrast) -> bool:
 
 
 def _second_opinions(
-    head: _Head, mask: Mask, method: str, device: str
+    head: _Head, mask: Mask, method: str, contrast: Contrast, device: str
 ) -> list[tuple[str, Opinion]]:
     """Return other ways to a brain mask and their names, the cheapest first."""
     if method != "deepbet":
         return [(f"{method}, then deepbet", lambda: (deepbet_mask(head.data, device) & mask, None))]
-    poses = find_poses(head.data, mask, head.affine)
+    poses = find_poses(head.data, mask, head.affine, _metric(contrast))
 
     def upright() -> tuple[Mask, Affine | None]:
         pose = next(poses, None)

@@ -26,12 +26,12 @@ SEARCH_ZOOMS = 4.0
 """Voxel size of the wide search (mm)."""
 TURN_ZOOMS = 8.0
 """Voxel size at which quarter turns are ranked (mm)."""
-REFINED_TURNS = 3
+REFINED_TURNS = 6
 """Quarter turns that are registered, the likeliest first."""
 SURE_NCC = 0.5
 """Correlation of a rigid registration from which on no further pose is tried."""
-SAMPLED = 0.1
-"""Share of the voxels that the metric is computed on."""
+SAMPLED, SAMPLED_IN_SEARCH = 0.1, 0.25
+"""Share of the voxels that the metric is computed on; in the search there are fewer of them."""
 STAGE = {"rigid": "Rigid", "affine": "Affine"}
 
 
@@ -97,7 +97,7 @@ def register(
     linear: Literal["rigid", "affine"] = "rigid" if kind == "rigid" else "affine"
     best, ncc = _attempt(brain, brain_affine, grid, linear, start, metric)
     wide = False
-    for pose in find_poses(data, mask, affine) if search else ():
+    for pose in find_poses(data, mask, affine, metric) if search else ():
         other, other_ncc = _attempt(brain, brain_affine, grid, linear, pose, metric)
         if other_ncc > ncc:
             best, ncc, wide = other, other_ncc, True
@@ -108,7 +108,10 @@ def register(
 
 
 def find_poses(
-    data: npt.NDArray[np.float32], mask: npt.NDArray[np.bool_], affine: Affine
+    data: npt.NDArray[np.float32],
+    mask: npt.NDArray[np.bool_],
+    affine: Affine,
+    metric: Metric = "mattes",
 ) -> Iterator[Affine]:
     """Yield how a head may lie: (4, 4), native world to MNI152 world (mm), the likeliest first.
 
@@ -120,9 +123,9 @@ def find_poses(
     brain, brain_affine = _coarse_brain(data, mask, affine, SEARCH_ZOOMS)
     grid = template_grid(SEARCH_ZOOMS)
     turns = ranked_turns(brain, brain_affine, template_grid(TURN_ZOOMS))
-    best, ncc = np.eye(4), -1.0
+    best, ncc, how = np.eye(4), -1.0, (metric, SAMPLED_IN_SEARCH)
     for _, start in turns[:REFINED_TURNS]:
-        pose, found_ncc = _attempt(brain, brain_affine, grid, "rigid", start)
+        pose, found_ncc = _attempt(brain, brain_affine, grid, "rigid", start, *how)
         if found_ncc > ncc:
             best, ncc = pose, found_ncc
         if ncc >= SURE_NCC:
@@ -130,7 +133,7 @@ def find_poses(
     yield best
     if ncc < SURE_NCC:
         around = _all_around(brain, brain_affine, grid)
-        tries = [_attempt(brain, brain_affine, grid, "rigid", i) for i in (around, None)]
+        tries = [_attempt(brain, brain_affine, grid, "rigid", i, *how) for i in (around, None)]
         yield max(tries, key=lambda pose: pose[1])[0]
 
 
@@ -149,10 +152,11 @@ def _attempt(
     grid: GridParams,
     kind: Literal["rigid", "affine"],
     initial: Affine | None,
-    metric: Metric = "mattes",
+    metric: Metric,
+    sampled: float = SAMPLED,
 ) -> tuple[Affine, float]:
     """Run one linear registration and score it."""
-    native_to_mni = _linear(brain, affine, grid, kind, initial, metric)
+    native_to_mni = _linear(brain, affine, grid, kind, initial, metric, sampled)
     template, inside = load_template(grid)
     target = np.linalg.inv(native_to_mni) @ grid_affine(grid)
     return native_to_mni, correlation(sample(brain, affine, target, grid.shape), template, inside)
@@ -165,6 +169,7 @@ def _linear(
     kind: Literal["rigid", "affine"],
     initial: Affine | None,
     metric: Metric,
+    sampled: float,
 ) -> Affine:
     template, _ = load_template(grid)
     folder = Path(tempfile.mkdtemp(prefix="register-"))
@@ -182,7 +187,7 @@ def _linear(
                 aff_iterations=(500, 200, 100),
                 aff_shrink_factors=(4, 2, 1),
                 aff_smoothing_sigmas=(2, 1, 0),
-                aff_random_sampling_rate=SAMPLED,
+                aff_random_sampling_rate=sampled,
             )
         return _read_transforms(result["fwdtransforms"])
     finally:

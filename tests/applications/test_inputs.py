@@ -74,7 +74,8 @@ def test_a_new_image_gets_the_latent_of_its_volume(tmp_path, monkeypatch, opener
     path = tmp_path / "head.nii.gz"
     path.write_bytes(b"stands for an image")
     monkeypatch.setattr(
-        "pipeline.imaging.preprocess_scan.preprocess_scan", lambda path, params: preprocessed()
+        "pipeline.imaging.preprocess_scan.preprocess_scan",
+        lambda path, params, device: preprocessed(),
     )
     new = scan_from_file(path, models, PreprocessParams())
     assert (new.scan_id, new.record["qc"]["status"]) == ("head", "pass")
@@ -93,7 +94,7 @@ def test_a_new_image_that_fails_quality_control_is_refused(tmp_path, monkeypatch
     path.write_bytes(b"stands for an image")
     monkeypatch.setattr(
         "pipeline.imaging.preprocess_scan.preprocess_scan",
-        lambda path, params: preprocessed("fail"),
+        lambda path, params, device: preprocessed("fail"),
     )
     with pytest.raises(ScanError, match=r"head.nii.gz: fails quality control \(brain of 9 ml"):
         scan_from_file(path, models, PreprocessParams())

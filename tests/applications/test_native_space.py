@@ -157,7 +157,7 @@ def test_the_record_says_how_native_output_overlays_its_file(tmp_path, monkeypat
     noise = np.random.default_rng(0).normal(300, 60, scan.native_shape).astype(np.float32)
     nib.save(nib.Nifti1Image(gaussian_filter(noise, 1), scan.native_affine), path)
     monkeypatch.setattr(
-        "pipeline.imaging.preprocess_scan.preprocess_scan", lambda path, params: scan
+        "pipeline.imaging.preprocess_scan.preprocess_scan", lambda path, params, device: scan
     )
     monkeypatch.setattr("pipeline.applications.runner.preprocessing_for", lambda *a, **k: a[1])
     writer = Writer(out=tmp_path, command="reconstruct", space="native", models=models)

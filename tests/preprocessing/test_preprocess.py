@@ -32,7 +32,9 @@ def cohort(tmp_path: Path) -> Path:
     return root
 
 
-def run(cohort: Path, params: PreprocessParams = PARAMS, name: str = "v.zarr") -> PreprocessSummary:
+def run(
+    cohort: Path, params: PreprocessParams = PARAMS, name: str = "v.zarr", **options: str
+) -> PreprocessSummary:
     manifest, refused = build_manifest(CohortParams(source="folder"), input_path=cohort)
     out = cohort.parent / name
     return preprocess_cohort(
@@ -44,7 +46,13 @@ def run(cohort: Path, params: PreprocessParams = PARAMS, name: str = "v.zarr") -
         quarantine_csv=out.with_suffix(".quarantine.csv"),
         prior_quarantine=refused,
         workers=1,
+        **options,
     )
+
+
+def test_scans_are_stripped_on_the_device_asked_for(cohort: Path, fake: Chain) -> None:
+    run(cohort, device="cuda:1")
+    assert fake.devices == {"cuda:1"}
 
 
 def test_bad_scans_are_quarantined_and_the_rest_goes_on(cohort: Path, fake: Chain) -> None:

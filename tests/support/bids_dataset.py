@@ -44,7 +44,7 @@ class Chain:
         self.numbers: dict[str, float] = {}
         """Numbers of quality control that differ from those of a sound T1w."""
 
-    def __call__(self, path: Path, params: object) -> PreprocessedScan:
+    def __call__(self, path: Path, params: object, *, device: str = "cpu") -> PreprocessedScan:
         self.calls.append(path.name)
         seed = int(np.asarray(nib.load(path).dataobj)[0, 0, 0])
         if seed == 9:

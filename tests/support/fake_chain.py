@@ -22,12 +22,16 @@ class Chain:
 
     def __init__(self) -> None:
         self.calls: list[str] = []
+        self.devices: set[str] = set()
         self.stop_after: int | None = None
 
-    def __call__(self, path: Path, params: PreprocessParams) -> PreprocessedScan:
+    def __call__(
+        self, path: Path, params: PreprocessParams, *, device: str = "cpu"
+    ) -> PreprocessedScan:
         if self.stop_after is not None and len(self.calls) >= self.stop_after:
             raise KeyboardInterrupt
         self.calls.append(path.name)
+        self.devices.add(device)
         content = path.read_text()
         if content.startswith("broken"):
             raise ScanError("truncated gzip: the file ends early; copy it again")
