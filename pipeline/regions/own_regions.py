@@ -1,7 +1,9 @@
 """A person's own regions, found in another process while this one goes on."""
 
+import logging
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from types import TracebackType
 from typing import Self
@@ -11,6 +13,8 @@ from scipy import sparse
 from pipeline.imaging.deformation.syn import syn_deformation
 from pipeline.regions.meter import RegionMeter, Volume
 from pipeline.runtime.devices import available_cpus
+
+log = logging.getLogger(__name__)
 
 
 class OwnRegions:
@@ -49,4 +53,13 @@ class OwnRegions:
         if self.pool is None:
             return lambda: self.meter.regions_of(before)
         way = self.pool.submit(syn_deformation, before, self.meter.template(), self.meter.affine)
-        return lambda: self.meter.regions_along(way.result())
+
+        def regions() -> sparse.csr_array:
+            try:
+                return self.meter.regions_along(way.result())
+            except BrokenProcessPool:
+                log.warning("regions: the process beside this one ended; going on without it")
+                self.pool = None
+                return self.meter.regions_of(before)
+
+        return regions
