@@ -29,9 +29,11 @@ class Counterfactuals(GeneratedVolumes):
         chosen = range(len(self.scales))[rows]
         # In one batch with its neighbours scale 0 costs less than alone.
         made = [i for i in chosen if self.scales[i] != 0 or "unmoved" not in self.__dict__]
-        x_T = self.x_T.expand(len(made), *self.x_T.shape[1:])
-        volumes = self.models.decode(self.models.sample(self.moved[made], x_T)) if made else []
-        by_row = dict(zip(made, volumes, strict=True))
+        by_row: dict[int, Tensor] = {}
+        if made:
+            x_T = self.x_T.expand(len(made), *self.x_T.shape[1:])
+            volumes = self.models.decode(self.models.sample(self.moved[made], x_T))
+            by_row = dict(zip(made, volumes, strict=True))
         for i in made:
             if self.scales[i] == 0:
                 self.__dict__["unmoved"] = by_row[i]

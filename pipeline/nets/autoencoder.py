@@ -213,7 +213,9 @@ def _repeated_convolution(block: nn.Module) -> tuple[nn.Conv3d, Stride] | None:
     assert isinstance(layer, nn.Conv3d)
     if layer.padding != (1, 1, 1) or layer.stride != (1, 1, 1) or layer.groups != 1:
         return None
-    x, y, z = (int(times) for times in repeat.scale_factor)
+    if not isinstance(repeat.scale_factor, tuple):
+        return None
+    x, y, z = map(int, repeat.scale_factor)
     return layer, (x, y, z)
 
 

@@ -106,7 +106,8 @@ def _drawn_out(
     if not 1 <= number / former <= FARTHEST:
         return None
     start: Parts = np.asarray(halfway * (number / former), np.float32)
-    left = _moved(last, start / 2, zooms) - _moved(first, -start / 2, zooms)
+    half: Parts = np.asarray(start / 2, np.float32)
+    left = _moved(last, half, zooms) - _moved(first, -half, zooms)
     return start if np.vdot(left, left) < LEFT * np.vdot(last - first, last - first) else None
 
 
