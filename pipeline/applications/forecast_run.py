@@ -99,6 +99,6 @@ def run_forecast(
         stem=stem,
         record=record | {"input": scan.record},
         scan=scan,
-        frame=PictureFrame(generated.comparison()),
+        frame=lambda: PictureFrame(generated.comparison()),
     )
     return path, True

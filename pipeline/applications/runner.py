@@ -108,7 +108,7 @@ class ScanRun:
             stem=scan.scan_id,
             record=record | {"input": scan.record},
             scan=scan,
-            frame=PictureFrame(generated.comparison() or reference_of(scan, models)),
+            frame=lambda: PictureFrame(generated.comparison() or reference_of(scan, models)),
             watched=self.watched,
         )
         if self.watched:
@@ -217,7 +217,7 @@ def run_pair(
         stem=stem,
         record=record | {"input_a": first.record, "input_b": last.record},
         scan=first,
-        frame=PictureFrame(_titled("a", first, models), _titled("b", last, models)),
+        frame=lambda: PictureFrame(_titled("a", first, models), _titled("b", last, models)),
     )
     return path, True
 

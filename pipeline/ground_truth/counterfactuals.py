@@ -13,7 +13,7 @@ from pipeline.imaging.ventricles import intensity_levels, ventricle_ml
 from pipeline.metrics.intervals import mean_interval, paired_difference, share_interval
 from pipeline.metrics.reconstruction import lowest, reconstruction_metrics
 from pipeline.models.inference import LdaeInference
-from pipeline.regions.meter import RegionMeter
+from pipeline.regions.meter import Before, RegionMeter
 
 Volume = Float[np.ndarray, "X Y Z"]
 
@@ -56,11 +56,11 @@ def score_pair(
     levels = intensity_levels(own, affine)
     own_ml, target_ml = (ventricle_ml(v, affine, levels=levels) for v in (own, target))
     mask = _tensor(pair.truth) > 0
-    regions = None if meter is None else meter.regions_of(own)
+    known = None if meter is None else meter.known_of(own)
     true_growth = None
-    if regions is not None:
+    if known is not None:
         with np.errstate(invalid="ignore", divide="ignore"):
-            held = regions.multiply((pair.own > 0).ravel()[None]).tocsr()
+            held = known.regions.multiply((pair.own > 0).ravel()[None]).tocsr()
             true_growth = (held @ pair.volume_percent.ravel()) / np.asarray(
                 held.sum(axis=1)
             ).ravel()
@@ -72,20 +72,20 @@ def score_pair(
         row |= {"method": method} | {str(k): float(v) for k, v in figures.items()}
         row |= {"ventricle_error_ml": abs(made_ml - target_ml)}
         row |= {"asked_ml": target_ml - own_ml, "given_ml": made_ml - own_ml}
-        if meter is not None and true_growth is not None:
-            row |= _by_region(meter, own, volume, regions, true_growth)
+        if meter is not None and known is not None and true_growth is not None:
+            row |= _by_region(meter, own, volume, known, true_growth)
         rows.append(row)
     return pd.DataFrame(rows)
 
 
 def _by_region(
-    meter: RegionMeter, own: Volume, volume: Volume, regions: Any, true_growth: np.ndarray
+    meter: RegionMeter, own: Volume, volume: Volume, known: Before, true_growth: np.ndarray
 ) -> dict[str, float]:
-    table = meter.change(own, volume, regions=regions).table
+    table = meter.change(own, volume, known=known).table
     by_name = table[table["kind"] == "atlas"].set_index("region")["volume_percent"]
     found = by_name.reindex(meter.parcellation.names()).to_numpy()
-    known = np.isfinite(found) & np.isfinite(true_growth)
-    truth, found = true_growth[known], found[known]
+    measured = np.isfinite(found) & np.isfinite(true_growth)
+    truth, found = true_growth[measured], found[measured]
     most, told = (set(np.argsort(-np.abs(values))[:MOST].tolist()) for values in (truth, found))
     together = np.ptp(found) > 0 and np.ptp(truth) > 0
     return {

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from pipeline.imaging.atlas.tissue_maps import ORIGIN, template_maps, ventricle_map
+from pipeline.imaging.atlas.tissue_maps import template_maps, ventricle_map
 from pipeline.imaging.geometry import smooth_for
 from pipeline.imaging.header import zooms_of
 
@@ -55,14 +55,10 @@ def _template() -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.fl
 
     How much nearer the ventricles are than other fluid (mm); the fluid of the lateral ventricles.
     """
-    maps = template_maps()
-    box = tuple(
-        slice(low - int(origin), high - int(origin) + 1)
-        for (low, high), origin in zip(AROUND, ORIGIN, strict=True)
-    )
-    lateral = ventricle_map(maps["csf"])[box]
+    maps = template_maps(AROUND)
+    lateral = ventricle_map(maps["csf"], tuple(float(low) for low, _ in AROUND))
     ventricles = (lateral > 0.3) | _occipital_horns()
-    other = (maps["csf"][box] > OTHER_FLUID) | (maps["mask"][box] < 0.5)
+    other = (maps["csf"] > OTHER_FLUID) | (maps["mask"] < 0.5)
     other &= ~ndimage.binary_dilation(lateral > 0.01, iterations=2) & ~ventricles
     to_other, to_ventricles = (
         ndimage.distance_transform_edt(~place).astype(np.float32) for place in (other, ventricles)

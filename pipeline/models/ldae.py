@@ -157,12 +157,17 @@ class Ldae(nn.Module):
 
     def guided(
         self,
-        denoised: tuple[Trunk, Float[Tensor, "B C X Y Z"]],
+        denoised: tuple[Trunk | None, Float[Tensor, "B C X Y Z"]],
         x_t: Float[Tensor, "B C X Y Z"],
         t: Float[Tensor, " B"],
         codes: Sequence[Tensor],
+        *,
+        learned: bool = True,
     ) -> list[Float[Tensor, "B C X Y Z"]]:
-        """Return the noises of `noises` from what `denoised` returned for the same x_t and t."""
+        """Return the noises of `noises` from what `denoised` returned for the same x_t and t.
+
+        Not `learned`, the field of G is left out: what is known in closed form is.
+        """
         trunk, noise = denoised
         schedule = self.diffusion.schedule
         alpha, sigma = alpha_sigma(schedule.lambda_at(t))
@@ -171,9 +176,9 @@ class Ldae(nn.Module):
 
         def noise_of(y: Tensor) -> Tensor:
             mixed = self.estimator.mixed_noise(noise, x_t, y, alpha, sigma, place)
-            field = self.estimator(trunk, y)
-            exact: Tensor = self.estimator.exact_noise(mixed - loud * field, x_t, y, alpha, sigma)
-            return exact
+            if learned and trunk is not None:
+                mixed = mixed - loud * self.estimator(trunk, y)
+            return self.estimator.exact_noise(mixed, x_t, y, alpha, sigma)
 
         return [noise_of(y) for y in codes]
 
@@ -184,12 +189,30 @@ class Ldae(nn.Module):
 
         That of the denoiser mixed with that of Gaussian latents, exact in the modes.
         """
-        schedule = self.diffusion.schedule
-        alpha, sigma = alpha_sigma(schedule.lambda_at(t))
-        place = t / (schedule.num_train_timesteps - 1)
-        eps = self.diffusion.eps(x_t, t)
-        mixed = self.estimator.mixed_noise(eps, x_t, y_sem, alpha, sigma, place)
-        return self.estimator.exact_noise(mixed, x_t, y_sem, alpha, sigma)
+        noise = self.diffusion.eps(x_t, t)
+        return self.guided((None, noise), x_t, t, [y_sem], learned=False)[0]
+
+    def noise_at(
+        self,
+        x_t: Float[Tensor, "B C X Y Z"],
+        t: Float[Tensor, " B"],
+        y_sem: Float[Tensor, "B D"],
+        *,
+        learned: bool = True,
+    ) -> Float[Tensor, "B C X Y Z"]:
+        """Return the noise of `noises`, or not `learned` of `mode_noise`, at one t of all x_t.
+
+        Networks whose weight is 0 at that timestep are left out, which changes no bit: of the
+        bundled LDAE the denoiser's decoder where there is much noise, and G where there is none.
+        """
+        place = t[:1] / (self.diffusion.schedule.num_train_timesteps - 1)
+        learned = learned and bool(self.estimator.gain_at(place) != 0)
+        trusted = self.estimator.trusts_denoiser(place)
+        trunk = self.diffusion.denoiser.trunk(x_t, t) if learned or trusted else None
+        noise = torch.zeros_like(x_t)
+        if trunk is not None and trusted:
+            noise = self.diffusion.noise(trunk, x_t, t)
+        return self.guided((trunk, noise), x_t, t, [y_sem], learned=learned)[0]
 
     def model(
         self,
@@ -210,7 +233,7 @@ class Ldae(nn.Module):
         def eps(x_t: Tensor, t: Tensor) -> Tensor:
             if t[0] < stop:
                 return self.diffusion.eps(x_t, t)
-            return self.noises(x_t, t, [y_sem])[0] if learned else self.mode_noise(x_t, t, y_sem)
+            return self.noise_at(x_t, t, y_sem, learned=learned)
 
         return eps
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from pipeline.nets.boxes import in_boxes
+from pipeline.nets.cpu_kernels import Stride, convolve_repeated
 
 if TYPE_CHECKING:
     from monai.networks.nets.autoencoderkl import AutoencoderKL
@@ -185,10 +186,37 @@ class Autoencoder(nn.Module):
         steps: Iterable[nn.Module] = blocks
         for block in steps:
             if self.checkpointing and torch.is_grad_enabled():
-                x = checkpoint(block, x, use_reentrant=False)
+                x = checkpoint(_run, block, x, use_reentrant=False)
             else:
-                x = block(x)
+                x = _run(block, x)
         return x
+
+
+def _run(block: nn.Module, x: Tensor) -> Tensor:
+    """Run a block; on the CPU without repeating voxels before a convolution."""
+    repeated = _repeated_convolution(block) if x.device.type == "cpu" else None
+    if repeated is not None:
+        return convolve_repeated(repeated[0], x, repeated[1])
+    out: Tensor = block(x)
+    return out
+
+
+def _repeated_convolution(block: nn.Module) -> tuple[nn.Conv3d, Stride] | None:
+    """Return the 3³ convolution of MONAI's UpSample and how often it repeats voxels, or None."""
+    parts = dict(block.named_children())
+    if set(parts) != {"upsample_non_trainable", "postconv"}:
+        return None
+    repeat, (layer, *others) = parts["upsample_non_trainable"], list(parts["postconv"].children())
+    plain = isinstance(layer, nn.Conv3d) and not others and layer.kernel_size == (3, 3, 3)
+    if not (plain and isinstance(repeat, nn.Upsample) and repeat.mode == "nearest"):
+        return None
+    assert isinstance(layer, nn.Conv3d)
+    if layer.padding != (1, 1, 1) or layer.stride != (1, 1, 1) or layer.groups != 1:
+        return None
+    if not isinstance(repeat.scale_factor, tuple):
+        return None
+    x, y, z = map(int, repeat.scale_factor)
+    return layer, (x, y, z)
 
 
 def _network(channels: tuple[int, ...], *, maisi: bool, **arguments: Any) -> "AutoencoderKL":

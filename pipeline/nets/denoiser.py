@@ -320,6 +320,10 @@ class GradientEstimator(nn.Module):
             return torch.ones_like(place)
         return between_nodes(self.gain, place)
 
+    def trusts_denoiser(self, place: Float[Tensor, " B"]) -> bool:
+        """Return whether `mixed_noise` takes anything of the denoiser's noise at these places."""
+        return self.modes is None or bool((between_nodes(self.prior.trust, place) != 0).any())
+
     def mixed_noise(
         self,
         eps: Float[Tensor, "B C X Y Z"],

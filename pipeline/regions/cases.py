@@ -52,9 +52,25 @@ class Case:
     before: Volume
     after: dict[str, Volume]
     """Group (`scale +1.00`, `later visit`) to volume."""
+    numbers: dict[str, float] = field(default_factory=dict)
+    """Group to how far its volume lies from `before`, where volumes follow a course from there."""
     native: NativeFrame | None = None
     details: dict[str, Any] = field(default_factory=dict)
     """Columns that the rows of this case get."""
+
+    def courses(self) -> list[list[str]]:
+        """Return the groups, those to one side of `before` together, nearest first.
+
+        Groups without a number are each alone.
+        """
+        sides: dict[str, list[str]] = {}
+        for group in self.after:
+            number = self.numbers.get(group)
+            sides.setdefault(group if number is None else f"{np.sign(number)}", []).append(group)
+        return [
+            sorted(groups, key=lambda group: abs(self.numbers.get(group, 0.0)))
+            for groups in sides.values()
+        ]
 
 
 def read_made(folder: Path, volumes: VolumeStore | None) -> tuple[Grid, list[dict[str, Any]]]:
@@ -120,14 +136,13 @@ def made_cases(
         native = None if volumes is None else native_frame(volumes, scan_id)
         before = loaded.pop(start)
         sign = "+" if key == "scale" else ""
+        names = {number: f"{key.replace('_', ' ')} {number:{sign}.4g}" for number in loaded}
         yield Case(
             scan_id=scan_id,
             subject_id=subjects_of([scan_id])[0],
             before=before,
-            after={
-                f"{key.replace('_', ' ')} {number:{sign}.4g}": volume
-                for number, volume in loaded.items()
-            },
+            after={names[number]: volume for number, volume in loaded.items()},
+            numbers={name: number - start for number, name in names.items()},
             native=native,
         )
 

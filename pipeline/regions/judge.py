@@ -16,6 +16,7 @@ from pipeline.figures.style import save_figure
 from pipeline.imaging.geometry import sample
 from pipeline.regions.cases import Case
 from pipeline.regions.meter import Change, RegionMeter
+from pipeline.regions.own_regions import OwnRegions
 from pipeline.regions.summary import latex_of, summarise, table_of
 from pipeline.runtime.devices import available_cpus
 from pipeline.runtime.files import write_atomic, write_json
@@ -41,38 +42,55 @@ class RegionRun:
     def measure(self, cases: Iterable[Case], metrics: RegionMetrics) -> pd.DataFrame:
         """Return a row a case, group and region; cases that fail are named in `metrics.skipped`.
 
-        The groups of a case are measured at once, on as many CPUs as there are.
+        A case's own regions are found in a process beside this one, and its courses are measured at
+        once by threads, where there are several CPUs.
         """
         tables = []
-        for case in cases:
-            native = case.native if self.space == "native" else None
-            try:
+        with OwnRegions(self.meter) as own_regions:
+            for case in cases:
+                native = case.native if self.space == "native" else None
                 size = 1.0 if native is None else native.head_per_template
-                for group, change in self._changes(case, size).items():
-                    known = {"scan_id": case.scan_id, "subject_id": case.subject_id}
-                    about = known | {"group": group} | case.details
-                    for place, (name, value) in enumerate(about.items()):
-                        change.table.insert(place, name, value)
-                    tables.append(change.table)
-                    if self.maps:
-                        self._write_maps(case, group, change)
-            except ScanError as error:
-                metrics.skipped[case.scan_id] = str(error)
+                try:
+                    for group, change in self._changes(case, own_regions, size).items():
+                        known = {"scan_id": case.scan_id, "subject_id": case.subject_id}
+                        about = known | {"group": group} | case.details
+                        for place, (name, value) in enumerate(about.items()):
+                            change.table.insert(place, name, value)
+                        tables.append(change.table)
+                        if self.maps:
+                            self._write_maps(case, group, change)
+                except ScanError as error:
+                    metrics.skipped[case.scan_id] = str(error)
         if not tables:
             raise ScanError(f"regions: no case could be measured ({metrics.skipped})")
         return pd.concat(tables, ignore_index=True)
 
-    def _changes(self, case: Case, head_per_template: float) -> dict[str, Change]:
+    def _changes(self, case: Case, own_regions: OwnRegions, size: float) -> dict[str, Change]:
         """Return the change of each group. NumPy and SciPy work on several CPUs by threads."""
-        regions = self.meter.regions_of(case.before)
+        meter, before = self.meter, case.before
+        regions = own_regions.begin(before)
 
-        def change(after: NDArray[np.float32]) -> Change:
-            return self.meter.change(
-                case.before, after, regions=regions, head_per_template=head_per_template
+        def growth(groups: list[str]) -> dict[str, NDArray[np.float32]]:
+            course = [(case.numbers.get(group, 1.0), case.after[group]) for group in groups]
+            return dict(zip(groups, meter.growth(before, course), strict=True))
+
+        def change(group: str) -> Change:
+            return meter.change(
+                before,
+                case.after[group],
+                known=known,
+                growth=grown[group],
+                head_per_template=size,
             )
 
         with ThreadPoolExecutor(available_cpus()) as pool:
-            return dict(zip(case.after, pool.map(change, case.after.values()), strict=True))
+            grown = {
+                group: of_group
+                for of_course in pool.map(growth, case.courses())
+                for group, of_group in of_course.items()
+            }
+            known = meter.known_of(before, regions())
+            return dict(zip(case.after, pool.map(change, case.after), strict=True))
 
     def finish(
         self, changes: pd.DataFrame, groups: Mapping[str, pd.DataFrame], metrics: RegionMetrics
@@ -85,20 +103,21 @@ class RegionRun:
         # As comments: a table that is copied into a paper takes its doubts along.
         said = "".join(f"% {line}\n" for line in metrics.remarks)
         write_atomic(self.out / "regions.tex", said + latex_of(metrics.groups))
-        for name, effects in list(metrics.groups.items())[:PICTURED]:
-            self._write_pictures(name, effects)
+        self._write_pictures(dict(list(metrics.groups.items())[:PICTURED]))
         write_json(self.out / "metrics.json", metrics.model_dump())
         return metrics
 
-    def _write_pictures(self, name: str, effects: Mapping[str, RegionEffect]) -> None:
+    def _write_pictures(self, groups: Mapping[str, Mapping[str, RegionEffect]]) -> None:
         values = {
-            region: effect.volume_percent.value
-            for region, effect in effects.items()
-            if effect.kind == "atlas" and effect.volume_percent is not None
+            name: {
+                region: effect.volume_percent.value
+                for region, effect in effects.items()
+                if effect.kind == "atlas" and effect.volume_percent is not None
+            }
+            for name, effects in groups.items()
         }
-        stem = _file_name(name)
-        for kind, figure in region_figures(self.meter.parcellation, values, title=name).items():
-            save_figure(figure, self.out / f"{stem}_{kind}.png")
+        for name, kind, figure in region_figures(self.meter.parcellation, values):
+            save_figure(figure, self.out / f"{_file_name(name)}_{kind}.png")
 
     def _write_maps(self, case: Case, group: str, change: Change) -> None:
         for kind, values in (

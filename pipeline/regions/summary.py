@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from scipy.stats import false_discovery_control, ttest_1samp
 
 from pipeline.metrics.intervals import mean_interval, subject_means
@@ -25,26 +26,29 @@ def summarise(changes: pd.DataFrame) -> dict[str, RegionEffect]:
     found.
     """
     effects = {}
-    for region, rows in changes.groupby("region", sort=False):
-        subjects = rows["subject_id"].astype(str)
-        estimates = {
-            name: mean_interval(rows.loc[known, name], subjects[known])
-            for name in MEASURES
-            if (known := np.isfinite(rows[name])).any()
-        }
+    subjects = changes["subject_id"].astype(str).to_numpy()
+    columns = {name: changes[name].to_numpy(np.float64) for name in (*MEASURES, "ml")}
+    kinds = changes["kind"].to_numpy()
+    for region, rows in changes.groupby("region", sort=False).indices.items():
+        whose = subjects[rows]
+        estimates = {}
+        for name in MEASURES:
+            values = columns[name][rows]
+            if (known := np.isfinite(values)).any():
+                estimates[name] = mean_interval(values[known], whose[known])
         if "volume_percent" in estimates:
             effects[str(region)] = RegionEffect(
-                kind=str(rows["kind"].iloc[0]),
-                ml=float(subject_means(rows["ml"], subjects).mean()),
-                people=int(subjects.nunique()),
-                p=_p_value(rows["volume_percent"], subjects),
+                kind=str(kinds[rows[0]]),
+                ml=float(subject_means(columns["ml"][rows], whose).mean()),
+                people=len(set(whose)),
+                p=_p_value(columns["volume_percent"][rows], whose),
                 **estimates,
             )
     _adjust(effects.values())
     return effects
 
 
-def _p_value(values: pd.Series, subjects: pd.Series) -> float | None:
+def _p_value(values: NDArray[np.float64], subjects: NDArray[np.object_]) -> float | None:
     known = np.isfinite(values)
     means = subject_means(values[known], subjects[known])
     if len(means) < FEWEST_SUBJECTS or np.ptp(means) == 0:

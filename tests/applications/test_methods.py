@@ -13,6 +13,7 @@ from pipeline.applications.reconstruct import reconstruct
 from pipeline.applications.residual import ScanResidual, add_residual
 from pipeline.applications.vary import vary
 from pipeline.encoding.embed import embed_latents
+from pipeline.models.inference import LdaeInference
 from pipeline.stores.latents import open_latents
 from schemas.errors import ContractError
 from schemas.params import EmbedParams
@@ -114,6 +115,23 @@ def test_scale_zero_is_the_reconstruction(models, source, direction):
     )
     assert outcome.labels == ["scale-2.00", "scale+0.00", "scale+2.00"]
     assert outcome.details[2]["published_scale"] == pytest.approx(2 * 1.7 / np.sqrt(DIM))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("compared_first", "batches"), [(False, [3]), (True, [1, 2])])
+def test_scale_zero_is_sampled_once_and_with_the_others(
+    models, source, direction, monkeypatch, compared_first, batches
+):
+    outcome = manipulate(models, source.z_0, direction, (-2.0, 0.0, 2.0))
+    sampled, sample = [], LdaeInference.sample
+    monkeypatch.setattr(
+        LdaeInference, "sample", lambda self, y, x: sampled.append(len(x)) or sample(self, y, x)
+    )
+    steps = [lambda: outcome.volumes, outcome.comparison]
+    for step in steps[::-1] if compared_first else steps:
+        step()
+    assert sampled == batches
+    np.testing.assert_array_equal(outcome.comparison().volume, outcome.volumes[1])
 
 
 def test_one_scale_is_one_standard_deviation_along_the_direction(direction):

@@ -6,8 +6,9 @@ from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
 from pipeline.imaging.atlas.mni152 import grid_affine
+from pipeline.imaging.deformation import within_person
 from pipeline.imaging.deformation.growth import volume_factor
-from pipeline.imaging.deformation.within_person import deformation_between
+from pipeline.imaging.deformation.within_person import deformation_between, deformations_along
 from pipeline.imaging.halfway import halfway
 from schemas.errors import ScanError
 from schemas.grid import GridParams
@@ -76,6 +77,48 @@ def test_equal_volumes_do_not_change_and_empty_ones_are_refused():
     assert not deformation_between(before, before.copy(), AFFINE).any()
     with pytest.raises(ScanError, match="a volume is empty"):
         deformation_between(before, np.zeros_like(before), AFFINE)
+
+
+@pytest.fixture
+def rounds(monkeypatch):
+    """Shapes of the rounds of Gauss–Newton that were taken."""
+    taken, update = [], within_person._update
+    monkeypatch.setattr(
+        within_person, "_update", lambda u, *rest: taken.append(u.shape) or update(u, *rest)
+    )
+    return taken
+
+
+def test_along_a_course_each_deformation_starts_from_the_one_before(rounds):
+    before, away = ball(16.0)
+    course = [(float(n), ball(16.0 + 0.7 * n)[0]) for n in (1, 2, 3)]
+    fields = list(deformations_along(before, course, AFFINE))
+    from_none = sum(count for count, _ in within_person.ROUNDS)
+    assert len(rounds) == from_none + 2 * within_person.ROUNDS_ALONG
+    for (number, after), field in zip(course, fields, strict=True):
+        alone = deformation_between(before, after, AFFINE)
+        grown, by_itself = (volume_factor(f, AFFINE)[away < 16].mean() for f in (field, alone))
+        assert grown == pytest.approx((1 + 0.7 * number / 16) ** 3, rel=0.12)
+        assert grown == pytest.approx(by_itself, abs=0.02)
+        left, before_it = (np.square(unexplained(before, after, f)).sum() for f in (field, alone))
+        assert left <= 1.02 * before_it
+
+
+def unexplained(before, after, field):
+    place = np.indices(before.shape, dtype=np.float32) + np.moveaxis(field, -1, 0) / 4
+    return ndimage.map_coordinates(after, place, order=1) - before
+
+
+@pytest.mark.parametrize(
+    ("numbers", "second"),
+    [((1.0, 9.0), 18.0), ((1.0, 2.0), 14.0), ((1.0, -1.0), 18.0)],
+    ids=["too far", "the other way", "another side"],
+)
+def test_a_start_that_does_not_lead_there_is_not_taken(numbers, second):
+    before, _ = ball(16.0)
+    course = list(zip(numbers, (ball(17.0)[0], ball(second)[0]), strict=True))
+    _, field = deformations_along(before, course, AFFINE)
+    np.testing.assert_array_equal(field, deformation_between(before, course[1][1], AFFINE))
 
 
 def test_halfway_forgets_what_registration_scaled():

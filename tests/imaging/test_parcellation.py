@@ -48,6 +48,30 @@ def test_shares_sum_to_the_volume_of_each_region(files):
     np.testing.assert_allclose(world, [-30, 30], atol=0.5)
 
 
+def test_shares_are_those_of_every_point_of_every_voxel(files):
+    """Also of points that a displacement leads to the border of the atlas, and beyond."""
+    atlas = read_parcellation(*files)
+    affine = grid_affine(GRID)
+    field = np.random.default_rng(0).normal(0, 15, (*GRID.shape, 3)).astype(np.float32)
+    points = np.rint(8.0 / np.diag(atlas.affine)[:3]).astype(int)
+    to_atlas = np.linalg.inv(atlas.affine) @ affine
+    voxels = np.indices(GRID.shape).reshape(3, -1).T
+    moved = field.reshape(-1, 3) / np.diag(atlas.affine)[:3]
+    expected = np.zeros((2, len(voxels)))
+    for offset in np.ndindex(*points):
+        within = (np.array(offset) + 0.5) / points - 0.5
+        place = (voxels + within) @ to_atlas[:3, :3].T + to_atlas[:3, 3] + moved
+        at = np.rint(place).astype(int)
+        there = ((at >= 0) & (at < atlas.labels.shape)).all(1)
+        found = np.zeros(len(at), int)
+        found[there] = atlas.labels[tuple(at[there].T)]
+        for row, label in enumerate(atlas.regions):
+            expected[row] += (found == label) / np.prod(points)
+    shares = atlas.shares_on(GRID.shape, affine, field).toarray()
+    assert shares.any(1).all()
+    np.testing.assert_allclose(shares, expected, atol=1e-5)
+
+
 def test_a_displacement_moves_the_regions(files):
     atlas = read_parcellation(*files)
     affine = grid_affine(GRID)

@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 
 from pipeline.imaging.atlas.mni152 import load_template
-from pipeline.imaging.atlas.parcellation import Parcellation
 from stages.cli import main
-from tests.support.shrunken_brain import AFFINE, CENTRE, PARAMS, shrunken
+from tests.support.shrunken_brain import AFFINE, PARAMS, ball_atlas, shrunken
 
 
 @pytest.fixture(scope="session")
@@ -21,15 +20,7 @@ def brain():
 
 @pytest.fixture(scope="session")
 def atlas():
-    """Balls of 15 mm about CENTRE and its mirror image, and 2 mm voxels."""
-    affine = np.diag([2.0, 2, 2, 1])
-    affine[:3, 3] = (-96, -132, -90)
-    index = np.moveaxis(np.indices((97, 120, 97)), 0, -1)
-    world = index @ affine[:3, :3].T + affine[:3, 3]
-    labels = np.zeros(index.shape[:3], np.int32)
-    for label, sign in ((1, 1), (2, -1)):
-        labels[np.linalg.norm(world - CENTRE * (sign, 1, 1), axis=-1) < 15] = label
-    return Parcellation("balls", labels, affine, {1: "shrinks", 2: "stays"})
+    return ball_atlas()
 
 
 @pytest.fixture

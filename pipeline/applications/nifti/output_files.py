@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -38,9 +38,6 @@ class PictureFrame:
     """What they are compared with; without, they stand alone."""
     last: TitledVolume | None = None
     """What the picture ends with."""
-
-
-VOLUMES_ALONE = PictureFrame()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,7 +106,7 @@ class Writer:
         stem: str,
         record: dict[str, Any],
         scan: InputScan | None = None,
-        frame: PictureFrame = VOLUMES_ALONE,
+        frame: Callable[[], PictureFrame] = PictureFrame,
         watched: bool = True,
     ) -> Path:
         """Generate and write volumes batch by batch, then the picture, and last the JSON.
@@ -127,7 +124,8 @@ class Writer:
         scan
             The scan whose native space and brain mask are used.
         frame
-            Real volumes for the picture.
+            Returns real volumes for the picture; called when all volumes are made, so that what is
+            among them need not be made by itself.
         watched
             Show progress, volume by volume.
         """
@@ -140,7 +138,7 @@ class Writer:
         outputs, pictured = self._write_volumes(generated, files, stem, watched=watched)
         picture = self.document(stem).with_suffix(".png")
         with figure_style():
-            save_figure(_picture(pictured, frame), picture)
+            save_figure(_picture(pictured, frame()), picture)
         document = {
             **self._head(),
             **record,

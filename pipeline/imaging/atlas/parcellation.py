@@ -14,7 +14,7 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy import sparse
+from scipy import ndimage, sparse
 
 from pipeline.imaging.atlas.mni152 import grid_affine, load_template
 from pipeline.imaging.header import Affine, zooms_of
@@ -58,29 +58,51 @@ class Parcellation:
         a person's own regions.
         """
         points = np.maximum(2, np.rint(zooms_of(affine) / zooms_of(self.affine))).astype(int)
-        index = np.arange(int(np.prod(shape)))
-        corners = np.stack(np.unravel_index(index, shape), axis=-1).astype(np.float64)
         to_atlas = np.linalg.inv(self.affine) @ affine
-        moved = np.zeros((1, 3))
+        corners = np.indices(shape).reshape(3, -1).T.astype(np.float64)
+        centres = corners @ to_atlas[:3, :3].T + to_atlas[:3, 3]
         if displacement is not None:
-            moved = displacement.reshape(-1, 3) @ np.linalg.inv(self.affine)[:3, :3].T
+            centres += displacement.reshape(-1, 3) @ np.linalg.inv(self.affine)[:3, :3].T
+        # Air is most of a grid: only voxels near a label are looked at.
+        reach = float(np.abs(to_atlas[:3, :3]).sum(axis=1).max()) / 2
+        index = np.flatnonzero(self._near(centres, reach))
+        centres = centres[index]
         last = max(self.regions) + 1
         row_of = np.full(last, -1)
         row_of[list(self.regions)] = np.arange(len(self.regions))
-        total = sparse.csr_array((len(self.regions), len(index)), dtype=np.float32)
+        rows, columns = [], []
         for offset in np.ndindex(*points.tolist()):
             within = (np.asarray(offset) + 0.5) / points - 0.5
-            place = (corners + within) @ to_atlas[:3, :3].T + to_atlas[:3, 3] + moved
-            voxel = np.rint(place).astype(int)
-            there = ((voxel >= 0) & (voxel < self.labels.shape)).all(axis=1)
-            found = np.zeros(len(index), int)
-            found[there] = self.labels[tuple(voxel[there].T)]
+            found = self._labels_at(np.rint(centres + to_atlas[:3, :3] @ within).astype(int))
             held = found > 0
-            rows, share = row_of[found[held]], np.float32(1 / np.prod(points))
-            total = total + sparse.csr_array(
-                (np.full(held.sum(), share), (rows, index[held])), shape=total.shape
-            )
-        return total
+            rows.append(row_of[found[held]])
+            columns.append(index[held])
+        row, column = np.concatenate(rows), np.concatenate(columns)
+        share = np.full(len(row), 1 / np.prod(points), np.float32)
+        size = (len(self.regions), int(np.prod(shape)))
+        return sparse.csr_array(sparse.coo_array((share, (row, column)), shape=size))
+
+    def _labels_at(self, voxel: NDArray[np.int_]) -> NDArray[np.int_]:
+        """Return the labels at voxels (point, 3) of the atlas, 0 outside of it."""
+        there = ((voxel >= 0) & (voxel < self.labels.shape)).all(axis=1)
+        found = np.zeros(len(voxel), int)
+        found[there] = self.labels[tuple(voxel[there].T)]
+        return found
+
+    def _near(self, places: NDArray[np.float64], reach: float) -> NDArray[np.bool_]:
+        """Return whether a label may lie within `reach` voxels of the atlas, along each axis."""
+        block = int(np.ceil(reach + 1))
+        blocks = [-(-size // block) for size in self.labels.shape]
+        whole = np.zeros([block * count for count in blocks], bool)
+        whole[tuple(map(slice, self.labels.shape))] = self.labels > 0
+        x, y, z = blocks
+        labelled = whole.reshape(x, block, y, block, z, block).any(axis=(1, 3, 5))
+        around = ndimage.binary_dilation(np.pad(labelled, 1), np.ones((3, 3, 3), bool))
+        own = np.floor(places / block).astype(int) + 1
+        there = ((own >= 0) & (own < around.shape)).all(axis=1)
+        near = np.zeros(len(places), bool)
+        near[there] = around[tuple(own[there].T)]
+        return near
 
 
 @lru_cache(maxsize=1)

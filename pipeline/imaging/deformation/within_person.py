@@ -12,6 +12,8 @@ the halfway point between visits). The penalty of the whole displacement, which 
 change of volume over the tissue between two edges instead of heaping it up at one.
 """
 
+from collections.abc import Iterator, Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy import fft, ndimage
@@ -30,12 +32,19 @@ planted atrophy and three phantoms: less follows noise, more makes amounts too s
 ROUNDS = ((6, 12), (2, 8))
 """Rounds of Gauss–Newton, and of conjugate gradients in each: on voxels twice as large, then on the
 grid itself."""
+ROUNDS_ALONG = 1
+"""Rounds on the grid itself from the deformation before, along a course."""
+FARTHEST, LEFT = 2.5, 0.5
+"""How many times as far along a deformation is drawn out, and the most of the sum of squares that
+may be left by it; beyond, the next one starts from none."""
 INVERSIONS = 4
 """Rounds of the fixed point that leads from halfway back to `before`."""
 SAME = 1 / 512
 """Volumes that differ by less everywhere (half a grey level) are the same."""
-AXES = (0, 1, 2)
+AXES = (-3, -2, -1)
 Zooms = NDArray[np.float64]
+Parts = NDArray[np.float32]
+"""(3, X, Y, Z): displacement along the voxel axes (mm), or its cosines."""
 
 
 def deformation_between(before: Volume, after: Volume, affine: Affine) -> Field:
@@ -49,43 +58,95 @@ def deformation_between(before: Volume, after: Volume, affine: Affine) -> Field:
     ScanError
         If a volume is empty.
     """
-    brains = (before > BRAIN_LEVEL) | (after > BRAIN_LEVEL)
-    if not ((before > BRAIN_LEVEL).any() and (after > BRAIN_LEVEL).any()):
-        raise ScanError("deformation: a volume is empty; expected two brains on one grid")
-    field = np.zeros((*before.shape, 3), np.float32)
-    if np.abs(before - after).max() <= SAME:
-        return field
+    return next(deformations_along(before, [(1.0, after)], affine))
+
+
+def deformations_along(
+    before: Volume, course: Sequence[tuple[float, Volume]], affine: Affine
+) -> Iterator[Field]:
+    """Yield the deformation to each volume of a course that leads away from `before`.
+
+    A volume's number tells how far along it lies; they rise from 0, or fall. A deformation starts
+    from the one before, drawn out to its number, where that accounts for most of what differs: so
+    it takes half the time, and comes nearer to the least squares than from none.
+
+    Raises
+    ------
+    ScanError
+        If a volume is empty.
+    """
+    brains = before > BRAIN_LEVEL
+    for _, after in course:
+        if not ((before > BRAIN_LEVEL).any() and (after > BRAIN_LEVEL).any()):
+            raise ScanError("deformation: a volume is empty; expected two brains on one grid")
+        brains = brains | (after > BRAIN_LEVEL)
     zooms = zooms_of(affine)
     box = bounding_box(brains, np.ceil(MARGIN_MM / zooms).astype(int))
-    pairs = [(before[box].astype(np.float32), after[box].astype(np.float32))]
+    first = _padded(before[box])
+    former: tuple[float, Parts] | None = None
+    for number, after in course:
+        field = np.zeros((*before.shape, 3), np.float32)
+        if np.abs(before - after).max() > SAME:
+            last = _padded(after[box])
+            start = None if former is None else _drawn_out(*former, number, first, last, zooms)
+            halfway = _coarse_to_fine(first, last, zooms) if start is None else start
+            for _ in range(0 if start is None else ROUNDS_ALONG):
+                halfway = halfway + _update(halfway, first, last, zooms, ROUNDS[-1][1])
+            former = number, halfway
+            x, y, z = before[box].shape
+            parts = np.moveaxis(_from_before(halfway, zooms)[:, :x, :y, :z], 0, -1)
+            field[box] = parts @ (affine[:3, :3] / zooms).T.astype(np.float32)
+        yield field
+
+
+def _drawn_out(
+    former: float, halfway: Parts, number: float, first: Volume, last: Volume, zooms: Zooms
+) -> Parts | None:
+    """Return a displacement at another number, or None where it is no good start."""
+    if not 1 <= number / former <= FARTHEST:
+        return None
+    start: Parts = np.asarray(halfway * (number / former), np.float32)
+    half: Parts = np.asarray(start / 2, np.float32)
+    left = _moved(last, half, zooms) - _moved(first, -half, zooms)
+    return start if np.vdot(left, left) < LEFT * np.vdot(last - first, last - first) else None
+
+
+def _coarse_to_fine(first: Volume, last: Volume, zooms: Zooms) -> Parts:
+    pairs = [(first, last)]
     for _ in ROUNDS[1:]:
         pairs.append((_halved(pairs[-1][0]), _halved(pairs[-1][1])))
-    halfway = np.zeros((*pairs[-1][0].shape, 3), np.float32)
+    halfway = np.zeros((3, *pairs[-1][0].shape), np.float32)
     for level, (rounds, conjugate) in zip(range(len(ROUNDS))[::-1], ROUNDS, strict=True):
-        first, last = pairs[level]
-        if halfway.shape[:3] != first.shape:
-            halfway = _doubled(halfway, first.shape)
+        one, other = pairs[level]
+        if halfway.shape[1:] != one.shape:
+            halfway = _doubled(halfway, one.shape)
         for _ in range(rounds):
-            halfway = halfway + _update(halfway, first, last, zooms * 2**level, conjugate)
-    field[box] = _from_before(halfway, zooms) @ (affine[:3, :3] / zooms).T.astype(np.float32)
-    return field
+            halfway = halfway + _update(halfway, one, other, zooms * 2**level, conjugate)
+    return halfway
 
 
-def _update(u: Field, first: Volume, last: Volume, zooms: Zooms, conjugate: int) -> Field:
-    """Return a Gauss–Newton step, at most a voxel long; displacements along the voxel axes."""
-    half: Field = np.asarray(u / 2, np.float32)
+def _padded(volume: Volume) -> Volume:
+    """Return the volume with air after it, up to even lengths whose cosines are fast."""
+    sizes = [2 * fft.next_fast_len(-(-size // 2), real=True) for size in volume.shape]
+    air = [(0, size - own) for size, own in zip(sizes, volume.shape, strict=True)]
+    return np.pad(np.asarray(volume, np.float32), air)
+
+
+def _update(u: Parts, first: Volume, last: Volume, zooms: Zooms, conjugate: int) -> Parts:
+    """Return a Gauss–Newton step, at most a voxel long."""
+    half: Parts = np.asarray(u / 2, np.float32)
     here, there = _moved(first, -half, zooms), _moved(last, half, zooms)
-    slope = np.stack(np.gradient((here + there) / 2, *zooms), axis=-1).astype(np.float32)
+    slope = np.asarray(np.gradient((here + there) / 2, *zooms), np.float32)
     penalty = _penalty(first.shape, zooms)
-    left = -_cosines((there - here)[..., None] * slope) - penalty * _cosines(u)
+    left = -_cosines((there - here) * slope) - penalty * _cosines(u)
     inverse = 1 / (penalty + float((slope**2).mean()))
     step = np.zeros_like(left)
-    rest: Field = np.asarray(inverse * left, np.float32)
+    rest: Parts = np.asarray(inverse * left, np.float32)
     along, size = rest, float(np.vdot(left, rest))
     for _ in range(conjugate):
         if size <= 0:
             break
-        moved = np.asarray(slope * _values(along)).sum(axis=-1, keepdims=True)
+        moved = np.einsum("iabc,iabc->abc", slope, _values(along))
         image = _cosines(np.asarray(slope * moved)) + penalty * along
         length = np.float32(size / float(np.vdot(along, image)))
         step += length * along
@@ -94,53 +155,50 @@ def _update(u: Field, first: Volume, last: Volume, zooms: Zooms, conjugate: int)
         former, size = size, float(np.vdot(left, rest))
         along = np.asarray(rest + np.float32(size / former) * along, np.float32)
     found = _values(step)
-    longest = float(np.abs(found / zooms).max())
+    longest = float(np.abs(found / zooms[:, None, None, None]).max())
     return np.asarray(found / max(longest, 1.0), np.float32)
 
 
 def _penalty(shape: tuple[int, ...], zooms: Zooms) -> NDArray[np.float32]:
-    """Return the penalty of each cosine (X, Y, Z, 1): the eigenvalues of −Δ, and their squares."""
+    """Return the penalty of each cosine (X, Y, Z): the eigenvalues of −Δ, and their squares."""
     total = np.zeros(shape)
     for axis, (size, zoom) in enumerate(zip(shape, zooms, strict=True)):
         along = (2 - 2 * np.cos(np.pi * np.arange(size) / size)) / zoom**2
-        total = total + along.reshape([-1 if i == axis else 1 for i in AXES])
-    return np.asarray(MEMBRANE * total + BENDING * total**2 + 1e-9, np.float32)[..., None]
+        total = total + along.reshape([-1 if i == axis else 1 for i in range(3)])
+    return np.asarray(MEMBRANE * total + BENDING * total**2 + 1e-9, np.float32)
 
 
-def _cosines(values: Field) -> Field:
+def _cosines(values: Parts) -> Parts:
     return np.asarray(fft.dctn(values, axes=AXES, norm="ortho"))
 
 
-def _values(cosines: Field) -> Field:
+def _values(cosines: Parts) -> Parts:
     return np.asarray(fft.idctn(cosines, axes=AXES, norm="ortho"))
 
 
-def _moved(volume: Volume, u: Field, zooms: Zooms) -> Volume:
+def _moved(volume: Volume, u: Parts, zooms: Zooms) -> Volume:
     """Return the volume's values at each voxel's centre plus `u` (mm)."""
     place = np.indices(volume.shape, dtype=np.float32)
-    place += np.moveaxis(np.asarray(u / zooms, np.float32), -1, 0)
+    place += np.asarray(u / zooms[:, None, None, None], np.float32)
     sampled = ndimage.map_coordinates(volume, place, order=1, mode="nearest", output=np.float32)
     return np.asarray(sampled)
 
 
-def _from_before(halfway: Field, zooms: Zooms) -> Field:
+def _from_before(halfway: Parts, zooms: Zooms) -> Parts:
     """Return the displacement at the points of `before` of one that is known halfway."""
-    half: Field = np.asarray(halfway / 2, np.float32)
+    half: Parts = np.asarray(halfway / 2, np.float32)
     for _ in range(INVERSIONS):
-        parts = [_moved(halfway[..., i], half, zooms) for i in AXES]
-        half = np.asarray(np.stack(parts, axis=-1) / 2, np.float32)
+        half = np.stack([_moved(part, half, zooms) for part in halfway]) / np.float32(2)
     return np.asarray(2 * half, np.float32)
 
 
 def _halved(volume: Volume) -> Volume:
-    """Return means of 2 × 2 × 2 voxels; a last odd one is left out, which is air."""
+    """Return means of 2 × 2 × 2 voxels."""
     x, y, z = (size // 2 for size in volume.shape)
-    cut = volume[: 2 * x, : 2 * y, : 2 * z]
-    return np.asarray(cut.reshape(x, 2, y, 2, z, 2).mean(axis=(1, 3, 5)), np.float32)
+    return np.asarray(volume.reshape(x, 2, y, 2, z, 2).mean(axis=(1, 3, 5)), np.float32)
 
 
-def _doubled(u: Field, shape: tuple[int, ...]) -> Field:
+def _doubled(u: Parts, shape: tuple[int, ...]) -> Parts:
     axes = [(np.arange(size, dtype=np.float32) - 0.5) / 2 for size in shape]
     place = np.stack(np.meshgrid(*axes, indexing="ij"))
-    parts = [ndimage.map_coordinates(u[..., i], place, order=1, mode="nearest") for i in AXES]
-    return np.stack(parts, axis=-1)
+    return np.stack([ndimage.map_coordinates(p, place, order=1, mode="nearest") for p in u])
