@@ -258,7 +258,9 @@ def load_models(
     ParamsError
         If the number of steps is out of range.
     """
-    autoencoder, frozen = load_autoencoder(ae, device=device), load_ldae(ldae, device=device)
+    # Its network is built when it is first used: who keeps what was made does not wait for MONAI.
+    autoencoder = load_autoencoder(ae, device=device, at_use=True)
+    frozen = load_ldae(ldae, device=device)
     if frozen.config["autoencoder_digest"] != autoencoder.digest:
         raise ContractError(
             f"{ldae}: trained on latents of another autoencoder than {ae}; give that one as --ae,"
