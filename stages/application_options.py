@@ -137,12 +137,21 @@ class ApplicationRun:
 
 def chosen_ldae(given: Path | None) -> Path:
     """Return the folder of the LDAE to use; say which, unless it was given."""
-    from pipeline.models.bundled_ldae import find_ldae
+    if given is not None:
+        return given
+    from pipeline.models.bundled_ldae import find_ldae  # it brings torch
 
-    folder, which = find_ldae(given)
-    if given is None:
-        typer.echo(f"LDAE: {which}")
+    folder, which = find_ldae(None)
+    typer.echo(f"LDAE: {which}")
     return folder
+
+
+def refuse_unknown(names: list[str], latents: Path | None) -> None:
+    """Refuse scans that cannot be opened, before anything slow is loaded."""
+    from pipeline.applications.scan_names import check_names
+    from pipeline.stores.latents import open_latents
+
+    check_names(names, open_latents(latents) if latents else None)
 
 
 def open_application(
@@ -222,12 +231,12 @@ def scan_names(
         If there is none, or the list is missing or an input is no image file.
     """
     from pipeline.applications.scan_names import is_image
-    from pipeline.sources.folder_source import SUFFIXES
+    from pipeline.sources.file_kinds import READ
     from schemas.errors import ParamsError
 
     for path in inputs or []:
         if not is_image(str(path)):
-            raise ParamsError(f"--input {path}: expected an image file ({', '.join(SUFFIXES)})")
+            raise ParamsError(f"--input {path}: expected an image file ({', '.join(READ)})")
     names = [*(scans or []), *(str(path) for path in inputs or [])]
     if list_file is not None:
         try:

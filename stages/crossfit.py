@@ -39,22 +39,26 @@ def crossfit(
     --ldae models/ldae --out data/crossfit --set crossfit.folds=5
     """
     settings: Settings = context.obj
-    from pipeline.cohort.bundled_people import warning_of_seen_in_folds
-    from pipeline.cohort.manifest import read_manifest
-    from pipeline.crossfit.alignment_scans import load_alignment
-    from pipeline.crossfit.run import cross_fit, leave_out
-    from pipeline.models.frozen import load_ldae
-    from pipeline.runtime.progress import counted
-    from pipeline.stores.latents import open_latents
-    from pipeline.stores.volumes import open_volumes
-
     params = settings.params()
     if params.crossfit.folds == 0:
+        from pipeline.stores.out_of_fold import leave_out
+
         leave_out(out)
         typer.echo(f"{out}: no cross-fitting (crossfit.folds is 0)")
         return
+    from pipeline.stores.latents import open_latents
+
+    store = open_latents(latents)
+    from pipeline.cohort.bundled_people import warning_of_seen_in_folds
+    from pipeline.cohort.manifest import read_manifest
+    from pipeline.crossfit.alignment_scans import load_alignment
+    from pipeline.crossfit.run import cross_fit
+    from pipeline.models.frozen import load_ldae
+    from pipeline.runtime.progress import counted
+    from pipeline.stores.volumes import open_volumes
+
     device = settings.device()
-    store, model = open_latents(latents), load_ldae(ldae, device=device)
+    model = load_ldae(ldae, device=device)
     table = read_manifest(manifest)
     bundled = params.autoencoder.source == "bundled"
     warning = warning_of_seen_in_folds(table) if bundled else None

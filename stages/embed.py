@@ -59,9 +59,6 @@ def embed(
     Example: pipeline embed --input nifti/ --out semantics.zarr
     """
     settings: Settings = context.obj
-    from pipeline.encoding.embed import check_same_autoencoder, embed_latents
-    from pipeline.models.bundled_ldae import find_ldae
-    from pipeline.models.frozen import load_ldae
     from pipeline.stores.latents import open_latents
     from pipeline.stores.volumes import open_volumes
     from schemas.errors import ParamsError
@@ -73,17 +70,22 @@ def embed(
         raise ParamsError(f"--ae and --replace go with --input; {latents} is encoded already")
     if input_path is not None and volumes is not None:
         raise ParamsError("--volumes goes with --latents; give a volume store as --input")
+    store = open_latents(latents) if latents is not None else None
+    from pipeline.encoding.embed import check_same_autoencoder, embed_latents
+    from pipeline.models.bundled_ldae import find_ldae
+    from pipeline.models.frozen import load_ldae
+
     folder, which = find_ldae(ldae)
     device = settings.device()
     model = load_ldae(folder, device=device)
     typer.echo(f"LDAE: {which}")
     if input_path is not None:
         latents, volumes = _encoded(settings, input_path, out, ae, model, replace=replace)
+        store = open_latents(latents)
     else:
         for section in OF_INPUT:
             refuse_set(settings, section, f"{latents} is encoded already; leave it out")
-    assert latents is not None
-    store = open_latents(latents)
+    assert store is not None
     chosen = settings.params().embed
     check_same_autoencoder(store, model, any_contrast=chosen.any_contrast)
     reads_volumes = model.net.encoder.reads == "volume"

@@ -52,32 +52,34 @@ def evaluate(
     from schemas.errors import ParamsError
     from stages.chosen_autoencoder import chosen_autoencoder
 
-    folder, which = chosen_autoencoder(settings, ae)
     if what == "ae":
         from stages.evaluate_ae import judge_autoencoder
 
+        folder, which = chosen_autoencoder(settings, ae)
         typer.echo(f"autoencoder: {which}")
         judge_autoencoder(settings, manifest, volumes, folder, out)
         return
     if latents is None or ldae is None:
         raise ParamsError("evaluate: --latents and --ldae are needed, or --what ae")
 
+    from pipeline.stores.latents import open_latents
+    from pipeline.stores.volumes import open_volumes
+
+    volume_store, store = open_volumes(volumes), open_latents(latents)
+    folder, _ = chosen_autoencoder(settings, ae)
     from pipeline.applications.inputs import check_latents
     from pipeline.cohort.manifest import read_manifest
     from pipeline.evaluation.evaluate import evaluate_study
     from pipeline.models.inference import load_models, load_voxel_models
     from pipeline.models.pretrained import load_lpips
-    from pipeline.stores.latents import open_latents
     from pipeline.stores.out_of_fold import read_out_of_fold
     from pipeline.stores.provenance import check_same_scans
-    from pipeline.stores.volumes import open_volumes
     from pipeline.study.study import Study
     from stages.headline import read_headline
 
     params = settings.params()
     device = settings.device()
-    volume_store, weights = open_volumes(volumes), params.evaluate.lpips_weights
-    store = open_latents(latents)
+    weights = params.evaluate.lpips_weights
     models = load_models(folder, ldae, params.evaluate, device=device, store=store)
     study = Study(
         models=models,

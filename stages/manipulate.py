@@ -25,6 +25,7 @@ from stages.application_options import (
     Volumes,
     chosen_ldae,
     open_application,
+    refuse_unknown,
     scan_names,
 )
 from stages.regions import check_regions, measure_made
@@ -95,6 +96,7 @@ def manipulate(
     from pipeline.models.direction import find_direction
     from pipeline.models.model_folder import check_artefact
 
+    refuse_unknown(names, latents)
     ldae = chosen_ldae(ldae)
     config = check_artefact(ldae, kind="ldae")
     along = find_direction(directions, ldae, direction, config=config)
@@ -145,7 +147,7 @@ def doubt_of_direction(directions: Path | None, direction: str) -> str | None:
     """Return why the direction may mean nothing, by the metrics beside its file, if they tell."""
     from pipeline.models.direction import OF_STUDY
     from pipeline.report.metrics_files import read_metrics
-    from pipeline.report.sections.probes import doubt_of
+    from pipeline.report.sections.verdicts import doubt_of
     from schemas.results import ProbeMetrics
 
     metrics = (directions or OF_STUDY).with_name("metrics.json")

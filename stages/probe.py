@@ -50,6 +50,9 @@ def probe(
     if apply is not None:
         _apply(settings, apply, manifest=manifest, semantics=semantics, out=out)
         return
+    from pipeline.stores.open_store import OpenStore
+
+    codes_store = OpenStore(semantics, kind="semantics")
     from pipeline.cohort.bundled_people import warning_of_seen
     from pipeline.cohort.manifest import read_manifest
     from pipeline.models.direction import write_directions
@@ -59,13 +62,11 @@ def probe(
     from pipeline.probes.readouts import readouts_of
     from pipeline.runtime.files import write_json, write_parquet
     from pipeline.stores.latents import open_latents
-    from pipeline.stores.open_store import OpenStore
     from pipeline.stores.out_of_fold import read_out_of_fold
     from pipeline.stores.volumes import open_volumes
     from stages.headline import read_headline
 
     params = settings.params().probe
-    codes_store = OpenStore(semantics, kind="semantics")
     digests = codes_store.attributes.digests
     table = semantic_table(codes_store, read_manifest(manifest))
     inputs = read_inputs(

@@ -27,7 +27,6 @@ def report(
     """
     settings: Settings = context.obj
     from pipeline.report.context import load_context
-    from pipeline.report.render import render_report
     from stages.headline import read_headline
 
     study = load_context(
@@ -40,6 +39,8 @@ def report(
         evaluate=evaluate,
         probe=probe,
     )
+    from pipeline.report.render import render_report
+
     render_report(study, out)
     for line in read_headline(evaluate=evaluate, probe=probe):
         typer.echo(line)

@@ -21,12 +21,13 @@ def train_ae(
     --out models/ae
     """
     settings: Settings = context.obj
-    from pipeline.models.bundled import adopt_autoencoder, bundled_autoencoder, load_start
     from pipeline.stores.volumes import open_volumes
     from stages.requested_settings import refuse_set
 
     params = settings.params()
     store = open_volumes(volumes)
+    from pipeline.models.bundled import adopt_autoencoder, bundled_autoencoder, load_start
+
     grid = store.attributes.grid
     chosen = params.autoencoder
     if chosen.source != "train":

@@ -40,7 +40,6 @@ def train_ldae(
     Example: pipeline train-ldae --latents data/latents.zarr --out models/ldae
     """
     settings: Settings = context.obj
-    from pipeline.models.bundled_ldae import adopt_ldae, bundled_ldae
     from pipeline.stores.latents import open_latents
     from schemas.errors import ParamsError
     from stages.requested_settings import refuse_set
@@ -51,17 +50,13 @@ def train_ldae(
         reason = f"train_ldae.source is {chosen.source}, so nothing is trained; add --set"
         for section in ("train_ldm", "train_ldae"):
             refuse_set(settings, section, f"{reason} train_ldae.source=train", but=WHERE)
+        store = open_latents(latents)
+        from pipeline.models.bundled_ldae import adopt_ldae, bundled_ldae
+
         source = chosen.path or bundled_ldae()
-        adopt_ldae(source, out, latents=open_latents(latents))
+        adopt_ldae(source, out, latents=store)
         typer.echo(f"{out}: the {chosen.source} LDAE of {source}; nothing was trained")
         return
-
-    from pipeline.cohort.scan_splits import split_of_store
-    from pipeline.models.frozen import load_autoencoder, load_diffusion
-    from pipeline.models.starting_point import start_of_stage_1, start_of_stage_2, with_its_steps
-    from pipeline.stores.volumes import open_volumes
-    from pipeline.training.latent_diffusion import train_denoiser
-    from pipeline.training.latent_diffusion import train_ldae as train
 
     if ldm is not None:
         reason = f"{ldm} is trained already; leave out --ldm to train stage 1 with it"
@@ -72,10 +67,17 @@ def train_ldae(
             "train_ldae.start_from: stage 1 must start from it too; set train_ldm.start_from to the"
             " same, or give --ldm"
         )
-    device = settings.device()
     store = open_latents(latents)
+    from pipeline.cohort.scan_splits import split_of_store
+    from pipeline.models.frozen import load_autoencoder, load_diffusion
+    from pipeline.models.starting_point import start_of_stage_1, start_of_stage_2, with_its_steps
+    from pipeline.stores.volumes import open_volumes
+    from pipeline.training.latent_diffusion import train_denoiser
+    from pipeline.training.latent_diffusion import train_ldae as train
+
+    device = settings.device()
     scan_ids = split_of_store(store.attributes.scan_ids, manifest, params.cohort.split)
-    autoencoder = load_autoencoder(ae, device=device) if ae else None
+    autoencoder = load_autoencoder(ae, device=device, at_use=True) if ae else None
     if ldm is None:
         ldm = out.with_name(out.name + "-ldm")
         first = start_of_stage_1(start_1, params.train_ldm, store)

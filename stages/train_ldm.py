@@ -27,7 +27,6 @@ def train_ldm(
     --out models/ldm
     """
     settings: Settings = context.obj
-    from pipeline.models.bundled_ldae import adopt_stage_1, bundled_ldae
     from pipeline.stores.latents import open_latents
     from stages.requested_settings import refuse_set
 
@@ -36,14 +35,16 @@ def train_ldm(
     if chosen.source != "train":
         reason = f"train_ldae.source is {chosen.source}, so nothing is trained; add --set"
         refuse_set(settings, "train_ldm", f"{reason} train_ldae.source=train")
+        store = open_latents(latents)
+        from pipeline.models.bundled_ldae import adopt_stage_1, bundled_ldae
+
         source = chosen.path or bundled_ldae()
-        adopt_stage_1(source, out, latents=open_latents(latents))
+        adopt_stage_1(source, out, latents=store)
         typer.echo(f"{out}: stage 1 of the {chosen.source} LDAE of {source}; nothing was trained")
         return
 
-    from pipeline.cohort.scan_splits import split_of_store
-
     store = open_latents(latents)
+    from pipeline.cohort.scan_splits import split_of_store
     from pipeline.models.frozen import load_autoencoder
     from pipeline.models.starting_point import start_of_stage_1, with_its_steps
     from pipeline.training.latent_diffusion import train_denoiser
@@ -57,7 +58,7 @@ def train_ldm(
         with_its_steps(params.train_ldm, start),
         out,
         device=device,
-        autoencoder=load_autoencoder(ae, device=device) if ae else None,
+        autoencoder=load_autoencoder(ae, device=device, at_use=True) if ae else None,
         start=start,
     )
     typer.echo(f"{out}: loss {metrics['loss']:.4f}, {metrics['seconds']:.0f} s of training")

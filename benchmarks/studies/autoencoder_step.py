@@ -21,7 +21,7 @@ from pipeline.nets.autoencoder import Autoencoder
 from pipeline.nets.lpips import Lpips
 from pipeline.runtime.devices import takes_bf16
 from pipeline.stores.volumes import VolumeStore
-from pipeline.training.autoencoder import AutoencoderModule
+from pipeline.training.autoencoder_module import AutoencoderModule
 from schemas.autoencoder import TrainAeParams
 from stages.params_file import load_params
 

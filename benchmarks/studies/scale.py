@@ -29,6 +29,8 @@ from schemas.params import EncodeParams
 GRID = (16, 16, 16)
 COUNTS = (10_000, 100_000)
 ADDED = 64
+ROUNDS = 3
+"""Of steps that change nothing; the least counts."""
 
 
 def time_scans(folder: Path, count: int) -> dict[str, float]:
@@ -40,7 +42,8 @@ def time_scans(folder: Path, count: int) -> dict[str, float]:
     def step(name: str) -> Iterator[None]:
         started = time.process_time()
         yield
-        seconds[name] = time.process_time() - started
+        taken = time.process_time() - started
+        seconds[name] = min(taken, seconds.get(name, taken))
 
     ae = untrained(folder / f"ae-{count}", **TINY, grid=GRID)
     volumes = synthetic_volumes(folder / f"v{count}.zarr", count, GRID)
@@ -48,15 +51,16 @@ def time_scans(folder: Path, count: int) -> dict[str, float]:
     params = EncodeParams(batch_size=64, precision="fp32")
     with step("encode, the forward pass of a tiny network in it"):
         encode_volumes(volumes, ae, out, params, device=cpu)
-    with step("encode again: nothing to do"):
-        made = encode_volumes(volumes, ae, out, params, device=cpu)
-    assert made.encoded == 0
-    with step("verify"):
-        assert verify_store(out) == {}
-    with step("open and read all latents (training, embed)"):
-        store = open_latents(out)
-        latents = store.load(store.attributes.scan_ids)
-    assert len(latents) == count
+    for _ in range(ROUNDS):
+        with step("encode again: nothing to do"):
+            made = encode_volumes(volumes, ae, out, params, device=cpu)
+        assert made.encoded == 0
+        with step("verify"):
+            assert verify_store(out) == {}
+        with step("open and read all latents (training, embed)"):
+            store = open_latents(out)
+            latents = store.load(store.attributes.scan_ids)
+        assert len(latents) == count
     more = synthetic_volumes(folder / f"m{count}.zarr", count + ADDED, GRID)
     with step(f"encode with {ADDED} scans more"):
         made = encode_volumes(more, ae, out, params, device=cpu)

@@ -35,7 +35,7 @@ from pipeline.models.frozen import load_ldae
 from pipeline.models.ldae import Ldae
 from pipeline.runtime.progress import progress
 from pipeline.stores.latents import LatentStore, open_latents
-from pipeline.training import latent_diffusion
+from pipeline.training import latent_diffusion, latent_modules
 from pipeline.training.latent_modules import SemanticModule
 from schemas.diffusion import LdaeParams
 
@@ -88,9 +88,9 @@ def train(
     variant = VARIANTS[name]
     asked = {"encoder": encoder | variant.get("encoder", {}), "steps": steps, "lr": 3e-4}
     params = LdaeParams.model_validate(asked | {"checkpoint_every": steps, "patience": 0})
-    former = latent_diffusion.SemanticModule
+    former = latent_modules.SemanticModule
     if "varying" in name:
-        latent_diffusion.SemanticModule = VaryingModule  # type: ignore[misc]
+        latent_modules.SemanticModule = VaryingModule  # type: ignore[misc]
     try:
         latent_diffusion.train_ldae(
             store,
@@ -102,7 +102,7 @@ def train(
             start=load_start("bundled") if "start_from" in variant else None,
         )
     finally:
-        latent_diffusion.SemanticModule = former  # type: ignore[misc]
+        latent_modules.SemanticModule = former  # type: ignore[misc]
     return load_ldae(work / name, device=CPU).net
 
 

@@ -5,7 +5,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from pipeline.runtime.progress import few
-from pipeline.sources.folder_source import SUFFIXES
+from pipeline.sources.file_kinds import READ as SUFFIXES
 from pipeline.stores.latents import LatentStore
 from schemas.errors import ContractError, ParamsError
 

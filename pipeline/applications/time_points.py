@@ -4,13 +4,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from pipeline.applications.number_ranges import parse_numbers
-from pipeline.cohort.manifest import read_manifest
 from schemas.errors import ContractError, ParamsError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 DEFAULT_ALPHAS = "0:1:5"
 
@@ -51,6 +51,8 @@ def points_between(
         raise ParamsError("--alpha and --months both given; use one")
     if manifest is None:
         raise ParamsError("--months: give the --manifest that holds the months of the two visits")
+    from pipeline.cohort.manifest import read_manifest  # it brings pandas
+
     wanted = list(parse_numbers(months, option="--months"))
     visits = read_manifest(manifest).set_index("scan_id")
     month_a, month_b = (_month(visits, scan, manifest) for scan in (a, b))
@@ -104,7 +106,7 @@ def alphas_of_months(months: Sequence[float], month_a: float, month_b: float) ->
     return [(month - month_a) / (month_b - month_a) for month in months]
 
 
-def _month(visits: pd.DataFrame, scan_id: str, manifest: Path) -> float:
+def _month(visits: "pd.DataFrame", scan_id: str, manifest: Path) -> float:
     if scan_id not in visits.index:
         raise ContractError(f"{manifest}: {scan_id} is not in it; --months needs both visits there")
     month = float(visits["months_from_first"].loc[scan_id])

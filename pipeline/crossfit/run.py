@@ -30,11 +30,6 @@ from schemas.results import CrossfitResult
 log = logging.getLogger(__name__)
 
 
-def leave_out(out: Path) -> None:
-    """Write the empty result: nothing is trained, and what would read it goes on without."""
-    write_json(out / SUMMARY, CrossfitResult(folds=0).model_dump())
-
-
 def cross_fit(
     store: LatentStore,
     manifest: pd.DataFrame,

@@ -1,6 +1,7 @@
 """Evaluate a study: every part, with its metrics, its table a scan and its pictures."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from pipeline.evaluation.reconstruction import evaluate_reconstruction
 from pipeline.forecasting.held_out_visits import evaluate_forecast
 from pipeline.ground_truth.true_counterfactuals import evaluate_true_counterfactuals
 from pipeline.runtime.files import write_json, write_parquet
+from pipeline.study.remembering import RememberingInference
 from pipeline.study.study import Part, Study
 from schemas.results import EvaluateMetrics
 
@@ -42,6 +44,7 @@ def evaluate_study(study: Study, out: Path) -> EvaluateMetrics:
     configs = {"ae": study.models.autoencoder.config, "ldae": study.models.ldae.config}
     imported = {name: c["imported"] for name, c in configs.items() if "imported" in c}
     metrics = EvaluateMetrics()
+    study = replace(study, models=RememberingInference.of(study.models))
     for name, evaluate in PARTS.items():
         part = evaluate(study)
         update = part.metrics if name == "reconstruction" else {name: part.metrics}

@@ -15,7 +15,7 @@ from pipeline.cohort.middle_visits import MiddleVisit, middle_visits
 from pipeline.cohort.subjects import many_subjects_first
 from pipeline.imaging.ventricles import intensity_levels
 from pipeline.metrics.intervals import mean_interval, paired_difference
-from pipeline.metrics.reconstruction import lowest, reconstruction_metrics
+from pipeline.metrics.reconstruction import ReconstructionScorer, lowest
 from pipeline.models.inference import LdaeInference
 from pipeline.regions.lobes import VENTRICLES, LobeMeter
 from pipeline.runtime.progress import Progress
@@ -93,15 +93,15 @@ def score_middle_visit(
     rows = []
     for target_name, target in targets.items():
         truth = meter.measure(target, own_levels)
+        scorer = ReconstructionScorer(_tensor(target), mask)
         for method, volume in made[target_name].items():
-            figures = reconstruction_metrics(_tensor(target), _tensor(volume), mask).iloc[0]
             measured = meter.measure(volume, own_levels)
             errors = {name: abs(measured[name] - ml) for name, ml in truth.items()}
             ventricles = {"ventricle_error_ml": errors.pop(VENTRICLES)}
             by_region = {f"{REGIONS} {name}": error for name, error in errors.items()}
             about: dict[str, Any] = {"scan_id": visit.scan_id, "subject_id": visit.subject_id}
             about |= {"method": method, "target": target_name}
-            numbers = {str(name): float(value) for name, value in figures.items()}
+            numbers = scorer.score(_tensor(volume))
             gap = {"gap_months": visit.gap_months, "alpha": visit.alpha}
             rows.append(about | gap | numbers | ventricles | by_region)
     return pd.DataFrame(rows)
@@ -233,4 +233,4 @@ def gap_group(months: float) -> str:
 
 
 def _tensor(volume: NDArray[np.floating]) -> torch.Tensor:
-    return torch.from_numpy(np.asarray(volume, dtype=np.float32))[None, None]
+    return torch.from_numpy(np.asarray(volume, dtype=np.float32))

@@ -1,5 +1,6 @@
 """Reconstruct scans that no network was trained on, by every method, and score each."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,13 +18,14 @@ from pipeline.evaluation.reconstruction_rivals import (
 )
 from pipeline.metrics.gaussianity import latent_health
 from pipeline.metrics.intervals import paired_difference
-from pipeline.metrics.reconstruction import reconstruction_metrics, summarise_reconstruction
+from pipeline.metrics.reconstruction import ReconstructionScorer, summarise_reconstruction
 from pipeline.models.inference import LdaeInference
 from pipeline.models.reconstruction_speed import measure_throughput
 from pipeline.nets.lpips import Lpips, lpips_of_volumes
 from pipeline.rivals.latent_pca import LatentPca
 from pipeline.runtime.progress import Progress
 from pipeline.stores.volumes import VolumeStore
+from pipeline.study.remembering import without_memory
 from pipeline.study.study import EXAMPLES, Part, Study, levels, of_many_subjects
 
 METHODS = ("ae", "ldae", "lddim", "ldae_y_sem_only", "ldae_other_y_sem")
@@ -49,6 +51,10 @@ PAIRS = {
 """LDAE minus LDDIM is no measure of what y_sem adds: an exact inversion gives back the latent with
 any code, so that it is 0 by construction. Own minus other subjects' y_sem is one."""
 PAIRED_METRICS = ("ssim_brain", "mse_brain")
+VOLUMES_A_SCAN = 20
+"""About as many does a scan have by all methods, float32."""
+BATCH_BYTES = 500_000_000
+"""The volumes of a batch take at most so much: at 1.5 mm two scans, not four."""
 OTHERS = 3
 """Other subjects whose y_sem a scan is given: their mean says more than one does."""
 
@@ -73,13 +79,15 @@ def evaluate_reconstruction(study: Study) -> Part:
     params = study.params
     chosen = of_many_subjects(study.judged, params.max_scans)
     pca = LatentPca.of_training(study.latents, study.scans, study.models.ldae.net.encoder.dim)
+    models = study.models
+    mean_brain = None if pca is None else models.decode(models.standardise(pca.mean_latent))
     scans = list(_with_other_subjects(chosen))
     rows, noises = [], []
     examples: dict[str, list[np.ndarray]] = {}
     with Progress("reconstruction", total=len(scans)) as bar:
-        for batch in _batches(scans, params.batch_size):
+        for batch in _batches(scans, _scans_at_once(study)):
             volumes_of, x_T = reconstruct_all(study, batch)
-            volumes_of |= _rival_volumes(study, pca, batch, volumes_of)
+            volumes_of |= _rival_volumes(study, pca, batch, volumes_of, mean_brain)
             noises.append(x_T.cpu())
             for i, scan in enumerate(batch):
                 reference = _reference(study.volumes, scan.scan_id)
@@ -105,7 +113,7 @@ def evaluate_reconstruction(study: Study) -> Part:
         "steps": _summarise_steps(pd.concat([main, steps])),
     }
     if study.voxel_dae is not None:
-        ways = {"ldae": study.models, "voxel_dae": study.voxel_dae}
+        ways = {"ldae": without_memory(study.models), "voxel_dae": study.voxel_dae}
         one = _reference(study.volumes, scans[0].scan_id)[None]
         metrics["throughput"] = measure_throughput(ways, one, baseline="voxel_dae")
     pictures = {name: np.stack(values) for name, values in examples.items()}
@@ -141,7 +149,11 @@ def reconstruct_all(
 
 
 def _rival_volumes(
-    study: Study, pca: LatentPca | None, batch: list[Scan], made: VolumesByMethod
+    study: Study,
+    pca: LatentPca | None,
+    batch: list[Scan],
+    made: VolumesByMethod,
+    mean_brain: Tensor | None,
 ) -> VolumesByMethod:
     """Return what y_sem must beat, and its own means over draws, with one other subject each.
 
@@ -149,7 +161,9 @@ def _rival_volumes(
     """
     scan_ids = [scan.scan_id for scan in batch]
     other_ids = [scan.other_ids[0] for scan in batch if scan.other_ids]
-    linear = {} if pca is None else linear_volumes(study, pca, scan_ids, other_ids)
+    linear = {}
+    if pca is not None:
+        linear = linear_volumes(study, pca, scan_ids, other_ids, mean_brain=mean_brain)
     first = made["ldae_y_sem_only"]
     if other_ids:
         first = torch.cat([first, made["ldae_other_y_sem"][:, 0]])
@@ -198,19 +212,18 @@ def score_reconstruction(
 ) -> list[dict[str, Any]]:
     """Return one row of a scan's figures a volume, of which some methods have several."""
     truth = reference[None, None]
+    scorer = ReconstructionScorer(reference, reference > 0)
     rows = []
     row: dict[str, Any] = {"scan_id": scan.scan_id, "subject_id": scan.subject_id}
     for method, volumes in volumes_of.items():
         several = volumes.ndim > reference.ndim
         for k, volume in enumerate(volumes if several else volumes[None]):
-            prediction = volume[None, None]
-            figures = reconstruction_metrics(truth, prediction, truth > 0).iloc[0]
             entry = row | {"method": method, "num_inference_steps": steps}
             if several:
                 entry["y_sem_of"] = scan.other_ids[k]
             if lpips is not None:
-                entry["lpips"] = lpips_of_volumes(lpips, truth, prediction, truth > 0)
-            rows.append(entry | {str(name): value for name, value in figures.items()})
+                entry["lpips"] = lpips_of_volumes(lpips, truth, volume[None, None], truth > 0)
+            rows.append(entry | scorer.score(volume))
     return rows
 
 
@@ -219,7 +232,7 @@ def _other_steps(study: Study, scans: list[Scan]) -> pd.DataFrame:
     rows = []
     for steps in study.params.other_steps if scans else ():
         models = replace(study.models, num_inference_steps=steps)
-        for batch in _batches(scans, study.params.batch_size):
+        for batch in _batches(scans, _scans_at_once(study)):
             z_0 = study.z_0(scan.scan_id for scan in batch)
             encoder_volumes = study.encoder_volumes(scan.scan_id for scan in batch)
             volumes_of, _ = _ldae_volumes(
@@ -251,6 +264,13 @@ def _summarise_steps(per_scan: pd.DataFrame) -> dict[str, Any]:
 def _reference(volumes: VolumeStore, scan_id: str) -> Float[Tensor, "X Y Z"]:
     row = volumes.row_of[scan_id]
     return torch.from_numpy(volumes.read_unit_interval(slice(row, row + 1))[0, 0])
+
+
+def _scans_at_once(study: Study) -> int:
+    """Return `evaluate.batch_size`, or fewer where the methods' volumes would fill the memory."""
+    voxels = math.prod(study.models.autoencoder.grid.shape)
+    room = BATCH_BYTES // (4 * voxels * VOLUMES_A_SCAN)
+    return max(1, min(study.params.batch_size, room))
 
 
 def _batches(scans: list[Scan], size: int) -> Iterator[list[Scan]]:

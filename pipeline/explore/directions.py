@@ -15,7 +15,7 @@ from pipeline.models.direction import FILE, Direction, read_direction
 from pipeline.probes.applied import SavedProbe, read_probes
 from pipeline.probes.results import PREDICTION_COLUMNS
 from pipeline.report.metrics_files import read_metrics
-from pipeline.report.sections.probes import doubt_of, printed
+from pipeline.report.sections.verdicts import doubt_of, printed
 from schemas.errors import ContractError, PipelineError
 from schemas.metrics import Estimate
 from schemas.results import PROTOCOLS, ProbeMetrics

@@ -7,7 +7,6 @@ import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from sklearn.metrics import roc_curve
 
 from pipeline.figures.style import Palette
 from schemas.metrics import MIN_SUBJECTS
@@ -145,6 +144,8 @@ def roc_and_scatter(
 
 
 def _draw_roc(axis: Axes, rows: pd.DataFrame, colours: Mapping[str, str], palette: Palette) -> None:
+    from sklearn.metrics import roc_curve
+
     axis.plot([0, 1], [0, 1], color=palette.floor, linestyle=":", linewidth=1.2)
     if rows.groupby("truth")["subject_id"].nunique().min() < MIN_SUBJECTS:
         axis.text(0.5, 0.6, "one subject of a class:\nnothing to rank", ha="center")

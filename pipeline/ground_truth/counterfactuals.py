@@ -11,7 +11,7 @@ from jaxtyping import Float
 from pipeline.ground_truth.phantom_pairs import TruePair
 from pipeline.imaging.ventricles import intensity_levels, ventricle_ml
 from pipeline.metrics.intervals import mean_interval, paired_difference, share_interval
-from pipeline.metrics.reconstruction import lowest, reconstruction_metrics
+from pipeline.metrics.reconstruction import ReconstructionScorer, lowest
 from pipeline.models.inference import LdaeInference
 from pipeline.regions.meter import Before, RegionMeter
 
@@ -55,7 +55,7 @@ def score_pair(
     target = _decoded(models, pair.truth)
     levels = intensity_levels(own, affine)
     own_ml, target_ml = (ventricle_ml(v, affine, levels=levels) for v in (own, target))
-    mask = _tensor(pair.truth) > 0
+    scorer = ReconstructionScorer(_tensor(target), _tensor(pair.truth) > 0)
     known = None if meter is None else meter.known_of(own)
     true_growth = None
     if known is not None:
@@ -66,10 +66,9 @@ def score_pair(
             ).ravel()
     rows = []
     for method, volume in made.items():
-        figures = reconstruction_metrics(_tensor(target), _tensor(volume), mask).iloc[0]
         made_ml = ventricle_ml(volume, affine, levels=levels)
         row: dict[str, Any] = {"subject_id": pair.subject_id, "change": pair.change}
-        row |= {"method": method} | {str(k): float(v) for k, v in figures.items()}
+        row |= {"method": method} | scorer.score(_tensor(volume))
         row |= {"ventricle_error_ml": abs(made_ml - target_ml)}
         row |= {"asked_ml": target_ml - own_ml, "given_ml": made_ml - own_ml}
         if meter is not None and known is not None and true_growth is not None:
@@ -139,9 +138,9 @@ def _slope(of_person: pd.DataFrame) -> float:
 
 
 def _decoded(models: LdaeInference, volume: Volume) -> Volume:
-    decoded: Volume = models.decode(models.encode(_tensor(volume)[0]))[0].numpy()
+    decoded: Volume = models.decode(models.encode(_tensor(volume)[None]))[0].numpy()
     return decoded
 
 
 def _tensor(volume: Volume) -> torch.Tensor:
-    return torch.from_numpy(np.asarray(volume, dtype=np.float32))[None, None]
+    return torch.from_numpy(np.asarray(volume, dtype=np.float32))

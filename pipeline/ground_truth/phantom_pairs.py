@@ -1,9 +1,10 @@
 """The true counterfactual of a phantom: the same head with another severity of disease."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from scipy import ndimage
 
 from pipeline.imaging.deformation.growth import volume_factor
@@ -38,21 +39,39 @@ def with_severity(subject: Subject, change: float) -> Visit:
 
 def true_pair(phantoms: RegisteredPhantoms, subject: Subject, change: float) -> TruePair:
     """Return a phantom and its true counterfactual on the grid of `phantoms`."""
-    before, after = with_severity(subject, 0.0), with_severity(subject, change)
-    # Both are drawn with one seed, that of the person and the month: the noise is the same.
-    own, truth = (phantoms.draw(visit) / np.float32(255) for visit in (before, after))
-    here, there = (phantoms.template_points(visit).numpy() for visit in (before, after))
-    growth = np.zeros(own.shape, np.float32)
-    inside = own[phantoms.box] > 0
-    factor = volume_factor(_displacement(here, there, phantoms.affine), phantoms.affine)
-    growth[phantoms.box] = np.where(inside, 100 * (factor - 1), 0)
-    return TruePair(
-        subject_id=subject.subject_id,
-        change=change,
-        own=own.astype(np.float32),
-        truth=truth.astype(np.float32),
-        volume_percent=growth,
-    )
+    return true_pairs(phantoms, subject, [change])[0]
+
+
+def true_pairs(
+    phantoms: RegisteredPhantoms, subject: Subject, changes: Sequence[float]
+) -> list[TruePair]:
+    """Return a phantom with each of its true counterfactuals; its own head is drawn once."""
+    before = with_severity(subject, 0.0)
+    here = phantoms.template_points(before)
+    own = _unit_interval(phantoms.draw(before, here))
+    pairs = []
+    for change in changes:
+        # Both are drawn with one seed, that of the person and the month: the noise is the same.
+        after = with_severity(subject, change)
+        there = phantoms.template_points(after)
+        way = _displacement(here.numpy(), there.numpy(), phantoms.affine)
+        growth = np.zeros(own.shape, np.float32)
+        factor = volume_factor(way, phantoms.affine)
+        growth[phantoms.box] = np.where(own[phantoms.box] > 0, 100 * (factor - 1), 0)
+        pairs.append(
+            TruePair(
+                subject_id=subject.subject_id,
+                change=change,
+                own=own,
+                truth=_unit_interval(phantoms.draw(after, there)),
+                volume_percent=growth,
+            )
+        )
+    return pairs
+
+
+def _unit_interval(levels: UInt8[np.ndarray, "X Y Z"]) -> Volume:
+    return np.asarray(levels / np.float32(255), np.float32)
 
 
 def _displacement(

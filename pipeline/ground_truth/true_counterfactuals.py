@@ -7,7 +7,7 @@ import torch
 from pipeline.applications.manipulate import manipulate
 from pipeline.cohort.subjects import spread
 from pipeline.ground_truth.counterfactuals import NO_CHANGE, score_pair, summarise_pairs
-from pipeline.ground_truth.phantom_pairs import true_pair
+from pipeline.ground_truth.phantom_pairs import true_pairs
 from pipeline.imaging.atlas.parcellation import desikan_killiany
 from pipeline.models.direction import read_direction
 from pipeline.phantom.registered import RegisteredPhantoms
@@ -64,7 +64,7 @@ def evaluate_true_counterfactuals(study: Study) -> Part:
     changes = params.true_changes
     with Progress("true counterfactuals", total=len(people)) as bar:
         for person in people:
-            pairs = [true_pair(phantoms, person, change) for change in changes]
+            pairs = true_pairs(phantoms, person, changes)
             own = torch.from_numpy(pairs[0].own)[None]
             z_0 = models.encode(own)
             mean = models.unstandardise(z_0)

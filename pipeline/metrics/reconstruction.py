@@ -4,12 +4,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from pipeline.metrics.intervals import mean_interval
-from pipeline.metrics.ssim import ssim_and_contrast, ssim_window
+from pipeline.metrics.ssim import SsimReference, ssim_window
 
 PSNR_CEILING_DB = 100.0
 
@@ -59,31 +58,50 @@ def reconstruction_metrics(
     spatial = tuple(reference.shape[2:])
     if min(spatial) < 3:
         raise ValueError(f"grid {spatial}: SSIM needs at least 3 voxels a side")
-    window = ssim_window(spatial)
-    x, y, z = (slice(window // 2, side - window // 2) for side in spatial)
-    inside = mask[:, 0, x, y, z]
-    for row in torch.nonzero(~inside.flatten(1).any(dim=1)).flatten().tolist():
-        raise ValueError(f"scan {row} of the batch: mask is empty away from the grid's border")
-
     rows = []
     # One scan at a time: SSIM holds five maps, and a batch of them is what runs out of memory.
     for i in range(len(reference)):
-        truth, guess = reference[i].float(), prediction[i].float().clamp(0, 1)
-        ssim = ssim_and_contrast(truth[None], guess[None], window)[0][0, 0]
-        error = guess - truth
-        brain_error = error[mask[i]]
-        mse_brain = float(brain_error.square().mean())
-        rows.append(
-            {
-                "ssim_brain": float(ssim[inside[i]].mean()),
-                "ssim_whole": float(ssim.mean()),
-                "psnr_brain": psnr(mse_brain),
-                "mse_brain": mse_brain,
-                "mae_brain": float(brain_error.abs().mean()),
-                "mse_whole": float(error.square().mean()),
-            }
-        )
+        try:
+            scorer = ReconstructionScorer(reference[i, 0], mask[i, 0])
+        except ValueError as error:
+            raise ValueError(f"scan {i} of the batch: {error}") from error
+        rows.append(scorer.score(prediction[i, 0]))
     return pd.DataFrame(rows, columns=list(RECONSTRUCTION_METRICS))
+
+
+class ReconstructionScorer:
+    """Compares predictions of one scan with it; what concerns the scan alone is computed once.
+
+    Raises
+    ------
+    ValueError
+        If the mask is empty away from the border of the grid.
+    """
+
+    def __init__(self, reference: Float[Tensor, "X Y Z"], mask: Bool[Tensor, "X Y Z"]) -> None:
+        self.reference, self.mask = reference.float(), mask
+        window = ssim_window(tuple(reference.shape))
+        x, y, z = (slice(window // 2, side - window // 2) for side in reference.shape)
+        self.inside = mask[x, y, z]
+        if not self.inside.any():
+            raise ValueError("mask is empty away from the grid's border")
+        self.ssim = SsimReference(self.reference[None, None], window)
+
+    def score(self, prediction: Float[Tensor, "X Y Z"]) -> dict[str, float]:
+        """Return {name: figure} of RECONSTRUCTION_METRICS."""
+        guess = prediction.float().clamp(0, 1)
+        ssim = self.ssim.compare(guess[None, None])[0][0, 0]
+        error = guess - self.reference
+        brain_error = error[self.mask]
+        mse_brain = float(brain_error.square().mean())
+        return {
+            "ssim_brain": float(ssim[self.inside].mean()),
+            "ssim_whole": float(ssim.mean()),
+            "psnr_brain": psnr(mse_brain),
+            "mse_brain": mse_brain,
+            "mae_brain": float(brain_error.abs().mean()),
+            "mse_whole": float(error.square().mean()),
+        }
 
 
 def psnr(mse: float) -> float:

@@ -35,11 +35,35 @@ def ssim_and_contrast(
     tenth of the convolution with window³ weights and gives the same map. No value exceeds 1,
     whatever a processor rounds. The maps are float64, which keeps variances to 1e-13.
     """
-    maps = _maps_to_average(reference.double(), prediction.double())
+    return SsimReference(reference, window).compare(prediction)
+
+
+class SsimReference:
+    """Volumes that others are compared with; their own windowed averages are computed once."""
+
+    def __init__(self, reference: Float[Tensor, "B 1 X Y Z"], window: int) -> None:
+        self.volume, self.window = reference.double(), window
+        self.mean = _averaged(self.volume, window)
+        self.of_square = _averaged(self.volume.square(), window)
+
+    def compare(
+        self, prediction: Float[Tensor, "B 1 X Y Z"]
+    ) -> tuple[Float[Tensor, "B 1 x y z"], Float[Tensor, "B 1 x y z"]]:
+        """Return the maps of `ssim_and_contrast`."""
+        other = prediction.double()
+        # One map after the other: of a large volume each takes tens of megabytes, on every axis.
+        mean = _averaged(other, self.window)
+        of_difference = _averaged((self.volume - other).square(), self.window)
+        of_both = _averaged(other.square(), self.window).add_(self.of_square)
+        return _ssim_of_averages(self.mean, mean, of_difference, of_both)
+
+
+def _averaged(maps: Float[Tensor, "B C X Y Z"], window: int) -> Float[Tensor, "B C x y z"]:
+    """Return Gaussian averages of maps where the window fits."""
     for axis, side in enumerate(maps.shape[2:], start=2):
         maps = torch.tensordot(maps, _window_matrix(side, window).to(maps), dims=([axis], [1]))
         maps = maps.movedim(-1, axis)
-    return _ssim_of_averages(maps)
+    return maps
 
 
 def num_scales(shape: tuple[int, ...]) -> int:
@@ -89,7 +113,7 @@ def ssim_map(
     x, y = x.float(), y.float()
     with torch.autocast(x.device.type, enabled=False):
         averages = _blurred(_maps_to_average(x, y))
-    return _ssim_of_averages(averages)[0]
+    return _ssim_of_averages(*averages.chunk(4, dim=1))[0]
 
 
 def _maps_to_average(
@@ -100,10 +124,12 @@ def _maps_to_average(
 
 
 def _ssim_of_averages(
-    averages: Float[Tensor, "B 4 x y z"],
+    mean_x: Float[Tensor, "B 1 x y z"],
+    mean_y: Float[Tensor, "B 1 x y z"],
+    of_difference: Float[Tensor, "B 1 x y z"],
+    of_both: Float[Tensor, "B 1 x y z"],
 ) -> tuple[Float[Tensor, "B 1 x y z"], Float[Tensor, "B 1 x y z"]]:
     """Return SSIM and its contrast-structure part from the averages of `_maps_to_average`."""
-    mean_x, mean_y, of_difference, of_both = torch.chunk(averages, 4, dim=1)
     powers, apart = mean_x.square() + mean_y.square(), (mean_x - mean_y).square()
     variances = (of_both - powers).clamp(min=0)
     contrast = 1 - (of_difference - apart).clamp(min=0) / (variances + C2)

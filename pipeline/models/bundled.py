@@ -92,7 +92,9 @@ def adopt_autoencoder(source: Path, out: Path, *, grid: Grid) -> dict[str, Any]:
             imported = Path(folder) / "ae"
             import_autoencoder(source, imported, device=torch.device("cpu"), assumed_grid=grid)
             return adopt_autoencoder(imported, out, grid=grid)
-    frozen = on_grid(load_autoencoder(source, device=torch.device("cpu")), grid)
+    # Of a model of the package it is known that its weights fit: no network is built.
+    known = source in (BUNDLED, BUNDLED_1_5MM)
+    frozen = on_grid(load_autoencoder(source, device=torch.device("cpu"), at_use=known), grid)
     config = frozen.config | {
         "grid": grid.document(),
         "trained_grid": frozen.config.get("trained_grid", frozen.config["grid"]),

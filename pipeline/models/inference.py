@@ -1,5 +1,6 @@
 """Inference with autoencoder and LDAE: codes of latents (y_sem, x_T), and volumes from codes."""
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -33,6 +34,9 @@ from pipeline.stores.volumes import VolumeStore
 from schemas.errors import ContractError, ParamsError
 from schemas.evaluation import EvaluateParams
 from schemas.grid import Grid
+
+LARGE_VOXELS = 1_000_000
+"""Voxels of a volume above which it goes through the autoencoder alone, on the CPU."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,19 +206,27 @@ class LdaeInference:
 
             yield counting
 
+    def _through_autoencoder(self) -> int:
+        """Return how many volumes go through the autoencoder at a time.
+
+        Large ones one by one on the CPU, where more at once take memory and no less time.
+        """
+        large = math.prod(self.autoencoder.grid.shape) > LARGE_VOXELS
+        return 1 if large and self.device.type == "cpu" else self.batch_size
+
     @torch.inference_mode()
     def decode(self, z_0: Float[Tensor, "B C x y z"]) -> Float[Tensor, "B X Y Z"]:
         """Return volumes in [0, 1], on the host."""
         volumes = [
             self.autoencoder.net.decode(self.unstandardise(part)).float().clamp(0, 1).cpu()
-            for part in torch.split(z_0, self.batch_size)
+            for part in torch.split(z_0, self._through_autoencoder())
         ]
         return torch.cat(volumes)[:, 0]
 
     @torch.inference_mode()
     def encode(self, volumes: Float[Tensor, "B X Y Z"]) -> Float[Tensor, "B C x y z"]:
         """Return z_0 of volumes in [0, 1], from latents rounded to float16 as in the store."""
-        parts = torch.split(volumes.to(self.device)[:, None].float(), self.batch_size)
+        parts = torch.split(volumes.to(self.device)[:, None].float(), self._through_autoencoder())
         mean = torch.cat([self.autoencoder.net.encode(part)[0] for part in parts])
         return self.standardise(mean.half())
 
@@ -258,7 +270,9 @@ def load_models(
     ParamsError
         If the number of steps is out of range.
     """
-    autoencoder, frozen = load_autoencoder(ae, device=device), load_ldae(ldae, device=device)
+    # Its network is built when it is first used: who keeps what was made does not wait for MONAI.
+    autoencoder = load_autoencoder(ae, device=device, at_use=True)
+    frozen = load_ldae(ldae, device=device)
     if frozen.config["autoencoder_digest"] != autoencoder.digest:
         raise ContractError(
             f"{ldae}: trained on latents of another autoencoder than {ae}; give that one as --ae,"

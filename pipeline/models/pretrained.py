@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float
-from monai.networks.nets.resnet import resnet10
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -62,6 +61,8 @@ def load_medicalnet(path: Path, device: torch.device) -> nn.Module:
     ContractError
         If the file is not readable or holds other weights.
     """
+    from monai.networks.nets.resnet import resnet10
+
     weights = load_tensors(path)
     net = resnet10(
         spatial_dims=3,

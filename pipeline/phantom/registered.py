@@ -77,11 +77,15 @@ class RegisteredPhantoms:
         self.shape, self.zooms = grid.shape, min(grid.zooms)
         self.world = world[self.box]
 
-    def draw(self, visit: Visit) -> UInt8[np.ndarray, "X Y Z"]:
-        """Return a visit's brain: 0 outside, 1 to 255 inside."""
+    def draw(self, visit: Visit, template: Points | None = None) -> UInt8[np.ndarray, "X Y Z"]:
+        """Return a visit's brain: 0 outside, 1 to 255 inside.
+
+        `template` are its `template_points`, where they are at hand.
+        """
         rng = np.random.default_rng(seed_from("registered phantom", visit.seed))
         scanner = np.random.default_rng(visit.scanner_seed)
-        template = self.template_points(visit)
+        if template is None:
+            template = self.template_points(visit)
         signal = tissue_signal(template, visit, self.atlas, rng).numpy() / self._flatness
         sigma = scanner.uniform(*NOISE)
         if visit.scanner:

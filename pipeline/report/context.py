@@ -5,12 +5,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from pipeline.figures.brain_slices import Tile
 from pipeline.report.metrics_files import AnyResult, read_json, read_metrics
 from pipeline.report.provenance import started_elsewhere, whose_weights
 from schemas.errors import ContractError
@@ -25,6 +24,9 @@ from schemas.results import (
     RegionMetrics,
     ScannerMetrics,
 )
+
+if TYPE_CHECKING:  # it brings matplotlib
+    from pipeline.figures.brain_slices import Tile
 
 MODELS = ("ae", "ldm", "ldae")
 
@@ -60,7 +62,7 @@ class ReportContext:
     """scan_id, status (pass, warn, fail), reasons, and the QC numbers."""
     quarantine: pd.DataFrame | None = None
     """schemas.manifest.QUARANTINE_COLUMNS."""
-    tiles: tuple[Tile, ...] = ()
+    tiles: "tuple[Tile, ...]" = ()
     """Preprocessed scans for the QC mosaic."""
     num_volumes: int | None = None
     """Scans in volumes.zarr."""
@@ -265,10 +267,11 @@ def _read_arrays(path: Path) -> dict[str, np.ndarray]:
 
 def _read_tiles(
     path: Path | None, quality: pd.DataFrame | None, count: int
-) -> tuple[tuple[Tile, ...], int | None, Grid | None]:
+) -> "tuple[tuple[Tile, ...], int | None, Grid | None]":
     """Return tiles of the scans with a warning first, then of others spread over the store."""
     if path is None or not path.exists():
         return (), None, None
+    from pipeline.figures.brain_slices import Tile
     from pipeline.stores.volumes import open_volumes
 
     store = open_volumes(path)

@@ -3,17 +3,20 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from jaxtyping import Float
-from torch import Tensor
 from zarr.codecs import BloscCodec, Crc32cCodec
 
 from pipeline.stores.build_units import take_rows
 from pipeline.stores.builder import ArraySpec
 from pipeline.stores.open_store import OpenStore
 from schemas.errors import ContractError
+
+if TYPE_CHECKING:  # a missing store is refused without torch, which takes seconds to import
+    import torch
+    from jaxtyping import Float
+    from torch import Tensor
 
 MEMORY_SHARE = 0.5
 """Share of the free memory that latents may take; networks and copies need the rest."""
@@ -53,12 +56,14 @@ def bytes_of_latents(shape: tuple[int, ...], num_scans: int) -> int:
 
 
 def sample_posterior(
-    mean: Float[Tensor, "B C X Y Z"],
-    logvar: Float[Tensor, "B C X Y Z"],
+    mean: "Float[Tensor, 'B C X Y Z']",
+    logvar: "Float[Tensor, 'B C X Y Z']",
     *,
-    generator: torch.Generator,
-) -> Float[Tensor, "B C X Y Z"]:
+    generator: "torch.Generator",
+) -> "Float[Tensor, 'B C X Y Z']":
     """Return one fresh sample of each scan's posterior."""
+    import torch
+
     noise = torch.randn(mean.shape, generator=generator, device=mean.device)
     return mean + (0.5 * logvar).exp() * noise
 
@@ -68,45 +73,51 @@ class Latents:
     """Posteriors of a set of scans, whole in memory (host or device), float16."""
 
     scan_ids: list[str]
-    mean: Float[Tensor, "N C X Y Z"]
-    logvar: Float[Tensor, "N C X Y Z"]
+    mean: "Float[Tensor, 'N C X Y Z']"
+    logvar: "Float[Tensor, 'N C X Y Z']"
     chunks: tuple[int, ...] | None = None
     """The store's chunk of each scan."""
-    device: torch.device | None = None
+    device: "torch.device | None" = None
     """Where batches go; None is where the latents are."""
-    _batch: dict[int, Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _batch: "dict[int, Tensor]" = field(default_factory=dict, init=False, repr=False, compare=False)
     """Buffer of the batch size used last: new memory for each batch would cost as much again."""
 
     def __len__(self) -> int:
         return len(self.scan_ids)
 
-    def to(self, device: torch.device) -> "Latents":
+    def to(self, device: "torch.device") -> "Latents":
         """Return these latents with batches on the device, and all latents too if it has room."""
         if device.type == "cuda":
+            import torch
+
             free, _ = torch.cuda.mem_get_info(device)
             if self.mean.nbytes + self.logvar.nbytes > free * MEMORY_SHARE:
                 return replace(self, device=device)
         return replace(self, mean=self.mean.to(device), logvar=self.logvar.to(device))
 
-    def take_mean(self, index: Tensor) -> Float[Tensor, "B C X Y Z"]:
+    def take_mean(self, index: "Tensor") -> "Float[Tensor, 'B C X Y Z']":
         """Return posterior means as float32."""
         return self._take(self.mean, index)
 
     def sample_posterior(
-        self, index: Tensor, *, generator: torch.Generator
-    ) -> Float[Tensor, "B C X Y Z"]:
+        self, index: "Tensor", *, generator: "torch.Generator"
+    ) -> "Float[Tensor, 'B C X Y Z']":
         """Return one fresh posterior sample a scan, float32."""
         return sample_posterior(
             self._take(self.mean, index), self._take(self.logvar, index), generator=generator
         )
 
-    def blocks(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    def blocks(self) -> "Iterator[tuple[Tensor, Tensor, Tensor]]":
         """Yield (index, mean, logvar) of all scans, float16, some scans at a time."""
+        import torch
+
         for start in range(0, len(self), BLOCK_SCANS):
             mean, logvar = (x[start : start + BLOCK_SCANS] for x in (self.mean, self.logvar))
             yield torch.arange(start, start + len(mean)), mean, logvar
 
-    def _take(self, values: Tensor, index: Tensor) -> Tensor:
+    def _take(self, values: "Tensor", index: "Tensor") -> "Tensor":
+        import torch
+
         # Six times as fast as values[index] on the CPU.
         buffer = self._batch.get(len(index))
         if buffer is None:
@@ -130,7 +141,7 @@ class LatentStore(OpenStore):
         """(channel, x, y, z)."""
         return tuple(self.array("posterior_mean").shape[1:])
 
-    def load(self, scan_ids: Sequence[str], *, device: torch.device | None = None) -> Latents:
+    def load(self, scan_ids: Sequence[str], *, device: "torch.device | None" = None) -> Latents:
         """Load the posteriors of these scans at once.
 
         Raises
@@ -138,6 +149,8 @@ class LatentStore(OpenStore):
         ContractError
             If a scan is not in the store, a chunk is damaged or missing, or a value is not finite.
         """
+        import torch
+
         rows = self.rows_of(scan_ids)
         loaded = {}
         for name in ("posterior_mean", "posterior_logvar"):

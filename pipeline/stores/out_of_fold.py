@@ -9,6 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pipeline.runtime.digests import digest_of
+from pipeline.runtime.files import write_json
 from pipeline.stores.latents import LatentStore
 from pipeline.stores.open_store import OpenStore, rows_in
 from schemas.errors import ContractError
@@ -17,6 +18,11 @@ from schemas.results import CrossfitResult
 STORE = "semantics.zarr"
 SUMMARY = "crossfit.json"
 """Beside the store: how many folds there are and how well their spaces agree."""
+
+
+def leave_out(out: Path) -> None:
+    """Write the empty result: nothing is trained, and what would read it goes on without."""
+    write_json(out / SUMMARY, CrossfitResult(folds=0).model_dump())
 
 
 def fold_folder(out: Path, fold: int) -> Path:

@@ -1,4 +1,7 @@
-"""Train the compression autoencoder on volumes."""
+"""Train the compression autoencoder on volumes.
+
+Lightning takes longer to import than torch: it is imported where there is something to train.
+"""
 
 import inspect
 import logging
@@ -6,152 +9,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from jaxtyping import Float
-from torch import Tensor
 
 from pipeline.cohort.subjects import many_subjects_first, subjects_of
-from pipeline.imaging.augment import augment
-from pipeline.metrics.ssim import ssim_map
 from pipeline.models.artefact import write_artefact
 from pipeline.models.frozen import FrozenAutoencoder
 from pipeline.models.frozen import architecture as architecture_of
 from pipeline.models.model_folder import check_model_folder, finished_metrics
-from pipeline.models.pretrained import load_lpips
 from pipeline.nets.autoencoder import Autoencoder
 from pipeline.nets.resize_latent_channels import add_latent_channels, remove_latent_channels
-from pipeline.runtime.digests import digest_file, digest_of, seed_from
+from pipeline.runtime.digests import digest_file, digest_of
 from pipeline.stores.volumes import VolumeStore
-from pipeline.training.autoencoder_losses import Adversary, PerceptualLoss
-from pipeline.training.batches import batch_rows, step_generator
 from pipeline.training.distributed import processes
-from pipeline.training.lightning_run import discard_checkpoints, run_training
 from pipeline.training.plan import Plan
-from pipeline.training.step_module import StepModule
-from pipeline.training.training_volumes import ResidentVolumes
 from schemas.autoencoder import TrainAeParams
 from schemas.errors import ContractError
 
 log = logging.getLogger(__name__)
-
-CPU = torch.device("cpu")
-MAX_VAL_SCANS = 8
-
-
-class AutoencoderModule(StepModule):
-    """L1, SSIM inside the brain, KL, and where asked for perceptual and adversarial terms."""
-
-    early_stop_metric = "l1"
-
-    net: Autoencoder
-    params: TrainAeParams
-    adversary: Adversary | None
-    resident: ResidentVolumes
-
-    def __init__(
-        self,
-        net: Autoencoder,
-        params: TrainAeParams,
-        volumes: VolumeStore,
-        train_rows: list[int],
-        val_rows: list[int],
-    ) -> None:
-        super().__init__(net, params)
-        self.divisible(params.batch_size)
-        perceptual = params.perceptual
-        self.perceptual: PerceptualLoss | None = None
-        if perceptual.weights:
-            lpips = load_lpips(perceptual.weights, device=CPU)
-            self.perceptual = PerceptualLoss(lpips, perceptual.slices)
-        self.adversary = Adversary(params.adversarial) if params.adversarial.weight else None
-        self.volumes = volumes
-        self.train_rows = train_rows
-        self.val_rows = val_rows[:MAX_VAL_SCANS]
-
-    def on_fit_start(self) -> None:
-        """Bring what is not trained, so not checkpointed either, to the device."""
-        super().on_fit_start()
-        self.resident = ResidentVolumes(self.volumes, self.device)
-        if self.perceptual is not None:
-            self.perceptual.to(self.device)
-
-    def parameter_groups(self) -> list[dict[str, Any]]:
-        """Return the autoencoder's weights and the discriminator's."""
-        groups = super().parameter_groups()
-        if self.adversary is not None:
-            weights = list(self.adversary.parameters())
-            groups.append({"params": weights, "lr": self.params.adversarial.lr})
-        return groups
-
-    def _batch(self, step: int, generator: torch.Generator) -> Float[Tensor, "B 1 X Y Z"]:
-        params = self.params
-        picked = batch_rows(
-            step, num_rows=len(self.train_rows), batch_size=params.batch_size, seed=params.seed
-        )
-        x = self.resident.take([self.train_rows[i] for i in self.local_rows(picked).tolist()])
-        if params.flip:
-            flips = torch.rand(len(x), generator=generator, device=self.device) < 0.5
-            x = torch.where(flips[:, None, None, None, None], x.flip(2), x)
-        if params.augment > 0:
-            x = augment(x, params.augment, generator)
-        if params.crop is not None:
-            room = torch.tensor([n - c for n, c in zip(x.shape[2:], params.crop, strict=True)])
-            at = torch.rand(3, generator=generator, device=self.device).cpu() * (room + 1)
-            box = [slice(a, a + c) for a, c in zip(at.int().tolist(), params.crop, strict=True)]
-            x = x[:, :, box[0], box[1], box[2]]
-        return x
-
-    def compute_losses(self, step: int) -> dict[str, Tensor]:
-        """Return every term, and as `loss` their weighted sum, the discriminator's own included."""
-        params = self.params
-        # Other noise in each part of the batch; the first draws what a whole batch would.
-        seed = params.seed if self._part == 0 else seed_from("part", self._part, params.seed)
-        generator = step_generator(step, seed=seed, device=self.device)
-        x = self._batch(step, generator)
-        mean, logvar = self.net.encode(x)
-        mean, logvar = mean.float(), logvar.float()
-        noise = torch.randn(mean.shape, generator=generator, device=self.device)
-        reconstruction = self.net.decode(mean + (0.5 * logvar).exp() * noise).float()
-        l1 = F.l1_loss(reconstruction, x)
-        kl = 0.5 * (mean.square() + logvar.exp() - logvar - 1).flatten(1).sum(1).mean()
-        terms = {"l1": l1, "kl": kl}
-        loss = l1 + params.kl_weight * kl
-        if params.ssim_weight > 0:
-            # The store holds 0 outside the brain and there alone; a crop may have missed it.
-            inside = (x > 0).float()
-            dssim = (1 - ssim_map(x, reconstruction)) * inside
-            terms["dssim"] = dssim.sum() / inside.sum().clamp(min=1)
-            loss = loss + params.ssim_weight * terms["dssim"]
-        if self.perceptual is not None:
-            terms["perceptual"] = self.perceptual(reconstruction, x, generator)
-            loss = loss + params.perceptual.weight * terms["perceptual"]
-        if self.adversary is not None:
-            loss = loss + self._adversarial(step, reconstruction, x, terms)
-        return {"loss": loss, **terms}
-
-    def _adversarial(
-        self, step: int, reconstruction: Tensor, x: Tensor, terms: dict[str, Tensor]
-    ) -> Tensor:
-        """Return what the discriminator adds to the loss, and log its parts."""
-        assert self.adversary is not None
-        params = self.params.adversarial
-        if step < params.warmup_steps:
-            zero = self.adversary.zero_loss()
-            terms |= {"adversarial": zero, "discriminator": zero}
-            return zero
-        terms["adversarial"] = self.adversary.generator_loss(reconstruction)
-        terms["discriminator"] = self.adversary.discriminator_loss(reconstruction, x)
-        return params.weight * terms["adversarial"] + terms["discriminator"]
-
-    @torch.no_grad()
-    def compute_validation(self) -> dict[str, float]:
-        """Return the L1 of posterior-mean reconstructions on validation scans."""
-        losses = []
-        for row in self.val_rows:
-            x = self.resident.take([row])
-            mean, _ = self.averaged.encode(x)
-            losses.append(float(F.l1_loss(self.averaged.decode(mean).float(), x)))
-        return {"l1": sum(losses) / len(losses)} if losses else {}
 
 
 def train_autoencoder(
@@ -194,6 +67,10 @@ def train_autoencoder(
     finished = finished_metrics(out, kind="ae", fingerprint=plan.fingerprint)
     if finished is not None:
         return finished
+    from pipeline.training.autoencoder_module import AutoencoderModule
+    from pipeline.training.lightning_run import discard_checkpoints, run_training
+    from pipeline.training.step_module import final_metrics
+
     train_rows = [volumes.row_of[s] for s in scan_ids["train"] if s in volumes.row_of]
     val_ids = [s for s in scan_ids["val"] if s in volumes.row_of]
     val_rows = [volumes.row_of[val_ids[i]] for i in many_subjects_first(subjects_of(val_ids))]
@@ -270,22 +147,6 @@ def _check_boxes(net: Autoencoder, params: TrainAeParams, shape: tuple[int, ...]
         raise ContractError(
             f"train_ae.crop {params.crop}: expected multiples of {net.factor} within {shape}"
         )
-
-
-def final_metrics(module: StepModule) -> dict[str, Any]:
-    """Return the last value of every logged figure, and the number of trained parameters.
-
-    Where training kept the weights of its best validation, the validation figures are theirs.
-    """
-    last: dict[str, Any] = {}
-    for row in module.rows:
-        last |= row
-    if module.best is not None:
-        best = module.best_row()
-        last |= {k: v for k, v in best.items() if k.startswith("val_")}
-        last["best_step"] = best["step"]
-    last["parameters"] = sum(p.numel() for p in module.net.parameters())
-    return last
 
 
 def _card(config: dict[str, Any]) -> str:

@@ -8,13 +8,13 @@ import atexit
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 import torch.distributed as dist
-from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
-from lightning.fabric.plugins.environments.lightning import LightningEnvironment
-from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
-from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+
+if TYPE_CHECKING:  # Lightning takes longer to import than torch: a finished model needs none
+    from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +71,8 @@ def join(device: torch.device) -> torch.device:
 
 def _meeting_point(own: Processes) -> dict[str, str]:
     """Return the variables that torchrun would have set, for the tasks of a SLURM step."""
+    from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+
     environment = os.environ
     nodes = (
         environment.get("SLURM_STEP_NODELIST") or environment.get("SLURM_NODELIST") or "127.0.0.1"
@@ -89,11 +91,14 @@ def _meeting_point(own: Processes) -> dict[str, str]:
     }
 
 
-def lightnings_environment() -> ClusterEnvironment:
+def lightnings_environment() -> "ClusterEnvironment":
     """Return how Lightning is to see the processes: never as a SLURM job of its own.
 
     It would restore any `hpc_ckpt_N.ckpt` that it finds, and have the job queued again on SIGUSR1.
     """
+    from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+    from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+
     return LightningEnvironment() if processes().size == 1 else TorchElasticEnvironment()
 
 

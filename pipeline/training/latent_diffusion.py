@@ -1,4 +1,7 @@
-"""Train stage 1 (denoiser) and stage 2 (semantic encoder, gradient estimator) from latents."""
+"""Train stage 1 (denoiser) and stage 2 (semantic encoder, gradient estimator) from latents.
+
+Lightning takes longer to import than torch: it is imported where there is something to train.
+"""
 
 import logging
 from pathlib import Path
@@ -33,14 +36,10 @@ from pipeline.stores.provenance import check_same_scans
 from pipeline.stores.streaming import StreamedLatents
 from pipeline.stores.verify import refuse_damaged
 from pipeline.stores.volumes import VolumeStore
-from pipeline.training.autoencoder import final_metrics
 from pipeline.training.batches import WINDOW_CHUNKS
 from pipeline.training.distributed import join, processes, wait
 from pipeline.training.latent_batches import LatentData
-from pipeline.training.latent_modules import DenoiserModule, SemanticModule
-from pipeline.training.lightning_run import discard_checkpoints, run_training, tissue_checkpoint
 from pipeline.training.mode_fit import fit_modes
-from pipeline.training.pictures import decoder_of
 from pipeline.training.plan import Plan
 from pipeline.training.standardisation import (
     AnyLatents,
@@ -93,6 +92,11 @@ def train_denoiser(
     wait()
     if finished is not None:
         return finished
+    from pipeline.training.latent_modules import DenoiserModule
+    from pipeline.training.lightning_run import discard_checkpoints, run_training
+    from pipeline.training.pictures import decoder_of
+    from pipeline.training.step_module import final_metrics
+
     latents = _load(store, scan_ids, params)
     architecture, diffusion = _first_diffusion(params, latents["train"], start)
     data = LatentData(diffusion, latents, params.posterior)
@@ -195,6 +199,15 @@ def train_ldae(
     wait()
     if finished is not None:
         return finished
+    from pipeline.training.latent_modules import SemanticModule
+    from pipeline.training.lightning_run import (
+        discard_checkpoints,
+        run_training,
+        tissue_checkpoint,
+    )
+    from pipeline.training.pictures import decoder_of
+    from pipeline.training.step_module import final_metrics
+
     latents = _load(store, scan_ids, params)
     base = {k: frozen.config[k] for k in ("unet", "diffusion", "prediction", "statistics")}
     architecture = base | {

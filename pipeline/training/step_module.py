@@ -230,6 +230,22 @@ class StepModule(lightning.LightningModule):
         self.best = checkpoint["best"]
 
 
+def final_metrics(module: StepModule) -> dict[str, Any]:
+    """Return the last value of every logged figure, and the number of trained parameters.
+
+    Where training kept the weights of its best validation, the validation figures are theirs.
+    """
+    last: dict[str, Any] = {}
+    for row in module.rows:
+        last |= row
+    if module.best is not None:
+        best = module.best_row()
+        last |= {k: v for k, v in best.items() if k.startswith("val_")}
+        last["best_step"] = best["step"]
+    last["parameters"] = sum(p.numel() for p in module.net.parameters())
+    return last
+
+
 def _not_finite(step: int, what: str, value: float) -> TrainingError:
     return TrainingError(
         f"step {step}: {what} is {value}; the last good checkpoint is kept. Lower lr or use"

@@ -18,7 +18,6 @@ from pipeline.runtime.progress import progress
 from pipeline.stores.provenance import check_same_scans
 from pipeline.stores.volumes import VolumeStore
 from pipeline.training.batches import batch_rows
-from pipeline.training.checkpoints import WholeCheckpoints
 from pipeline.training.standardisation import AnyLatents, subject_folds
 from pipeline.training.voxel_latents import TrainingStore
 from schemas.diffusion import SemanticEncoderParams
@@ -78,6 +77,8 @@ class FitCheckpoint:
 
     def write(self, **state: Any) -> None:
         """Replace the state."""
+        from pipeline.training.checkpoints import WholeCheckpoints
+
         WholeCheckpoints().save_checkpoint(state | {"fingerprint": self.fingerprint}, self.path)
 
 

@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 
 from pipeline.crossfit.alignment_scans import AlignmentScans, load_alignment
-from pipeline.crossfit.run import cross_fit, leave_out
+from pipeline.crossfit.run import cross_fit
 from pipeline.crossfit.study_folds import make_folds
 from pipeline.models.frozen import load_ldae
 from pipeline.models.model_folder import read_config
 from pipeline.runtime.digests import digest_of
 from pipeline.stores.latents import open_latents
 from pipeline.stores.open_store import OpenStore
-from pipeline.stores.out_of_fold import read_out_of_fold
+from pipeline.stores.out_of_fold import leave_out, read_out_of_fold
 from pipeline.stores.verify import verify_store
 from schemas.errors import ContractError, ParamsError
 from schemas.params import CrossfitParams

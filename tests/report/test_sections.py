@@ -13,8 +13,7 @@ from pipeline.figures.probe_plots import feature_name
 from pipeline.report.render import load_context
 from pipeline.report.sections.applications import VISIT_MEASURES, verdicts
 from pipeline.report.sections.cohort import headline_section
-from pipeline.report.sections.probes import doubt_of
-from pipeline.report.sections.verdicts import told, verdict_of
+from pipeline.report.sections.verdicts import doubt_of, told, verdict_of
 from schemas.manifest import VOLUMES
 from schemas.metrics import FEWEST_SUBJECTS, Estimate
 from schemas.params import Params

@@ -72,7 +72,7 @@ def test_training_anew_tells_which_parameters_and_inputs_differ(
 @pytest.mark.slow
 def test_a_plan_of_an_earlier_version_is_taken_up_or_told(tmp_path, train, monkeypatch, caplog):
     """It holds the fingerprint alone."""
-    monkeypatch.setattr(stages, "discard_checkpoints", lambda _: None)
+    monkeypatch.setattr("pipeline.training.lightning_run.discard_checkpoints", lambda _: None)
     whole = train("old")
     plan = tmp_path / "old.training" / "plan.json"
     plan.write_text(json.dumps({"fingerprint": json.loads(plan.read_text())["fingerprint"]}))

@@ -12,8 +12,12 @@ from pipeline.models.pretrained import load_lpips
 from pipeline.nets.autoencoder import Autoencoder
 from pipeline.nets.lpips import Lpips
 from pipeline.nets.resize_latent_channels import remove_latent_channels
-from pipeline.training.autoencoder import AutoencoderModule, train_autoencoder
-from pipeline.training.autoencoder_losses import Adversary, PerceptualLoss
+from pipeline.training.autoencoder import train_autoencoder
+from pipeline.training.autoencoder_module import (
+    Adversary,
+    AutoencoderModule,
+    PerceptualLoss,
+)
 from pipeline.training.batches import step_generator
 from schemas.autoencoder import AdversarialParams, TrainAeParams
 from schemas.errors import ContractError

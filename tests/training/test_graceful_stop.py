@@ -14,6 +14,7 @@ import torch
 import pipeline.training.latent_diffusion as stages
 from pipeline.models.artefact import read_artefact
 from pipeline.stores.latents import open_latents
+from pipeline.training.latent_modules import DenoiserModule
 from schemas.diffusion import TrainLdmParams
 from tests.support.command_line import environment
 from tests.support.slurm import SLURM
@@ -72,7 +73,7 @@ def test_a_signal_to_stop_keeps_the_step_under_way(
     tmp_path, monkeypatch, caplog, train, number, params, stop
 ):
     """Within an interval, at its end, in the last step; what is resumed equals a whole run."""
-    compute, before = stages.DenoiserModule.compute_losses, signal.getsignal(number)
+    compute, before = DenoiserModule.compute_losses, signal.getsignal(number)
 
     def sent(self, now):
         if now == stop:
@@ -82,7 +83,7 @@ def test_a_signal_to_stop_keeps_the_step_under_way(
         return compute(self, now)
 
     whole = train("whole", params)
-    monkeypatch.setattr(stages.DenoiserModule, "compute_losses", sent)
+    monkeypatch.setattr(DenoiserModule, "compute_losses", sent)
     with pytest.raises((KeyboardInterrupt, SystemExit)) as raised:
         train("cut", params)
     if number == signal.SIGINT:
@@ -93,7 +94,7 @@ def test_a_signal_to_stop_keeps_the_step_under_way(
     assert signal.getsignal(number) == before
     assert step_of(tmp_path / "cut.training") == stop + 1
     assert not (tmp_path / "cut" / "config.json").exists()
-    monkeypatch.setattr(stages.DenoiserModule, "compute_losses", compute)
+    monkeypatch.setattr(DenoiserModule, "compute_losses", compute)
     with caplog.at_level("INFO"):
         resumed = train("cut", params)
     assert f"resuming at step {stop + 1}" in caplog.text
@@ -104,7 +105,7 @@ def test_a_signal_to_stop_keeps_the_step_under_way(
 
 @pytest.mark.slow
 def test_a_second_ctrl_c_stops_at_once(tmp_path, monkeypatch, train):
-    compute, seen = stages.DenoiserModule.compute_losses, []
+    compute, seen = DenoiserModule.compute_losses, []
 
     def pressed(self, now):
         seen.append(now)
@@ -113,7 +114,7 @@ def test_a_second_ctrl_c_stops_at_once(tmp_path, monkeypatch, train):
             signal.raise_signal(signal.SIGINT)
         return compute(self, now)
 
-    monkeypatch.setattr(stages.DenoiserModule, "compute_losses", pressed)
+    monkeypatch.setattr(DenoiserModule, "compute_losses", pressed)
     with pytest.raises(KeyboardInterrupt):
         train("cut")
     assert seen[-1] == 5
@@ -128,7 +129,7 @@ def test_nobody_elses_checkpoint_is_taken_in_a_slurm_job(
     """Lightning restores hpc_ckpt_N.ckpt of the working folder where SLURM's variables are set."""
     whole = train("whole")
     other = LDM.model_copy(update={"seed": 1})
-    monkeypatch.setattr(stages, "discard_checkpoints", lambda _: None)
+    monkeypatch.setattr("pipeline.training.lightning_run.discard_checkpoints", lambda _: None)
     train("other", other)
     monkeypatch.undo()
     (tmp_path / "other.training" / "last.ckpt").rename(tmp_path / "hpc_ckpt_3.ckpt")
@@ -148,17 +149,18 @@ def test_nobody_elses_checkpoint_is_taken_in_a_slurm_job(
 SENT_TO_ONE = """
 import os, signal, sys
 import pipeline.training.latent_diffusion as stages
+from pipeline.training.latent_modules import DenoiserModule
 from pipeline.training.distributed import processes
 from stages.cli import main
 
-compute = stages.DenoiserModule.compute_losses
+compute = DenoiserModule.compute_losses
 
 def sent(self, now):
     if now == 5 and processes().rank == 1 and "SEND" in os.environ:
         signal.raise_signal(signal.SIGTERM)
     return compute(self, now)
 
-stages.DenoiserModule.compute_losses = sent
+DenoiserModule.compute_losses = sent
 main()
 """
 

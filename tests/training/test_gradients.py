@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 import pipeline.training.latent_diffusion as stages
+import pipeline.training.step_module as step_module
 from pipeline.models.frozen import load_diffusion
 from pipeline.stores.latents import open_latents
 from pipeline.training.latent_modules import DenoiserModule
@@ -32,7 +33,7 @@ def gradients(monkeypatch, train_stage, parts):
         modules.append(module)
         raise CapturedError
 
-    monkeypatch.setattr(stages, "run_training", capture)
+    monkeypatch.setattr("pipeline.training.lightning_run.run_training", capture)
     with pytest.raises(CapturedError):
         train_stage(accumulate=parts)
     (module,) = modules
@@ -98,9 +99,9 @@ def test_a_batch_that_cannot_be_cut_is_refused(train):
 @pytest.mark.parametrize(("per", "updates"), [("step", 4), ("micro_batch", 8)])
 def test_the_average_moves_once_a_step_or_as_published(train, monkeypatch, per, updates):
     counts = []
-    finish = stages.final_metrics
+    finish = step_module.final_metrics
     monkeypatch.setattr(
-        stages, "final_metrics", lambda m: counts.append(int(m.ema.n_averaged)) or finish(m)
+        step_module, "final_metrics", lambda m: counts.append(int(m.ema.n_averaged)) or finish(m)
     )
     train(per, accumulate=2, ema_per=per)
     assert counts == [updates]

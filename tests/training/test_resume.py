@@ -11,7 +11,9 @@ import pipeline.training.latent_diffusion as stages
 from pipeline.models.artefact import read_artefact
 from pipeline.models.frozen import load_diffusion
 from pipeline.stores.latents import open_latents
-from pipeline.training.autoencoder import AutoencoderModule, train_autoencoder
+from pipeline.training.autoencoder import train_autoencoder
+from pipeline.training.autoencoder_module import AutoencoderModule
+from pipeline.training.latent_modules import DenoiserModule, SemanticModule
 from schemas.errors import ContractError
 from tests.support.tiny_models import CPU, LDAE, LDM, TINY_AE
 
@@ -68,8 +70,8 @@ def test_resumed_stages_equal_uninterrupted_ones(tmp_path, killed_at, latents_pa
         frozen = load_diffusion(tmp_path / "ldm", device=CPU)
         stages.train_ldae(store, split, frozen, LDAE, tmp_path / "ldae", device=CPU)
 
-    killed_at(stages.DenoiserModule, 6, first)
-    killed_at(stages.SemanticModule, 6, second)
+    killed_at(DenoiserModule, 6, first)
+    killed_at(SemanticModule, 6, second)
     for kind in ("ldm", "ldae"):
         whole, resumed = (read_artefact(root / kind, kind=kind) for root in (trained, tmp_path))
         assert resumed.digest == whole.digest, kind
@@ -96,9 +98,9 @@ def test_resumed_stages_equal_uninterrupted_ones_with_dropout(
     torch.manual_seed(1)
     train("whole")
     torch.manual_seed(2)
-    killed_at(stages.DenoiserModule, 3, lambda: train("resumed"))
+    killed_at(DenoiserModule, 3, lambda: train("resumed"))
     shutil.rmtree(tmp_path / "resumed" / "ldae")
-    killed_at(stages.SemanticModule, 3, lambda: train("resumed"))
+    killed_at(SemanticModule, 3, lambda: train("resumed"))
     for kind in ("ldm", "ldae"):
         whole, resumed = (
             read_artefact(tmp_path / name / kind, kind=kind) for name in ("whole", "resumed")
@@ -123,7 +125,10 @@ def test_no_training_writes_among_a_users_files(tmp_path, trained, volumes, late
 
 @pytest.mark.slow
 def test_a_finished_model_is_not_trained_again(monkeypatch, latents_path, split, trained):
-    monkeypatch.setattr(stages, "run_training", lambda *_, **__: pytest.fail("trained again"))
+    monkeypatch.setattr(
+        "pipeline.training.lightning_run.run_training",
+        lambda *_, **__: pytest.fail("trained again"),
+    )
     metrics = stages.train_denoiser(
         open_latents(latents_path), split, LDM, trained / "ldm", device=CPU
     )

@@ -9,6 +9,7 @@ import pipeline.runtime.devices as compute_module
 import pipeline.training.latent_diffusion as stages
 import pipeline.training.lightning_run as fit_module
 from pipeline.stores.latents import open_latents
+from pipeline.training.latent_modules import DenoiserModule
 from pipeline.training.step_module import StepModule
 from schemas.errors import TrainingError
 from schemas.section import OptimParams
@@ -43,13 +44,13 @@ def test_bf16_is_taken_where_it_is_native(
     tmp_path, monkeypatch, caplog, latents_path, split, asked, native, bf16, said
 ):
     seen = set()
-    compute = stages.DenoiserModule.compute_losses
+    compute = DenoiserModule.compute_losses
 
     def watched(self, step):
         seen.add(torch.is_autocast_enabled("cpu"))
         return compute(self, step)
 
-    monkeypatch.setattr(stages.DenoiserModule, "compute_losses", watched)
+    monkeypatch.setattr(DenoiserModule, "compute_losses", watched)
     for module in (compute_module, fit_module):
         monkeypatch.setattr(module, "native_bf16", lambda _: native)
     params = LDM.model_copy(update={"precision": asked, "steps": 2})
@@ -63,7 +64,7 @@ def test_bf16_is_taken_where_it_is_native(
 @pytest.mark.slow
 def test_nan_gradient_stops_before_it_touches_a_weight(tmp_path, monkeypatch, latents_path, split):
     """The loss may still be finite; the checkpoint of that very step must not be written."""
-    compute = stages.DenoiserModule.compute_losses
+    compute = DenoiserModule.compute_losses
     out, store = tmp_path / "ldm", open_latents(latents_path)
 
     def poisoned(self, step):
@@ -72,11 +73,11 @@ def test_nan_gradient_stops_before_it_touches_a_weight(tmp_path, monkeypatch, la
             losses["loss"].register_hook(lambda gradient: gradient * float("nan"))
         return losses
 
-    monkeypatch.setattr(stages.DenoiserModule, "compute_losses", poisoned)
+    monkeypatch.setattr(DenoiserModule, "compute_losses", poisoned)
     assert LDM.checkpoint_every == 4, "step 8 writes one"
     with pytest.raises(TrainingError, match="step 7: gradient norm is nan"):
         stages.train_denoiser(store, split, LDM, out, device=CPU)
-    monkeypatch.setattr(stages.DenoiserModule, "compute_losses", compute)
+    monkeypatch.setattr(DenoiserModule, "compute_losses", compute)
     metrics = stages.train_denoiser(store, split, LDM, out, device=CPU)
     assert math.isfinite(metrics["loss"])
     assert math.isfinite(metrics["val_loss"])
@@ -88,7 +89,7 @@ def test_nan_loss_stops_at_once_and_names_the_step(tmp_path, monkeypatch, latent
         loss = self.net(torch.zeros(1, 3, 4, 6, 5), torch.zeros(1)).sum()
         return {"loss": loss * (float("nan") if step == 5 else 1)}
 
-    monkeypatch.setattr(stages.DenoiserModule, "compute_losses", poisoned)
+    monkeypatch.setattr(DenoiserModule, "compute_losses", poisoned)
     with pytest.raises(TrainingError, match="step 5"):
         stages.train_denoiser(open_latents(latents_path), split, LDM, tmp_path / "ldm", device=CPU)
     assert (tmp_path / "ldm.training" / "last.ckpt").is_file()

@@ -6,22 +6,22 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from pipeline.applications.generated_volumes import GeneratedVolumes, TitledVolume
 from pipeline.applications.inputs import InputScan
 from pipeline.applications.nifti.native_space import read_native
 from pipeline.applications.nifti.volume_files import SPACE_NAMES, Space, VolumeWriter
-from pipeline.figures.brain_slices import Tile, qc_mosaic, reconstruction_strip
-from pipeline.figures.style import figure_style, save_figure
 from pipeline.models.inference import LdaeInference
 from pipeline.runtime.files import write_json, writing_to
 from pipeline.runtime.progress import progress
 from schemas.errors import ContractError
+
+if TYPE_CHECKING:  # drawing is imported where something was made: what is kept has its picture
+    from matplotlib.figure import Figure
 
 log = logging.getLogger(__name__)
 
@@ -129,6 +129,8 @@ class Writer:
         watched
             Show progress, volume by volume.
         """
+        from pipeline.figures.style import figure_style, save_figure
+
         files = VolumeWriter(
             space=self.space,
             grid_affine=np.asarray(self.models.autoencoder.grid.affine, dtype=np.float64),
@@ -241,7 +243,9 @@ def _shown(count: int) -> set[int]:
     return set(rows.astype(int).tolist())
 
 
-def _picture(volumes: dict[str, NDArray[np.float32]], frame: PictureFrame) -> Figure:
+def _picture(volumes: dict[str, NDArray[np.float32]], frame: PictureFrame) -> "Figure":
+    from pipeline.figures.brain_slices import Tile, qc_mosaic, reconstruction_strip
+
     if frame.last is not None:
         volumes = volumes | {frame.last.title: frame.last.volume}
     if frame.reference is None:

@@ -12,7 +12,7 @@ from pipeline.figures.evaluation_plots import dose_plot, middle_visit_plot
 from pipeline.metrics.verdicts import comparison
 from pipeline.report.context import ReportContext
 from pipeline.report.figure_folder import FigureFolder
-from pipeline.report.sections.probes import doubt_of
+from pipeline.report.sections.verdicts import doubt_of
 
 MANIPULATION_NAMES = {"ldae": "LDAE", "pca": "PCA of latents"}
 DOSE_PANELS = {

@@ -14,7 +14,8 @@ from pipeline.figures.study_plots import (
 from pipeline.report.context import ReportContext
 from pipeline.report.figure_folder import FigureFolder
 from pipeline.report.sections.exclusions import exclusions
-from pipeline.report.sections.probes import FEW_SUBJECTS, PROBE_COLUMNS, doubt_of, target_name
+from pipeline.report.sections.probes import FEW_SUBJECTS, PROBE_COLUMNS, target_name
+from pipeline.report.sections.verdicts import doubt_of
 from pipeline.report.sections.wording import number
 from pipeline.runtime.progress import counted
 from schemas.manifest import CONTRAST_COLUMN

@@ -15,7 +15,6 @@ from pipeline.metrics.verdicts import chance_doubt
 from pipeline.report.context import ReportContext
 from pipeline.report.figure_folder import FigureFolder
 from pipeline.report.sections.verdicts import verdict_of
-from pipeline.runtime.progress import counted
 from schemas.metrics import Estimate
 from schemas.results import (
     PROTOCOLS,
@@ -92,36 +91,6 @@ def target_name(target: str) -> str:
     return target.removesuffix("_years").replace("_", " ").capitalize()
 
 
-def doubt_of(direction: str, probe: ProbeMetrics | None) -> str | None:
-    """Return why a direction may mean nothing: its probe is not shown to beat chance.
-
-    Judged where there are most subjects, by interval and permutation test together.
-    """
-    targets = {} if probe is None else probe.targets
-    target = direction if direction in targets else direction.rpartition(":")[0]
-    if probe is None or target not in targets:
-        return None
-    about = targets[target]
-    metric = "roc_auc" if about.kind == "classification" else "mae"
-    judged = {
-        protocol: probe.figures(protocol)[target]["y_sem"]
-        for protocol in PROTOCOLS
-        if metric in probe.figures(protocol).get(target, {}).get("y_sem", {})
-    }
-    if not judged:
-        return None
-    protocol = max(judged, key=lambda name: judged[name][metric].subjects)
-    doubt = chance_doubt(judged[protocol], about, protocol)
-    if doubt is None:
-        return None
-    figure = judged[protocol][metric]
-    return (
-        f"The probe of {target} is not shown to beat chance ({PROBE_COLUMNS[metric][0]}"
-        f" {printed(figure)}, {counted(figure.subjects, 'subject')}: {doubt}), so this direction"
-        " may mean nothing."
-    )
-
-
 def probe_section(context: ReportContext, figures: FigureFolder) -> dict[str, Any] | None:
     """Return a table for each protocol and target, and the plots, or None."""
     probe = context.probe
@@ -142,11 +111,6 @@ def probe_section(context: ReportContext, figures: FigureFolder) -> dict[str, An
             )
         ),
     }
-
-
-def printed(figure: Estimate) -> str:
-    """Return a figure's value in a sentence."""
-    return "too few to print" if figure.interval_method == "few" else f"{figure.value:.2f}"
 
 
 def _verdict(metrics: FiguresOfSets, about: TargetResult, protocol: Protocol) -> dict[str, Any]:
