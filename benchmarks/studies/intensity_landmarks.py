@@ -21,7 +21,7 @@ from sklearn.model_selection import KFold, cross_val_predict
 
 from benchmarks.studies.label_readouts import CPU, Floats
 from pipeline.cohort.manifest import read_manifest
-from pipeline.imaging.landmarks import standardise, tissue_levels
+from pipeline.imaging.intensities import standardise, tissue_levels
 from pipeline.metrics.reconstruction import reconstruction_metrics
 from pipeline.metrics.variance_components import variance_components
 from pipeline.models.bundled import bundled_autoencoder

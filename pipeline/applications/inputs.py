@@ -14,7 +14,7 @@ from pipeline.applications.scan_names import stem_of
 from pipeline.imaging.atlas.mni152 import grid_affine, mni_grid
 from pipeline.imaging.bias import BiasField
 from pipeline.imaging.geometry import straight_grid
-from pipeline.imaging.landmarks import TissueLevels
+from pipeline.imaging.intensities import TissueLevels
 from pipeline.models.contrast import contrast_of
 from pipeline.models.frozen import intensity_rule
 from pipeline.models.inference import LdaeInference

@@ -28,7 +28,13 @@ from pipeline.imaging.geometry import (
     to_ras,
 )
 from pipeline.imaging.header import Affine, check_field_of_view, zooms_of
-from pipeline.imaging.landmarks import TissueLevels, standardise, tissue_levels
+from pipeline.imaging.intensities import (
+    TissueLevels,
+    quantise,
+    share_of_range,
+    standardise,
+    tissue_levels,
+)
 from pipeline.imaging.qc import assess_qc, is_other_contrast, is_poor, measure
 from pipeline.imaging.read import read_scan
 from pipeline.imaging.register import SURE_NCC, Metric, Registration, find_poses, register
@@ -313,49 +319,6 @@ def _aligned_otherwise(
         return result if start is not None else _searched(result, head, mask, params, clock)
     except ScanError:
         return None
-
-
-def scale_intensities(
-    values: npt.NDArray[np.float32], inside: Mask, percentiles: tuple[float, float] | None
-) -> tuple[npt.NDArray[np.uint8], tuple[float, float]]:
-    """Return `share_of_range` as uint8 and the range: 1 to 255 inside, 0 outside.
-
-    Raises
-    ------
-    ScanError
-        If the brain has no contrast.
-    """
-    levels, bounds = share_of_range(values, inside, percentiles)
-    return quantise(levels, inside), bounds
-
-
-def share_of_range(
-    values: npt.NDArray[np.float32], inside: Mask, percentiles: tuple[float, float] | None
-) -> tuple[npt.NDArray[np.floating], tuple[float, float]]:
-    """Map two percentiles of the brain to 0 and 1, clip beyond; return them too.
-
-    Without percentiles the volume's lowest value (air, 0, included) and its highest make the range,
-    of which the first 255th is kept for what is outside.
-
-    Raises
-    ------
-    ScanError
-        If the brain has no contrast.
-    """
-    brain = values[inside]
-    if percentiles is None:
-        lowest, high = min(0.0, float(brain.min())), float(brain.max())
-        low = lowest + (high - lowest) / 255  # becomes level 1
-    else:
-        low, high = (float(v) for v in np.percentile(brain, percentiles))
-    if not high > low:
-        raise ScanError("the brain has no contrast")
-    return np.clip((values - low) / (high - low), 0, 1), (low, high)
-
-
-def quantise(levels: npt.NDArray[np.floating], inside: Mask) -> npt.NDArray[np.uint8]:
-    """Return levels in [0, 1] as 1 to 255, and 0 outside."""
-    return np.where(inside, 1 + np.rint(254 * levels), 0).astype(np.uint8)
 
 
 def _load_head(path: Path, params: PreprocessParams) -> _Head:

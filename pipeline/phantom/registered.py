@@ -16,7 +16,7 @@ from torch import Tensor
 
 from pipeline.imaging.bias import correct_bias
 from pipeline.imaging.geometry import crop_affine
-from pipeline.imaging.preprocess_scan import scale_intensities
+from pipeline.imaging.intensities import scale_intensities
 from pipeline.phantom.atlas import Atlas, build_atlas
 from pipeline.phantom.grid import BRAIN, BRAIN_1MM, Points, sample
 from pipeline.phantom.scanner import Affine, HeadShape, make_shape, tissue_signal

@@ -20,8 +20,7 @@ from pipeline.applications.runner import Opener, run_batch
 from pipeline.imaging.atlas.mni152 import grid_affine
 from pipeline.imaging.bias import BiasField
 from pipeline.imaging.geometry import resample_masked
-from pipeline.imaging.landmarks import TissueLevels, standardise
-from pipeline.imaging.preprocess_scan import scale_intensities
+from pipeline.imaging.intensities import TissueLevels, scale_intensities, standardise
 from schemas.errors import ContractError
 from schemas.grid import GridParams
 from schemas.params import PreprocessParams

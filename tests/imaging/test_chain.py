@@ -14,7 +14,7 @@ from scipy.spatial.transform import Rotation
 
 from pipeline.imaging.atlas.mni152 import grid_affine
 from pipeline.imaging.header import shear_of
-from pipeline.imaging.landmarks import STANDARD, restore, tissue_levels
+from pipeline.imaging.intensities import STANDARD, restore, tissue_levels
 from pipeline.imaging.preprocess_scan import PreprocessedScan, preprocess_scan
 from pipeline.imaging.turns import quarter_turns
 from pipeline.phantom.cohort import make_phantom_cohort

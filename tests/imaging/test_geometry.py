@@ -14,7 +14,7 @@ from pipeline.imaging.geometry import (
     sample,
     smooth_for,
 )
-from pipeline.imaging.preprocess_scan import scale_intensities
+from pipeline.imaging.intensities import scale_intensities
 from pipeline.imaging.qc import _turned, assess_qc
 from pipeline.imaging.register import correlation
 from schemas.errors import ScanError

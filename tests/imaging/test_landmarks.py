@@ -6,7 +6,7 @@ import pytest
 from pipeline.imaging.atlas.mni152 import grid_affine
 from pipeline.imaging.atlas.tissue_maps import ORIGIN, template_maps
 from pipeline.imaging.geometry import resample_masked
-from pipeline.imaging.landmarks import STANDARD, TissueLevels, restore, standardise, tissue_levels
+from pipeline.imaging.intensities import STANDARD, TissueLevels, restore, standardise, tissue_levels
 from schemas.grid import GridParams
 
 GRID = GridParams(shape=(64, 80, 64), zooms=3.0)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from pipeline.imaging.preprocess_scan import scale_intensities
+from pipeline.imaging.intensities import scale_intensities
 from schemas.params import PreprocessParams
 
 

@@ -11,7 +11,7 @@ from pipeline.applications.inputs import NativeSpace
 from pipeline.imaging.brain import brain_of
 from pipeline.imaging.geometry import FWHM_TO_SIGMA, resample_masked, sample, smooth_for
 from pipeline.imaging.header import zooms_of
-from pipeline.imaging.landmarks import restore
+from pipeline.imaging.intensities import restore
 from pipeline.imaging.read import read_scan
 from pipeline.imaging.register import correlation
 
@@ -30,7 +30,7 @@ def to_native(
 
     Intensities are those of the file where its bias field is known, else of the bias-corrected
     scan; 0 outside the brain. A `difference` of two intensities keeps its 0; one between
-    standardised intensities (`imaging.landmarks`) is brought back by the range alone.
+    standardised intensities (`imaging.intensities`) is brought back by the range alone.
     """
     if not mask.any():
         return np.zeros(native.native_shape, np.float32)

@@ -1,4 +1,4 @@
-"""Grey and white matter at fixed intensities, whatever the contrast of a scanner.
+"""From a brain's intensities to levels: by percentiles, then grey and white matter at fixed ones.
 
 Landmark-based standardisation (Nyúl and Udupa 1999) with two landmarks: the medians of a scan where
 the template surely holds grey and white matter. Linear between darkest, grey, white and brightest.
@@ -13,6 +13,7 @@ from scipy import ndimage
 
 from pipeline.imaging.atlas.tissue_maps import ORIGIN, template_maps
 from pipeline.imaging.geometry import smooth_for
+from schemas.errors import ScanError
 
 SURELY_GREY, SURELY_WHITE = 0.75, 0.95
 """Fractions of the template, as smooth as the grid, from which a voxel is taken for the tissue."""
@@ -86,3 +87,46 @@ def _places(
         for name, least in (("gm", SURELY_GREY), ("wm", SURELY_WHITE))
     )
     return grey, white
+
+
+def scale_intensities(
+    values: NDArray[np.float32], inside: NDArray[np.bool_], percentiles: tuple[float, float] | None
+) -> tuple[NDArray[np.uint8], tuple[float, float]]:
+    """Return `share_of_range` as uint8 and the range: 1 to 255 inside, 0 outside.
+
+    Raises
+    ------
+    ScanError
+        If the brain has no contrast.
+    """
+    levels, bounds = share_of_range(values, inside, percentiles)
+    return quantise(levels, inside), bounds
+
+
+def share_of_range(
+    values: NDArray[np.float32], inside: NDArray[np.bool_], percentiles: tuple[float, float] | None
+) -> tuple[NDArray[np.floating], tuple[float, float]]:
+    """Map two percentiles of the brain to 0 and 1, clip beyond; return them too.
+
+    Without percentiles the volume's lowest value (air, 0, included) and its highest make the range,
+    of which the first 255th is kept for what is outside.
+
+    Raises
+    ------
+    ScanError
+        If the brain has no contrast.
+    """
+    brain = values[inside]
+    if percentiles is None:
+        lowest, high = min(0.0, float(brain.min())), float(brain.max())
+        low = lowest + (high - lowest) / 255  # becomes level 1
+    else:
+        low, high = (float(v) for v in np.percentile(brain, percentiles))
+    if not high > low:
+        raise ScanError("the brain has no contrast")
+    return np.clip((values - low) / (high - low), 0, 1), (low, high)
+
+
+def quantise(levels: NDArray[np.floating], inside: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """Return levels in [0, 1] as 1 to 255, and 0 outside."""
+    return np.where(inside, 1 + np.rint(254 * levels), 0).astype(np.uint8)
