@@ -216,20 +216,21 @@ def test_stripped_input_is_noticed_and_agrees(
 @pytest.mark.slow
 def test_stripping_leaves_no_threads_behind_and_takes_none_from_before() -> None:
     """What runs next in the process computes with as many threads as it would have."""
-    from pipeline.imaging import brain
+    from pipeline.imaging.brain import deepbet_mask
+    from pipeline.imaging.deepbet_network import load_deepbet
 
     data = np.zeros((60, 72, 60), np.float32)
     data[10:50, 12:60, 10:50] = np.random.default_rng(0).uniform(50, 100, (40, 48, 40))
-    brain._deepbet.cache_clear()
-    network, used = brain._deepbet().run_model, []
+    load_deepbet.cache_clear()
+    network, used = load_deepbet("cpu").run_model, []
     with pytest.MonkeyPatch.context() as patch, torch_threads(2):
         patch.setattr(
-            brain._deepbet(),
+            load_deepbet("cpu"),
             "run_model",
             lambda data: used.append(torch.get_num_threads()) or network(data),
         )
         with contextlib.suppress(ScanError):
-            brain.deepbet_mask(data)
+            deepbet_mask(data)
         assert torch.get_num_threads() == 2
     assert used == [1]
 
