@@ -240,6 +240,9 @@ class CrossfitParams(Section):
     folds: Annotated[int, Field(ge=0)] = 0
     """Folds of subjects; both stages of the LDAE are trained without each of them in turn, so that
     everybody is judged and not the test split alone. Costs as many trainings; 0 leaves it out."""
+    judge: Literal["unseen", "everybody"] = "unseen"
+    """Whom the probes judge fold by fold. `unseen`: not the people whom the bundled LDAE was
+    trained on, where folds start from it or count its modes; they help the fits alone."""
 
     @field_validator("folds")
     @classmethod

@@ -49,7 +49,7 @@ def crossfit(
     from pipeline.stores.latents import open_latents
 
     store = open_latents(latents)
-    from pipeline.cohort.bundled_people import warning_of_seen_in_folds
+    from pipeline.cohort.bundled_people import takes_bundled_ldae, warning_of_seen_in_folds
     from pipeline.cohort.manifest import read_manifest
     from pipeline.crossfit.alignment_scans import load_alignment
     from pipeline.crossfit.run import cross_fit
@@ -60,8 +60,7 @@ def crossfit(
     device = settings.device()
     model = load_ldae(ldae, device=device)
     table = read_manifest(manifest)
-    bundled = params.autoencoder.source == "bundled"
-    warning = warning_of_seen_in_folds(table) if bundled else None
+    warning = warning_of_seen_in_folds(table) if takes_bundled_ldae(params) else None
     if warning is not None:
         typer.echo(f"{manifest}: {warning}", err=True)
     result = cross_fit(

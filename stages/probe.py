@@ -1,5 +1,6 @@
 """Stage 9: fit probes on y_sem, and on the baselines that it must beat."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -27,7 +28,7 @@ def probe(
     crossfit: Annotated[
         Path | None,
         typer.Option(
-            help="semantics.zarr of the crossfit stage: everybody is judged, by leaving its folds"
+            help="semantics.zarr of the crossfit stage: all splits are judged, by leaving its folds"
             " out, and directions are fitted on its codes. Its empty result counts as none."
         ),
     ] = None,
@@ -53,7 +54,9 @@ def probe(
     from pipeline.stores.open_store import OpenStore
 
     codes_store = OpenStore(semantics, kind="semantics")
-    from pipeline.cohort.bundled_people import warning_of_seen
+    import pandas as pd
+
+    from pipeline.cohort.bundled_people import is_seen, takes_bundled_ldae, warning_of_seen
     from pipeline.cohort.manifest import read_manifest
     from pipeline.models.direction import write_directions
     from pipeline.probes.feature_sets import read_inputs
@@ -61,6 +64,7 @@ def probe(
     from pipeline.probes.protocols import FIT_SPLITS, fit_probes
     from pipeline.probes.readouts import readouts_of
     from pipeline.runtime.files import write_json, write_parquet
+    from pipeline.runtime.progress import counted
     from pipeline.stores.latents import open_latents
     from pipeline.stores.out_of_fold import read_out_of_fold
     from pipeline.stores.volumes import open_volumes
@@ -77,6 +81,7 @@ def probe(
         latents=open_latents(latents) if latents else None,
         volumes=open_volumes(volumes) if volumes else None,
     )
+    left_out = 0
     y_sem = codes_store.read("y_sem")[codes_store.rows_of(list(table["scan_id"]))]
     own, codes = y_sem, None
     if crossfit is not None:
@@ -86,10 +91,21 @@ def probe(
         digests = digests | codes.digests
     sets = inputs.fit(y_sem, table, ldae, made_by=digests["ldae"], own=own)
     folds = None if codes is None else inputs.cross_fit(codes, encoders=ldae is not None)
+    everything = settings.params()
+    if folds is not None and everything.crossfit.judge == "unseen":
+        seen = is_seen(table) if takes_bundled_ldae(everything) else pd.Series(False, table.index)
+        folds = replace(folds, judged=~seen.to_numpy())
+        left_out = table.loc[seen, "subject_id"].nunique()
     results = fit_probes(sets.features, table, params, heads=sets.heads, crossfit=folds)
-    if settings.params().autoencoder.source == "bundled":
+    if everything.autoencoder.source == "bundled":
         warning = warning_of_seen(table)
         results.remarks |= {} if warning is None else {"seen": warning}
+    if left_out:
+        results.remarks |= {
+            "seen_in_folds": f"cross-fitted figures leave out {counted(left_out, 'subject')} whom"
+            " the bundled LDAE was trained on; they help the fits alone (crossfit.judge: everybody"
+            " judges them)"
+        }
     lines = sets.remarks
     results.remarks |= {f"rivals/{name}": line for name, line in lines.items()}
     write_json(out / "metrics.json", results.document().model_dump())

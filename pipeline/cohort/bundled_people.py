@@ -10,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from pipeline.runtime.progress import counted
+from schemas.params import Params
 
 SEEN = Path(__file__).parents[1] / "weights" / "seen.csv"
 """source_digest of every scan of a person that the bundled networks saw, and its split there."""
@@ -53,6 +54,13 @@ def warning_of_seen(manifest: pd.DataFrame, *, remedy: bool = True) -> str | Non
     return f"{told}; cohort.split.seen: train keeps them out of judgement" if remedy else told
 
 
+def takes_bundled_ldae(params: Params) -> bool:
+    """Return whether models that are trained start from the bundled LDAE, or count its modes."""
+    starts = (params.train_ldm.start_from, params.train_ldae.start_from)
+    modes = params.autoencoder.source == "bundled" and params.train_ldae.encoder.prior_people > 0
+    return modes or any(start in ("auto", "bundled") for start in starts)
+
+
 def warning_of_seen_in_folds(manifest: pd.DataFrame) -> str | None:
     """Return a sentence on people of all splits whom the bundled networks saw, or None.
 
@@ -64,7 +72,7 @@ def warning_of_seen_in_folds(manifest: pd.DataFrame) -> str | None:
     who = counted(people, "subject")
     return (
         f"the bundled networks, from which folds start, were trained on {who} of these: their"
-        " out-of-fold codes are of models that saw them, and figures flatter; train_ldm.start_from"
-        " and train_ldae.start_from: null with train_ldae.encoder.prior_people: 0 leave the bundled"
-        " LDAE out"
+        " out-of-fold codes are of models that saw them. Probes judge the others alone, unless"
+        " crossfit.judge is everybody; train_ldm.start_from and train_ldae.start_from: null with"
+        " train_ldae.encoder.prior_people: 0 leave the bundled LDAE out"
     )

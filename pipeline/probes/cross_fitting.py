@@ -28,11 +28,14 @@ class CrossFit:
     features: Sequence[Features]
     """One a fold, (scan, dim) each."""
     result: CrossfitResult
+    judged: NDArray[np.bool_] | None = None
+    """(scan,): who is judged; the others are only fitted on. None: everybody is judged."""
 
     def in_order(self, order: Rows) -> "CrossFit":
         """Return the same with the scans in another order."""
         features = [{name: values[order] for name, values in f.items()} for f in self.features]
-        return replace(self, fold=self.fold[order], features=features)
+        judged = None if self.judged is None else self.judged[order]
+        return replace(self, fold=self.fold[order], features=features, judged=judged)
 
     def with_heads(self, names: Mapping[str, str]) -> "CrossFit":
         """Return the same with feature sets again under further names: new name to old."""
@@ -52,9 +55,10 @@ class CrossFit:
             make_target(target.name, target.classes, features, rows, target.params, heads=heads)
             for features, rows in zip(self.features, left_out, strict=True)
         ]
-        of_scan = dict(zip(table["scan_id"], self.fold.tolist(), strict=True))
-        fold = np.array([of_scan[scan] for scan in target.table["scan_id"]], dtype=np.intp)
-        return Readers(targets, fold)
+        row_of = {scan: row for row, scan in enumerate(table["scan_id"])}
+        rows = [row_of[scan] for scan in target.table["scan_id"]]
+        judged = np.ones(len(rows), bool) if self.judged is None else self.judged[rows]
+        return Readers(targets, self.fold[rows], judged)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +68,8 @@ class Readers:
     targets: list[Target]
     fold: NDArray[np.intp]
     """(scan,), of the scans that carry the label."""
+    judged: NDArray[np.bool_]
+    """(scan,): who is judged."""
 
     @property
     def names(self) -> list[str]:
@@ -75,17 +81,23 @@ class Readers:
     def splits(self) -> list[tuple[Rows, Rows]]:
         """Return (fitting rows, held-out rows) of each fold."""
         folds = range(len(self.targets))
-        return [(np.flatnonzero(self.fold != k), np.flatnonzero(self.fold == k)) for k in folds]
+        return [
+            (np.flatnonzero(self.fold != k), np.flatnonzero((self.fold == k) & self.judged))
+            for k in folds
+        ]
 
     def problem(self) -> str | None:
         """Return why the target cannot be judged fold by fold, or None."""
+        remedy = "set fewer crossfit.folds"
+        if not self.judged.all():
+            remedy += ", or crossfit.judge: everybody for people whom the bundled LDAE saw"
         for number, ((_, held_out), target) in enumerate(
             zip(self.splits, self.targets, strict=True)
         ):
             where = f"fold {number + 1} of the cross-fitting"
             if not len(held_out):
-                return f"{target.name}: no labelled scan in {where}; set fewer crossfit.folds"
+                return f"{target.name}: no labelled scan in {where}; {remedy}"
             for label, name in enumerate(target.classes or ()):
                 if not (target.truth[held_out] == label).any():
-                    return f"{target.name}: no {name} in {where}; set fewer crossfit.folds"
+                    return f"{target.name}: no {name} in {where}; {remedy}"
         return None

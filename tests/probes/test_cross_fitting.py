@@ -1,6 +1,7 @@
 """Probes judged by leaving out the folds of a cross-fitting."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -64,6 +65,34 @@ def test_everybody_is_judged_once_by_a_probe_of_the_other_folds():
         np.testing.assert_allclose(found, expected, atol=1e-4)
     written = json.dumps(results.document().model_dump(), allow_nan=False)
     assert ProbeMetrics.model_validate_json(written).crossfit == result(24)
+
+
+@pytest.mark.slow
+def test_people_who_are_not_judged_help_the_fits_alone():
+    features, table = cohort(24)
+    fold = folds_of(table)
+    crossfit = cross_fit(features, table, fold)
+    judged = table["subject_id"].str[4:].astype(int).to_numpy() % 4 < 2
+    some = fit_probes(features, table, QUICK, crossfit=replace(crossfit, judged=judged))
+    everybody = fit_probes(features, table, QUICK, crossfit=crossfit)
+    for target in ("diagnosis", "age_years"):
+        assert some.targets[target].cv.judged_on["all"].subjects == 12
+        scores = []
+        for results in (some, everybody):
+            rows = results.predictions.query("protocol == 'cv' and feature_set == 'y_sem'")
+            scores.append(rows[rows["target"] == target].set_index("scan_id")["score"])
+        assert sorted(scores[0].index) == sorted(table["scan_id"][judged])
+        pd.testing.assert_series_equal(scores[0], scores[1][scores[0].index])
+
+
+def test_where_nobody_is_left_to_judge_the_remedy_is_told():
+    features, table = cohort(24)
+    crossfit = cross_fit(features, table, folds_of(table))
+    nobody = np.zeros(len(table), bool)
+    results = fit_probes(features, table, QUICK, crossfit=replace(crossfit, judged=nobody))
+    assert results.skipped["age_years/cv"].endswith(
+        "or crossfit.judge: everybody for people whom the bundled LDAE saw"
+    )
 
 
 @pytest.mark.slow
