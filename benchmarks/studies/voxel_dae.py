@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from benchmarks.framework.harness import at_hand, machine, race, table
+from pipeline.imaging.atlas.mni152 import mni_grid
 from pipeline.models.frozen import FrozenAutoencoder, FrozenLdae, voxels_as_latents
 from pipeline.models.inference import LdaeInference
 from pipeline.models.ldae import build_ldae, encoder_config, unet_config
@@ -57,7 +58,7 @@ def machines(
     """Return the LDAE, and voxel-space rivals of its own size and of the baseline's."""
     torch.manual_seed(0)
     ae, voxel, shape = params.train_ae, params.evaluate.voxel_dae, params.preprocess.grid.shape
-    grid = {"shape": list(shape)}
+    grid = mni_grid(params.preprocess.grid)
     voxels = voxels_as_latents(grid, Path())
 
     def of_voxels(denoiser: DenoiserParams) -> tuple[FrozenAutoencoder, FrozenLdae]:
