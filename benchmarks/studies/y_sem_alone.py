@@ -136,6 +136,7 @@ def main() -> None:
     parser.add_argument("--name", required=True)
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
+    arguments.out.mkdir(parents=True, exist_ok=True)
     judge = Judge(arguments.study, arguments.ldae)
     scans = judge.unseen(arguments.people, arguments.split)
     bar = progress(scans, total=len(scans), label="people")
