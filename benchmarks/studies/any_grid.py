@@ -114,6 +114,7 @@ def main() -> None:
     parser.add_argument("--heads", type=Path, help="text file of scan ids; default: all raw heads")
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
+    arguments.out.mkdir(parents=True, exist_ok=True)
     csv = arguments.out / "any-grid.csv"
     if arguments.study is not None:
         names = arguments.heads.read_text().split() if arguments.heads else None

@@ -123,6 +123,7 @@ def main() -> None:
     parser.add_argument("--study", type=Path, help="with data/volumes.zarr; else the csv is read")
     parser.add_argument("--out", type=Path, required=True, help="folder of the results")
     options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
     csv = options.out / "autoencoder-by-source.csv"
     per_scan = written(options.study, csv) if options.study else pd.read_csv(csv)
     text = (

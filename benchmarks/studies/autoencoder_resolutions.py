@@ -144,6 +144,7 @@ def main() -> None:
     parser.add_argument("--ae", type=Path, help="default: the bundled one for 1.5 mm")
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
+    arguments.out.mkdir(parents=True, exist_ok=True)
     csv = arguments.out / "autoencoder-resolutions.csv"
     if arguments.study is not None:
         volumes = open_volumes(arguments.study / "data" / "volumes.zarr")

@@ -120,6 +120,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--people", type=int, default=24)
     arguments = parser.parse_args()
+    arguments.out.mkdir(parents=True, exist_ok=True)
     table = judge(arguments.study, arguments.people)
     table.to_csv(arguments.out / "bundled-ldae.csv", index=False, float_format="%.5f")
     print(table.mean(numeric_only=True).to_string(float_format="%.3f"))

@@ -109,6 +109,7 @@ def main() -> None:
     parser.add_argument("--real", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
+    arguments.out.mkdir(parents=True, exist_ok=True)
     figures: dict[str, dict[str, float]] = {}
     for way in WAYS:
         store = open_volumes(arguments.phantoms / "data" / "volumes.zarr")

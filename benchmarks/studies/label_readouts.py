@@ -120,6 +120,7 @@ def main() -> None:
     parser.add_argument("--study", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
+    arguments.out.mkdir(parents=True, exist_ok=True)
     latents = open_latents(arguments.study / "data" / "latents.zarr")
     volumes = open_volumes(arguments.study / "data" / "volumes.zarr")
     people = read_manifest(arguments.study / "data" / "cohort" / "manifest.csv")

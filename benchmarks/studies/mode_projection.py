@@ -128,6 +128,7 @@ def main() -> None:
     parser.add_argument("--volumes", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
+    arguments.out.mkdir(parents=True, exist_ok=True)
     result = table(open_volumes(arguments.volumes))
     result.to_csv(arguments.out / "mode-projection.csv", index=False, float_format="%.4f")
     print(result.to_string(index=False))

@@ -160,6 +160,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--only", choices=OBJECTIVES, nargs="+", default=OBJECTIVES)
     arguments = parser.parse_args()
+    arguments.out.mkdir(parents=True, exist_ok=True)
     latents = open_latents(arguments.study / "data" / "latents.zarr")
     volumes = open_volumes(arguments.study / "data" / "volumes.zarr")
     people = read_manifest(arguments.study / "data" / "cohort" / "manifest.csv")

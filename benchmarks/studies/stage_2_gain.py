@@ -72,6 +72,7 @@ def main() -> None:
     parser.add_argument("--study", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
+    arguments.out.mkdir(parents=True, exist_ok=True)
     net = load_ldae(bundled_ldae(), device=CPU).net
     store = open_latents(arguments.study / "data" / "latents.zarr")
     manifest = read_manifest(arguments.study / "data" / "cohort" / "manifest.csv")

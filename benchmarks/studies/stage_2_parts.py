@@ -140,6 +140,7 @@ def main() -> None:
     parser.add_argument("--unseen", action="store_true")
     parser.add_argument("--steps", type=int, default=60)
     arguments = parser.parse_args()
+    arguments.out.mkdir(parents=True, exist_ok=True)
     store = open_latents(arguments.study / "data" / "latents.zarr")
     manifest = read_manifest(arguments.study / "data" / "cohort" / "manifest.csv")
     split = split_of(manifest[manifest["scan_id"].isin(store.row_of)], unseen=arguments.unseen)

@@ -75,6 +75,7 @@ def main() -> None:
     parser.add_argument("--of", type=Path, nargs=2, action="append", required=True)
     parser.add_argument("--out", type=Path, help="folder of ventricles.md and ventricles.csv")
     arguments = parser.parse_args()
+    arguments.out.mkdir(parents=True, exist_ok=True)
     measured = pd.concat(
         [measure(store, references(read_manifest(manifest))) for manifest, store in arguments.of],
         ignore_index=True,
