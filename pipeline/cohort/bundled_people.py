@@ -57,8 +57,9 @@ def warning_of_seen(manifest: pd.DataFrame, *, remedy: bool = True) -> str | Non
 def takes_bundled_ldae(params: Params) -> bool:
     """Return whether models that are trained start from the bundled LDAE, or count its modes."""
     starts = (params.train_ldm.start_from, params.train_ldae.start_from)
-    modes = params.autoencoder.source == "bundled" and params.train_ldae.encoder.prior_people > 0
-    return modes or any(start in ("auto", "bundled") for start in starts)
+    # By itself (`auto`, modes) it comes in only with latents of its own autoencoder.
+    by_itself = params.train_ldae.encoder.prior_people > 0 or "auto" in starts
+    return "bundled" in starts or (params.autoencoder.source == "bundled" and by_itself)
 
 
 def warning_of_seen_in_folds(manifest: pd.DataFrame) -> str | None:

@@ -1,5 +1,6 @@
 """deepbet's networks on the processor or a GPU (Fisch et al. 2024; weights in its wheel)."""
 
+import logging
 import os
 import tempfile
 from collections.abc import Iterator
@@ -15,6 +16,8 @@ from deepbet.bet import BrainExtraction
 from filelock import FileLock
 
 from pipeline.runtime.devices import native_bf16, resolve_device, torch_threads
+
+log = logging.getLogger(__name__)
 
 THRESHOLD = 0.5
 """Probability from which on a voxel is brain."""
@@ -50,7 +53,7 @@ def find_brain(data: npt.NDArray[np.float32], device: str) -> npt.NDArray[np.boo
             with _turn_on(where):
                 return _mask(load_deepbet(str(where)), data)
         except torch.OutOfMemoryError:
-            pass
+            log.warning("%s: too little memory for this head; stripped on the processor", where)
     return _mask(load_deepbet("cpu"), data)
 
 

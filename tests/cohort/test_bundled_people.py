@@ -8,12 +8,13 @@ from pipeline.cohort.bundled_people import (
     is_seen,
     seen_by_split,
     seen_digests,
+    takes_bundled_ldae,
     warning_of_seen,
     warning_of_seen_in_folds,
 )
 from pipeline.cohort.ingest import build_manifest
 from pipeline.cohort.split import split_unseen
-from schemas.params import CohortParams, SplitParams
+from schemas.params import CohortParams, Params, SplitParams
 from tests.support.paths import ROOT
 
 PARAMS = SplitParams(train=0.6, val=0.15)
@@ -72,3 +73,26 @@ def test_the_cohort_keeps_them_out_of_judgement(tmp_path, monkeypatch):
     after, _ = build_manifest(params.model_copy(update={"split": split}), input_path=tmp_path)
     assert set(after.loc[is_seen(after), "split"]) == {"train"}
     assert after["split"].value_counts().to_dict() == before["split"].value_counts().to_dict()
+
+
+@pytest.mark.parametrize(
+    ("autoencoder", "start", "prior_people", "taken"),
+    [
+        ("bundled", "auto", 0, True),
+        ("bundled", None, 50, True),
+        ("bundled", None, 0, False),
+        ("train", "auto", 50, False),
+        ("train", "bundled", 0, True),
+    ],
+)
+def test_the_bundled_ldae_comes_in_by_a_start_or_by_its_modes(
+    autoencoder, start, prior_people, taken
+):
+    params = Params.model_validate(
+        {
+            "autoencoder": {"source": autoencoder},
+            "train_ldm": {"start_from": start},
+            "train_ldae": {"start_from": start, "encoder": {"prior_people": prior_people}},
+        }
+    )
+    assert takes_bundled_ldae(params) is taken

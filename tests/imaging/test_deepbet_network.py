@@ -39,7 +39,7 @@ def test_only_the_large_network_takes_bf16_and_only_where_it_is_native():
     assert not isinstance(deepbet.bbox_model, deepbet_network._InBf16)
 
 
-def test_a_head_too_large_for_the_gpu_is_stripped_on_the_processor(small_head, monkeypatch):
+def test_a_head_too_large_for_the_gpu_is_stripped_on_the_processor(small_head, monkeypatch, caplog):
     asked = []
 
     class Short:
@@ -58,6 +58,7 @@ def test_a_head_too_large_for_the_gpu_is_stripped_on_the_processor(small_head, m
     monkeypatch.setattr(deepbet_network, "load_deepbet", load)
     assert np.array_equal(find_brain(small_head, "cuda"), expected)
     assert asked == ["meta", "cpu"]
+    assert "meta: too little memory" in caplog.text
 
 
 def test_a_device_that_is_not_there_is_named(small_head):
