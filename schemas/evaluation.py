@@ -132,10 +132,10 @@ class EvaluateParams(Section):
     """`dpm`: second-order exponential multistep in epsilon on a uniform log-SNR grid; `dpm_data`:
     its data form, DPM-Solver++(2M); `dpm3`: third order, with 12 steps about as near to the exact
     flow each way as `dpm` with 20, but there and back its errors do not cancel as those do."""
-    precision: Precision | Literal["auto"] = "fp32"
-    """Arithmetic of the networks of diffusion in sampling and inversion. bf16 is about twice as
-    fast where the device computes it natively (`auto`: there alone); it moves x_T and what is
-    sampled by less than a sixth of the sampler's own error."""
+    precision: Precision | Literal["auto"] = "auto"
+    """Arithmetic of the networks of diffusion in sampling and inversion. `auto`: bf16 where the
+    device computes it natively, about twice as fast, else fp32. bf16 moves x_T and what is sampled
+    by less than a sixth of the sampler's own error; `fp32` for figures that no processor moves."""
     clip_x0: Annotated[float, Field(gt=0)] | None = None
     """Bound of the predicted z_0 in each step; 1 as published, which ruins the inversion."""
     stop_percent: Fraction = 0.0
@@ -148,8 +148,8 @@ class EvaluateParams(Section):
     """At most this many scans (the first of every subject, then second ones) are reconstructed."""
     draws: Annotated[int, Field(ge=0)] = 4
     """Draws of random x_T whose decoded brains are averaged: what y_sem tells, without what the
-    noise adds. They come in pairs, x_T and -x_T, so even numbers are best. 0 leaves those rows
-    out."""
+    noise adds. All scans have the same. They come in pairs, x_T and -x_T, so even numbers are best.
+    0 leaves those rows out."""
     other_steps: tuple[Positive, ...] = (5, 10)
     """Further numbers of steps at which reconstruction is judged."""
     other_steps_scans: Annotated[int, Field(ge=0)] = 2

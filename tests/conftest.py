@@ -103,7 +103,7 @@ def models(autoencoder_path, ldae_path):
     """Return the tiny models ready for inference in six steps."""
     from pipeline.models.inference import load_models
 
-    params = EvaluateParams(num_inference_steps=6, batch_size=3)
+    params = EvaluateParams(num_inference_steps=6, batch_size=3, precision="fp32")
     return load_models(autoencoder_path, ldae_path, params, device=CPU)
 
 

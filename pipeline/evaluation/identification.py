@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.cohort.subjects import spread
-from pipeline.evaluation.reconstruction_rivals import drawn_means
+from pipeline.evaluation.draws import DrawnBrains
 from pipeline.imaging.augment import augment
 from pipeline.metrics.identification import cosine_distances, match_rank
 from pipeline.metrics.intervals import exact_share, share_interval
@@ -206,10 +206,13 @@ def _voxel_rows(
     asked = [i for i, query in enumerate(people) if query.subject_id in set(chosen)]
     queries = {"scan": [_scan(study, people[i].scan_id) for i in asked]}
     if study.params.draws:
-        missing = [people[i].scan_id for i in asked if people[i].scan_id not in study.drawn]
-        for start in range(0, len(missing), study.params.batch_size):
-            drawn_means(study, missing[start : start + study.params.batch_size], [])
-        queries["decoded_y_sem"] = [study.drawn[people[i].scan_id].flatten() for i in asked]
+        size = study.params.batch_size
+        scan_ids = [people[i].scan_id for i in asked]
+        queries["decoded_y_sem"] = [
+            volume.flatten()
+            for start in range(0, len(scan_ids), size)
+            for volume in DrawnBrains(study).means(scan_ids[start : start + size])
+        ]
     brain = torch.zeros_like(queries["scan"][0], dtype=torch.bool)
     for query in people:
         brain |= _scan(study, query.scan_id) > 0

@@ -11,11 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pipeline.evaluation.reconstruction_rivals import (
-    VolumesByMethod,
-    drawn_means,
-    linear_volumes,
-)
+from pipeline.evaluation.draws import DrawnBrains, drawn_means
+from pipeline.evaluation.reconstruction_rivals import VolumesByMethod, linear_volumes
 from pipeline.metrics.gaussianity import latent_health
 from pipeline.metrics.intervals import paired_difference
 from pipeline.metrics.reconstruction import ReconstructionScorer, summarise_reconstruction
@@ -32,7 +29,7 @@ METHODS = ("ae", "ldae", "lddim", "ldae_y_sem_only", "ldae_other_y_sem")
 """AE alone; LDAE with inverted x_T; the denoiser alone with inverted x_T (LDDIM); y_sem with random
 x_T; and the control for that: other subjects' y_sem with the same random x_T."""
 DRAWN_METHODS = ("ldae_y_sem_mean", "ldae_other_y_sem_mean", "modes_alone")
-"""Means over draws of x_T; see `reconstruction_rivals.drawn_means`."""
+"""Means over draws of x_T; see `draws.drawn_means`."""
 LINEAR_METHODS = ("mean_brain", "pca_projection", "pca_other", "mode_projection")
 """Without sampling; see `reconstruction_rivals.linear_volumes`."""
 VOXEL_METHODS = {"ldae": "voxel_dae", "ldae_y_sem_only": "voxel_dae_y_sem_only"}
@@ -66,6 +63,8 @@ class Scan:
     scan_id: str
     subject_id: str
     other_ids: tuple[str, ...]
+    draw: int
+    """Number of the x_T of its single draws."""
 
 
 def evaluate_reconstruction(study: Study) -> Part:
@@ -81,13 +80,15 @@ def evaluate_reconstruction(study: Study) -> Part:
     pca = LatentPca.of_training(study.latents, study.scans, study.models.ldae.net.encoder.dim)
     models = study.models
     mean_brain = None if pca is None else models.decode(models.standardise(pca.mean_latent))
-    scans = list(_with_other_subjects(chosen))
+    scans = list(_with_other_subjects(chosen, params.draws))
+    brains = DrawnBrains(study)
     rows, noises = [], []
     examples: dict[str, list[np.ndarray]] = {}
     with Progress("reconstruction", total=len(scans)) as bar:
         for batch in _batches(scans, _scans_at_once(study)):
-            volumes_of, x_T = reconstruct_all(study, batch)
-            volumes_of |= _rival_volumes(study, pca, batch, volumes_of, mean_brain)
+            volumes_of, x_T = reconstruct_all(study, batch, brains)
+            volumes_of |= _rival_volumes(study, pca, batch, brains, mean_brain)
+            brains.forget(scan.scan_id for scan in batch)
             noises.append(x_T.cpu())
             for i, scan in enumerate(batch):
                 reference = _reference(study.volumes, scan.scan_id)
@@ -121,53 +122,49 @@ def evaluate_reconstruction(study: Study) -> Part:
 
 
 def reconstruct_all(
-    study: Study, batch: list[Scan]
+    study: Study, batch: list[Scan], brains: DrawnBrains
 ) -> tuple[VolumesByMethod, Float[Tensor, "B C X Y Z"]]:
     """Return each method's volumes of some scans, and the LDAE's inverted x_T.
 
     Those of other subjects' y_sem are (B, K, X, Y, Z), for K others.
     """
     models = study.models
-    z_0 = study.z_0(scan.scan_id for scan in batch)
-    others = [other for scan in batch for other in scan.other_ids]
-    other_codes = None
+    scan_ids, draws = [scan.scan_id for scan in batch], [scan.draw for scan in batch]
+    z_0 = study.z_0(scan_ids)
+    codes = models.infer_codes(z_0, study.encoder_volumes(scan_ids))
+    volumes_of = {
+        "ae": models.decode(z_0),
+        "lddim": _lddim(models, z_0),
+        "ldae": models.decode(models.sample(codes.y_sem, codes.x_T)),
+        "ldae_y_sem_only": brains.volumes(scan_ids, draws),
+    }
+    others = [(other, scan.draw) for scan in batch for other in scan.other_ids]
     if others:
-        codes = models.embed(study.z_0(others), study.encoder_volumes(others))
-        other_codes = codes.reshape(len(batch), -1, codes.shape[1])
-    encoder_volumes = study.encoder_volumes(scan.scan_id for scan in batch)
-    volumes_of, x_T = _ldae_volumes(
-        models, z_0, encoder_volumes, _noise(study, models, batch), other_codes
-    )
-    volumes_of = {"ae": models.decode(z_0), "lddim": _lddim(models, z_0)} | volumes_of
+        several = brains.volumes(*zip(*others, strict=True))
+        volumes_of["ldae_other_y_sem"] = several.reshape(len(batch), -1, *several.shape[1:])
     if study.voxel_dae is not None:
         voxels = study.voxel_dae
-        volumes = torch.cat([_reference(study.volumes, scan.scan_id)[None] for scan in batch])
-        noise = _noise(study, voxels, batch)
-        ways, _ = _ldae_volumes(voxels, voxels.encode(volumes), volumes, noise, None)
+        volumes = torch.cat([_reference(study.volumes, scan)[None] for scan in scan_ids])
+        noise = torch.cat([voxels.random_noise(study.params.seed, scan) for scan in scan_ids])
+        ways = _ldae_volumes(voxels, voxels.encode(volumes), volumes, noise)
         volumes_of |= {VOXEL_METHODS[name]: volumes for name, volumes in ways.items()}
-    return volumes_of, x_T
+    return volumes_of, codes.x_T
 
 
 def _rival_volumes(
     study: Study,
     pca: LatentPca | None,
     batch: list[Scan],
-    made: VolumesByMethod,
+    brains: DrawnBrains,
     mean_brain: Tensor | None,
 ) -> VolumesByMethod:
-    """Return what y_sem must beat, and its own means over draws, with one other subject each.
-
-    Their first draw has the noise of the single draws `made`, so it is those.
-    """
+    """Return what y_sem must beat, and its own means over draws, with one other subject each."""
     scan_ids = [scan.scan_id for scan in batch]
     other_ids = [scan.other_ids[0] for scan in batch if scan.other_ids]
     linear = {}
     if pca is not None:
         linear = linear_volumes(study, pca, scan_ids, other_ids, mean_brain=mean_brain)
-    first = made["ldae_y_sem_only"]
-    if other_ids:
-        first = torch.cat([first, made["ldae_other_y_sem"][:, 0]])
-    return linear | drawn_means(study, scan_ids, other_ids, first=first)
+    return linear | drawn_means(brains, scan_ids, other_ids)
 
 
 def _ldae_volumes(
@@ -175,31 +172,16 @@ def _ldae_volumes(
     z_0: Tensor,
     encoder_volumes: Tensor | None,
     noise: Tensor,
-    other_codes: Tensor | None,
-) -> tuple[VolumesByMethod, Tensor]:
+) -> VolumesByMethod:
+    """Return what y_sem gives with inverted x_T, and with the noise."""
     codes = models.infer_codes(z_0, encoder_volumes)
-    starts = {"ldae": (codes.x_T, codes.y_sem), "ldae_y_sem_only": (noise, codes.y_sem)}
-    if other_codes is not None:
-        each = noise.repeat_interleave(other_codes.shape[1], 0)
-        starts["ldae_other_y_sem"] = (each, other_codes.flatten(0, 1))
-    y_sem = torch.cat([y for _, y in starts.values()])
-    decoded = models.decode(models.sample(y_sem, torch.cat([x for x, _ in starts.values()])))
-    ways = dict(
-        zip(starts, torch.split(decoded, [len(y) for _, y in starts.values()]), strict=True)
-    )
-    if other_codes is not None:
-        several = ways["ldae_other_y_sem"]
-        ways["ldae_other_y_sem"] = several.reshape(*other_codes.shape[:2], *several.shape[1:])
-    return ways, codes.x_T
+    starts = torch.cat([codes.x_T, noise])
+    decoded = models.decode(models.sample(codes.y_sem.repeat(2, 1), starts))
+    return {"ldae": decoded[: len(z_0)], "ldae_y_sem_only": decoded[len(z_0) :]}
 
 
 def _lddim(models: LdaeInference, z_0: Tensor) -> Tensor:
     return models.decode(models.sample(None, models.invert(None, z_0)))
-
-
-def _noise(study: Study, models: LdaeInference, batch: list[Scan]) -> Tensor:
-    """Return noise that depends on each scan's id alone, not on what shares its batch."""
-    return torch.cat([models.random_noise(study.params.seed, scan.scan_id) for scan in batch])
 
 
 @torch.inference_mode()
@@ -235,9 +217,8 @@ def _other_steps(study: Study, scans: list[Scan]) -> pd.DataFrame:
         for batch in _batches(scans, _scans_at_once(study)):
             z_0 = study.z_0(scan.scan_id for scan in batch)
             encoder_volumes = study.encoder_volumes(scan.scan_id for scan in batch)
-            volumes_of, _ = _ldae_volumes(
-                models, z_0, encoder_volumes, _noise(study, models, batch), None
-            )
+            noise = torch.cat([study.noise(scan.draw) for scan in batch])
+            volumes_of = _ldae_volumes(models, z_0, encoder_volumes, noise)
             volumes_of |= {"lddim": _lddim(models, z_0)}
             for i, scan in enumerate(batch):
                 reference = _reference(study.volumes, scan.scan_id)
@@ -277,15 +258,15 @@ def _batches(scans: list[Scan], size: int) -> Iterator[list[Scan]]:
     return (scans[start : start + size] for start in range(0, len(scans), size))
 
 
-def _with_other_subjects(chosen: pd.DataFrame) -> Iterator[Scan]:
-    """Give every scan the next scans, cyclically, of other subjects, one of each."""
+def _with_other_subjects(chosen: pd.DataFrame, draws: int) -> Iterator[Scan]:
+    """Give every scan the next scans, cyclically, of other subjects, one of each, and a draw."""
     records = chosen[["scan_id", "subject_id"]].astype(str).to_records(index=False).tolist()
     for i, (scan_id, subject) in enumerate(records):
         others: dict[str, str] = {}
         for other_id, other in records[i + 1 :] + records[:i]:
             if other != subject:
                 others.setdefault(other, other_id)
-        yield Scan(scan_id, subject, tuple(others.values())[:OTHERS])
+        yield Scan(scan_id, subject, tuple(others.values())[:OTHERS], i % max(draws, 1))
 
 
 def _differences(per_scan: pd.DataFrame) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What a reconstruction from y_sem must beat: the mean brain, PCA, and y_sem's modes alone."""
+"""What a reconstruction from y_sem must beat without sampling: the mean brain, PCA, its modes."""
 
 from collections.abc import Sequence
 
@@ -46,42 +46,3 @@ def linear_volumes(
     if models.has_modes:
         volumes["mode_projection"] = models.decode(models.mode_latent(study.y_sem(scan_ids)))
     return volumes
-
-
-def drawn_means(
-    study: Study,
-    scan_ids: Sequence[str],
-    other_ids: Sequence[str],
-    *,
-    first: Float[Tensor, "B X Y Z"] | None = None,
-) -> VolumesByMethod:
-    """Return means of decoded volumes over `evaluate.draws` random x_T, the same for every row.
-
-    `ldae_y_sem_mean` has the scan's own y_sem, `ldae_other_y_sem_mean` that of another subject's
-    scan, (B, 1, X, Y, Z), where `other_ids` names one of each; `modes_alone` the own y_sem with the
-    learned field of G left out, where y_sem has modes. `first`, where it was made before, are the
-    decoded volumes of the first draw: of all own y_sem, then of all others.
-    """
-    models, draws = study.models, study.params.draws
-    own = study.y_sem(scan_ids)
-    guided = torch.cat([own, study.y_sem(other_ids)]) if other_ids else own
-    sums: dict[str, Tensor] = {}
-    for draw in range(draws):
-        noise = torch.cat([study.noise(scan_id, draw) for scan_id in scan_ids])
-        repeated = noise.repeat(len(guided) // len(own), 1, 1, 1, 1)
-        known = first if draw == 0 else None
-        made = models.decode(models.sample(guided, repeated)) if known is None else known
-        parts = {"guided": made}
-        if models.has_modes:
-            latents = models.sample(own, noise, modes_alone=True)
-            parts["modes_alone"] = models.decode(latents)
-        sums = {name: volumes + sums.get(name, 0) for name, volumes in parts.items()}
-    if not sums:
-        return {}
-    means = {name: total / draws for name, total in sums.items()}
-    both = means.pop("guided")
-    rows = {"ldae_y_sem_mean": both[: len(own)]}
-    study.drawn.update(zip(scan_ids, rows["ldae_y_sem_mean"], strict=True))
-    if other_ids:
-        rows["ldae_other_y_sem_mean"] = both[len(own) :, None]
-    return rows | means

@@ -103,15 +103,14 @@ class Study:
             [self.models.embed(self.z_0(part), self.encoder_volumes(part)) for part in parts]
         )
 
-    def noise(self, scan_id: str, draw: int = 0) -> Float[Tensor, "1 C X Y Z"]:
-        """Return a draw of x_T that depends on the scan's id alone, not on what is beside it.
+    def noise(self, draw: int) -> Float[Tensor, "1 C X Y Z"]:
+        """Return a draw of x_T, the same for every scan.
 
         Draws come in antithetic pairs, x_T and -x_T: what a brain owes to the noise in the first
         order cancels in the mean of a pair, so that few draws come near the mean over all.
         """
         pair, mirrored = divmod(draw, 2)
-        names = (self.params.seed, scan_id, *([pair] if pair else []))
-        noise = self.models.random_noise(*names)
+        noise = self.models.random_noise(self.params.seed, "draw", pair)
         return -noise if mirrored else noise
 
     def typical_y_sem(self, scan_ids: Sequence[str]) -> NDArray[np.float32]:

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from pipeline.evaluation import reconstruction
+from pipeline.evaluation.draws import DrawnBrains
 from pipeline.evaluation.evaluate import evaluate_study
 from pipeline.evaluation.reconstruction import (
     DRAWN_METHODS,
@@ -50,10 +51,10 @@ def test_every_part_is_judged_and_written(tmp_path, study):
 
 
 @pytest.mark.slow
-def test_random_noise_depends_on_the_scan_alone(study):
-    scans = [Scan("sub-017", "b", ()), Scan("sub-016", "a", ())]
-    alone, _ = reconstruct_all(study, scans[1:])
-    among, _ = reconstruct_all(study, scans)
+def test_what_a_scan_gives_does_not_depend_on_what_is_beside_it(study):
+    scans = [Scan("sub-017", "b", (), 0), Scan("sub-016", "a", (), 1)]
+    alone, _ = reconstruct_all(study, scans[1:], DrawnBrains(study))
+    among, _ = reconstruct_all(study, scans, DrawnBrains(study))
     for method, volumes in alone.items():
         torch.testing.assert_close(among[method][1:], volumes, atol=1e-4, rtol=0)
 
@@ -62,17 +63,17 @@ def test_random_noise_depends_on_the_scan_alone(study):
 def test_every_scan_is_given_y_sem_of_several_other_subjects(study):
     judged = study.judged
     counts = judged["subject_id"].value_counts()
-    scans = list(reconstruction._with_other_subjects(judged))
+    scans = list(reconstruction._with_other_subjects(judged, 2))
     subject_of = dict(zip(judged["scan_id"], judged["subject_id"], strict=True))
     for scan in scans:
         others = [subject_of[other] for other in scan.other_ids]
         assert scan.subject_id not in others
         assert len(others) == len(set(others)) == min(reconstruction.OTHERS, len(counts) - 1)
-    made, _ = reconstruct_all(study, scans[:2])
+    made, _ = reconstruct_all(study, scans[:2], DrawnBrains(study))
     several = made["ldae_other_y_sem"]
     assert several.shape[:2] == (2, len(scans[0].other_ids))
     alone = dataclasses.replace(scans[0], other_ids=scans[0].other_ids[-1:])
-    last, _ = reconstruct_all(study, [alone])
+    last, _ = reconstruct_all(study, [alone], DrawnBrains(study))
     torch.testing.assert_close(last["ldae_other_y_sem"][0, 0], several[0, -1], atol=1e-4, rtol=0)
     rows = reconstruction.score_reconstruction(scans[0], made["ae"][0], {"x": several[0]}, 4)
     assert [row["y_sem_of"] for row in rows] == list(scans[0].other_ids)
@@ -80,7 +81,7 @@ def test_every_scan_is_given_y_sem_of_several_other_subjects(study):
 
 @pytest.mark.slow
 def test_lpips_stands_in_the_table_where_its_weights_are(study):
-    scan = Scan("sub-016", "a", ())
+    scan = Scan("sub-016", "a", (), 0)
     torch.manual_seed(0)
     truth, lpips = torch.rand(16, 24, 20), Lpips().requires_grad_(False)
     worse = {"ae": truth[None][0], "ldae": (truth + 0.2 * torch.randn_like(truth)).clamp(0, 1)}

@@ -3,8 +3,7 @@
 import pytest
 import torch
 
-from pipeline.evaluation.reconstruction import Scan, reconstruct_all
-from pipeline.evaluation.reconstruction_rivals import drawn_means, linear_volumes
+from pipeline.evaluation.reconstruction_rivals import linear_volumes
 from pipeline.models.ldae import build_ldae
 from pipeline.rivals.latent_pca import LatentPca
 
@@ -37,17 +36,6 @@ def test_linear_rivals_of_a_scan_do_not_depend_on_what_is_beside_it(study):
 
 
 @pytest.mark.slow
-def test_means_are_of_draws_that_own_and_other_y_sem_share(study):
-    models, means = study.models, drawn_means(study, TWO, OTHERS)
-    assert set(means) == {"ldae_y_sem_mean", "ldae_other_y_sem_mean", "modes_alone"}
-    y_sem = study.y_sem(OTHERS[:1])
-    draws = [models.decode(models.sample(y_sem, study.noise(TWO[0], k))) for k in (0, 1)]
-    expected = torch.stack(draws).mean(0)
-    torch.testing.assert_close(means["ldae_other_y_sem_mean"][0], expected, atol=1e-4, rtol=0)
-    torch.testing.assert_close(study.drawn[TWO[0]], means["ldae_y_sem_mean"][0])
-
-
-@pytest.mark.slow
 def test_before_training_an_ldae_is_its_modes_alone(models):
     """The learned field begins at zero, so that `modes_alone` is also the LDAE before stage 2."""
     torch.manual_seed(0)
@@ -60,20 +48,3 @@ def test_before_training_an_ldae_is_its_modes_alone(models):
         alone = fresh.mode_noise(x_t, t, y_sem)
         torch.testing.assert_close(fresh.noises(x_t, t, [y_sem])[0], alone)
         assert (trained.noises(x_t, t, [y_sem])[0] - trained.mode_noise(x_t, t, y_sem)).any()
-
-
-def test_draws_of_noise_come_in_pairs_whose_mean_is_zero(study):
-    first, second, third, fourth = (study.noise(TWO[0], draw) for draw in range(4))
-    assert torch.equal(first + second, torch.zeros_like(first))
-    assert torch.equal(third + fourth, torch.zeros_like(first))
-    assert not torch.equal(first.abs(), third.abs())
-
-
-@pytest.mark.slow
-def test_the_single_draws_of_a_reconstruction_are_the_first_of_the_means(study):
-    scans = [Scan(s, s, (other,)) for s, other in zip(TWO, OTHERS, strict=True)]
-    made, _ = reconstruct_all(study, scans)
-    first = torch.cat([made["ldae_y_sem_only"], made["ldae_other_y_sem"][:, 0]])
-    reused = drawn_means(study, TWO, OTHERS, first=first)
-    for name, volumes in drawn_means(study, TWO, OTHERS).items():
-        torch.testing.assert_close(reused[name], volumes, atol=1e-4, rtol=0)

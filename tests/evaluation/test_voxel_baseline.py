@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from pipeline.evaluation.draws import DrawnBrains
 from pipeline.evaluation.reconstruction import (
     Scan,
     evaluate_reconstruction,
@@ -43,11 +44,10 @@ def test_voxel_space_baseline_trains_and_stands_beside(
         + [f"--set=evaluate.voxel_dae.{key}={value}" for key, value in settings.items()],
     )
     assert result.exit_code == 0, result.output
-    how = EvaluateParams(num_inference_steps=4, batch_size=2)
+    how = EvaluateParams(num_inference_steps=4, batch_size=2, precision="fp32")
     voxels = load_voxel_models(out, volumes.attributes.grid, how, device=CPU)
-    made, _ = reconstruct_all(
-        dataclasses.replace(study, voxel_dae=voxels), [Scan("sub-016", "a", ())]
-    )
+    both = dataclasses.replace(study, voxel_dae=voxels)
+    made, _ = reconstruct_all(both, [Scan("sub-016", "a", (), 0)], DrawnBrains(both))
     assert made["voxel_dae"].shape == made["voxel_dae_y_sem_only"].shape == (1, 16, 24, 20)
     part = evaluate_reconstruction(dataclasses.replace(study, voxel_dae=voxels))
     pace = part.metrics["throughput"]

@@ -49,7 +49,7 @@ def study(tmp_path_factory) -> PublishedStudy:
 
 @pytest.fixture(scope="module")
 def models(study):
-    params = EvaluateParams(num_inference_steps=3, other_steps=())
+    params = EvaluateParams(num_inference_steps=3, other_steps=(), precision="fp32")
     return load_models(study.ae, study.ldae, params, device=CPU)
 
 

@@ -46,7 +46,7 @@ def manifest(split):
 
 @pytest.fixture
 def study(volumes, latents_path, autoencoder_path, ldae_path, manifest, tmp_path):
-    how = EvaluateParams(num_inference_steps=4, batch_size=4)
+    how = EvaluateParams(num_inference_steps=4, batch_size=4, precision="fp32")
     models = load_models(autoencoder_path, ldae_path, how, device=CPU)
     dim = models.ldae.config["encoder"]["dim"]
     weight = np.ones(dim) / np.sqrt(dim)

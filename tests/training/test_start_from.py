@@ -141,7 +141,7 @@ def test_both_stages_start_on_a_smaller_grid_and_the_outcome_works_there(
     assert tuple(made.config["latent_shape"]) == small.latent_shape
     assert tuple(made.config["trained_latent_shape"]) == (3, 4, 6, 5)
     assert embed_latents(small, made, tmp_path / "y.zarr", EmbedParams(), device=CPU) == 20
-    params = EvaluateParams(num_inference_steps=6, batch_size=3)
+    params = EvaluateParams(num_inference_steps=6, batch_size=3, precision="fp32")
     models = load_models(autoencoder_path, out, params, device=CPU)
     z_0 = models.standardise(small.load(["sub-016"]).mean)
     codes = models.infer_codes(z_0)
