@@ -126,8 +126,9 @@ class EvaluateParams(Section):
 
     split: Literal["test", "val", "train"] = "test"
     """Which subjects."""
-    num_inference_steps: Positive = 20
-    """Steps of sampler and inversion."""
+    num_inference_steps: Positive = 10
+    """Steps of sampler and inversion. With `dpm`, 10 give the SSIM of 40 to five digits; 20 bring
+    the spread of x_T within 1 % of that of many steps, 10 within 4 %."""
     sampler: Literal["ddim", "dpm", "dpm_data", "dpm3"] = "dpm"
     """`dpm`: second-order exponential multistep in epsilon on a uniform log-SNR grid; `dpm_data`:
     its data form, DPM-Solver++(2M); `dpm3`: third order, with 12 steps about as near to the exact
@@ -150,7 +151,7 @@ class EvaluateParams(Section):
     """Draws of random x_T whose decoded brains are averaged: what y_sem tells, without what the
     noise adds. All scans have the same. They come in pairs, x_T and -x_T, so even numbers are best.
     0 leaves those rows out."""
-    other_steps: tuple[Positive, ...] = (5, 10)
+    other_steps: tuple[Positive, ...] = (5, 20)
     """Further numbers of steps at which reconstruction is judged."""
     other_steps_scans: Annotated[int, Field(ge=0)] = 2
     """Scans judged at each of them."""
