@@ -94,6 +94,9 @@ class ManipulationParams(Section):
     unit: Literal["spread", "published"] = "spread"
     """`spread`: standard deviations of y_sem along the direction, fitting scans; `published`: the s
     of s·√dim·w/‖w‖, as `manipulate --published-scale`, which needs no fitting scans."""
+    along: Literal["pattern", "weight"] = "pattern"
+    """What moves: `pattern`, all numbers of y_sem as they go together in the probe's fitting scans;
+    `weight`, the probe's weight alone, as published (always with the unit `published`)."""
     max_subjects: Annotated[int, Field(ge=0)] = 3
     """At most so many subjects, the first scan of each; 0 skips it."""
     true_changes: tuple[float, ...] = (0.3, 0.6)
@@ -101,6 +104,11 @@ class ManipulationParams(Section):
     and compared with the same head at that severity; none leaves it out."""
     true_regions: bool = False
     """Compare the largest by region too: a deformation, some seconds, a person and method."""
+
+    @property
+    def goes_along_weight(self) -> bool:
+        """Return whether codes move along the probe's weight."""
+        return self.along == "weight" or self.unit == "published"
 
 
 class ForecastParams(Section):

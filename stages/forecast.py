@@ -209,4 +209,4 @@ def _direction(directions: Path | None, ldae: Path, name: str) -> "Direction":
 
 
 def _along(course: "Course", direction: "Direction | None") -> "Course":
-    return course if direction is None else course.along(direction.step, direction.std)
+    return course if direction is None else course.along(direction.step, direction.reader)

@@ -4,7 +4,7 @@ import logging
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -69,6 +69,14 @@ def manipulate(
             " n' = n + s·√dim·w/|w|; 2.5 in its tutorial."
         ),
     ] = None,
+    along: Annotated[
+        Literal["pattern", "weight"] | None,
+        typer.Option(
+            help="What moves: all numbers of y_sem as they go together in the probe's fitting scans"
+            " (pattern, the default), or the probe's weight alone (weight, as published; always"
+            " so with --published-scale)."
+        ),
+    ] = None,
     detail: Detail = False,
     regions: Regions = False,
     scans: Scans = None,
@@ -99,10 +107,12 @@ def manipulate(
     refuse_unknown(names, latents)
     ldae = chosen_ldae(ldae)
     config = check_artefact(ldae, kind="ldae")
-    along = find_direction(directions, ldae, direction, config=config)
+    found = find_direction(directions, ldae, direction, config=config)
     named = None if published_scale is None else given
-    scales = given if named is None else tuple(along.from_published(s) for s in named)
-    if not along.assumed_spread and max(map(abs, scales)) > FAR:
+    scales = given if named is None else tuple(found.from_published(s) for s in named)
+    if named is not None or along == "weight":
+        found = found.of_weights
+    if not found.assumed_spread and max(map(abs, scales)) > FAR:
         log.warning(
             "scale %g: beyond %g standard deviations no scan was seen; such images mean nothing",
             max(scales, key=abs),
@@ -129,7 +139,7 @@ def manipulate(
 
     def manipulate_scan(scan: "InputScan") -> "GeneratedVolumes":
         z_0, volume = scan.z_0, scan.encoder_volume
-        made = apply(application.models, z_0, along, scales, volume=volume, named=named)
+        made = apply(application.models, z_0, found, scales, volume=volume, named=named)
         return replace(made, record=made.record | {"remarks": [doubt]}) if doubt else made
 
     application.run(
@@ -137,7 +147,7 @@ def manipulate(
         manipulate_scan,
         detail=detail,
         scales=list(scales),
-        direction={"name": direction, "sha256": along.digest},
+        direction={"name": direction, "sha256": found.digest},
     )
     if regions:
         measure_made(out)

@@ -101,6 +101,7 @@ def counterfactuals(
             "x_T": "inverted",
             "inversion": latent_health(codes.x_T),
             "direction": direction.towards,
+            "moved_along": "weight" if direction.pattern is None else "pattern",
             "scale_unit": direction.unit,
             "published_scale_unit": "s of n' = n + s · sqrt(dim) · weight, n standardised y_sem",
             "position_before": start,
@@ -111,7 +112,7 @@ def counterfactuals(
 def move(
     y_sem: Float[Tensor, "1 D"], direction: Direction, scales: Sequence[float]
 ) -> Float[Tensor, "S D"]:
-    """Return y_sem moved by each scale: y + scale · spread · weight · std."""
+    """Return y_sem moved by each scale: y + scale · step."""
     step = torch.as_tensor(direction.step, dtype=torch.float64)
     moved = y_sem.double().cpu() + torch.tensor(scales, dtype=torch.float64)[:, None] * step
     return moved.to(y_sem)

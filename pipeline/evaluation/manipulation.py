@@ -122,6 +122,8 @@ def evaluate_manipulation(study: Study) -> Part:
             metrics={"skipped": f"{error}; set evaluate.manipulation.direction in params.yaml"}
         )
     scales, unit = scales_of(params, direction)
+    if params.goes_along_weight:
+        direction = direction.of_weights
     # A rival's steps are standard deviations too; without those there is nothing to compare.
     pca = None
     if not direction.assumed_spread:

@@ -3,22 +3,24 @@
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 
 from pipeline.applications.manipulate import manipulate
 from pipeline.cohort.subjects import spread
 from pipeline.ground_truth.counterfactuals import NO_CHANGE, score_pair, summarise_pairs
 from pipeline.ground_truth.phantom_pairs import true_pairs
 from pipeline.imaging.atlas.parcellation import desikan_killiany
-from pipeline.models.direction import read_direction
+from pipeline.models.direction import Direction
 from pipeline.phantom.registered import RegisteredPhantoms
 from pipeline.phantom.subjects import Subject, make_subject
+from pipeline.probes.linear import LinearProbe, direction_of
 from pipeline.probes.protocols import FIT_SPLITS
+from pipeline.probes.targets import make_target, problem_of
 from pipeline.regions.meter import RegionMeter
 from pipeline.rivals.nearest_latents import MAX_LATENTS
 from pipeline.rivals.pca_direction import fit_pca_direction
 from pipeline.runtime.progress import Progress
 from pipeline.study.study import Part, Study
-from schemas.errors import ContractError
 
 SEVERITY = "atrophy"
 """Column of a phantom's manifest: its severity."""
@@ -27,32 +29,34 @@ SEVERITY = "atrophy"
 def evaluate_true_counterfactuals(study: Study) -> Part:
     """Move people of the judged split to another severity and compare with the truth.
 
-    Methods: `ldae` along the probe's direction, `pca` along the same target's direction in PCA of
-    latents, `latent_shift` by the mean change of latents with severity, and no change. Each goes
-    as far as the fitting scans' own positions move with severity. People are drawn straight on the
-    grid: own head and truth differ in severity alone. `skipped` where there is no truth.
+    Methods: `ldae` along the direction of a probe that reads severity from y_sem, `pca` along that
+    of one on PCA of latents, `latent_shift` by the mean change of latents with severity, and no
+    change: all were given the same severities. Each goes as far as the fitting scans do. People are
+    drawn straight on the grid: own head and truth differ in severity alone. `skipped` where there
+    is no truth.
     """
     params = study.params.manipulation
     reason = _no_truth(study)
-    if reason is not None or study.directions is None or study.phantom is None:
-        return Part(metrics={"skipped": reason or "no --directions of the probe stage were given"})
+    if reason is not None:
+        return Part(metrics={"skipped": reason})
     models = study.models
-    try:
-        direction = read_direction(
-            study.directions, params.direction, ldae_digest=models.ldae.digest,
-            dim=models.ldae.net.encoder.dim,
-        )  # fmt: skip
-    except ContractError as error:
-        return Part(metrics={"skipped": str(error)})
     fitting = study.scans[study.scans["split"].isin(FIT_SPLITS)]
     fitting = spread(fitting, MAX_LATENTS)
     scan_ids = fitting["scan_id"].astype(str).tolist()
     severity = fitting[SEVERITY].to_numpy(float)
-    rate = _rate(direction.position(study.y_sem(scan_ids).double().cpu().numpy()), severity)
+    codes = study.typical_y_sem(scan_ids)
+    direction = _severity_direction(study, fitting, codes)
+    if direction is None:
+        return Part(
+            metrics={"skipped": "no probe of severity can be fitted to y_sem of train and val"}
+        )
+    rate = scale_of_change(direction.position(codes), severity, direction)
     latents = study.latents.load(scan_ids).mean.float()
     shift = np.polyfit(severity, latents.flatten(1).numpy().astype(np.float64), 1)[0]
-    pca = fit_pca_direction(study.latents, study.scans, study.probe, params.direction)
-    pca_rate = 0.0 if pca is None else _rate(pca.position(latents.flatten(1).numpy()), severity)
+    pca = fit_pca_direction(study.latents, study.scans, study.probe, SEVERITY)
+    pca_rate = (
+        0.0 if pca is None else np.polyfit(severity, pca.position(latents.flatten(1).numpy()), 1)[0]
+    )
     phantoms = RegisteredPhantoms(models.autoencoder.grid)
     meter = None
     if params.true_regions:
@@ -120,9 +124,36 @@ def _people(study: Study) -> list[Subject]:
     return people
 
 
-def _rate(position: np.ndarray, severity: np.ndarray) -> float:
-    """Return how far positions along a direction move for one unit of severity."""
-    return float(np.polyfit(severity, position, 1)[0])
+def _severity_direction(
+    study: Study, fitting: pd.DataFrame, codes: NDArray[np.float32]
+) -> Direction | None:
+    """Return the direction of a probe that reads severity from codes (scan, dim)."""
+    table = fitting.reset_index(drop=True)
+    if problem_of(SEVERITY, None, table) is not None:
+        return None
+    target = make_target(SEVERITY, None, {"y_sem": codes}, table, study.probe)
+    rows = target.rows_in(FIT_SPLITS)
+    if target.unfit_reason(rows, "train and val") is not None:
+        return None
+    probe = target.fit("y_sem", rows)
+    assert isinstance(probe, LinearProbe)
+    direction = direction_of(probe, target.features["y_sem"][rows], SEVERITY)
+    if direction is None or not study.params.manipulation.goes_along_weight:
+        return direction
+    return direction.of_weights
+
+
+def scale_of_change(position: np.ndarray, severity: np.ndarray, direction: Direction) -> float:
+    """Return how far along a direction one unit of severity is.
+
+    Of a pattern, the inverse of how much more severe people are who lie 1 further along: the
+    pattern is how their codes differ. Of a weight, how far places move with severity. Where the
+    direction tells severity exactly, both are the same; with correlation r the second is r² of the
+    first.
+    """
+    if direction.pattern is None:
+        return float(np.polyfit(severity, position, 1)[0])
+    return 1 / float(np.polyfit(position, severity, 1)[0])
 
 
 def _like(step: np.ndarray, latent: torch.Tensor) -> torch.Tensor:

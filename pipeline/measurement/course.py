@@ -101,15 +101,13 @@ class Course:
         both = np.stack([half, -half], axis=1).reshape(2 * pairs, -1)
         return np.asarray(expected.mean + both[:count], np.float64)
 
-    def along(self, step: Floats, std: Floats) -> "Course":
-        """Return the course whose rate is the part of `rate` along a direction's step (dim,).
+    def along(self, step: Floats, reader: Floats) -> "Course":
+        """Return the course whose rate is a direction's step (dim,), as far as `rate` goes along.
 
-        Numbers are compared in units of `std` (dim,), as the probe does. The scatter stays as it
-        is: what the direction leaves out is missed by the mean, not by the draws.
+        `reader` (dim,) tells how many steps a change goes. The scatter stays as it is: what the
+        direction leaves out is missed by the mean, not by the draws.
         """
-        unit = step / std
-        share = (self.rate / std) @ unit / max(float(unit @ unit), 1e-30)
-        return replace(self, rate=share * step)
+        return replace(self, rate=float(self.rate @ reader) * step)
 
     @property
     def digest(self) -> str:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,10 +39,13 @@ def subject_mark(subject_id: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Direction:
-    """A unit vector in standardised y_sem space; along it the target rises.
+    """Where codes lie by a probe, and how they move there.
 
-    n = (y_sem - mean) / std; n' = n + scale * spread * weight; y_sem' = n' * std + mean, so that a
-    scale counts standard deviations of the fitting scans. (As published: scale * sqrt(dim).)
+    n = (y_sem - mean) / std lies at n @ weight / spread, so that a scale counts standard deviations
+    of the fitting scans. The weight is what tells the target best, which leaves out whatever says
+    nothing new. So codes move along the pattern (Haufe et al. 2014): how codes of the fitting scans
+    differ, all numbers together, where their places differ by 1. n' = n + scale * pattern lies
+    `scale` further along. As published: n' = n + scale * spread * weight, of the same length along.
     """
 
     weight: Floats
@@ -57,6 +60,8 @@ class Direction:
     """Name of the end that the direction points to (`diagnosis:AD`), for `--direction`."""
     assumed_spread: bool = False
     """Whether the spread is unknown and taken as 1."""
+    pattern: Floats | None = None
+    """(dim,), in standardised y_sem for scale 1; None moves along the weight."""
 
     @property
     def unit(self) -> str:
@@ -68,7 +73,18 @@ class Direction:
     @property
     def step(self) -> Floats:
         """Return the change of y_sem for scale 1, (dim,)."""
-        return self.spread * self.weight * self.std
+        along = self.spread * self.weight if self.pattern is None else self.pattern
+        return along * self.std
+
+    @property
+    def reader(self) -> Floats:
+        """Return what a change of y_sem (dim,) is multiplied with to tell its scale."""
+        return self.weight / (self.spread * self.std)
+
+    @property
+    def of_weights(self) -> "Direction":
+        """Return the same direction, moving along its weight, as published."""
+        return replace(self, pattern=None)
 
     @property
     def digest(self) -> str:
@@ -114,6 +130,8 @@ def write_directions(
             "mean": d.mean.tolist(),
             "std": d.std.tolist(),
         }
+        if d.pattern is not None:
+            saved[target]["pattern"] = d.pattern.tolist()
         if assumed_spread:
             saved[target]["assumed_spread"] = True
         if readouts and target in readouts:
@@ -155,7 +173,8 @@ def read_direction(path: Path, name: str, *, ldae_digest: str, dim: int | None =
         hint = f"; for the other way use {entry['towards']} with negative scales" if entry else ""
         raise ContractError(f"direction {name} is not among those of {path}: {known}{hint}")
     try:
-        arrays = {k: np.asarray(entry[k], dtype=np.float64) for k in ("weight", "mean", "std")}
+        keys = ["weight", "mean", "std", *(["pattern"] if "pattern" in entry else [])]
+        arrays = {k: np.asarray(entry[k], dtype=np.float64) for k in keys}
         spread = float(entry["spread"])
     except (KeyError, TypeError, ValueError) as error:
         raise ContractError(f"{path}: {name} is incomplete; run `pipeline probe`") from error

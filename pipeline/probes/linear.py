@@ -316,4 +316,10 @@ def direction_of(
         return None
     weight = probe.coef / length
     standardised = (np.asarray(features, dtype=np.float64) - probe.mean) / probe.std
-    return Direction(weight, probe.mean, probe.std, float(np.std(standardised @ weight)), towards)
+    along = standardised @ weight
+    spread = float(np.std(along))
+    pattern = None
+    if spread > 0:
+        apart = along - along.mean()
+        pattern = spread * (apart @ standardised) / (apart @ apart)
+    return Direction(weight, probe.mean, probe.std, spread, towards, pattern=pattern)

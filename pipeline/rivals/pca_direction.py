@@ -74,9 +74,7 @@ def fit_pca_direction(
     direction = direction_of(probe, target.features[FEATURES][rows], column)
     if direction is None:
         return None
-    reader = (direction.weight / direction.std / direction.spread) @ pca.components_
-    centre = (pca.mean_ @ pca.components_.T + direction.mean) @ (
-        direction.weight / direction.std / direction.spread
-    )
-    step = (direction.spread * direction.weight * direction.std) @ pca.components_
+    reader = direction.reader @ pca.components_
+    centre = (pca.mean_ @ pca.components_.T + direction.mean) @ direction.reader
+    step = direction.of_weights.step @ pca.components_
     return PcaDirection(step, reader, -float(centre), tuple(latents.shape[1:]))

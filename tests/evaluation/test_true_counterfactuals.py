@@ -2,9 +2,15 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 
-from pipeline.ground_truth.true_counterfactuals import _people, evaluate_true_counterfactuals
+from pipeline.ground_truth.true_counterfactuals import (
+    _people,
+    evaluate_true_counterfactuals,
+    scale_of_change,
+)
+from pipeline.models.direction import Direction
 from pipeline.phantom.subjects import make_subject
 from schemas.params import PhantomParams
 
@@ -19,6 +25,31 @@ def of_phantoms(study):
     table["subject_id"] = [f"sub-{number:03d}" for number in numbers]
     table["atrophy"] = [make_subject(number, PHANTOM).atrophy for number in numbers]
     return dataclasses.replace(study, manifest=table, phantom=PHANTOM)
+
+
+@pytest.mark.slow
+def test_every_way_is_given_the_same_severities(of_phantoms):
+    params = of_phantoms.params
+    moves = params.manipulation.model_copy(update={"true_changes": (0.4,), "max_subjects": 2})
+    asked = dataclasses.replace(
+        of_phantoms, params=params.model_copy(update={"manipulation": moves}), directions=None
+    )
+    part = evaluate_true_counterfactuals(asked)
+    assert part.metrics["direction"] == "atrophy"
+    assert set(part.metrics["methods"]) == {"ldae", "pca", "latent_shift", "no_change"}
+    assert part.per_scan["subject_id"].nunique() == 2
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.5])
+def test_a_pattern_goes_as_far_as_people_differ_and_a_weight_as_far_as_places_move(noise):
+    severity = np.linspace(0, 1, 50)
+    position = 2 * severity + noise * np.random.default_rng(0).normal(size=50)
+    weight = Direction(np.ones(1), np.zeros(1), np.ones(1), 1.0, "up")
+    pattern = dataclasses.replace(weight, pattern=np.ones(1))
+    far, near = (scale_of_change(position, severity, d) for d in (pattern, weight))
+    r = np.corrcoef(position, severity)[0, 1]
+    assert near == pytest.approx(far * r**2)
+    assert far == pytest.approx(2) or noise
 
 
 def test_of_real_people_nobody_knows_the_truth(study):

@@ -1,10 +1,13 @@
 """The course of people seen twice: a simulated one is found, and its intervals hold."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from pipeline.measurement.course import fit_course
 from pipeline.metrics.ensembles import prediction_interval
+from pipeline.models.direction import Direction
 from schemas.errors import ContractError
 
 DIM = 20
@@ -70,12 +73,16 @@ def test_one_visit_goes_on_at_the_rate_of_everybody_several_at_their_own():
 
 def test_only_the_part_along_a_direction_is_kept():
     course = fit_course(*people_of(np.random.default_rng(1), 20, 0.1, 0.01))
-    std = np.linspace(1, 2, DIM)
-    step = np.zeros(DIM)
-    step[3] = 0.7
-    rate = course.along(step, std).rate
+    weight, std = np.eye(DIM)[3], np.linspace(1, 2, DIM)
+    direction = Direction(weight, np.zeros(DIM), std, 0.7, "up")
+    rate = course.along(direction.step, direction.reader).rate
     assert rate[3] == pytest.approx(course.rate[3])
     assert not rate[np.arange(DIM) != 3].any()
+    # Along a pattern others go with it; the place along the direction moves as far.
+    together = dataclasses.replace(direction, pattern=0.7 * weight + 0.1 * np.eye(DIM)[4])
+    moved = course.along(together.step, together.reader).rate
+    assert moved[4] == pytest.approx(moved[3] * (0.1 * std[4]) / (0.7 * std[3]))
+    np.testing.assert_allclose(together.position(moved), together.position(course.rate))
 
 
 def test_draws_have_the_spread_that_is_expected_and_come_in_pairs():

@@ -38,6 +38,22 @@ def test_a_direction_comes_back_as_written(directions):
     np.testing.assert_array_equal(read.weight, FITTED.weight)
     assert (read.spread, read.towards) == (1.3, "diagnosis:AD")
     assert read_direction(directions, "diagnosis", ldae_digest="one").spread == 1.3
+    assert read.pattern is None
+
+
+def test_a_pattern_comes_back_and_one_of_another_length_is_refused(tmp_path):
+    path = tmp_path / "directions.json"
+    pattern = np.array([1.1, 0.8])
+    for values, expected in ((pattern, None), (np.ones(3), "pattern 3; expected one length")):
+        saved = dataclasses.replace(FITTED, pattern=values)
+        write_directions(path, {"diagnosis": saved}, digests={"ldae": "one"})
+        if expected is None:
+            read = read_direction(path, "diagnosis", ldae_digest="one")
+            np.testing.assert_array_equal(read.step, pattern)
+            np.testing.assert_array_equal(read.of_weights.step, FITTED.step)
+        else:
+            with pytest.raises(ContractError, match=expected):
+                read_direction(path, "diagnosis", ldae_digest="one")
 
 
 @pytest.mark.parametrize("name", ["bin:dx", "bin:dx:1"])

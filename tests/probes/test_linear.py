@@ -6,7 +6,7 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from pipeline.probes.linear import LARGE, fit_linear, many_fits
+from pipeline.probes.linear import LARGE, direction_of, fit_linear, many_fits
 from schemas.metrics import Prediction
 
 
@@ -38,3 +38,27 @@ def test_small_fits_take_one_blas_thread_and_large_ones_what_there_is():
         with many_fits(LARGE):
             assert threads() == {2}
         assert threads() == {2}
+
+
+@pytest.mark.parametrize("kind", ["classification", "regression"])
+def test_codes_move_along_the_pattern_as_the_target_moves_them(kind: Prediction) -> None:
+    """Severity moves six numbers; a nuisance moves them too, which the weight has to cancel."""
+    generator = np.random.default_rng(0)
+    severity, nuisance = generator.normal(size=(2, 2000))
+    effect, other = np.array([1, 1, 1, 0, 0, 0.0]), np.array([0, 0, 2, 2, 2, 0.0])
+    codes = np.outer(severity, effect) + np.outer(nuisance, other)
+    codes += 0.5 * generator.normal(size=codes.shape)
+    truth = severity if kind == "regression" else (severity > 0).astype(float)
+    probe = fit_linear(codes, truth, np.arange(2000), kind, folds=2, seed=0, strength=1.0)
+    direction = direction_of(probe, codes, "severity")
+    assert direction is not None
+
+    def likeness(step):
+        return step @ effect / np.linalg.norm(step) / np.linalg.norm(effect)
+
+    assert likeness(direction.step) > 0.99
+    assert likeness(direction.of_weights.step) < 0.9
+    for moved in (direction, direction.of_weights):
+        np.testing.assert_allclose(direction.position(moved.step + direction.mean), 1, atol=1e-9)
+    rate = np.polyfit(severity, direction.position(codes), 1)[0]
+    np.testing.assert_allclose(rate * direction.step, effect, atol=0.12)
