@@ -15,6 +15,9 @@ class AutoencoderParams(Section):
 
     source: Literal["bundled", "train", "path"] = "bundled"
     """`bundled`: the one inside the package; `train`: train_ae's; `path`: the folder below."""
+    factor: Literal["auto", 4, 8] = "auto"
+    """Downsampling of the bundled one. `auto`: 8 (that of 1.5 mm) below 2.1 mm, else 4 (that of
+    3 mm). At 1.5 mm 4 keeps far more detail, in latents eight times as large."""
     path: Path | None = None
     """Folder of another study's autoencoder, of `pipeline import-ae`, or a MONAI bundle."""
 

@@ -47,5 +47,5 @@ def chosen_autoencoder(
             f"autoencoder.source: train, and there is none in {STUDY} yet; run `pipeline train-ae`,"
             " or give --ae FOLDER"
         )
-    folder = bundled_autoencoder(grid.zooms, grid.shape)
+    folder = bundled_autoencoder(grid.zooms, grid.shape, factor=chosen.factor)
     return folder, bundled_description(folder)

@@ -37,7 +37,7 @@ def train_ae(
             f"autoencoder.source is {chosen.source}, so nothing is trained; add --set"
             " autoencoder.source=train",
         )
-        source = chosen.path or bundled_autoencoder(grid.zooms[0], grid.shape)
+        source = chosen.path or bundled_autoencoder(grid.zooms[0], grid.shape, factor=chosen.factor)
         adopt_autoencoder(source, out, grid=grid)
         typer.echo(f"{out}: the {chosen.source} autoencoder of {source}; nothing was trained")
         return
@@ -54,6 +54,8 @@ def train_ae(
         params.train_ae,
         out,
         device=device,
-        start=None if start is None else load_start(start, zooms=grid.zooms[0]),
+        start=None
+        if start is None
+        else load_start(start, zooms=grid.zooms[0], factor=chosen.factor),
     )
     typer.echo(f"{out}: L1 {metrics['l1']:.4f}, {metrics['seconds']:.0f} s of training")

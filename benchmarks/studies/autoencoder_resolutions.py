@@ -2,11 +2,12 @@
 
 python -m benchmarks.studies.autoencoder_resolutions --study STUDY --out benchmarks/results
 
-STUDY is preprocessed at 1.5 mm (`pipeline init --resolution 1.5`, to the stage `preprocess`). Three
-ways to 1.5 mm: the autoencoder of 1.5 mm; that of 3 mm, from averages of eight voxels, brought to
-1.5 mm by cubic splines; and the averages themselves brought there, the most that any autoencoder of
-3 mm could give. Writes autoencoder-resolutions.csv (a row a scan) and .md; without --study, the .md
-anew from the .csv. --ae judges another folder than the bundled one.
+STUDY is preprocessed at 1.5 mm (`pipeline init --resolution 1.5`, to the stage `preprocess`). Four
+ways to 1.5 mm: the autoencoder of 1.5 mm; that of 3 mm on the voxels as they are, as if they were
+of 3 mm; that of 3 mm, from averages of eight voxels, brought to 1.5 mm by cubic splines; and the
+averages themselves brought there, the most that any autoencoder of averages could give. Writes
+autoencoder-resolutions.csv (a row a scan) and .md; without --study, the .md anew from the .csv.
+--ae judges another folder than the bundled one.
 """
 
 import argparse
@@ -35,6 +36,7 @@ FACTOR = 2
 """Voxels of 1.5 mm a side of one of 3 mm."""
 WAYS = {
     "fine": "autoencoder of 1.5 mm",
+    "direct": "autoencoder of 3 mm on voxels of 1.5 mm (latents eight times as large)",
     "coarse": "autoencoder of 3 mm, brought to 1.5 mm",
     "averages": "averages of 3 mm, brought to 1.5 mm",
 }
@@ -46,13 +48,17 @@ Volume = Float[Tensor, "1 1 X Y Z"]
 
 @torch.inference_mode()
 def reconstructions(
-    volume: Volume, fine: FrozenAutoencoder, coarse: FrozenAutoencoder
+    volume: Volume,
+    fine: FrozenAutoencoder,
+    coarse: FrozenAutoencoder,
+    direct: FrozenAutoencoder,
 ) -> dict[str, Volume]:
     """Return what each way makes of a volume."""
     averages = avg_pool3d(volume, FACTOR)
     through = coarse.net.decode(coarse.net.encode(averages)[0])
     return {
         "fine": fine.net.decode(fine.net.encode(volume)[0]).clamp(0, 1),
+        "direct": direct.net.decode(direct.net.encode(volume)[0]).clamp(0, 1),
         "coarse": _finer(through.clamp(0, 1)),
         "averages": _finer(averages),
     }
@@ -69,6 +75,7 @@ def judge(unseen: pd.DataFrame, volumes: VolumeStore, fine: FrozenAutoencoder) -
     grid = volumes.attributes.grid
     affine = np.asarray(grid.affine, dtype=np.float64)
     coarse = load_autoencoder(bundled_autoencoder(), device=torch.device("cpu"))
+    direct = on_grid(load_autoencoder(bundled_autoencoder(), device=torch.device("cpu")), grid)
     rows = []
     for _, scan in progress(unseen.iterrows(), total=len(unseen), label="resolutions"):
         volume = volumes.load_unit_interval([scan["scan_id"]])
@@ -76,7 +83,7 @@ def judge(unseen: pd.DataFrame, volumes: VolumeStore, fine: FrozenAutoencoder) -
         own = ventricle_ml(volume[0, 0].numpy(), affine, levels=levels)
         row = {key: scan[key] for key in ("scan_id", "subject_id", "source", "trained_on")}
         row |= {"age_years": scan["age_years"], "ventricle_ml": own}
-        for way, made in reconstructions(volume, fine, coarse).items():
+        for way, made in reconstructions(volume, fine, coarse, direct).items():
             figures = reconstruction_metrics(volume, made, volume > 0).iloc[0]
             kept = ventricle_ml(made[0, 0].numpy(), affine, levels=levels)
             row |= {

@@ -15,6 +15,8 @@ from schemas.params import Params
 SEEN = Path(__file__).parents[1] / "weights" / "seen.csv"
 """source_digest of every scan of a person that the bundled networks saw, and its split there."""
 JUDGED = ("val", "test")
+LDAE_ZOOMS = 3.0
+"""Voxel size (mm) of the bundled LDAE."""
 
 
 @cache
@@ -57,9 +59,10 @@ def warning_of_seen(manifest: pd.DataFrame, *, remedy: bool = True) -> str | Non
 def takes_bundled_ldae(params: Params) -> bool:
     """Return whether models that are trained start from the bundled LDAE, or count its modes."""
     starts = (params.train_ldm.start_from, params.train_ldae.start_from)
-    # By itself (`auto`, modes) it comes in only with latents of its own autoencoder.
+    # By itself (`auto`, modes) it comes in only with latents of its own autoencoder and voxels.
     by_itself = params.train_ldae.encoder.prior_people > 0 or "auto" in starts
-    return "bundled" in starts or (params.autoencoder.source == "bundled" and by_itself)
+    own = params.autoencoder.source == "bundled" and params.preprocess.grid.zooms == LDAE_ZOOMS
+    return "bundled" in starts or (own and by_itself)
 
 
 def warning_of_seen_in_folds(manifest: pd.DataFrame) -> str | None:

@@ -23,11 +23,17 @@ FINE_FACTOR = 8
 """Downsampling factor of the one of 1.5 mm."""
 
 
-def bundled_autoencoder(zooms: float = 3.0, shape: tuple[int, ...] | None = None) -> Path:
+def bundled_autoencoder(
+    zooms: float = 3.0,
+    shape: tuple[int, ...] | None = None,
+    *,
+    factor: Literal["auto", 4, 8] = "auto",
+) -> Path:
     """Return the folder of the bundled autoencoder for voxels of this size (mm).
 
     There is one of 3 mm and one of 1.5 mm: the one whose own voxel size is nearer, as a ratio. A
     grid of a `shape` that the one of 1.5 mm cannot take, as it halves it thrice, gets that of 3 mm.
+    A `factor` names the downsampling: 4 the one of 3 mm, 8 the one of 1.5 mm, whatever the voxels.
 
     Raises
     ------
@@ -36,6 +42,8 @@ def bundled_autoencoder(zooms: float = 3.0, shape: tuple[int, ...] | None = None
     """
     fits = shape is None or not any(n % FINE_FACTOR for n in shape)
     is_fine = fits and zooms**2 < TRAINED_ZOOMS[0] * TRAINED_ZOOMS[1]
+    if factor != "auto":
+        is_fine = factor == FINE_FACTOR
     folder = BUNDLED_1_5MM if is_fine else BUNDLED
     if not (folder / CONFIG).is_file():
         raise ContractError(
@@ -67,9 +75,14 @@ def find_autoencoder(
     return folder, bundled_description(folder)
 
 
-def load_start(named: Path | Literal["bundled"], *, zooms: float = 3.0) -> FrozenAutoencoder:
+def load_start(
+    named: Path | Literal["bundled"],
+    *,
+    zooms: float = 3.0,
+    factor: Literal["auto", 4, 8] = "auto",
+) -> FrozenAutoencoder:
     """Return the autoencoder that fine-tuning starts from, on volumes of this voxel size (mm)."""
-    folder = bundled_autoencoder(zooms) if named == "bundled" else Path(named)
+    folder = bundled_autoencoder(zooms, factor=factor) if named == "bundled" else Path(named)
     return load_autoencoder(folder, device=torch.device("cpu"))
 
 

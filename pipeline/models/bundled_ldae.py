@@ -28,6 +28,8 @@ from pipeline.models.places import BUNDLED_LDAE, STUDY_LDAE
 from pipeline.runtime.digests import digest_of
 from pipeline.runtime.files import lock_store, write_atomic
 from schemas.errors import ContractError
+from schemas.grid import Grid
+from schemas.stores import StoreAttributes
 
 MAX_BUNDLED_BYTES = 25_000_000
 CPU = torch.device("cpu")
@@ -55,13 +57,17 @@ def bundled_ldae() -> Path:
     return BUNDLED_LDAE
 
 
-def is_bundled_for(autoencoder: str) -> bool:
-    """Return whether there is a bundled LDAE, of the autoencoder with this digest."""
+def is_bundled_for(store: StoreAttributes) -> bool:
+    """Return whether there is a bundled LDAE of these latents: same autoencoder, same voxels.
+
+    Latents of its autoencoder from volumes of other voxels are other numbers of another size.
+    """
     try:
         config = read_config(bundled_ldae() / CONFIG)
     except ContractError:
         return False
-    return bool(config["autoencoder_digest"] == autoencoder)
+    same = config["autoencoder_digest"] == store.digests["autoencoder"]
+    return bool(same and Grid.model_validate(config["grid"]).same_zooms(store.grid))
 
 
 def find_ldae(given: Path | None) -> tuple[Path, str]:

@@ -124,7 +124,8 @@ def on_grid(autoencoder: FrozenAutoencoder, grid: Grid) -> FrozenAutoencoder:
 
     if not grid.same_zooms(trained := trained_grid(autoencoder.config)):
         log.warning(
-            "%s: trained on voxels of %s mm, used on %s mm; expect a worse reconstruction",
+            "%s: trained on voxels of %s mm, used on %s mm; `pipeline evaluate --what ae`"
+            " tells how well it does there",
             autoencoder.path,
             times(trained.zooms),
             times(grid.zooms),

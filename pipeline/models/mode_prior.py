@@ -13,6 +13,7 @@ from pipeline.models.ldae import Standardise
 from pipeline.nets.centred import centred
 from pipeline.nets.principal_modes import OtherPeople
 from pipeline.nets.semantic import DeviationEncoder
+from schemas.stores import StoreAttributes
 
 Field = Float[Tensor, "C X Y Z"]
 
@@ -66,8 +67,10 @@ class ModePrior:
         return OtherPeople(self.count, (self.mean - centre) * unit, self.fields * unit)
 
 
-def bundled_prior(autoencoder: str, *, count: float, shape: tuple[int, ...]) -> ModePrior | None:
-    """Return the prior of the bundled LDAE if the autoencoder of this digest made the latents."""
-    if not count or not is_bundled_for(autoencoder):
+def bundled_prior(
+    store: StoreAttributes, *, count: float, shape: tuple[int, ...]
+) -> ModePrior | None:
+    """Return the prior of the bundled LDAE if it is one of these latents."""
+    if not count or not is_bundled_for(store):
         return None
     return ModePrior.of(load_start("bundled"), count=count, shape=shape)

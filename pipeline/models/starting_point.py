@@ -38,7 +38,7 @@ def start_of_stage_1(
 
     `auto` is the bundled LDAE where it fits latents and sizes.
     """
-    if named == "auto" and not is_bundled_for(store.attributes.digests["autoencoder"]):
+    if named == "auto" and not is_bundled_for(store.attributes):
         named = None
     if named is None:
         return None
@@ -61,7 +61,7 @@ def start_of_stage_2(
 
     `auto` is the bundled LDAE where it fits latents, sizes and the statistics of stage 1.
     """
-    if named == "auto" and not is_bundled_for(store.attributes.digests["autoencoder"]):
+    if named == "auto" and not is_bundled_for(store.attributes):
         named = None
     if named is None:
         return None

@@ -287,8 +287,7 @@ def _mode_prior(
     if encoder.reads_volumes or not (encoder.modes and encoder.prior_people):
         return None
     if start is None:
-        digest = store.attributes.digests["autoencoder"]
-        return bundled_prior(digest, count=encoder.prior_people, shape=shape)
+        return bundled_prior(store.attributes, count=encoder.prior_people, shape=shape)
     return ModePrior.of(start, count=encoder.prior_people, shape=own_latent_shape(start.config))
 
 

@@ -9,8 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pipeline.models.bundled_ldae import load_start
-from pipeline.models.places import BUNDLED_LDAE
+from pipeline.models.bundled_ldae import is_bundled_for, load_start
 from pipeline.nets.semantic import LOUDNESS, DeviationEncoder
 from pipeline.nets.tissue import TissueModes, TissueNet, tissue_fractions
 from pipeline.runtime.devices import native_bf16
@@ -109,13 +108,11 @@ def find_tissue_source(
 
 
 def _bundled(store: TrainingStore) -> TissueSource | None:
-    """Return the network of the bundled LDAE if its autoencoder made the latents."""
-    if not BUNDLED_LDAE.is_dir():
+    """Return the network of the bundled LDAE if it is one of these latents."""
+    if not is_bundled_for(store.attributes):
         return None
     ldae = load_start("bundled")
     encoder = ldae.net.encoder
-    if ldae.config["autoencoder_digest"] != store.attributes.digests["autoencoder"]:
-        return None
     if not isinstance(encoder, DeviationEncoder) or encoder.tissue is None:
         return None
     return TissueSource(bundled=encoder.tissue.net, digest=ldae.digest)

@@ -76,21 +76,23 @@ def test_the_cohort_keeps_them_out_of_judgement(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("autoencoder", "start", "prior_people", "taken"),
+    ("autoencoder", "zooms", "start", "prior_people", "taken"),
     [
-        ("bundled", "auto", 0, True),
-        ("bundled", None, 50, True),
-        ("bundled", None, 0, False),
-        ("train", "auto", 50, False),
-        ("train", "bundled", 0, True),
+        ("bundled", 3.0, "auto", 0, True),
+        ("bundled", 3.0, None, 50, True),
+        ("bundled", 3.0, None, 0, False),
+        ("bundled", 1.5, "auto", 50, False),
+        ("train", 3.0, "auto", 50, False),
+        ("train", 3.0, "bundled", 0, True),
     ],
 )
 def test_the_bundled_ldae_comes_in_by_a_start_or_by_its_modes(
-    autoencoder, start, prior_people, taken
+    autoencoder, zooms, start, prior_people, taken
 ):
     params = Params.model_validate(
         {
             "autoencoder": {"source": autoencoder},
+            "preprocess": {"grid": {"zooms": zooms}},
             "train_ldm": {"start_from": start},
             "train_ldae": {"start_from": start, "encoder": {"prior_people": prior_people}},
         }

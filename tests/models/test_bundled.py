@@ -249,6 +249,13 @@ def test_a_grid_that_the_fine_one_cannot_halve_thrice_gets_the_coarse_one():
     assert bundled.bundled_autoencoder(1.5, (128, 156, 128)).name == "ae"
 
 
+def test_a_factor_names_the_bundled_autoencoder_whatever_the_voxels():
+    assert bundled.bundled_autoencoder(1.5, (128, 160, 128), factor=4).name == "ae"
+    assert bundled.bundled_autoencoder(3.0, factor=8).name == "ae-1.5mm"
+    start = bundled.load_start("bundled", zooms=1.5, factor=4)
+    assert start.digest == load_autoencoder(bundled.BUNDLED, device=CPU, at_use=True).digest
+
+
 def test_both_bundled_autoencoders_give_latents_of_one_shape():
     coarse, fine = (
         load_autoencoder(bundled.bundled_autoencoder(zooms), device=CPU) for zooms in (3.0, 1.5)

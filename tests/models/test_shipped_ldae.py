@@ -1,13 +1,16 @@
 """The LDAE that ships with the package, with the autoencoder that does."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
 from pipeline.diffusion.schedule import alpha_sigma
 from pipeline.imaging.atlas.mni152 import load_template, mni_grid
 from pipeline.models.bundled import BUNDLED
-from pipeline.models.bundled_ldae import BUNDLED_LDAE, MAX_BUNDLED_BYTES
+from pipeline.models.bundled_ldae import BUNDLED_LDAE, MAX_BUNDLED_BYTES, is_bundled_for
 from pipeline.models.frozen import load_autoencoder, load_ldae, on_grid
+from pipeline.models.mode_prior import bundled_prior
 from pipeline.nets.tissue import tissue_fractions
 from schemas.grid import Grid, GridParams
 from tests.support.tiny_models import CPU
@@ -32,6 +35,20 @@ def test_it_is_small_and_goes_with_the_autoencoder_of_the_package():
     assert tuple(ldae.config["latent_shape"]) == (8, 16, 20, 16)
     assert Grid.model_validate(ldae.config["grid"]).same_voxels(mni_grid(WHOLE))
     assert len((BUNDLED_LDAE / "README.md").read_text()) > 500
+
+
+@pytest.mark.parametrize(
+    ("shape", "zooms", "fits"),
+    [((64, 80, 64), 3.0, True), ((56, 72, 64), 3.0, True), ((64, 80, 64), 1.5, False)],
+)
+def test_it_fits_latents_of_its_autoencoder_and_voxels(shape, zooms, fits):
+    """The same autoencoder on finer voxels gives other latents, which may have the same shape."""
+    digest = load_autoencoder(BUNDLED, device=CPU, at_use=True).digest
+    grid = mni_grid(GridParams(shape=shape, zooms=zooms))
+    store = SimpleNamespace(digests={"autoencoder": digest}, grid=grid)
+    assert is_bundled_for(store) is fits
+    prior = bundled_prior(store, count=50, shape=(8, *(n // 4 for n in shape)))
+    assert (prior is not None) is fits
 
 
 @pytest.mark.slow
