@@ -42,7 +42,10 @@ def open_engine(models, volumes):
                 preprocess=PreprocessParams(),
             )
 
-        return Engine(study=study, directions=study_directions(study, None), load=load)
+        # The tiny models compute in fp32, so that batches do not matter; commands have to as well.
+        options = ("--set", "evaluate.precision=fp32")
+        directions = study_directions(study, None)
+        return Engine(study=study, directions=directions, load=load, options=options)
 
     return opened
 

@@ -54,7 +54,7 @@ def test_choose_drag_download_and_lose_the_server(engine, study_folder, tmp_path
         monkeypatch.chdir(study_folder)
         made = tmp_path / "made"
         words = ["manipulate", "--direction", TOWARDS, "--scale=1.5", "--scan", SCAN]
-        words += ["--latents", "data/latents.zarr", "--out", str(made)]
+        words += ["--latents", "data/latents.zarr", "--out", str(made), *engine.options]
         result = CliRunner().invoke(command_line, words)
         assert result.exit_code == 0, result.output
         assert base64.b64decode(browser.run(DIGITS)) == (made / name).read_bytes()

@@ -273,7 +273,7 @@ def test_the_fine_autoencoder_shows_what_the_coarse_one_cannot(tmp_path):
     )
     data = load_template(GridParams(shape=fine.grid.shape, zooms=1.5))[0]
     volume = torch.from_numpy(np.clip(data / np.percentile(data[data > 0], 99.5), 0, 1))
-    made = reconstructions(volume.float()[None, None], fine, coarse)
+    made = reconstructions(volume.float()[None, None], fine, coarse, on_grid(coarse, fine.grid))
     inside = torch.from_numpy(data > 0)[None, None]
     error = {name: float((made[name] - volume)[inside].abs().mean()) for name in made}
     assert error["fine"] < 0.95 * error["coarse"]
